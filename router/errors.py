@@ -1,0 +1,114 @@
+"""Every expected failure, in one hierarchy. The HTTP status and the exit code of each are mapped once, in deployments/.
+
+TriptychError
+├── RequestError        the request is malformed or asks for something impossible      400
+│   └── NotFoundError   no such model, policy, recipe or picture                        404
+├── NoRecipeError       no recipe passed the gates; carries every rejection             422
+├── PolicyError         a policy file is broken; carries all problems with file:line
+├── CatalogError        a model card is broken, or there is no such model
+├── ArtifactError       a router artefact is missing, incomplete or tampered with
+├── PlanError           a recipe cannot be arranged: hand-over, size or model do not fit
+├── LoadError           weights are missing or do not fit the card                      503
+├── StepError           a step failed on its worker                                     500
+├── OverloadedError     too much work is waiting; carries retry_after_s                 429
+└── DeadlineError       the deadline passed before the work was done                    504
+
+Messages say what, where and the remedy. All arguments are positional, so that the exceptions survive Ray's pickling.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from router.types import Rejection
+
+
+class TriptychError(Exception):
+    """Base class. `code` is stable and machine-readable; `param` names the offending field, if there is one."""
+
+    code = "internal_error"
+
+    def __init__(self, message: str, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message, param, code)
+        self.message = message
+        self.param = param
+        if code is not None:
+            self.code = code
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class RequestError(TriptychError):
+    code = "invalid_request"
+
+
+class NotFoundError(RequestError):
+    code = "not_found"
+
+
+class NoRecipeError(TriptychError):
+    """Nothing passed the gates. `rejections` says why, one by one."""
+
+    code = "no_recipe"
+
+    def __init__(self, message: str, rejections: Sequence[Rejection] = ()) -> None:
+        super().__init__(message)
+        self.args = (message, tuple(rejections))
+        self.rejections = tuple(rejections)
+
+
+class PolicyError(TriptychError):
+    """`problems` are complete lines `file:line:column: message`, in the order of the file."""
+
+    code = "invalid_policy"
+
+    def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.args = (message, tuple(problems))
+        self.problems = tuple(problems)
+
+
+class CatalogError(TriptychError):
+    code = "invalid_catalogue"
+
+
+class ArtifactError(TriptychError):
+    code = "invalid_artifact"
+
+
+class PlanError(TriptychError):
+    code = "invalid_plan"
+
+
+class LoadError(TriptychError):
+    code = "model_not_loaded"
+
+
+class StepError(TriptychError):
+    code = "step_failed"
+
+
+class OverloadedError(TriptychError):
+    code = "overloaded"
+
+    def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.args = (message, retry_after_s)
+        self.retry_after_s = retry_after_s
+
+
+class DeadlineError(TriptychError):
+    code = "deadline_exceeded"
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`"; did you mean 'flux'?"` for the nearest of `known`, or the list of them if nothing is near."""
+    names = sorted(map(str, known))
+    near = difflib.get_close_matches(str(word), names, n=1, cutoff=0.5)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; known: {', '.join(names[:20])}" if names else ""
