@@ -1,0 +1,13 @@
+"""Policies: recipes, limits, rules and an objective, as YAML; and the choice of a recipe under them."""
+
+from pathlib import Path as _Path
+
+from policies.book import PolicyBook
+from policies.decide import Policy
+from policies.load import Known, load_policy, load_policy_text
+from policies.schema import json_schema
+
+__all__ = ["PRESETS", "Known", "Policy", "PolicyBook", "json_schema", "load_policy", "load_policy_text"]
+
+PRESETS = _Path(__file__).parent / "presets"
+"""The directory of the policies that are shipped: fast, balanced, best."""
