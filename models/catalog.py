@@ -1,0 +1,112 @@
+"""Model cards by name: `embedded/sd15`, `real/flux-schnell`, or the path of a card file.
+
+A catalogue gives each card the id that policies use, so one policy serves the embedded and the real family.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from models.schema import absolute, parse, validate
+from router.errors import CatalogError, did_you_mean
+from router.types import ModelCard
+
+PACKAGE = Path(__file__).resolve().parent
+CARDS = PACKAGE / "cards"
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """The models of one installation by catalogue id; a `router.types.Catalogue`."""
+
+    cards: Mapping[str, ModelCard]
+
+    def __getitem__(self, model: str) -> ModelCard:
+        try:
+            return self.cards[model]
+        except KeyError:
+            raise CatalogError(f"there is no model {model!r}{did_you_mean(model, self.cards)}") from None
+
+    def __contains__(self, model: object) -> bool:
+        return model in self.cards
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.cards)
+
+    def __len__(self) -> int:
+        return len(self.cards)
+
+    def ids(self) -> Sequence[str]:
+        return tuple(self.cards)
+
+
+def card_names() -> tuple[str, ...]:
+    """The names of the cards that ship with the package, such as `embedded/sd15`."""
+    return tuple(sorted(path.relative_to(CARDS).with_suffix("").as_posix() for path in CARDS.rglob("*.yaml")))
+
+
+def load_card(name: str | Path, overrides: Mapping[str, Any] | None = None) -> ModelCard:
+    """Read one card, by shipped name or path, with some of its keys replaced.
+
+    An override replaces the whole value of its key, `source` included. Paths in a shipped card start at the models
+    package, in another card at its own folder, in an override at the working directory.
+    Raises `CatalogError` naming file, line and the nearest key.
+    """
+    path = _find(name)
+    data, lines = parse(_read(path), str(path))
+    base = PACKAGE if path.is_relative_to(CARDS) else path.parent
+    if overrides:
+        lines = {place: line for place, line in lines.items() if place and place[0] not in overrides}
+        base = Path.cwd() if "source" in overrides else base
+    card = validate({**data, **(overrides or {})}, str(path), lines)
+    return replace(card, source=absolute(card.source, base))
+
+
+def load_catalogue(models: Mapping[str, str | Path | Mapping[str, Any]]) -> Catalog:
+    """`{catalogue id: card name or path, or {card: ..., overrides: {...}}}` to a catalogue.
+
+    Raises `CatalogError` for a bad card, an unknown key or an unknown name; the message names the catalogue id.
+    """
+    return Catalog({model: _entry(model, entry) for model, entry in models.items()})
+
+
+def _entry(model: str, entry: str | Path | Mapping[str, Any]) -> ModelCard:
+    spec = entry if isinstance(entry, Mapping) else {"card": entry}
+    for key in spec:
+        if key not in ("card", "overrides"):
+            raise CatalogError(f"model {model!r}: unknown key {key!r}{did_you_mean(key, ('card', 'overrides'))}")
+    if not isinstance(spec.get("card"), (str, Path)):
+        raise CatalogError(
+            f"model {model!r}: 'card' is missing: give a card's name ({', '.join(card_names())}) or path"
+        )
+    overrides = spec.get("overrides") or {}
+    if not isinstance(overrides, Mapping):
+        raise CatalogError(f"model {model!r}: 'overrides' is a mapping of card keys, not {overrides!r}")
+    try:
+        return replace(load_card(spec["card"], overrides), id=model)
+    except CatalogError as error:
+        raise CatalogError(f"model {model!r}: {error.message}") from None
+
+
+def _find(name: str | Path) -> Path:
+    shipped = CARDS / f"{name}.yaml"
+    if str(name) in card_names():
+        return shipped
+    path = Path(name).expanduser()
+    if path.suffix in (".yaml", ".yml"):
+        if path.is_file():
+            return path.resolve()
+        raise CatalogError(f"there is no card file {path} (looked in {Path.cwd()})")
+    raise CatalogError(
+        f"there is no card {str(name)!r}{did_you_mean(str(name), card_names())}; or give a path to a .yaml file"
+    )
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CatalogError(f"{path}: cannot be read: {error}") from None

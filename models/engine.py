@@ -1,0 +1,204 @@
+"""One model on one device, running the steps of plans: `Engine(card).run(step, inputs)`.
+
+The same step gives the same bytes whatever ran before: the noise comes from a CPU generator seeded by the step, and
+each run gets a fresh scheduler.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from models.denoising import Call, arguments, ignores_negative, read_call
+from models.handoff import check_latents, check_picture, to_image, to_latents, to_picture, to_tensor
+from models.loading import img2img, load_pipeline
+from models.previews import fit_colours
+from models.progress import OnProgress, ShouldStop, Watch
+from models.schedulers import build_scheduler, start_index, ve_factor
+from models.scoring import load_scorer
+from models.weights import revision
+from router.errors import StepError, TriptychError
+from router.types import ModelCard, Scalar, Scores, Step, StepResult, Value
+
+
+class Engine:
+    """Loads the model of `card` on construction; `LoadError` says what is missing.
+
+    device: "cpu", "cuda", "cuda:1", ...;   dtype: default the card's, float32 on a CPU;   threads: CPU threads of torch
+    (they belong to the process, and a different number may change the last bit of a sum).
+    Runs one step at a time; further calls wait.
+    """
+
+    def __init__(
+        self, card: ModelCard, device: str = "cpu", dtype: str | None = None, threads: int | None = None
+    ) -> None:
+        import torch
+
+        if threads is not None:
+            torch.set_num_threads(threads)
+        if device.startswith("cuda"):
+            torch.backends.cudnn.benchmark = False
+            torch.backends.cudnn.deterministic = True
+        self.card = card
+        self.device = device
+        self._lock = threading.Lock()
+        if card.role == "scorer":
+            self._scorer = load_scorer(card, device, dtype)
+        else:
+            self._pipe = load_pipeline(card, device, dtype)
+            self._scheduler = self._pipe.scheduler
+            self._img2img = img2img(card, self._pipe)
+        self.revision = revision(card)
+
+    def run(
+        self,
+        step: Step,
+        inputs: Sequence[Value] = (),
+        *,
+        on_progress: OnProgress | None = None,
+        should_stop: ShouldStop | None = None,
+    ) -> StepResult:
+        """Execute one `generate`, `refine` or `score` step.
+
+        on_progress is called after each denoising step, should_stop is asked then; when it says yes, `Cancelled` is
+        raised. Everything else that goes wrong is a `StepError`.
+        """
+        self._check_able(step, inputs)
+        with self._lock:
+            self._reset_peak()
+            started = time.perf_counter()
+            try:
+                value, facts = self._execute(step, inputs, on_progress, should_stop)
+            except TriptychError:
+                raise
+            except Exception as error:
+                raise self._step_error(step, error) from error
+            seconds = time.perf_counter() - started
+        return StepResult(value, seconds, {**self._facts(), **facts})
+
+    def warm_up(self) -> float:
+        """Run the shortest possible step, so that the first request does not pay for allocation; returns seconds."""
+        from models.warmup import warm_up_step
+
+        step, inputs = warm_up_step(self.card)
+        if self.card.role != "scorer":
+            _ = self._colours
+        return self.run(step, inputs).seconds
+
+    def _check_able(self, step: Step, inputs: Sequence[Value]) -> None:
+        able = {"scorer": ("score",), "refiner": ("refine",), "base": ("generate", "refine")}[self.card.role]
+        if step.kind not in able:
+            raise StepError(f"step {step.id!r}: {self.card.id!r} is a {self.card.role} and cannot {step.kind!r}")
+        wanted = {"generate": "no input", "refine": "one input", "score": "one input or more"}[step.kind]
+        if len(inputs) != {"generate": 0, "refine": 1}.get(step.kind, max(1, len(inputs))):
+            raise StepError(f"step {step.id!r}: {step.kind} takes {wanted}, not {len(inputs)}")
+
+    def _execute(
+        self, step: Step, inputs: Sequence[Value], on_progress: OnProgress | None, should_stop: ShouldStop | None
+    ) -> tuple[Value, dict[str, Scalar]]:
+        if step.kind == "score":
+            return self._score(step, inputs)
+        call = read_call(step, self.card)
+        pipe = self._pipe if step.kind == "generate" else self._img2img
+        pipe.scheduler = build_scheduler(call.scheduler, self.card, self._scheduler)
+        watch = Watch(step.id, on_progress, should_stop, self._unpacker(call), self._colours if on_progress else None)
+        watch.check()
+        output = self._denoise(pipe, call, inputs, watch)
+        if not watch.done:
+            raise StepError(f"step {step.id!r}: {call.steps} steps leave none to run here; ask for more steps", "steps")
+        value = self._value(pipe, call, output, watch.done)
+        return value, {**self._call_facts(pipe, call), "steps": watch.done}
+
+    def _denoise(self, pipe: Any, call: Call, inputs: Sequence[Value], watch: Watch) -> Any:
+        import torch
+
+        extra: dict[str, Any] = {}
+        if call.start is not None:
+            latents = check_latents(inputs[0], self.card, call.start)
+            shape = (call.height // self.card.vae_scale, call.width // self.card.vae_scale)
+            if latents.data.shape[1:] != shape:
+                raise StepError(
+                    f"latents of {latents.data.shape[1:]} cells cannot become a picture of {call.width}x{call.height}"
+                )
+            begin = start_index(pipe.scheduler, call.steps, call.start)
+            extra["image"] = to_tensor(latents, ve_factor(pipe.scheduler, begin))
+        elif call.strength is not None:
+            extra["image"] = to_image(check_picture(inputs[0], self.card), call.width, call.height)
+        try:
+            return pipe(
+                **({"output_type": "np"} | arguments(call, self.card, pipe) | extra),
+                generator=torch.Generator("cpu").manual_seed(call.seed),
+                callback_on_step_end=watch,
+            ).images
+        finally:
+            pipe.maybe_free_model_hooks()
+
+    def _value(self, pipe: Any, call: Call, output: Any, done: int) -> Value:
+        if call.until is None:
+            return to_picture(output, self.card)
+        begin = 0 if call.start is None else start_index(pipe.scheduler, call.steps, call.start)
+        pipe.scheduler.set_timesteps(call.steps)
+        return to_latents(output, self.card, ve_factor(pipe.scheduler, begin + done), call.until)
+
+    def _score(self, step: Step, inputs: Sequence[Value]) -> tuple[Value, dict[str, Scalar]]:
+        prompt = step.settings.get("prompt")
+        if not isinstance(prompt, str):
+            raise StepError(f"step {step.id!r}: 'prompt' must be text", "prompt")
+        pictures = [check_picture(value, self.card).pixels for value in inputs]
+        return Scores(self._scorer.score(pictures, prompt)), {"truncated_tokens": self._scorer.truncated_tokens(prompt)}
+
+    def _unpacker(self, call: Call) -> Any:
+        if self.card.family != "flux":
+            return lambda latents: latents
+        return lambda latents: self._pipe._unpack_latents(latents, call.height, call.width, self._pipe.vae_scale_factor)
+
+    @cached_property
+    def _colours(self) -> Any:
+        return fit_colours(self._pipe.vae)
+
+    def _facts(self) -> dict[str, Scalar]:
+        facts: dict[str, Scalar] = {"model": self.card.id, "revision": self.revision, "device": self.device}
+        if self.device.startswith("cuda"):
+            import torch
+
+            facts["peak_memory_gb"] = torch.cuda.max_memory_allocated(self.device) / 1e9
+        return facts
+
+    def _call_facts(self, pipe: Any, call: Call) -> dict[str, Scalar]:
+        facts = {
+            **call.facts,
+            "scheduler": type(pipe.scheduler).__name__,
+            "dtype": str(pipe.vae.dtype).removeprefix("torch."),
+            "seed": call.seed,
+            "truncated_tokens": self._truncated(call.prompt),
+        }
+        if ignores_negative(call, self.card, pipe):
+            facts["negative_prompt_ignored"] = True
+        return facts
+
+    def _truncated(self, prompt: str) -> int:
+        """Tokens of the prompt beyond what the model reads; for FLUX those of T5, which carries the words."""
+        flux = self.card.family == "flux"
+        tokenizer = self._pipe.tokenizer_2 if flux or self._pipe.tokenizer is None else self._pipe.tokenizer
+        limit = self.card.max_prompt_tokens if flux else tokenizer.model_max_length
+        return max(0, len(tokenizer(prompt, truncation=False, verbose=False)["input_ids"]) - limit)
+
+    def _reset_peak(self) -> None:
+        if self.device.startswith("cuda"):
+            import torch
+
+            torch.cuda.reset_peak_memory_stats(self.device)
+
+    def _step_error(self, step: Step, error: Exception) -> StepError:
+        import torch
+
+        if isinstance(error, torch.OutOfMemoryError):
+            torch.cuda.empty_cache()
+            return StepError(
+                f"step {step.id!r}: {self.card.id!r} ran out of memory on {self.device}; ask for a smaller size", "size"
+            )
+        first = (str(error).strip().splitlines() or [""])[0]
+        return StepError(f"step {step.id!r}: {self.card.id!r} failed: {type(error).__name__}: {first}")

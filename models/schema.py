@@ -1,0 +1,182 @@
+"""The YAML of a model card: its keys, types and units, and errors that name file, line and the nearest key.
+
+Every key is described in models/cards/README.md.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from router.errors import CatalogError, did_you_mean
+from router.types import ModelCard, Scalar
+
+FAMILIES = {
+    "sd15": ("base", "refiner"),
+    "sdxl": ("base", "refiner"),
+    "flux": ("base", "refiner"),
+    "clip": ("scorer",),
+    "verifier": ("scorer",),
+}
+"""Families that models/loading.py and models/scoring.py can load, and the roles each may have."""
+
+Side = Annotated[int, Field(ge=8, le=16384)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(_Strict):
+    """Where the weights are: exactly one of `hub`, `local` and `file`."""
+
+    hub: str | None = None
+    local: str | None = None
+    file: str | None = None
+    config: str | None = None
+    revision: str | None = None
+    variant: str | None = None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Source:
+        if sum(place is not None for place in (self.hub, self.local, self.file)) != 1:
+            raise ValueError("give exactly one of 'hub' (owner/name), 'local' (a folder) and 'file' (.safetensors)")
+        if self.file is not None and not self.file.endswith(".safetensors"):
+            raise ValueError(f"'file: {self.file}': only .safetensors is read; other formats may run code when opened")
+        if self.config is not None and self.file is None:
+            raise ValueError("'config' belongs to 'file'; a hub model or a folder brings its own configuration")
+        return self
+
+
+class CardFile(_Strict):
+    """One card as written. Defaults are those of `router.types.ModelCard`."""
+
+    id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    family: str
+    role: Literal["base", "refiner", "scorer"]
+    source: Source
+    backbone: Literal["unet", "dit", "encoder"] = "unet"
+    latent_space: str = ""
+    latent_channels: int = Field(4, ge=1, le=128)
+    vae_scale: int = Field(8, ge=1, le=64)
+    native_size: tuple[Side, Side] = (512, 512)
+    size_multiple: int = Field(8, ge=1, le=256)
+    min_side: Side = 64
+    max_pixels: int = Field(1024 * 1024, ge=64)
+    steps: int = Field(25, ge=1, le=1000)
+    max_steps: int = Field(150, ge=1, le=1000)
+    guidance_scale: NotNegative = 7.5
+    max_guidance_scale: NotNegative = 30.0
+    scheduler: str = "default"
+    max_prompt_tokens: int = Field(77, ge=1)
+    settings: dict[str, Scalar] = Field(default_factory=dict)
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    memory_gb: Positive = 1.0
+    licence: str = "unknown"
+    commercial_use: bool = True
+    gated: bool = False
+    seconds_per_step: Positive = 0.1
+    overhead_s: NotNegative = 0.0
+    usd_per_hour: NotNegative = 1.0
+    languages: tuple[str, ...] = ("en",)
+    description: str = ""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> CardFile:
+        if self.family == "remote":
+            raise ValueError("family 'remote' is not available in this version; known: " + ", ".join(FAMILIES))
+        if self.family not in FAMILIES:
+            raise ValueError(f"unknown family {self.family!r}{did_you_mean(self.family, FAMILIES)}")
+        if self.role not in FAMILIES[self.family]:
+            raise ValueError(
+                f"family {self.family!r} has no role {self.role!r}{did_you_mean(self.role, FAMILIES[self.family])}"
+            )
+        if self.role == "scorer":
+            if self.source.file is not None:
+                raise ValueError("a scorer is loaded from 'hub' or from a 'local' folder, not from a 'file'")
+            return self
+        if not self.latent_space:
+            raise ValueError("'latent_space' is missing: name the space whose latents this model takes and gives")
+        if any(side % self.size_multiple for side in self.native_size):
+            raise ValueError(
+                f"'native_size' {list(self.native_size)} is no multiple of 'size_multiple' {self.size_multiple}"
+            )
+        if self.native_size[0] * self.native_size[1] > self.max_pixels:
+            raise ValueError(f"'native_size' {list(self.native_size)} has more than 'max_pixels' {self.max_pixels}")
+        if self.steps > self.max_steps:
+            raise ValueError(f"'steps' {self.steps} is above 'max_steps' {self.max_steps}")
+        return self
+
+    def to_card(self, path: str) -> ModelCard:
+        """The value that the rest of the system uses."""
+        fields = self.model_dump(exclude={"source"})
+        source = self.source.model_dump(exclude_none=True)
+        return ModelCard(**fields, source=source, card_path=path)
+
+
+def parse(text: str, path: str) -> tuple[dict[str, Any], Mapping[tuple[str, ...], int]]:
+    """Card text to plain data and the line of each key. Raises `CatalogError` on bad YAML or a key given twice."""
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else path
+        raise CatalogError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
+    if not isinstance(root, yaml.MappingNode):
+        raise CatalogError(f"{path}:1: a model card is a mapping of keys, starting with 'id: ...'")
+    return data, _lines(root, path)
+
+
+def _lines(node: yaml.MappingNode, path: str, prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], int]:
+    lines: dict[tuple[str, ...], int] = {prefix: node.start_mark.line + 1}
+    for key, value in node.value:
+        place = (*prefix, str(key.value))
+        if place in lines:
+            raise CatalogError(f"{path}:{key.start_mark.line + 1}: key {key.value!r} is given twice")
+        lines[place] = key.start_mark.line + 1
+        if isinstance(value, yaml.MappingNode):
+            lines |= _lines(value, path, place) | {place: key.start_mark.line + 1}
+    return lines
+
+
+def validate(data: Mapping[str, Any], path: str, lines: Mapping[tuple[str, ...], int] | None = None) -> ModelCard:
+    """Checked data to a card. Raises `CatalogError` with one `file:line: message` per problem."""
+    try:
+        return CardFile.model_validate(data).to_card(path)
+    except ValidationError as error:
+        problems = [_problem(dict(detail), path, lines or {}) for detail in error.errors()]
+        raise CatalogError("\n".join(problems)) from None
+
+
+def _problem(detail: dict[str, Any], path: str, lines: Mapping[tuple[str, ...], int]) -> str:
+    place = tuple(str(part) for part in detail["loc"])
+    known = tuple(place[:end] for end in range(len(place), -1, -1) if place[:end] in lines)
+    where = f"{path}:{lines[known[0]]}" if known else path
+    if detail["type"] == "extra_forbidden":
+        keys = Source.model_fields if place[0] == "source" and len(place) > 1 else CardFile.model_fields
+        return f"{where}: unknown key {place[-1]!r}{did_you_mean(place[-1], keys)}"
+    if detail["type"] == "missing":
+        return f"{where}: key {'.'.join(place)!r} is missing"
+    message = detail["msg"].removeprefix("Value error, ")
+    if not place:
+        # A rule about several keys: the line of the first that it speaks of.
+        spoken = [lines[word,] for word in re.findall(r"\w+", message) if (word,) in lines]
+        where = f"{path}:{spoken[0]}" if spoken else where
+    return f"{where}: {message}" if detail["type"] == "value_error" else f"{where}: {'.'.join(place)}: {message}"
+
+
+def absolute(source: Mapping[str, Scalar], base: Path) -> dict[str, Scalar]:
+    """The source with its paths made absolute: `~` is expanded, relative paths start at `base`."""
+    made = dict(source)
+    for key in ("local", "file", "config"):
+        if isinstance(value := made.get(key), str):
+            made[key] = str((base / Path(value).expanduser()).resolve())
+    return made

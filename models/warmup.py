@@ -1,0 +1,20 @@
+"""The shortest step that makes a model touch all its weights."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from router.types import ModelCard, Picture, Step, Value
+
+
+def warm_up_step(card: ModelCard) -> tuple[Step, tuple[Value, ...]]:
+    """A step for a card, with its inputs: one denoising step at native size, or one score of a grey picture."""
+    width, height = card.native_size
+    grey = Picture(np.full((height, width, 3), 128, np.uint8))
+    if card.role == "scorer":
+        return Step("warm-up", "score", card.id, ("grey",), "scores", {"prompt": "a circle"}), (grey,)
+    if card.role == "refiner":
+        return Step("warm-up", "refine", card.id, ("grey",), "image", {"prompt": "", "steps": 2, "strength": 0.5}), (
+            grey,
+        )
+    return Step("warm-up", "generate", card.id, (), "image", {"prompt": "", "steps": 1}), ()

@@ -1,0 +1,30 @@
+"""Tiny random models of every family, built and loaded once per session."""
+
+from collections.abc import Callable
+from functools import cache
+
+import pytest
+
+from models import Engine
+from router.types import ModelCard
+
+
+@pytest.fixture(scope="session")
+def cards(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelCard]:
+    """Cards of saved tiny models: sd15, sdxl, sdxl-refiner, flux, flux-dev (guidance embedding), clip."""
+    from tests.models import tiny
+
+    root = tmp_path_factory.mktemp("tiny")
+    tiny.save_all(root)
+    return tiny.cards(root)
+
+
+@pytest.fixture(scope="session")
+def engine(cards: dict[str, ModelCard]) -> Callable[[str], Engine]:
+    """Loaded engines by card name; each is loaded on first use."""
+
+    @cache
+    def loaded(name: str) -> Engine:
+        return Engine(cards[name], threads=1)
+
+    return loaded

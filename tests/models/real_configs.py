@@ -1,0 +1,165 @@
+"""The architectures of the real checkpoints at full size, written from their published descriptions.
+
+Stable Diffusion 1.5: https://arxiv.org/abs/2112.10752, SDXL and its refiner: https://arxiv.org/abs/2307.01952,
+CLIP: https://arxiv.org/abs/2103.00020, T5: https://arxiv.org/abs/1910.10683, FLUX.1:
+https://github.com/black-forest-labs/flux. Shapes only: they are built on the `meta` device, without memory.
+"""
+
+from typing import Any
+
+NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
+
+SD15_UNET: dict[str, Any] = {
+    "sample_size": 64,
+    "in_channels": 4,
+    "out_channels": 4,
+    "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+    "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+    "block_out_channels": (320, 640, 1280, 1280),
+    "layers_per_block": 2,
+    "cross_attention_dim": 768,
+    "attention_head_dim": 8,
+}
+
+_SDXL = {"sample_size": 128, "in_channels": 4, "out_channels": 4, "layers_per_block": 2, "use_linear_projection": True}
+_TEXT_TIME = {"addition_embed_type": "text_time", "addition_time_embed_dim": 256}
+
+SDXL_UNET: dict[str, Any] = {
+    **_SDXL,
+    **_TEXT_TIME,
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "block_out_channels": (320, 640, 1280),
+    "transformer_layers_per_block": (1, 2, 10),
+    "attention_head_dim": (5, 10, 20),
+    "cross_attention_dim": 2048,
+    "projection_class_embeddings_input_dim": 1280 + 6 * 256,
+}
+
+SDXL_REFINER_UNET: dict[str, Any] = {
+    **_SDXL,
+    **_TEXT_TIME,
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "block_out_channels": (384, 768, 1536, 1536),
+    "transformer_layers_per_block": 4,
+    "attention_head_dim": (6, 12, 24, 24),
+    "cross_attention_dim": 1280,
+    "projection_class_embeddings_input_dim": 1280 + 5 * 256,
+}
+
+_VAE = {
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "block_out_channels": (128, 256, 512, 512),
+    "layers_per_block": 2,
+}
+SD15_VAE: dict[str, Any] = {**_VAE, "latent_channels": 4, "sample_size": 512, "scaling_factor": 0.18215}
+SDXL_VAE: dict[str, Any] = {**_VAE, "latent_channels": 4, "sample_size": 1024, "scaling_factor": 0.13025}
+FLUX_VAE: dict[str, Any] = {
+    **_VAE,
+    "latent_channels": 16,
+    "sample_size": 1024,
+    "scaling_factor": 0.3611,
+    "shift_factor": 0.1159,
+    "use_quant_conv": False,
+    "use_post_quant_conv": False,
+    "force_upcast": True,
+}
+
+_IDS = {"bos_token_id": 49406, "eos_token_id": 49407, "vocab_size": 49408, "max_position_embeddings": 77}
+CLIP_L: dict[str, Any] = {
+    **_IDS,
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "projection_dim": 768,
+}
+OPENCLIP_BIGG: dict[str, Any] = {
+    **_IDS,
+    "hidden_size": 1280,
+    "intermediate_size": 5120,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 20,
+    "projection_dim": 1280,
+    "hidden_act": "gelu",
+}
+T5_XXL: dict[str, Any] = {
+    "vocab_size": 32128,
+    "d_model": 4096,
+    "d_kv": 64,
+    "d_ff": 10240,
+    "num_layers": 24,
+    "num_heads": 64,
+    "feed_forward_proj": "gated-gelu",
+    "tie_word_embeddings": False,
+}
+
+FLUX_SCHNELL: dict[str, Any] = {
+    "patch_size": 1,
+    "in_channels": 64,
+    "num_layers": 19,
+    "num_single_layers": 38,
+    "attention_head_dim": 128,
+    "num_attention_heads": 24,
+    "joint_attention_dim": 4096,
+    "pooled_projection_dim": 768,
+    "guidance_embeds": False,
+    "axes_dims_rope": (16, 56, 56),
+}
+FLUX_DEV: dict[str, Any] = {**FLUX_SCHNELL, "guidance_embeds": True}
+
+CLIP_VIT_B32: dict[str, Any] = {
+    "text_config": {**_IDS, "hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8},
+    "vision_config": {"hidden_size": 768, "intermediate_size": 3072, "patch_size": 32, "image_size": 224},
+    "projection_dim": 512,
+}
+
+PUBLISHED = {
+    "SD15_UNET": 859_520_964,
+    "SDXL_UNET": 2_567_463_684,
+    "SDXL_REFINER_UNET": 2_260_000_000,  # rounded: the published half-precision file has 4.52 GB
+    "SD15_VAE": 83_653_863,
+    "SDXL_VAE": 83_653_863,
+    "FLUX_VAE": 83_819_683,
+    "CLIP_L": 123_060_480,
+    "OPENCLIP_BIGG": 694_659_840,
+    "T5_XXL": 4_762_310_656,
+    "FLUX_SCHNELL": 11_891_178_560,
+    "FLUX_DEV": 11_901_408_320,
+    "CLIP_VIT_B32": 151_277_313,
+}
+"""Parameters of the published checkpoints."""
+
+PIPELINES: dict[str, dict[str, tuple[str, str, str]]] = {
+    "sd15": {
+        "unet": ("diffusers", "UNet2DConditionModel", "SD15_UNET"),
+        "vae": ("diffusers", "AutoencoderKL", "SD15_VAE"),
+        "text_encoder": ("transformers", "CLIPTextModel", "CLIP_L"),
+    },
+    "sdxl": {
+        "unet": ("diffusers", "UNet2DConditionModel", "SDXL_UNET"),
+        "vae": ("diffusers", "AutoencoderKL", "SDXL_VAE"),
+        "text_encoder": ("transformers", "CLIPTextModel", "CLIP_L"),
+        "text_encoder_2": ("transformers", "CLIPTextModelWithProjection", "OPENCLIP_BIGG"),
+    },
+    "sdxl-refiner": {
+        "unet": ("diffusers", "UNet2DConditionModel", "SDXL_REFINER_UNET"),
+        "vae": ("diffusers", "AutoencoderKL", "SDXL_VAE"),
+        "text_encoder_2": ("transformers", "CLIPTextModelWithProjection", "OPENCLIP_BIGG"),
+    },
+    "flux-schnell": {
+        "transformer": ("diffusers", "FluxTransformer2DModel", "FLUX_SCHNELL"),
+        "vae": ("diffusers", "AutoencoderKL", "FLUX_VAE"),
+        "text_encoder": ("transformers", "CLIPTextModel", "CLIP_L"),
+        "text_encoder_2": ("transformers", "T5EncoderModel", "T5_XXL"),
+    },
+    "flux-dev": {
+        "transformer": ("diffusers", "FluxTransformer2DModel", "FLUX_DEV"),
+        "vae": ("diffusers", "AutoencoderKL", "FLUX_VAE"),
+        "text_encoder": ("transformers", "CLIPTextModel", "CLIP_L"),
+        "text_encoder_2": ("transformers", "T5EncoderModel", "T5_XXL"),
+    },
+}
+"""Components of each pipeline: library, class, and the name of its configuration above."""

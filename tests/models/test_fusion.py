@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+
+from models.fusion import FUSERS, fuse, run_step
+from router.errors import StepError
+from router.types import Picture, Scores, Step
+
+
+def flat(colour: tuple[int, int, int], width: int = 64, height: int = 48) -> np.ndarray:
+    return np.full((height, width, 3), colour, np.uint8)
+
+
+def noise(seed: int, width: int = 64, height: int = 48) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("method", FUSERS)
+@pytest.mark.parametrize("sizes", [((64, 48), (64, 48)), ((64, 48), (33, 21)), ((7, 5), (9, 5))])
+def test_fusers_keep_flat_colours(method: str, sizes: tuple[tuple[int, int], ...]) -> None:
+    """Two pictures of one flat colour, of whatever sizes, fuse to that colour at the larger size."""
+    made = fuse(method, [flat((200, 30, 90), *size) for size in sizes], [0.1, 0.9])
+    width, height = sizes[1] if method == "best_of" else max(sizes)
+    assert made.shape == (height, width, 3)
+    assert np.abs(made.astype(int) - (200, 30, 90)).max() <= 1
+
+
+def test_best_of_returns_the_winner_untouched() -> None:
+    """best_of gives the picture of the highest score, bit for bit, and the first among equals."""
+    pictures = [noise(1), noise(2), noise(3)]
+    assert fuse("best_of", pictures, [0.2, 0.9, 0.4]) is pictures[1]
+    assert fuse("best_of", pictures, [0.5, 0.5, 0.4]) is pictures[0]
+
+
+def test_average_is_taken_in_linear_light() -> None:
+    """Black and white average to the grey that emits half the light (sRGB 188), not to 128."""
+    assert np.unique(fuse("average", [flat((0, 0, 0)), flat((255, 255, 255))])).tolist() == [188]
+
+
+def test_pyramid_takes_detail_from_where_it_is() -> None:
+    """With detail on the left in one picture and on the right in the other, the fused one has both."""
+    left, right = flat((128, 128, 128)), flat((128, 128, 128))
+    left[:, :32], right[:, 32:] = noise(1)[:, :32], noise(2)[:, 32:]
+    made = fuse("pyramid", [left, right]).astype(int)
+    assert np.corrcoef(made[:, :28].ravel(), left[:, :28].ravel())[0, 1] > 0.9
+    assert np.corrcoef(made[:, 36:].ravel(), right[:, 36:].ravel())[0, 1] > 0.9
+
+
+def test_frequency_takes_colour_from_the_first_and_detail_from_the_second() -> None:
+    """The mean colour is that of `low`, the fine structure that of `high`."""
+    detail = np.clip(noise(1).astype(int) // 4 + 96, 0, 255).astype(np.uint8)
+    made = fuse("frequency", [flat((60, 120, 180)), detail]).astype(float)
+    assert np.abs(made.mean(axis=(0, 1)) - (60, 120, 180)).max() < 3
+    assert np.corrcoef((made[..., 0] - 60).ravel(), detail[..., 0].astype(float).ravel())[0, 1] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("method", "count", "scores", "message"),
+    [
+        ("best_off", 2, [1.0, 0.0], "unknown method 'best_off'; did you mean 'best_of'"),
+        ("best_of", 2, None, "2 pictures need as many scores, not 0"),
+        ("best_of", 2, [0.5, float("nan")], "not all numbers"),
+        ("average", 0, None, "no picture to fuse"),
+        ("frequency", 3, None, "takes two pictures, low and high, not 3"),
+    ],
+)
+def test_what_cannot_be_fused_is_refused(method: str, count: int, scores: list[float] | None, message: str) -> None:
+    """Wrong methods and counts are StepErrors."""
+    with pytest.raises(StepError, match=message):
+        fuse(method, [flat((0, 0, 0))] * count, scores)
+
+
+def test_steps_without_a_model_run_from_plan_values() -> None:
+    """select, blend and upscale take the values of a plan and say which picture was chosen."""
+    values = (Picture(noise(1)), Picture(noise(2)), Scores((0.1, 0.8)))
+    chosen = run_step(Step("s", "select", None, ("a", "b", "c"), "image", {"method": "best_of"}), values)
+    assert np.array_equal(chosen.value.pixels, values[1].pixels)  # type: ignore[union-attr]
+    assert chosen.facts["chosen"] == 1
+    blended = run_step(Step("b", "blend", None, ("a", "b"), "image", {"method": "average"}), values[:2])
+    larger = run_step(Step("u", "upscale", None, ("b",), "image", {"factor": 1.5}), (blended.value,))
+    assert larger.value.pixels.shape == (72, 96, 3)  # type: ignore[union-attr]
+    with pytest.raises(StepError, match=r"outside 1\.\.8"):
+        run_step(Step("u", "upscale", None, ("b",), "image", {"factor": 9.0}), (blended.value,))

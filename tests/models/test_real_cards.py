@@ -1,0 +1,164 @@
+"""No test downloads the real checkpoints; their full-size networks are built on the meta device instead."""
+
+import importlib
+import inspect
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from models import load_card
+from models.denoising import arguments, read_call
+from models.loading import img2img
+from models.memory import check_fits, count_parameters, estimate_memory_gb
+from models.schedulers import build_scheduler, schedulers_for
+from router.errors import LoadError
+from router.types import ModelCard, Step
+from tests.models import real_configs
+
+BASES = ("sd15", "sdxl", "flux-schnell", "flux-dev")
+
+
+def config(name: str) -> dict[str, Any]:
+    return getattr(real_configs, name)
+
+
+def build(library: str, class_name: str, name: str) -> Any:
+    cls = getattr(importlib.import_module(library), class_name)
+    with torch.device("meta"):
+        return cls(cls.config_class(**config(name))) if library == "transformers" else cls(**config(name))
+
+
+@pytest.fixture(scope="session")
+def real_cards(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelCard]:
+    """The shipped real cards over folders that hold the published configurations and no weights."""
+    root, made = tmp_path_factory.mktemp("real"), {}
+    for name, parts in real_configs.PIPELINES.items():
+        index = {"_class_name": "any"}
+        for part, (library, class_name, written) in parts.items():
+            (root / name / part).mkdir(parents=True)
+            (root / name / part / "config.json").write_text(json.dumps(config(written)))
+            index[part] = [library, class_name]  # type: ignore[assignment]
+        (root / name / "model_index.json").write_text(json.dumps(index))
+        made[name] = replace(load_card(f"real/{name}"), source={"local": str(root / name)})
+    return made
+
+
+@pytest.fixture(scope="session")
+def pipes() -> dict[str, Any]:
+    """The real pipelines with full-size networks that hold no numbers."""
+    import diffusers
+
+    made: dict[str, Any] = {}
+    for name, parts in real_configs.PIPELINES.items():
+        networks = {part: build(*row) for part, row in parts.items()}
+        networks |= {"scheduler": diffusers.EulerDiscreteScheduler(**real_configs.NOISE), "tokenizer": None}
+        if name == "sd15":
+            made[name] = diffusers.StableDiffusionPipeline(
+                **networks, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+            )
+        elif name == "sdxl":
+            made[name] = diffusers.StableDiffusionXLPipeline(**networks, tokenizer_2=None)
+        elif name == "sdxl-refiner":
+            networks |= {"text_encoder": None, "tokenizer_2": None, "requires_aesthetics_score": True}
+            made[name] = diffusers.StableDiffusionXLImg2ImgPipeline(**networks)
+        else:
+            networks["scheduler"] = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
+            made[name] = diffusers.FluxPipeline(**networks, tokenizer_2=None)
+    return made
+
+
+@pytest.mark.parametrize("name", real_configs.PIPELINES)
+def test_full_size_networks_have_the_published_number_of_parameters(
+    real_cards: dict[str, ModelCard], name: str
+) -> None:
+    """What count_parameters builds from a configuration alone is as large as the checkpoint that was published."""
+    counts = count_parameters(real_cards[name])
+    for part, (_, _, written) in real_configs.PIPELINES[name].items():
+        tolerance = 0.005 if written == "SDXL_REFINER_UNET" else 0
+        assert counts[part] == pytest.approx(real_configs.PUBLISHED[written], rel=tolerance), part
+
+
+def test_the_clip_scorer_has_the_published_number_of_parameters() -> None:
+    """CLIP ViT-B/32 is 151 million parameters."""
+    from transformers import CLIPConfig, CLIPModel
+
+    with torch.device("meta"):
+        model = CLIPModel(CLIPConfig(**real_configs.CLIP_VIT_B32))
+    assert sum(p.numel() for p in model.parameters()) == real_configs.PUBLISHED["CLIP_VIT_B32"]
+
+
+@pytest.mark.parametrize("name", real_configs.PIPELINES)
+def test_the_memory_on_a_card_is_what_its_configuration_needs(real_cards: dict[str, ModelCard], name: str) -> None:
+    """memory_gb of each real card lies within a quarter of the estimate from parameters and activations."""
+    card = real_cards[name]
+    assert estimate_memory_gb(card) == pytest.approx(card.memory_gb, rel=0.25)
+
+
+def test_a_model_that_does_not_fit_is_refused_before_it_is_moved(
+    real_cards: dict[str, ModelCard], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FLUX.1 does not fit into 24 GB in bfloat16, and the error says how much it needs and what would help."""
+    monkeypatch.setattr("models.memory.free_memory_gb", lambda device: 24.0)
+    with pytest.raises(LoadError, match=r"'flux' needs about 3\d\.\d GB in bfloat16, but cuda has 24\.0 GB"):
+        check_fits(real_cards["flux-dev"], "cuda")
+    check_fits(real_cards["sdxl"], "cuda")
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_the_real_cards_settings_fit_the_real_calls(pipes: dict[str, Any], name: str) -> None:
+    """Generate and refine steps become arguments that the pipeline of that family takes, with its special cases."""
+    card, pipe = load_card(f"real/{name}"), pipes[name]
+    step = Step("s", "generate", card.id, (), "image", {"prompt": "a red circle", "negative_prompt": "blue"})
+    made = arguments(read_call(step, card), card, pipe)
+    again = replace(step, kind="refine", settings={**step.settings, "strength": 0.5})
+    redone = arguments(read_call(again, card), card, img2img(card, pipe))
+    assert set(made) <= set(inspect.signature(type(pipe).__call__).parameters)
+    assert set(redone) <= set(inspect.signature(type(img2img(card, pipe)).__call__).parameters)
+    assert (made["width"], made["height"]) == card.native_size
+    assert made["num_inference_steps"] == card.steps
+    if name.startswith("flux"):
+        assert made["max_sequence_length"] == {"flux-schnell": 256, "flux-dev": 512}[name]
+        assert made.get("guidance_scale") == {"flux-schnell": None, "flux-dev": 3.5}[name]
+        assert "true_cfg_scale" not in made
+        assert (redone["width"], redone["height"]) == card.native_size
+    else:
+        assert made["negative_prompt"] == "blue"
+
+
+def test_the_refiner_takes_over_where_the_base_stops(pipes: dict[str, Any]) -> None:
+    """until and from become denoising_end and denoising_start of the two SDXL pipelines."""
+    base, refiner = load_card("real/sdxl"), load_card("real/sdxl-refiner")
+    first = Step("a", "generate", base.id, (), "latents", {"prompt": "a", "until": 0.8})
+    second = Step("b", "refine", refiner.id, ("a",), "image", {"prompt": "a", "from": 0.8})
+    made = arguments(read_call(first, base), base, pipes["sdxl"])
+    redone = arguments(read_call(second, refiner), refiner, pipes["sdxl-refiner"])
+    assert (made["denoising_end"], made["output_type"]) == (0.8, "latent")
+    assert redone["denoising_start"] == 0.8
+    assert "width" not in redone
+
+
+@pytest.mark.parametrize("name", real_configs.PIPELINES)
+def test_siblings_share_their_networks(pipes: dict[str, Any], name: str) -> None:
+    """img2img of a real pipeline is another view of the same networks; nothing is loaded or cast twice."""
+    sibling = img2img(load_card(f"real/{name}"), pipes[name])
+    for part in real_configs.PIPELINES[name]:
+        assert getattr(sibling, part) is getattr(pipes[name], part)
+    if name == "sdxl-refiner":
+        assert sibling.config.requires_aesthetics_score
+
+
+@pytest.mark.parametrize("name", real_configs.PIPELINES)
+def test_every_scheduler_of_a_family_is_built_from_the_checkpoints_own(pipes: dict[str, Any], name: str) -> None:
+    """The noise schedule of the checkpoint is kept whichever solver is asked for, and each use gets a fresh one."""
+    card, original = load_card(f"real/{name}"), pipes[name].scheduler
+    for wanted in schedulers_for(card):
+        made = build_scheduler(wanted, card, original)
+        assert made is not original
+        for key in ("beta_schedule", "beta_end", "shift", "use_dynamic_shifting", "num_train_timesteps"):
+            if key in original.config and key in made.config:
+                assert made.config[key] == original.config[key]
+        made.set_timesteps(4, **({"mu": 1.0} if card.family == "flux" else {}))
+        assert len(made.timesteps) == 4

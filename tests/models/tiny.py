@@ -1,0 +1,190 @@
+"""Tiny random models in the real pipeline classes, saved as folders: a second each, a few hundred kilobytes."""
+
+import string
+from pathlib import Path
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
+    PNDMScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLImg2ImgPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    T5Config,
+    T5EncoderModel,
+    T5TokenizerFast,
+)
+
+from router.types import ModelCard
+
+LENGTH = 32
+ALPHABET = string.ascii_lowercase + string.digits
+NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
+
+
+def clip_tokenizer() -> CLIPTokenizer:
+    words = ["<|startoftext|>", "<|endoftext|>", *ALPHABET, *(letter + "</w>" for letter in ALPHABET)]
+    return CLIPTokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[], model_max_length=LENGTH)
+
+
+def text_config(width: int, projection: int) -> CLIPTextConfig:
+    ids = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+    sizes = {"hidden_size": width, "intermediate_size": width, "num_hidden_layers": 2, "num_attention_heads": 2}
+    return CLIPTextConfig(
+        vocab_size=2 + 2 * len(ALPHABET), max_position_embeddings=LENGTH, projection_dim=projection, **sizes, **ids
+    )
+
+
+def vae(channels: int) -> AutoencoderKL:
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(8, 8),
+        latent_channels=channels,
+        norm_num_groups=4,
+        sample_size=32,
+        scaling_factor=0.5,
+        shift_factor=0.1 if channels == 16 else None,
+        force_upcast=False,
+    )
+
+
+def unet(cross: int, **added: object) -> UNet2DConditionModel:
+    return UNet2DConditionModel(
+        sample_size=16,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        cross_attention_dim=cross,
+        attention_head_dim=2,
+        norm_num_groups=4,
+        **added,
+    )
+
+
+def text_time(width: int, numbers: int) -> dict[str, object]:
+    return {
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 4,
+        "projection_class_embeddings_input_dim": width + numbers * 4,
+    }
+
+
+def sd15() -> StableDiffusionPipeline:
+    return StableDiffusionPipeline(
+        vae=vae(4),
+        text_encoder=CLIPTextModel(text_config(8, 8)),
+        tokenizer=clip_tokenizer(),
+        unet=unet(8),
+        scheduler=PNDMScheduler(**NOISE, skip_prk_steps=True),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def sdxl() -> StableDiffusionXLPipeline:
+    return StableDiffusionXLPipeline(
+        vae=vae(4),
+        text_encoder=CLIPTextModel(text_config(8, 8)),
+        text_encoder_2=CLIPTextModelWithProjection(text_config(8, 8)),
+        tokenizer=clip_tokenizer(),
+        tokenizer_2=clip_tokenizer(),
+        unet=unet(16, **text_time(8, 6)),
+        scheduler=EulerDiscreteScheduler(**NOISE, timestep_spacing="leading"),
+    )
+
+
+def refiner(base: StableDiffusionXLPipeline) -> StableDiffusionXLImg2ImgPipeline:
+    return StableDiffusionXLImg2ImgPipeline(
+        vae=base.vae,
+        text_encoder=None,
+        text_encoder_2=base.text_encoder_2,
+        tokenizer=None,
+        tokenizer_2=base.tokenizer_2,
+        unet=unet(8, **text_time(8, 5)),
+        scheduler=EulerDiscreteScheduler(**NOISE, timestep_spacing="leading"),
+        requires_aesthetics_score=True,
+    )
+
+
+def flux(guidance_embeds: bool = False) -> FluxPipeline:
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), *((letter, -3.0) for letter in ALPHABET)]
+    t5 = T5Config(vocab_size=len(pieces), d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
+    return FluxPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=1.5),
+        vae=vae(16),
+        text_encoder=CLIPTextModel(text_config(8, 8)),
+        tokenizer=clip_tokenizer(),
+        text_encoder_2=T5EncoderModel(t5),
+        tokenizer_2=T5TokenizerFast(vocab=pieces, extra_ids=0, model_max_length=LENGTH),
+        transformer=FluxTransformer2DModel(
+            in_channels=64,
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=8,
+            num_attention_heads=2,
+            joint_attention_dim=8,
+            pooled_projection_dim=8,
+            guidance_embeds=guidance_embeds,
+            axes_dims_rope=(2, 2, 4),
+        ),
+    )
+
+
+def save_clip(folder: Path) -> None:
+    vision = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = CLIPConfig(
+        text_config=text_config(8, 8).to_dict(),
+        vision_config={**vision, "image_size": 32, "patch_size": 16},
+        projection_dim=8,
+    )
+    CLIPModel(config).save_pretrained(folder)
+    clip_tokenizer().save_pretrained(folder)
+    side = {"height": 32, "width": 32}
+    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=side).save_pretrained(folder)
+
+
+def save_all(root: Path) -> None:
+    """One folder per model under `root`, the same weights every time."""
+    torch.manual_seed(0)
+    base = sdxl()
+    pipes = {"sd15": sd15(), "sdxl": base, "sdxl-refiner": refiner(base), "flux": flux(), "flux-dev": flux(True)}
+    for name, pipe in pipes.items():
+        pipe.save_pretrained(root / name, safe_serialization=True)
+    save_clip(root / "clip")
+
+
+def cards(root: Path) -> dict[str, ModelCard]:
+    """Cards of the folders that `save_all` writes."""
+    sized = {"native_size": (32, 32), "vae_scale": 2, "min_side": 16, "max_pixels": 128 * 128, "steps": 4}
+    rows: dict[str, dict[str, object]] = {
+        "sd15": {"family": "sd15", "role": "base", "latent_space": "sd15", "guidance_scale": 3.0},
+        "sdxl": {"family": "sdxl", "role": "base", "latent_space": "sdxl", "guidance_scale": 3.0},
+        "sdxl-refiner": {"family": "sdxl", "role": "refiner", "latent_space": "sdxl", "guidance_scale": 3.0},
+        "flux": {"family": "flux", "role": "base", "latent_space": "flux", "guidance_scale": 3.0},
+        "flux-dev": {"family": "flux", "role": "base", "latent_space": "flux", "guidance_scale": 3.5},
+    }
+    for name in ("flux", "flux-dev"):
+        rows[name] |= {"latent_channels": 16, "backbone": "dit", "max_prompt_tokens": 16}
+    made = {
+        name: ModelCard(id=name, source={"local": str(root / name)}, **{**sized, **row})  # type: ignore[arg-type]
+        for name, row in rows.items()
+    }
+    made["clip"] = ModelCard(id="clip", family="clip", role="scorer", source={"local": str(root / "clip")})
+    return made
