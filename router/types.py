@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -361,7 +361,8 @@ class Picture:
 
 @dataclass(frozen=True)
 class Latents:
-    """data: shape (channels, height/vae_scale, width/vae_scale), float32, as the scheduler holds them (scaled).
+    """data: shape (channels, height/vae_scale, width/vae_scale), float32, scaled, variance-preserving (the
+    engine converts for schedulers that hold them otherwise, so base and refiner may use different ones).
 
     denoised: share of the denoising that is done, 0..1
     """

@@ -31,14 +31,25 @@ FORBIDDEN = {
 }
 EXPORTS = {
     "router": {
-        "Artifact",
         "CostModel",
-        "LexicalFeatures",
-        "OnnxEmbedder",
+        "MiniLMEmbedder",
         "QualityPredictor",
+        "Queues",
         "Router",
+        "execute",
         "load_artifact",
+        "make_plan",
     },
+    "policies": {
+        "PRESETS",
+        "Known",
+        "Policy",
+        "PolicyBook",
+        "json_schema",
+        "load_policy",
+        "load_policy_text",
+    },
+    "models": {"Cancelled", "Catalog", "Engine", "load_card", "load_catalogue"},
 }
 
 

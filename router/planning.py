@@ -1,0 +1,283 @@
+"""Arranges a recipe for one request: a typed graph of steps with concrete settings, or a refusal that says why.
+
+Nothing is changed silently: what does not fit is refused with a remedy, what is inserted stands in the plan's notes.
+
+Sizes: the request's, else the recipe's own, else the first model's native size; the size asked for is that of the
+answer, so stages before an `upscale` work at that size divided by its factor. A model checks the size it works at.
+Steps: the request's `steps` and `guidance_scale` go to `generate` steps only; a `refine from` shares the schedule of
+the step that it continues. `steps` always counts the whole schedule, also with `until`, `from` and `strength`.
+Seeds: all steps share the request's; the k-th repetition of the same branch in a fusion gets seed + k.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar
+
+from router.errors import PlanError, did_you_mean
+from router.recipes import recipe_key, resolve, stages_of
+from router.sizes import answer_size, card_of, check_size, enlargement, first_generate, reduced
+from router.types import (
+    Catalogue,
+    Fuse,
+    Generate,
+    GenerationRequest,
+    ModelCard,
+    Plan,
+    Recipe,
+    Refine,
+    Scalar,
+    Step,
+    StepKind,
+    Upscale,
+)
+
+FUSIONS: dict[str, str] = {"best_of": "select", "average": "blend", "pyramid": "blend", "frequency": "blend"}
+MAX_UPSCALE = 8.0
+Number = TypeVar("Number", int, float)
+
+
+def make_plan(
+    name: str, recipe: Recipe, request: GenerationRequest, catalogue: Catalogue, recipes: Mapping[str, Recipe]
+) -> Plan:
+    """Arrange `recipe`, called `name`, for one picture of `request`; `recipes` are those that fusions may name.
+
+    Raises `PlanError` (what, where, remedy) if it cannot be arranged.
+    """
+    try:
+        resolved = resolve(recipe, recipes, (name,))
+        width, height = answer_size(resolved, request, catalogue)
+        draft = _Draft(request, catalogue)
+        output = draft.add(resolved, width, height, request.seed)
+        draft.note_prompt_length()
+    except PlanError as error:
+        raise PlanError(f"recipe {name!r}: {error.message}", error.param) from error
+    return Plan(name, tuple(draft.steps), output.id, width, height, tuple(dict.fromkeys(draft.notes)))
+
+
+# ------------------------------------------------------------------------------------------------------------- steps
+
+
+@dataclass
+class _Draft:
+    """The steps arranged so far. Every `add` method returns the step whose value stands for its recipe."""
+
+    request: GenerationRequest
+    catalogue: Catalogue
+    steps: list[Step] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, recipe: Recipe, width: int, height: int, seed: int) -> Step:
+        if isinstance(recipe, Fuse):
+            return self.add_fusion(recipe, width, height, seed)
+        stages = stages_of(recipe)
+        _check_stages(stages)
+        factor = enlargement(recipe)
+        width, height = reduced(width, factor), reduced(height, factor)
+        last: Step | None = None
+        for stage, following in zip(stages, (*stages[1:], None), strict=True):
+            if last is None:
+                last = (
+                    self.add_generate(stage, following, width, height, seed)
+                    if isinstance(stage, Generate)
+                    else self.add(stage, width, height, seed)
+                )
+            elif isinstance(stage, Refine):
+                last = self.add_refine(stage, last, width, height, seed)
+            elif isinstance(stage, Upscale):
+                last = self.new("upscale", None, (last.id,), "image", {"factor": float(stage.factor)})
+                width, height = round(width * stage.factor), round(height * stage.factor)
+        assert last is not None
+        return last
+
+    def add_generate(self, stage: Generate, following: Recipe | None, width: int, height: int, seed: int) -> Step:
+        card = card_of(stage.model, self.catalogue)
+        if card.role != "base":
+            remedy = (
+                "put it after a base model as refine" if card.role == "refiner" else "use it as the scorer of a best_of"
+            )
+            raise PlanError(f"{card.id!r} is a {card.role} and cannot generate; {remedy}", "recipe")
+        for asked, own, side in ((self.request.width, stage.width, width), (self.request.height, stage.height, height)):
+            if asked is None and own is not None and own != side:
+                raise PlanError(f"{card.id!r} asks for a side of {own} where the rest works at {side}; use one size")
+        check_size(card, width, height)
+        request = self.request
+        steps = self.overridden(f"steps of {card.id}", request.steps, stage.steps, card.steps)
+        guidance = self.overridden(
+            f"guidance_scale of {card.id}", request.guidance_scale, stage.guidance_scale, card.guidance_scale
+        )
+        settings = self.sampling(card, width, height, steps, guidance, stage.scheduler, seed)
+        if stage.until is None:
+            return self.new("generate", card.id, (), "image", settings)
+        if not 0 < stage.until < 1:
+            raise PlanError(f"until of {card.id!r} must lie between 0 and 1, not {stage.until:g}", "recipe")
+        if not (isinstance(following, Refine) and following.from_ is not None):
+            raise PlanError(
+                f"{card.id!r} stops at until={stage.until:g} and nothing finishes it; "
+                "follow it with a refine that says `from`, or drop until",
+                "recipe",
+            )
+        _check_share(card, steps, stage.until, "until")
+        return self.new("generate", card.id, (), "latents", {**settings, "until": float(stage.until)})
+
+    def add_refine(self, stage: Refine, before: Step, width: int, height: int, seed: int) -> Step:
+        card = card_of(stage.model, self.catalogue)
+        if card.role == "scorer":
+            raise PlanError(f"{card.id!r} is a scorer and cannot refine; name a refiner or a base model", "recipe")
+        if (stage.from_ is None) == (stage.strength is None):
+            raise PlanError(f"refine on {card.id!r} needs either `from` or `strength`, exactly one of them", "recipe")
+        check_size(card, width, height)
+        shared = before.settings.get("steps") if stage.from_ is not None else None
+        usual = shared if isinstance(shared, int) else card.steps
+        steps = usual if stage.steps is None else stage.steps
+        guidance = card.guidance_scale if stage.guidance_scale is None else stage.guidance_scale
+        settings = self.sampling(card, width, height, steps, guidance, stage.scheduler, seed)
+        if stage.from_ is not None:
+            self.check_takeover(card, stage.from_, before)
+            _check_share(card, steps, 1 - stage.from_, "from")
+            self.notes.append(f"{before.model} hands latents to {card.id} at {stage.from_:g} of the denoising")
+            return self.new("refine", card.id, (before.id,), "image", {**settings, "from": float(stage.from_)})
+        assert stage.strength is not None
+        if not 0 < stage.strength <= 1:
+            raise PlanError(f"strength of {card.id!r} must be above 0 and at most 1, not {stage.strength:g}", "recipe")
+        _check_share(card, steps, stage.strength, "strength")
+        self.notes.append(self.through_pixels(card, before, stage.strength))
+        return self.new("refine", card.id, (before.id,), "image", {**settings, "strength": float(stage.strength)})
+
+    def check_takeover(self, card: ModelCard, share: float, before: Step) -> None:
+        """A `from` takes over latents: of the same space, at the share at which they were left."""
+        remedy = f"use strength (such as {max(0.1, 1 - share):.2g}) to go through pixels"
+        if before.model is None or before.kind != "generate":
+            raise PlanError(f"{card.id!r} cannot take latents over from a finished picture; {remedy}", "recipe")
+        giver = card_of(before.model, self.catalogue)
+        if not card.latent_space or giver.latent_space != card.latent_space:
+            raise PlanError(
+                f"{card.id!r} (latent space {card.latent_space!r}) cannot read the latents of {giver.id!r} "
+                f"({giver.latent_space!r}); {remedy}",
+                "recipe",
+            )
+        until = before.settings.get("until")
+        if until != share:
+            left = f"ends at until={until:g}" if isinstance(until, float) else "runs to its end"
+            raise PlanError(
+                f"{card.id!r} takes over from={share:g}, but {giver.id!r} {left}; give {giver.id!r} until: {share:g}",
+                "recipe",
+            )
+
+    def through_pixels(self, card: ModelCard, before: Step, strength: float) -> str:
+        giver = before.model or before.id
+        spaces = before.model is not None and card_of(before.model, self.catalogue).latent_space != card.latent_space
+        why = "another latent space" if spaces else "a finished picture"
+        return f"{giver} to {card.id} goes through pixels ({why}): encoded again and re-noised by {strength:g}"
+
+    def add_fusion(self, recipe: Fuse, width: int, height: int, seed: int) -> Step:
+        _check_fusion(recipe)
+        seen: dict[str, int] = {}
+        outputs: list[Step] = []
+        for branch in recipe.branches:
+            assert not isinstance(branch, str)
+            key = recipe_key(branch, {}, self.catalogue)
+            again = seen[key] = seen.get(key, -1) + 1
+            if again:
+                self.notes.append(f"{key} is repeated in the fusion: repetition {again} uses seed + {again}")
+            outputs.append(self.add(branch, width, height, (seed + again) % 2**32))
+        inputs = tuple(step.id for step in outputs)
+        settings: dict[str, Scalar] = {"method": recipe.method}
+        if FUSIONS[recipe.method] == "blend":
+            return self.new("blend", None, inputs, "image", settings)
+        scorer = card_of(str(recipe.scorer), self.catalogue)
+        if scorer.role != "scorer":
+            raise PlanError(f"{scorer.id!r} is a {scorer.role} and cannot score; name a scorer", "recipe")
+        score = self.new("score", scorer.id, inputs, "scores", {"prompt": self.request.prompt})
+        return self.new("select", None, (*inputs, score.id), "image", settings)
+
+    def new(
+        self,
+        kind: StepKind,
+        model: str | None,
+        inputs: tuple[str, ...],
+        produces: Literal["image", "latents", "scores"],
+        settings: Mapping[str, Scalar],
+    ) -> Step:
+        name = f"{len(self.steps) + 1}-{kind}-{model or settings.get('method') or settings.get('factor')}"
+        self.steps.append(Step(name, kind, model, inputs, produces, settings))
+        return self.steps[-1]
+
+    def overridden(self, name: str, asked: Number | None, recipe_value: Number | None, card_value: Number) -> Number:
+        """The request's value before the recipe's before the card's; a change to what was usual is noted."""
+        usual = card_value if recipe_value is None else recipe_value
+        if asked is not None and asked != usual:
+            self.notes.append(f"{name}: {asked:g} as requested instead of {usual:g}")
+        return usual if asked is None else asked
+
+    def sampling(
+        self, card: ModelCard, width: int, height: int, steps: int, guidance: float, scheduler: str | None, seed: int
+    ) -> dict[str, Scalar]:
+        """The settings that generate and refine share, checked against the card."""
+        if not (isinstance(steps, int) and 1 <= steps <= card.max_steps):
+            raise PlanError(f"{steps!r} steps are outside 1..{card.max_steps}, which {card.id!r} takes", "steps")
+        if not (math.isfinite(guidance) and 0 <= guidance <= card.max_guidance_scale):
+            limit = f"0..{card.max_guidance_scale:g}"
+            raise PlanError(
+                f"a guidance_scale of {guidance:g} is outside {limit}, which {card.id!r} takes", "guidance_scale"
+            )
+        return {
+            "prompt": self.request.prompt,
+            "negative_prompt": self.request.negative_prompt,
+            "width": width,
+            "height": height,
+            "steps": steps,
+            "guidance_scale": float(guidance),
+            "scheduler": scheduler or card.scheduler,
+            "seed": seed,
+        }
+
+    def note_prompt_length(self) -> None:
+        """Each word and mark is at least one token, so this never warns of a prompt that would have fitted."""
+        least = len(re.findall(r"\w+|[^\w\s]", self.request.prompt[:20_000])) + 2
+        for model in dict.fromkeys(step.model for step in self.steps if step.model):
+            if least > (limit := self.catalogue[model].max_prompt_tokens):
+                self.notes.append(
+                    f"{model} reads at most {limit} tokens; this prompt has at least {least}, its end is cut"
+                )
+
+
+# ------------------------------------------------------------------------------------------------------------ checks
+
+
+def _check_stages(stages: tuple[Recipe, ...]) -> None:
+    if not stages:
+        raise PlanError("an empty chain; give it a generate to start with", "recipe")
+    if not isinstance(stages[0], Generate | Fuse):
+        first_generate(stages[0])
+    for stage in stages[1:]:
+        if not isinstance(stage, Refine | Upscale):
+            what = type(stage).__name__.lower()
+            raise PlanError(
+                f"{what!r} cannot continue a picture; only the first stage of a chain may make one", "recipe"
+            )
+    for stage in stages:
+        if isinstance(stage, Upscale) and not 1 < stage.factor <= MAX_UPSCALE:
+            raise PlanError(f"upscale by {stage.factor:g} is outside 1..{MAX_UPSCALE:g}", "recipe")
+
+
+def _check_fusion(recipe: Fuse) -> None:
+    if recipe.method not in FUSIONS:
+        raise PlanError(f"unknown fusion {recipe.method!r}{did_you_mean(recipe.method, FUSIONS)}", "recipe")
+    if len(recipe.branches) < 2:
+        raise PlanError(f"{recipe.method} of {len(recipe.branches)} branch; a fusion needs at least two", "recipe")
+    if recipe.method == "frequency" and len(recipe.branches) != 2:
+        raise PlanError(f"frequency takes two branches (low, high), not {len(recipe.branches)}", "recipe")
+    if recipe.method == "best_of" and not recipe.scorer:
+        raise PlanError("best_of needs a scorer to choose by; name one, such as scorer: alignment", "recipe")
+    if recipe.method != "best_of" and recipe.scorer:
+        raise PlanError(f"{recipe.method} uses no scorer; drop it, or fuse with best_of", "recipe")
+
+
+def _check_share(card: ModelCard, steps: int, share: float, name: str) -> None:
+    """diffusers cuts the schedule at a timestep; a share without a whole step would leave nothing to do."""
+    if round(steps * share, 6) < 1:
+        raise PlanError(f"{name} leaves {card.id!r} less than one of {steps} steps; use more steps", "steps")

@@ -1,0 +1,127 @@
+"""Predicted quality of each recipe on a prompt: a trained artefact, blended towards its prior off its domain."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.artifact import Artifact
+from router.calibration import Calibration
+from router.composition import Composition, compose
+from router.domain import Domain
+from router.errors import ArtifactError
+from router.features import FEATURES
+from router.kernels import KernelRidge, Scaler, feature_rows
+from router.recipes import resolve
+from router.types import Catalogue, PromptView, Quality, Recipe
+
+
+class QualityPredictor:
+    """Serves one artefact (router/training.py makes them). Stateless after construction; any number of threads."""
+
+    def __init__(self, artifact: Artifact, catalogue: Catalogue | None = None) -> None:
+        """With a `catalogue`, settings that equal a card's defaults count as not given (see router/recipes.py).
+
+        Raises `ArtifactError` if the artefact lacks something or was trained on other features.
+        """
+        self.digest = artifact.digest
+        self._catalogue = catalogue
+        try:
+            self._take(artifact)
+        except (KeyError, ValueError, TypeError, IndexError) as error:
+            where = artifact.path or "the artefact"
+            raise ArtifactError(f"{where} is not complete ({error!r}); train it again with this version") from error
+
+    def predict(
+        self, view: PromptView, recipes: Mapping[str, Recipe], only: Collection[str] | None = None
+    ) -> dict[str, Quality]:
+        """Quality of each of `recipes` (of `only` those, if given; fusions may name any of them)."""
+        known = self._columns(view)
+        return {
+            name: compose(resolve(recipe, recipes, (name,)), known, self._prior, self._rules, self._catalogue)
+            for name, recipe in recipes.items()
+            if only is None or name in only
+        }
+
+    def familiarity(self, embedding: NDArray[np.float32]) -> float:
+        """0..1, how near a prompt's embedding is to the training prompts; see router/domain.py."""
+        return self._domain.familiarity(self._checked(embedding))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Keys of the recipes that were rated."""
+        return self._names
+
+    def _columns(self, view: PromptView) -> dict[str, Quality]:
+        """Quality of each rated recipe: with trust t, a mixture of prediction (t) and column prior (1 - t)."""
+        embedding = self._checked(view.embedding)
+        trust = self._domain.familiarity(embedding) if view.in_domain is None else view.in_domain
+        rows = feature_rows([view.features], FEATURES)
+        raw = self._model.predict(self._scaler.join(embedding[None].astype(np.float64), rows))[0]
+        known = {}
+        for k, name in enumerate(self._names):
+            mean = float(self._calibrations[k].mean(raw[k]))
+            std = float(self._calibrations[k].std(np.float64(mean)))
+            known[name] = _blend(mean, std, float(self._column_mean[k]), float(self._column_std[k]), trust)
+        return known
+
+    def _checked(self, embedding: NDArray[np.float32]) -> NDArray[np.float32]:
+        if embedding.shape != (self._width,):
+            raise ArtifactError(
+                f"the artefact was trained on {self._model_name} ({self._width} numbers), but the embedder gives "
+                f"shape {embedding.shape}; use the same embedder"
+            )
+        return embedding
+
+    def _take(self, artifact: Artifact) -> None:
+        config, weights = artifact.config, {name: np.asarray(w, np.float64) for name, w in artifact.weights.items()}
+        if tuple(config["features"]) != FEATURES:
+            raise ValueError("its features are not those of this version")
+        self._names: tuple[str, ...] = tuple(config["columns"])
+        self._width = int(config["embedding"]["width"])
+        self._model_name = str(config["embedding"]["model"])
+        self._scaler = Scaler(weights["feature_mean"], weights["feature_std"], float(config["feature_weight"]))
+        self._model = KernelRidge(
+            weights["support"], weights["dual"], weights["slope"], weights["level"], float(config["gamma"])
+        )
+        self._calibrations = [
+            Calibration(np.array(c["knots"], np.float64).reshape(-1, 2), float(c["spread"]), float(c["floor"]))
+            for c in config["calibration"]
+        ]
+        self._domain = Domain(np.asarray(artifact.weights["anchors"], np.float32), float(config["domain"]["near"]))
+        self._column_mean, self._column_std = weights["column_mean"], weights["column_std"]
+        self._prior = Quality(float(config["prior"]["mean"]), float(config["prior"]["std"]), "prior")
+        self._rules = Composition(**{f.name: float(config["composition"][f.name]) for f in fields(Composition)})
+        self._check_shapes()
+
+    def _check_shapes(self) -> None:
+        c, f, d = len(self._names), len(FEATURES), self._width
+        s = len(self._model.support)
+        due: dict[str, tuple[NDArray[Any], tuple[int, ...]]] = {
+            "support": (self._model.support, (s, d + f)),
+            "dual": (self._model.dual, (s, c)),
+            "slope": (self._model.slope, (d + f, c)),
+            "level": (self._model.level, (c,)),
+            "feature_mean": (self._scaler.mean, (f,)),
+            "feature_std": (self._scaler.std, (f,)),
+            "anchors": (self._domain.anchors, (len(self._domain.anchors), d)),
+            "column_mean": (self._column_mean, (c,)),
+            "column_std": (self._column_std, (c,)),
+        }
+        for name, (array, shape) in due.items():
+            if array.shape != shape:
+                raise ValueError(f"{name} has shape {array.shape}, expected {shape}")
+        if len(self._calibrations) != c:
+            raise ValueError(f"{len(self._calibrations)} calibrations for {c} columns")
+
+
+def _blend(mean: float, std: float, prior_mean: float, prior_std: float, trust: float) -> Quality:
+    """Mean and std of the mixture; its variance also holds the distance between the two means."""
+    blended = trust * mean + (1 - trust) * prior_mean
+    variance = trust * std**2 + (1 - trust) * prior_std**2 + trust * (1 - trust) * (mean - prior_mean) ** 2
+    return Quality(blended, math.sqrt(variance), "learned" if trust >= 0.5 else "prior")

@@ -1,0 +1,112 @@
+"""Recipes as values: names resolved, and one canonical key for each, so that what was learned about it is found again.
+
+The key is what the columns of a ratings table and of a trained artefact are called:
+
+    sd15                                    a model at its card's settings
+    sd15@12:scheduler=dpmsolver++           12 steps; further settings in alphabetical order, joined by commas
+    sdxl>sdxl-refiner:from=0.8              a chain; `until` is left out where the next stage's `from` says it
+    flux>sdxl-refiner:strength=0.25>upscale:2
+    best_of(alignment;flux|sd15@12)         a fusion; branches sorted, except for `frequency` (low|high)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from router.errors import PlanError, did_you_mean
+from router.types import Catalogue, Chain, Fuse, Generate, Recipe, Refine, Upscale
+
+ORDERED_FUSIONS = frozenset({"frequency"})
+
+
+def resolve(recipe: Recipe, recipes: Mapping[str, Recipe], path: tuple[str, ...] = ()) -> Recipe:
+    """The same recipe with every name in a fusion replaced by what it names in `recipes`.
+
+    Raises `PlanError` for an unknown name and for recipes that contain themselves; `path` holds the names on the way.
+    """
+    if isinstance(recipe, Chain):
+        return Chain(tuple(resolve(stage, recipes, path) for stage in recipe.stages))
+    if not isinstance(recipe, Fuse):
+        return recipe
+    branches = []
+    for branch in recipe.branches:
+        if not isinstance(branch, str):
+            branches.append(resolve(branch, recipes, path))
+        elif branch in path:
+            raise PlanError(f"recipe {branch!r} contains itself ({' > '.join((*path, branch))}); break the circle")
+        elif branch not in recipes:
+            raise PlanError(
+                f"a fusion names the recipe {branch!r}, which does not exist{did_you_mean(branch, recipes)}"
+            )
+        else:
+            branches.append(resolve(recipes[branch], recipes, (*path, branch)))
+    return Fuse(recipe.method, tuple(branches), recipe.scorer)
+
+
+def stages_of(recipe: Recipe) -> tuple[Recipe, ...]:
+    """The stages of a chain, chains at its head included; any other recipe is its own single stage."""
+    if not isinstance(recipe, Chain):
+        return (recipe,)
+    return tuple(inner for stage in recipe.stages for inner in stages_of(stage))
+
+
+def models_of(recipe: Recipe) -> Iterator[str]:
+    """Catalogue ids that a resolved recipe runs on, in order, with repetitions; scorers come after their branches."""
+    if isinstance(recipe, Generate | Refine):
+        yield recipe.model
+    elif isinstance(recipe, Chain):
+        for stage in recipe.stages:
+            yield from models_of(stage)
+    elif isinstance(recipe, Fuse):
+        for branch in recipe.branches:
+            if not isinstance(branch, str):
+                yield from models_of(branch)
+        if recipe.scorer:
+            yield recipe.scorer
+
+
+def recipe_key(recipe: Recipe, recipes: Mapping[str, Recipe], catalogue: Catalogue | None = None) -> str:
+    """The canonical key of `recipe`. With a catalogue, settings that equal the card's defaults are left out."""
+    return _key(resolve(recipe, recipes), catalogue)
+
+
+def _key(recipe: Recipe | str, catalogue: Catalogue | None) -> str:
+    if isinstance(recipe, str):
+        raise PlanError(f"the recipe name {recipe!r} was not resolved")
+    if isinstance(recipe, Chain):
+        return _chain_key(stages_of(recipe), catalogue)
+    if isinstance(recipe, Fuse):
+        keys = [_key(branch, catalogue) for branch in recipe.branches]
+        joined = "|".join(keys if recipe.method in ORDERED_FUSIONS else sorted(keys))
+        return f"{recipe.method}({recipe.scorer};{joined})" if recipe.scorer else f"{recipe.method}({joined})"
+    if isinstance(recipe, Upscale):
+        return f"upscale:{recipe.factor:g}"
+    return _model_key(recipe, catalogue)
+
+
+def _chain_key(stages: tuple[Recipe, ...], catalogue: Catalogue | None) -> str:
+    keys = []
+    for stage, following in zip(stages, (*stages[1:], None), strict=True):
+        handed_over = isinstance(stage, Generate) and isinstance(following, Refine) and stage.until == following.from_
+        keys.append(_model_key(stage, catalogue, bare=True) if handed_over else _key(stage, catalogue))
+    return ">".join(keys)
+
+
+def _model_key(stage: Recipe, catalogue: Catalogue | None, bare: bool = False) -> str:
+    assert isinstance(stage, Generate | Refine)
+    settings: dict[str, str] = {}
+    card = catalogue[stage.model] if catalogue is not None and stage.model in catalogue else None
+    steps = None if card is not None and stage.steps == card.steps else stage.steps
+    if stage.guidance_scale is not None and (card is None or stage.guidance_scale != card.guidance_scale):
+        settings["guidance_scale"] = f"{stage.guidance_scale:g}"
+    if stage.scheduler is not None and (card is None or stage.scheduler != card.scheduler):
+        settings["scheduler"] = stage.scheduler
+    if isinstance(stage, Refine):
+        settings |= {"from": f"{stage.from_:g}"} if stage.from_ is not None else {}
+        settings |= {"strength": f"{stage.strength:g}"} if stage.strength is not None else {}
+    elif stage.until is not None and not bare:
+        settings["until"] = f"{stage.until:g}"
+    if isinstance(stage, Generate) and (stage.width or stage.height):
+        settings["size"] = f"{stage.width or ''}x{stage.height or ''}"
+    body = stage.model + (f"@{steps}" if steps is not None else "")
+    return body + (":" + ",".join(f"{name}={settings[name]}" for name in sorted(settings)) if settings else "")

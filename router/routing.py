@@ -1,0 +1,91 @@
+"""`Router.route`: the whole decision on one page."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+from router.embedding import Embedder
+from router.errors import NotFoundError, PlanError, did_you_mean
+from router.features import lexical_features, skill_signals
+from router.planning import make_plan
+from router.predictors import QualityPredictor
+from router.queues import Queues
+from router.requests import check_request
+from router.types import (
+    Catalogue,
+    Estimate,
+    Generate,
+    GenerationRequest,
+    Plan,
+    Policy,
+    PromptView,
+    Recipe,
+    Rejection,
+    Route,
+)
+
+
+class Router:
+    """Estimates every recipe of a policy for a request and lets the policy choose one."""
+
+    def __init__(self, catalogue: Catalogue, embedder: Embedder, predictor: QualityPredictor, queues: Queues) -> None:
+        self.catalogue = catalogue
+        self.embedder = embedder
+        self.predictor = predictor
+        self.queues = queues
+
+    def route(self, request: GenerationRequest, policy: Policy) -> Route:
+        """Decide. Raises `RequestError`, `NotFoundError` (no such recipe or model), `NoRecipeError` (none left)."""
+        began = time.perf_counter()
+        check_request(request)
+        view = self.analyse(request.prompt)
+        recipes = self.candidates(request, policy)
+        plans, refused = self.arrange(request, recipes)
+        estimates = self.estimate(view, recipes, plans, request.n)
+        decision = policy.decide(request, view, plans, estimates, refused)
+        return Route(request, view, estimates, decision, plans[decision.recipe], time.perf_counter() - began)
+
+    def analyse(self, prompt: str) -> PromptView:
+        """What the prompt asks for, its embedding, and how near it is to what the predictor knows."""
+        features = lexical_features(prompt)
+        embedding = self.embedder.embed([prompt])[0]
+        return PromptView(prompt, features, skill_signals(features), embedding, self.predictor.familiarity(embedding))
+
+    def candidates(self, request: GenerationRequest, policy: Policy) -> dict[str, Recipe]:
+        """The policy's recipes, and, if the request names a model instead, that model with its card's settings."""
+        recipes = dict(policy.recipes)
+        asked = request.recipe
+        if asked is None or asked in recipes:
+            return recipes
+        if asked not in self.catalogue:
+            known = [*recipes, *self.catalogue.ids()]
+            raise NotFoundError(
+                f"policy {policy.name!r} has no recipe {asked!r}, nor is it a model{did_you_mean(asked, known)}",
+                "recipe",
+            )
+        return recipes | {asked: Generate(asked)}
+
+    def arrange(
+        self, request: GenerationRequest, recipes: Mapping[str, Recipe]
+    ) -> tuple[dict[str, Plan], Sequence[Rejection]]:
+        """A plan for each recipe that fits the request, and a rejection for each that does not."""
+        plans: dict[str, Plan] = {}
+        refused: list[Rejection] = []
+        for name, recipe in recipes.items():
+            try:
+                plans[name] = make_plan(name, recipe, request, self.catalogue, recipes)
+            except PlanError as error:
+                refused.append(Rejection(name, "capability", error.message))
+        return plans, refused
+
+    def estimate(
+        self, view: PromptView, recipes: Mapping[str, Recipe], plans: Mapping[str, Plan], n: int
+    ) -> dict[str, Estimate]:
+        """Quality, seconds and dollars of each plan, if all `n` pictures were admitted now."""
+        qualities = self.predictor.predict(view, recipes, only=plans)
+        estimates = {}
+        for name, plan in plans.items():
+            t = self.queues.estimate(plan, n)
+            estimates[name] = Estimate(name, qualities[name], t.work_s, t.queue_s, t.latency_s, t.cost_usd)
+        return estimates

@@ -1,0 +1,77 @@
+"""The size of a picture through a recipe: what the answer will be, and what each model is then asked to make."""
+
+from __future__ import annotations
+
+import math
+
+from router.errors import PlanError, did_you_mean
+from router.types import Catalogue, Chain, Fuse, Generate, GenerationRequest, ModelCard, Recipe, Upscale
+
+
+def card_of(model: str, catalogue: Catalogue) -> ModelCard:
+    """The card of `model`. Raises `PlanError` with the nearest id if there is none."""
+    if model not in catalogue:
+        raise PlanError(f"there is no model {model!r}{did_you_mean(model, catalogue.ids())}", "model")
+    return catalogue[model]
+
+
+def answer_size(recipe: Recipe, request: GenerationRequest, catalogue: Catalogue) -> tuple[int, int]:
+    """Width and height of the answer."""
+    first = first_generate(recipe)
+    native = card_of(first.model, catalogue).native_size
+    factor = enlargement(recipe)
+    width = request.width or round((first.width or native[0]) * factor)
+    height = request.height or round((first.height or native[1]) * factor)
+    return width, height
+
+
+def first_generate(recipe: Recipe) -> Generate:
+    """The generate that sets the size: the first one, going down first stages and first branches."""
+    if isinstance(recipe, Generate):
+        return recipe
+    inner = recipe.stages if isinstance(recipe, Chain) else recipe.branches if isinstance(recipe, Fuse) else ()
+    if inner and not isinstance(inner[0], str):
+        return first_generate(inner[0])
+    what = type(recipe).__name__.lower()
+    raise PlanError(f"starts with {what!r}, which has no picture to work on; put a generate before it", "recipe")
+
+
+def enlargement(recipe: Recipe) -> float:
+    """Product of the upscale factors along the recipe; the branches of a fusion must agree."""
+    if isinstance(recipe, Upscale):
+        return recipe.factor
+    if isinstance(recipe, Chain):
+        return math.prod(enlargement(stage) for stage in recipe.stages)
+    if isinstance(recipe, Fuse):
+        factors = {enlargement(branch) for branch in recipe.branches if not isinstance(branch, str)}
+        if len(factors) > 1:
+            listed = ", ".join(f"{factor:g}" for factor in sorted(factors))
+            raise PlanError(f"the branches of a fusion are enlarged differently ({listed}); give all the same factor")
+        return factors.pop() if factors else 1.0
+    return 1.0
+
+
+def reduced(side: int, factor: float) -> int:
+    """The side to work at, so that enlarging it by `factor` gives `side`. Raises `PlanError` if it is not whole."""
+    if not math.isclose(side / factor, round(side / factor)):
+        near = max(1, round(side / factor)) * factor
+        raise PlanError(f"a side of {side} is not a whole number before upscaling by {factor:g}; try {near:g}", "size")
+    return round(side / factor)
+
+
+def check_size(card: ModelCard, width: int, height: int) -> None:
+    """Raise `PlanError` (naming model, limit and a size that fits) if `card` cannot work at this size."""
+    multiple, low = card.size_multiple, card.min_side
+    if width % multiple or height % multiple:
+        near = "x".join(
+            str(max(math.ceil(low / multiple), round(side / multiple)) * multiple) for side in (width, height)
+        )
+        raise PlanError(f"{width}x{height} is not a multiple of {multiple}, as {card.id!r} needs; try {near}", "size")
+    if min(width, height) < low:
+        raise PlanError(f"{width}x{height} is too small for {card.id!r}; its sides must be at least {low}", "size")
+    if width * height > card.max_pixels:
+        raise PlanError(
+            f"{width}x{height} is too large for {card.id!r}; it takes at most {card.max_pixels:,} pixels, "
+            f"such as {card.native_size[0]}x{card.native_size[1]}; ask for less, or for a recipe that upscales",
+            "size",
+        )

@@ -1,0 +1,82 @@
+"""Model cards and a policy for the tests of the router: real values through the public protocols."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from router.errors import CatalogError, NoRecipeError, did_you_mean
+from router.types import (
+    Decision,
+    Estimate,
+    GenerationRequest,
+    ModelCard,
+    Plan,
+    PromptView,
+    Ranked,
+    Recipe,
+    Rejection,
+)
+
+CARDS = {
+    "sd15": ModelCard("sd15", "sd15", "base", {"local": "-"}, latent_space="sd", seconds_per_step=0.1),
+    "sdxl": ModelCard(
+        "sdxl", "sdxl", "base", {"local": "-"}, latent_space="sdxl", native_size=(1024, 1024), min_side=512,
+        max_pixels=2048 * 1024, steps=30, seconds_per_step=0.2, overhead_s=0.5, usd_per_hour=2.0,
+    ),
+    "sdxl-refiner": ModelCard(
+        "sdxl-refiner", "sdxl", "refiner", {"local": "-"}, latent_space="sdxl", native_size=(1024, 1024), min_side=512,
+        max_pixels=2048 * 1024, steps=30, seconds_per_step=0.2,
+    ),
+    "flux": ModelCard(
+        "flux", "flux", "base", {"local": "-"}, latent_space="flux", latent_channels=16, native_size=(1024, 1024),
+        size_multiple=16, max_pixels=2048 * 1024, steps=4, max_steps=50, guidance_scale=0.0, max_guidance_scale=10.0,
+        max_prompt_tokens=512, seconds_per_step=1.0, usd_per_hour=4.0,
+    ),
+    "alignment": ModelCard("alignment", "verifier", "scorer", {"local": "-"}, seconds_per_step=0.05),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cards:
+    """A catalogue of cards in memory."""
+
+    cards: Mapping[str, ModelCard]
+
+    def __getitem__(self, model: str) -> ModelCard:
+        if model not in self.cards:
+            raise CatalogError(f"there is no model {model!r}{did_you_mean(model, self.cards)}")
+        return self.cards[model]
+
+    def __contains__(self, model: object) -> bool:
+        return model in self.cards
+
+    def ids(self) -> Sequence[str]:
+        return tuple(self.cards)
+
+
+CATALOGUE = Cards(CARDS)
+
+
+@dataclass(frozen=True)
+class BestQuality:
+    """The smallest policy that keeps the contract: the highest expected quality among what could be planned."""
+
+    recipes: Mapping[str, Recipe]
+    name: str = "best-quality"
+    digest: str = "0"
+
+    def decide(
+        self,
+        request: GenerationRequest,
+        view: PromptView,
+        plans: Mapping[str, Plan],
+        estimates: Mapping[str, Estimate],
+        refused: Sequence[Rejection] = (),
+    ) -> Decision:
+        open_ = {name: e for name, e in estimates.items() if request.recipe in (None, name)}
+        if not open_:
+            raise NoRecipeError("nothing is left", refused)
+        ranked = sorted((Ranked(name, e.quality.mean) for name, e in open_.items()), key=lambda r: -r.utility)
+        reasons = (f"{ranked[0].recipe} is expected to be best",)
+        return Decision(ranked[0].recipe, self.name, self.digest, tuple(ranked), tuple(refused), reasons)

@@ -1,0 +1,136 @@
+"""Learned seconds, and queues in seconds of work."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+
+import pytest
+
+from router.costs import CostModel, denoising_steps
+from router.planning import make_plan
+from router.queues import Queues
+from router.types import Chain, Fuse, Generate, GenerationRequest, Plan, Recipe, Refine, Step
+from tests.router.cards import CATALOGUE
+
+REQUEST = GenerationRequest("a red circle")
+
+
+def plan(recipe: Recipe, request: GenerationRequest = REQUEST) -> Plan:
+    return make_plan("r", recipe, request, CATALOGUE, {})
+
+
+def generate(steps: int = 30, side: int = 1024) -> Step:
+    return plan(Generate("sdxl", steps=steps), GenerationRequest("x", width=side, height=side)).steps[0]
+
+
+def test_the_prior_is_the_card() -> None:
+    """0.5 s and 0.2 s a step at native size; a quarter of it at a quarter of the pixels."""
+    costs = CostModel(CATALOGUE)
+    assert costs.seconds(generate()) == pytest.approx(0.5 + 30 * 0.2)
+    assert costs.seconds(generate(side=512)) == pytest.approx(0.5 + 30 * 0.2 / 4)
+    assert costs.cost_usd(generate(), 3600) == 2.0
+
+
+def test_shares_of_the_schedule_count() -> None:
+    """until, from and strength leave their share of the steps."""
+    base, refiner = plan(Chain((Generate("sdxl", until=0.8), Refine("sdxl-refiner", from_=0.8)))).steps
+    assert (denoising_steps(base), denoising_steps(refiner)) == (pytest.approx(24), pytest.approx(6))
+    again = plan(Chain((Generate("flux"), Refine("sdxl-refiner", strength=0.5)))).steps[1]
+    assert denoising_steps(again) == 15
+
+
+def test_learning_finds_the_true_law_from_varied_steps() -> None:
+    """From a card that is wrong by a factor of ten, thirty noisy measurements lead to within five per cent."""
+    costs, rng = CostModel(CATALOGUE), random.Random(0)
+    for _ in range(30):
+        step = generate(steps=rng.randint(5, 50))
+        costs.observe(step, (3.0 + 2.0 * denoising_steps(step)) * rng.uniform(0.95, 1.05))
+    assert costs.seconds(generate(steps=10)) == pytest.approx(23.0, rel=0.05)
+    assert costs.seconds(generate(steps=40)) == pytest.approx(83.0, rel=0.05)
+
+
+def test_one_measurement_is_enough_to_leave_the_prior() -> None:
+    """After a single step at 60 s, the same step is expected to take 60 s, and one of half the steps about half."""
+    costs = CostModel(CATALOGUE)
+    costs.observe(generate(), 60.0)
+    assert costs.seconds(generate()) == pytest.approx(60.0, rel=0.02)
+    assert 28 < costs.seconds(generate(steps=15)) < 36
+
+
+def test_a_slow_first_call_is_forgotten_at_the_second() -> None:
+    """A warm-up of ten times the usual does not outlive the first usual step, nor does a hiccup move the rest."""
+    costs = CostModel(CATALOGUE)
+    costs.observe(generate(), 65.0)
+    costs.observe(generate(), 6.5)
+    assert costs.seconds(generate()) == pytest.approx(6.5, rel=0.02)
+    for seconds in (6.5, 6.5, 100.0, 6.5):
+        costs.observe(generate(), seconds)
+    assert costs.seconds(generate()) == pytest.approx(6.5, rel=0.02)
+
+
+def test_a_lasting_change_is_followed() -> None:
+    """When a worker becomes twice as slow for good, the estimate follows within twenty steps."""
+    costs = CostModel(CATALOGUE)
+    for seconds in [6.5] * 32 + [13.0] * 20:
+        costs.observe(generate(), seconds)
+    assert costs.seconds(generate()) == pytest.approx(13.0, rel=0.15)
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, math.nan, math.inf])
+def test_nonsense_is_not_learned(seconds: float) -> None:
+    """A measurement that cannot be true changes nothing."""
+    costs = CostModel(CATALOGUE)
+    costs.observe(generate(), seconds)
+    assert costs.seconds(generate()) == CostModel(CATALOGUE).seconds(generate())
+
+
+def test_what_was_learned_survives_a_restart() -> None:
+    """A snapshot goes through JSON, and a fresh model that restores it estimates the same."""
+    costs, fresh = CostModel(CATALOGUE), CostModel(CATALOGUE)
+    for k in range(5):
+        costs.observe(generate(steps=10 + k), 30.0 + k)
+    fresh.restore(json.loads(json.dumps(costs.snapshot())))
+    assert fresh.seconds(generate()) == costs.seconds(generate())
+    with pytest.raises(ValueError, match="delete the file"):
+        fresh.restore({"version": 1, "observations": {"sdxl/generate": [["x"]]}})
+
+
+def test_branches_on_different_models_overlap() -> None:
+    """The latency of a fusion is its longer branch and what follows; its work is the sum."""
+    queues = Queues(CostModel(CATALOGUE))
+    fused = plan(Fuse("best_of", (Generate("sdxl"), Generate("flux")), "alignment"))
+    sdxl, flux, score = 0.5 + 30 * 0.2, 4 * 1.0, 2 * 0.05
+    timing = queues.estimate(fused)
+    assert timing.work_s == pytest.approx(sdxl + flux + score)
+    assert timing.latency_s == pytest.approx(max(sdxl, flux) + score, abs=0.01)
+    assert timing.queue_s == 0
+    assert timing.cost_usd == pytest.approx((sdxl * 2 + flux * 4 + score * 1) / 3600)
+
+
+def test_branches_on_the_same_model_follow_one_another_unless_there_are_replicas() -> None:
+    """Two pictures of one model take twice as long on one worker, and as long as one on two."""
+    twice = plan(Fuse("average", (Generate("sd15"), Generate("sd15"))))
+    assert Queues(CostModel(CATALOGUE)).estimate(twice).latency_s == pytest.approx(5.0, abs=0.1)
+    assert Queues(CostModel(CATALOGUE), {"sd15": 2}).estimate(twice).latency_s == pytest.approx(2.5, abs=0.1)
+    several = Queues(CostModel(CATALOGUE), {"sd15": 3}).estimate(plan(Generate("sd15")), 4)
+    assert (several.work_s, several.latency_s) == (pytest.approx(10.0), pytest.approx(5.0))
+
+
+def test_waiting_is_the_work_of_others_by_replica() -> None:
+    """Ten seconds reserved on a model are ten seconds of waiting, or five with two replicas, until released."""
+    queues = Queues(CostModel(CATALOGUE))
+    alone = queues.estimate(plan(Generate("sd15")))
+    ticket = queues.reserve(plan(Generate("sd15")), n=4)
+    assert queues.outstanding_s("sd15") == pytest.approx(10.0)
+    assert queues.estimate(plan(Generate("sd15"))).queue_s == pytest.approx(10.0)
+    assert queues.estimate(plan(Generate("flux"))).queue_s == 0
+    queues.set_replicas("sd15", 2)
+    assert queues.estimate(plan(Generate("sd15"))).latency_s == pytest.approx(alone.latency_s + 5.0)
+    queues.release(ticket, "1-generate-sd15", 3)
+    queues.release(ticket, "1-generate-sd15", 3)
+    assert queues.outstanding_s("sd15") == pytest.approx(7.5)
+    queues.release(ticket)
+    queues.release(ticket)
+    assert queues.estimate(plan(Generate("sd15"))) == alone

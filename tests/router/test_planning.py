@@ -1,0 +1,188 @@
+"""Recipes made concrete, or refused with a remedy."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from router.errors import PlanError
+from router.planning import make_plan
+from router.types import Chain, Fuse, Generate, GenerationRequest, Plan, Recipe, Refine, Upscale
+from tests.router.cards import CATALOGUE
+
+REQUEST = GenerationRequest("a red circle", seed=7)
+LATENTS = Chain((Generate("sdxl", until=0.8), Refine("sdxl-refiner", from_=0.8)))
+PIXELS = Chain((Generate("flux"), Refine("sdxl-refiner", strength=0.25)))
+
+
+def plan(recipe: Recipe, request: GenerationRequest = REQUEST, **recipes: Recipe) -> Plan:
+    return make_plan("r", recipe, request, CATALOGUE, recipes)
+
+
+def test_a_single_model_takes_its_settings_from_the_card() -> None:
+    """Everything that the worker needs is concrete and made of builtins."""
+    made = plan(Generate("sdxl"))
+    (step,) = made.steps
+    assert (step.id, step.kind, step.model, step.produces) == ("1-generate-sdxl", "generate", "sdxl", "image")
+    assert dict(step.settings) == {
+        "prompt": "a red circle", "negative_prompt": "", "width": 1024, "height": 1024, "steps": 30,
+        "guidance_scale": 7.5, "scheduler": "default", "seed": 7,
+    }  # fmt: skip
+    assert (made.width, made.height, made.output, made.notes) == (1024, 1024, "1-generate-sdxl", ())
+
+
+def test_the_same_latent_space_is_handed_over_as_latents() -> None:
+    """SDXL base stops at 0.8 and gives latents; the refiner goes on from 0.8 on the same schedule."""
+    base, refiner = plan(LATENTS, replace(REQUEST, steps=40)).steps
+    assert (base.produces, base.settings["until"], base.settings["steps"]) == ("latents", 0.8, 40)
+    assert (refiner.inputs, refiner.produces) == ((base.id,), "image")
+    assert (refiner.settings["from"], refiner.settings["steps"]) == (0.8, 40)
+
+
+def test_another_latent_space_goes_through_pixels_and_the_plan_says_so() -> None:
+    """FLUX gives a picture; the refiner re-noises it by its strength; a note tells."""
+    made = plan(PIXELS)
+    flux, refiner = made.steps
+    assert (flux.produces, refiner.settings["strength"]) == ("image", 0.25)
+    assert "from" not in refiner.settings
+    assert any("through pixels (another latent space)" in note for note in made.notes)
+
+
+def test_best_of_scores_all_branches_and_selects() -> None:
+    """The branches come first, then the score over them, then the selection with the scores as its last input."""
+    made = plan(Fuse("best_of", ("a", Generate("flux")), "alignment"), a=LATENTS)
+    score, select = made.steps[-2:]
+    assert [step.id for step in made.steps] == [
+        "1-generate-sdxl", "2-refine-sdxl-refiner", "3-generate-flux", "4-score-alignment", "5-select-best_of",
+    ]  # fmt: skip
+    assert score.inputs == ("2-refine-sdxl-refiner", "3-generate-flux")
+    assert dict(score.settings) == {"prompt": "a red circle"}
+    assert select.inputs == (*score.inputs, score.id)
+    assert made.output == select.id
+
+
+@pytest.mark.parametrize("method", ["average", "pyramid", "frequency"])
+def test_blends_take_the_pictures_in_order(method: str) -> None:
+    """A blend needs no model and no scorer."""
+    made = plan(Fuse(method, (Generate("flux"), Generate("sdxl"))))
+    blend = made.steps[-1]
+    assert (blend.kind, blend.model, blend.inputs) == ("blend", None, ("1-generate-flux", "2-generate-sdxl"))
+    assert blend.settings["method"] == method
+
+
+def test_repeated_branches_get_their_own_seeds() -> None:
+    """Three times the same recipe under seed 7 is 7, 8 and 9; another recipe beside it starts at 7 again."""
+    again = Generate("sd15")
+    made = plan(Fuse("best_of", (again, again, Generate("sd15", steps=9), again), "alignment"))
+    assert [step.settings["seed"] for step in made.steps[:4]] == [7, 8, 7, 9]
+    assert [step.settings["seed"] for step in made.with_seed(20).steps[:4]] == [20, 21, 20, 22]
+
+
+def test_the_request_overrides_generate_steps_only_and_it_is_noted() -> None:
+    """Asking for 11 steps and guidance 3 changes FLUX, not the refiner that re-noises its picture."""
+    made = plan(PIXELS, replace(REQUEST, steps=11, guidance_scale=3.0))
+    flux, refiner = made.steps
+    assert (flux.settings["steps"], flux.settings["guidance_scale"]) == (11, 3.0)
+    assert (refiner.settings["steps"], refiner.settings["guidance_scale"]) == (30, 7.5)
+    assert "steps of flux: 11 as requested instead of 4" in made.notes
+
+
+def test_the_size_asked_for_is_the_size_of_the_answer() -> None:
+    """With an upscale by 2, SD1.5 works at half the size."""
+    made = plan(Chain((Generate("sd15"), Upscale(2))), replace(REQUEST, width=1024, height=768))
+    assert (made.steps[0].settings["width"], made.steps[0].settings["height"]) == (512, 384)
+    assert (made.width, made.height) == (1024, 768)
+    native = plan(Chain((Generate("sd15"), Upscale(2))))
+    assert (native.width, native.steps[0].settings["width"]) == (1024, 512)
+
+
+def test_a_refine_after_an_upscale_works_at_the_larger_size() -> None:
+    """SD1.5 at 512, enlarged to 1024, refined at 1024."""
+    made = plan(Chain((Generate("sd15"), Upscale(2), Refine("sdxl", strength=0.3))))
+    assert made.steps[-1].settings["width"] == 1024
+
+
+def test_ids_and_digests_are_stable() -> None:
+    """The same recipe and request give the same plan; another prompt another digest."""
+    assert plan(LATENTS) == plan(LATENTS)
+    assert plan(LATENTS).digest() != plan(LATENTS, replace(REQUEST, prompt="a blue circle")).digest()
+
+
+def test_a_prompt_that_is_surely_cut_is_noted() -> None:
+    """Beyond 77 words SD1.5 cuts and the note says so; FLUX reads on."""
+    long = replace(REQUEST, prompt="word " * 100)
+    assert any("its end is cut" in note for note in plan(Generate("sd15"), long).notes)
+    assert not plan(Generate("flux"), long).notes
+
+
+def wish(**changes: Any) -> GenerationRequest:
+    return replace(REQUEST, **changes)
+
+
+REFUSALS: dict[str, tuple[Recipe, GenerationRequest, str]] = {
+    "unknown model": (Generate("sd51"), REQUEST, "did you mean 'sd15'"),
+    "refiner as base": (Generate("sdxl-refiner"), REQUEST, "is a refiner and cannot generate; put it after a base"),
+    "scorer as base": (Generate("alignment"), REQUEST, "is a scorer and cannot generate"),
+    "scorer as refiner": (Chain((Generate("sd15"), Refine("alignment", strength=0.3))), REQUEST, "cannot refine"),
+    "base as scorer": (Fuse("best_of", (Generate("sd15"), Generate("flux")), "sdxl"), REQUEST, "name a scorer"),
+    "latents of another space": (
+        Chain((Generate("flux", until=0.8), Refine("sdxl-refiner", from_=0.8))), REQUEST,
+        r"use strength \(such as 0.2\)",
+    ),
+    "latents of a finished picture": (
+        Chain((Generate("sdxl"), Refine("sdxl-refiner", from_=0.8))), REQUEST, "give 'sdxl' until: 0.8",
+    ),
+    "latents of a fusion": (
+        Chain((Fuse("average", (Generate("sdxl"), Generate("flux"))), Refine("sdxl-refiner", from_=0.8))), REQUEST,
+        "cannot take latents over from a finished picture",
+    ),
+    "shares that do not meet": (
+        Chain((Generate("sdxl", until=0.7), Refine("sdxl-refiner", from_=0.8))), REQUEST, "ends at until=0.7",
+    ),
+    "unfinished": (Generate("sdxl", until=0.8), REQUEST, "nothing finishes it"),
+    "until beyond": (
+        Chain((Generate("sdxl", until=1.2), Refine("sdxl-refiner", from_=1.2))), REQUEST, "between 0 and 1",
+    ),
+    "from and strength": (
+        Chain((Generate("sdxl", until=0.8), Refine("sdxl-refiner", from_=0.8, strength=0.2))), REQUEST, "exactly one",
+    ),
+    "strength of zero": (Chain((Generate("sd15"), Refine("sd15", strength=0.0))), REQUEST, "above 0"),
+    "nothing left to refine": (
+        Chain((Generate("sd15"), Refine("sd15", strength=0.1, steps=5))), REQUEST, "less than one of 5 steps",
+    ),
+    "refine first": (Chain((Refine("sdxl", strength=0.3),)), REQUEST, "put a generate before it"),
+    "upscale alone": (Upscale(2), REQUEST, "put a generate before it"),
+    "two generates": (Chain((Generate("sd15"), Generate("flux"))), REQUEST, "only the first stage"),
+    "empty chain": (Chain(()), REQUEST, "put a generate before it"),
+    "upscale by one": (Chain((Generate("sd15"), Upscale(1.0))), REQUEST, "outside 1..8"),
+    "unknown fusion": (Fuse("best-of", (Generate("sd15"),) * 2, "alignment"), REQUEST, "did you mean 'best_of'"),
+    "fusion of one": (Fuse("average", (Generate("sd15"),)), REQUEST, "at least two"),
+    "frequency of three": (Fuse("frequency", (Generate("sd15"),) * 3), REQUEST, "takes two branches"),
+    "best_of without scorer": (Fuse("best_of", (Generate("sd15"),) * 2), REQUEST, "needs a scorer"),
+    "average with scorer": (Fuse("average", (Generate("sd15"),) * 2, "alignment"), REQUEST, "uses no scorer"),
+    "branches of different sizes": (
+        Fuse("average", (Generate("sd15"), Chain((Generate("sd15"), Upscale(2))))), REQUEST, "enlarged differently",
+    ),
+    "no multiple": (Generate("sd15"), wish(width=510, height=512), "not a multiple of 8, as 'sd15' needs; try 512x512"),
+    "too large": (Generate("sd15"), wish(width=2048, height=2048), "too large for 'sd15'; it takes at most 1,048,576"),
+    "too small": (Generate("sdxl"), wish(width=64, height=512), "too small for 'sdxl'; its sides must be at least 512"),
+    "second model too small": (PIXELS, wish(width=256, height=256), "too small for 'sdxl-refiner'"),
+    "uneven before upscaling": (Chain((Generate("sd15"), Upscale(2))), wish(width=1025), "try 1024"),
+    "too many steps": (Generate("flux"), wish(steps=51), "outside 1..50"),
+    "no steps": (Generate("flux", steps=0), REQUEST, "outside 1..50"),
+    "too much guidance": (Generate("flux"), wish(guidance_scale=11.0), "outside 0..10"),
+    "no number": (Generate("flux"), wish(guidance_scale=math.nan), "outside 0..10"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("recipe", "request_", "message"), REFUSALS.values(), ids=REFUSALS)
+def test_what_cannot_be_arranged_is_refused_with_a_remedy(
+    recipe: Recipe, request_: GenerationRequest, message: str
+) -> None:
+    """The error names the recipe, says what does not fit, and what to do."""
+    with pytest.raises(PlanError, match=message) as caught:
+        plan(recipe, request_)
+    assert str(caught.value).startswith("recipe 'r': ")

@@ -1,0 +1,141 @@
+"""Predicted quality: learned, composed, or prior."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from router.artifact import Artifact
+from router.composition import Composition, compose
+from router.embedding import MiniLMEmbedder
+from router.errors import ArtifactError
+from router.features import lexical_features, skill_signals
+from router.predictors import QualityPredictor
+from router.training import ColumnReport
+from router.types import Chain, Fuse, Generate, PromptView, Quality, Recipe, Refine
+from tests.router.cards import CATALOGUE
+
+EASY, HARD = "a red circle", "three small yellow stars above a large blue ring on a black background"
+RECIPES: dict[str, Recipe] = {
+    "draft": Generate("sd15"),
+    "standard": Chain((Generate("sdxl", until=0.8), Refine("sdxl-refiner", from_=0.8))),
+    "premium": Generate("flux"),
+    "quick": Generate("flux", steps=2),
+    "duel": Fuse("best_of", ("draft", "premium"), "alignment"),
+    "unknown": Generate("alignment"),
+}
+PRIOR = Quality(0.5, 0.3, "prior")
+
+
+@pytest.fixture(scope="module")
+def predictor(trained: tuple[Artifact, tuple[ColumnReport, ...]]) -> QualityPredictor:
+    return QualityPredictor(trained[0], CATALOGUE)
+
+
+def view(prompt: str, embedder: MiniLMEmbedder, in_domain: float | None = None) -> PromptView:
+    features = lexical_features(prompt)
+    return PromptView(prompt, features, skill_signals(features), embedder.embed([prompt])[0], in_domain)
+
+
+def test_the_small_model_is_predicted_to_fail_on_what_is_hard(
+    predictor: QualityPredictor, embedder: MiniLMEmbedder
+) -> None:
+    """On an easy prompt SD1.5 keeps up with FLUX, on a hard one it is far behind."""
+    easy, hard = (predictor.predict(view(prompt, embedder), RECIPES) for prompt in (EASY, HARD))
+    assert easy["draft"].mean > easy["premium"].mean - 0.1
+    assert hard["premium"].mean > hard["draft"].mean + 0.25
+    assert easy["draft"].basis == easy["standard"].basis == "learned"
+
+
+def test_every_quality_lies_in_its_range_and_says_where_it_is_from(
+    predictor: QualityPredictor, embedder: MiniLMEmbedder
+) -> None:
+    """Means are in 0..1, deviations positive; what was not rated is composed or prior."""
+    found = predictor.predict(view(HARD, embedder), RECIPES)
+    assert set(found) == set(RECIPES)
+    assert all(0 <= q.mean <= 1 and 0 < q.std < 1 for q in found.values())
+    assert [found[name].basis for name in ("quick", "duel", "unknown")] == ["composed", "composed", "prior"]
+    assert found["quick"].std > found["premium"].std
+    assert found["duel"].mean > (found["draft"].mean + found["premium"].mean) / 2
+
+
+def test_a_foreign_prompt_falls_back_to_the_prior(predictor: QualityPredictor, embedder: MiniLMEmbedder) -> None:
+    """Off the training domain, means move to the column's mean and deviations grow."""
+    strange = view("quarterly revenue of a shipping company, spreadsheet", embedder)
+    assert predictor.familiarity(view(EASY, embedder).embedding) == 1.0
+    assert predictor.familiarity(strange.embedding) < 0.3
+    trusted = predictor.predict(replace(strange, in_domain=1.0), RECIPES)["draft"]
+    judged = predictor.predict(strange, RECIPES)["draft"]
+    assert judged.std > trusted.std
+    assert judged.basis == "prior"
+
+
+def test_another_embedder_is_refused(predictor: QualityPredictor, embedder: MiniLMEmbedder) -> None:
+    """A vector of another width is an error, not a wrong prediction."""
+    with pytest.raises(ArtifactError, match="use the same embedder"):
+        predictor.predict(replace(view(EASY, embedder), embedding=np.ones(256, np.float32)), RECIPES)
+
+
+def test_only_the_asked_names_are_predicted(predictor: QualityPredictor, embedder: MiniLMEmbedder) -> None:
+    """`only` narrows the answer; fusions still find their branches."""
+    assert set(predictor.predict(view(EASY, embedder), RECIPES, only=["duel"])) == {"duel"}
+
+
+KNOWN = {
+    "sd15": Quality(0.4, 0.1),
+    "flux": Quality(0.7, 0.2),
+    "flux@2": Quality(0.5, 0.2),
+    "sd15>sd15:strength=0.5": Quality(0.45, 0.1),
+}
+
+
+def composed(recipe: Recipe, **rules: float) -> Quality:
+    return compose(recipe, KNOWN, PRIOR, Composition(**rules), CATALOGUE)
+
+
+@pytest.mark.parametrize(("reliability", "mean"), [(0.0, 0.55), (1.0, 1 - 0.6 * 0.3), (0.5, (0.55 + 0.82) / 2)])
+def test_best_of_is_as_good_as_its_scorer(reliability: float, mean: float) -> None:
+    """A useless scorer gives the mean of the branches, a perfect one 1 - prod(1 - p)."""
+    quality = composed(
+        Fuse("best_of", (Generate("sd15"), Generate("flux")), "alignment"), scorer_reliability=reliability
+    )
+    assert quality.mean == pytest.approx(mean)
+    assert quality.basis == "composed"
+
+
+def test_a_blend_is_as_good_as_its_branches_on_average() -> None:
+    """Averaging promises nothing more."""
+    assert composed(Fuse("average", (Generate("sd15"), Generate("flux")))).mean == pytest.approx(0.55)
+
+
+def test_a_chain_starts_from_its_first_stage() -> None:
+    """An unknown refine adds its delta to what the first stage is worth, and uncertainty."""
+    quality = composed(Chain((Generate("flux"), Refine("sdxl-refiner", strength=0.25))), refine_delta=0.05)
+    assert (quality.mean, quality.basis) == (pytest.approx(0.75), "composed")
+    assert quality.std > 0.2
+
+
+def test_other_settings_take_the_nearest_rated_ones() -> None:
+    """Three steps are nearer to two than to the card's four by ratio; strengths are compared as such."""
+    assert composed(Generate("flux", steps=4)) == KNOWN["flux"]
+    assert composed(Generate("flux", steps=2)) == KNOWN["flux@2"]
+    near, far = composed(Generate("flux", steps=8)), composed(Generate("flux", steps=32))
+    assert near.mean == far.mean == 0.7
+    assert 0.2 < near.std < far.std
+    again = composed(Chain((Generate("sd15"), Refine("sd15", strength=0.4))))
+    assert again.mean == 0.45
+
+
+def test_nothing_known_is_the_prior() -> None:
+    """A model without any rating, alone, chained or blended, is the prior."""
+    for recipe in (
+        Generate("sdxl"),
+        Chain((Generate("sdxl"), Refine("sd15", strength=0.5))),
+        Fuse("average", (Generate("sdxl"), Generate("sdxl", steps=3))),
+    ):
+        quality = composed(recipe)
+        assert (quality.mean, quality.basis) == (0.5, "prior")
+        assert math.isclose(quality.std, 0.3)

@@ -1,0 +1,160 @@
+"""The whole decision."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import subprocess
+import sys
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+import router
+from router.artifact import Artifact
+from router.costs import CostModel
+from router.embedding import MiniLMEmbedder
+from router.errors import NoRecipeError, NotFoundError, RequestError
+from router.predictors import QualityPredictor
+from router.queues import Queues
+from router.requests import check_request
+from router.routing import Router
+from router.training import ColumnReport
+from router.types import Chain, Fuse, Generate, GenerationRequest, Recipe, Refine
+from tests.router.cards import CATALOGUE, BestQuality
+
+RECIPES: dict[str, Recipe] = {
+    "draft": Generate("sd15", width=1024, height=1024),
+    "standard": Chain((Generate("sdxl", until=0.8), Refine("sdxl-refiner", from_=0.8))),
+    "premium": Generate("flux"),
+    "duel": Fuse("best_of", ("standard", "premium"), "alignment"),
+}
+POLICY = BestQuality(RECIPES)
+EASY = GenerationRequest("a red circle")
+HARD = GenerationRequest("three small yellow stars above a large blue ring on a black background")
+
+
+@pytest.fixture
+def decider(trained: tuple[Artifact, tuple[ColumnReport, ...]], embedder: MiniLMEmbedder) -> Router:
+    return Router(CATALOGUE, embedder, QualityPredictor(trained[0], CATALOGUE), Queues(CostModel(CATALOGUE)))
+
+
+def test_a_route_carries_everything_to_run_and_explain_it(decider: Router) -> None:
+    """Every recipe is estimated, the chosen one is planned, and the time of deciding is told."""
+    route = decider.route(HARD, POLICY)
+    assert set(route.estimates) == set(RECIPES)
+    assert route.plan.recipe == route.decision.recipe == route.decision.ranking[0].recipe
+    assert route.view.in_domain == 1.0
+    assert route.view.signals["counting"] > 0.5
+    assert all(e.latency_s > 0 and e.cost_usd > 0 for e in route.estimates.values())
+    assert 0 < route.decided_in_s < 5
+
+
+def test_hard_prompts_leave_the_small_model(decider: Router) -> None:
+    """Among single models, the hard prompt goes to FLUX by a wider margin than the easy one."""
+    policy = BestQuality({"draft": Generate("sd15"), "premium": Generate("flux")})
+    easy, hard = decider.route(EASY, policy), decider.route(HARD, policy)
+    assert hard.decision.recipe == "premium"
+    margin = [r.estimates["premium"].quality.mean - r.estimates["draft"].quality.mean for r in (easy, hard)]
+    assert margin[1] > margin[0] + 0.2
+
+
+def test_a_recipe_that_does_not_fit_is_rejected_and_the_others_stand(decider: Router) -> None:
+    """At 2048 x 1024, SD1.5 is out for its size, with the reason, and the rest is ranked."""
+    route = decider.route(replace(EASY, width=2048, height=1024), POLICY)
+    (rejection,) = route.decision.rejected
+    assert (rejection.recipe, rejection.gate) == ("draft", "capability")
+    assert "too large for 'sd15'" in rejection.reason
+    assert set(route.estimates) == {"standard", "premium", "duel"}
+
+
+def test_when_nothing_fits_every_reason_is_carried(decider: Router) -> None:
+    """No recipe makes 64 x 63: the error lists one rejection for each."""
+    with pytest.raises(NoRecipeError) as caught:
+        decider.route(replace(EASY, width=64, height=63), POLICY)
+    assert {rejection.recipe for rejection in caught.value.rejections} == set(RECIPES)
+
+
+def test_a_model_may_be_asked_for_by_name(decider: Router) -> None:
+    """A catalogue id that is no recipe of the policy is a recipe of its own, with the card's settings."""
+    route = decider.route(replace(EASY, recipe="sdxl"), POLICY)
+    assert (route.plan.recipe, [step.model for step in route.plan.steps]) == ("sdxl", ["sdxl"])
+    with pytest.raises(NotFoundError, match=r"no recipe 'premum'.*did you mean 'premium'"):
+        decider.route(replace(EASY, recipe="premum"), POLICY)
+
+
+def test_waiting_shows_in_the_estimates(decider: Router) -> None:
+    """Work that is reserved on FLUX makes FLUX recipes slower, and no others."""
+    before = decider.route(EASY, POLICY).estimates
+    decider.queues.reserve(decider.route(replace(EASY, recipe="premium"), POLICY).plan, n=10)
+    after = decider.route(EASY, POLICY).estimates
+    assert after["premium"].queue_s > 10
+    assert after["draft"] == before["draft"]
+
+
+def test_the_same_request_gets_the_same_decision(decider: Router) -> None:
+    """Apart from the time it took, a decision can be replayed."""
+    first, second = (replace(decider.route(HARD, POLICY), decided_in_s=0.0) for _ in range(2))
+    assert first == second
+
+
+def test_a_decision_is_quick(decider: Router) -> None:
+    """With the prompt in the cache, the median decision takes well under 30 ms on a busy core."""
+    decider.route(HARD, POLICY)
+    assert statistics.median(decider.route(HARD, POLICY).decided_in_s for _ in range(15)) < 0.03
+
+
+@pytest.mark.parametrize(
+    ("changes", "param"),
+    [
+        ({"prompt": ""}, "prompt"),
+        ({"prompt": " \n"}, "prompt"),
+        ({"prompt": "x" * 40_000}, "prompt"),
+        ({"prompt": 7}, "prompt"),
+        ({"negative_prompt": None}, "negative_prompt"),
+        ({"n": 0}, "n"),
+        ({"n": 11}, "n"),
+        ({"n": True}, "n"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 2**32}, "seed"),
+        ({"width": 0}, "width"),
+        ({"height": 1.5}, "height"),
+        ({"steps": 0}, "steps"),
+        ({"guidance_scale": math.nan}, "guidance_scale"),
+        ({"guidance_scale": -1.0}, "guidance_scale"),
+        ({"latency_budget_s": math.inf}, "latency_budget_s"),
+        ({"max_cost_usd": "much"}, "max_cost_usd"),
+    ],
+)
+def test_impossible_requests_name_their_field(changes: dict[str, Any], param: str) -> None:
+    """What no recipe could answer is refused before any work."""
+    with pytest.raises(RequestError) as caught:
+        check_request(replace(EASY, **changes))
+    assert caught.value.param == param
+
+
+def test_emoji_and_long_prompts_are_routed(decider: Router) -> None:
+    """Odd but allowed prompts get a decision like any other."""
+    for prompt in ("🎨" * 100, "un círculo rojo", "红色的圆", "word " * 6_000):
+        assert decider.route(replace(EASY, prompt=prompt), POLICY).decision.recipe in RECIPES
+
+
+def test_names_are_exported_and_load_when_used() -> None:
+    """All exported names exist; a wrong one is an AttributeError."""
+    assert all(getattr(router, name) is not None for name in router.__all__)
+    with pytest.raises(AttributeError, match="'Rooter'"):
+        _ = router.Rooter
+
+
+def test_deciding_needs_no_heavy_library() -> None:
+    """A process that embeds and plans has loaded none of torch, ray, diffusers, transformers, sklearn or scipy."""
+    code = (
+        "import sys, time\nbegan = time.perf_counter()\nimport router\n"
+        "assert time.perf_counter() - began < 0.5, 'import router is slow'\n"
+        "router.Router, router.execute\nrouter.MiniLMEmbedder().embed(['a red circle'])\n"
+        "heavy = {'torch', 'ray', 'diffusers', 'transformers', 'sentence_transformers', 'sklearn', 'scipy'}\n"
+        "sys.exit(str(sorted(heavy & set(sys.modules))) if heavy & set(sys.modules) else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
