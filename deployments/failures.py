@@ -1,0 +1,67 @@
+"""Every failure as OpenAI's error envelope `{"error": {message, type, param, code}}`, and its HTTP status, once."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from router import errors
+
+STATUS: dict[type[Exception], int] = {
+    errors.RequestError: 400,
+    errors.NotFoundError: 404,
+    errors.NoRecipeError: 422,
+    errors.PlanError: 422,
+    errors.PolicyError: 500,
+    errors.CatalogError: 500,
+    errors.ArtifactError: 500,
+    errors.LoadError: 503,
+    errors.StepError: 500,
+    errors.OverloadedError: 429,
+    errors.DeadlineError: 504,
+}
+
+# A code may narrow what its class says.
+STATUS_OF_CODE = {"request_too_large": 413, "method_not_allowed": 405}
+
+
+def status_of(error: BaseException) -> int:
+    """The HTTP status of a failure; 500 for whatever is not in the table."""
+    if isinstance(error, errors.TriptychError) and error.code in STATUS_OF_CODE:
+        return STATUS_OF_CODE[error.code]
+    return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
+
+
+def envelope(error: BaseException, request_id: str = "") -> dict[str, Any]:
+    """The body of the response. What was not foreseen is named by its request id only: its text may hold secrets."""
+    if not isinstance(error, errors.TriptychError):
+        hint = f"; the server's log has the details under request id {request_id}" if request_id else ""
+        return _envelope(f"An unexpected error occurred{hint}.", "server_error", None, "internal_error")
+    status = status_of(error)
+    body = _envelope(error.message, _kind(status), error.param, error.code)
+    if isinstance(error, errors.NoRecipeError):
+        body["error"]["rejected"] = [
+            {"recipe": r.recipe, "gate": r.gate, "reason": r.reason} for r in error.rejections
+        ]  # fmt: skip
+    if isinstance(error, errors.PolicyError) and error.problems:
+        body["error"]["problems"] = list(error.problems)
+    return body
+
+
+def headers(error: BaseException) -> dict[str, str]:
+    """`Retry-After` where waiting helps; `x-should-retry: false` where OpenAI's client would retry in vain."""
+    if isinstance(error, errors.OverloadedError):
+        return {"Retry-After": str(max(1, math.ceil(error.retry_after_s)))}
+    if isinstance(error, errors.LoadError | errors.DeadlineError | errors.PolicyError):
+        return {"x-should-retry": "false"}
+    return {}
+
+
+def _kind(status: int) -> str:
+    if status == 429:
+        return "rate_limit_error"
+    return "invalid_request_error" if status < 500 else "server_error"
+
+
+def _envelope(message: str, kind: str, param: str | None, code: str) -> dict[str, Any]:
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}

@@ -1,0 +1,75 @@
+"""What an orchestrator says: events while a request runs, its outcome, and an overview of what is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from deployments.worker import WorkerStatus
+from router.errors import StepError
+from router.types import ModelCard, Picture, Progress, Route, StepTrace
+
+
+class WorkerLostError(StepError):
+    """The process that ran the step is gone. Steps are pure, so the same step may run again elsewhere."""
+
+    code = "worker_lost"
+
+
+@dataclass(frozen=True)
+class Routed:
+    """The first event of a request: what will be done."""
+
+    route: Route
+
+
+@dataclass(frozen=True)
+class Advanced:
+    """A running step of picture `index` (0 .. n-1) moved on."""
+
+    index: int
+    progress: Progress
+
+
+Event = Routed | Advanced
+OnEvent = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class Made:
+    """One finished picture. plan_digest changes with anything that could change the picture."""
+
+    picture: Picture
+    seed: int
+    plan_digest: str
+    traces: tuple[StepTrace, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The answer to one request: `made` in the order of the seeds; notes: in words, what happened on the way."""
+
+    route: Route
+    made: tuple[Made, ...]
+    latency_s: float
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Overview:
+    """What is installed and how it is: policies (the default first), cards, workers, and problems of policy files."""
+
+    policies: tuple[PolicySummary, ...]
+    cards: tuple[ModelCard, ...]
+    statuses: Mapping[str, WorkerStatus]
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PolicySummary:
+    """A policy as a list of models shows it."""
+
+    name: str
+    digest: str
+    description: str
+    recipes: tuple[str, ...]

@@ -1,0 +1,164 @@
+"""Tables for a terminal: decisions, outcomes, the catalogue. They read the same reports as go over the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console, Group
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from router.types import ModelCard
+
+
+def decision(report: Mapping[str, Any]) -> Group:
+    """What was estimated for every recipe, what became of it, and why. `report` is an `x_triptych` object."""
+    table = Table(title=None, box=None, pad_edge=False, header_style="bold")
+    for heading, justify in (("recipe", "left"), ("quality", "right"), ("basis", "left"), ("work", "right")):
+        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    for heading in ("wait", "latency", "cost"):
+        table.add_column(heading, justify="right")
+    table.add_column("verdict", overflow="fold")
+    for name in recipes_in_order(report):
+        estimate = report["estimates"].get(name)
+        table.add_row(*_estimate_cells(name, estimate), verdict(name, report), style=_style(name, report))
+    lines = [Text(f"{report['recipe']}", style="bold green") + Text(f"  by policy {report['policy']}")]
+    lines += [Text(f"  {reason}") for reason in report["reasons"]]
+    lines += [Text(f"  plan: {note}", style="dim") for note in report["plan"]["notes"]]
+    return Group(*lines, Text(), table, Text(), signals(report))
+
+
+def recipes_in_order(report: Mapping[str, Any]) -> list[str]:
+    """Ranked recipes first, best to worst, then the rejected."""
+    ranked = [entry["recipe"] for entry in report["ranking"]]
+    return ranked + [entry["recipe"] for entry in report["rejected"] if entry["recipe"] not in ranked]
+
+
+def verdict(name: str, report: Mapping[str, Any]) -> str:
+    """`chosen`, the utility of a recipe that was ranked, or the reason why it was out."""
+    if name == report["recipe"]:
+        return "chosen"
+    for entry in report["rejected"]:
+        if entry["recipe"] == name:
+            return f"out ({entry['gate']}): {entry['reason']}"
+    utility = next(entry["utility"] for entry in report["ranking"] if entry["recipe"] == name)
+    return f"utility {utility:.3f}"
+
+
+def signals(report: Mapping[str, Any]) -> Text:
+    """The skills that the prompt asks for, strongest first, and whether it lies in the predictor's range."""
+    strong = sorted(report["signals"].items(), key=lambda item: -item[1])
+    words = ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in strong if value > 0) or "none"
+    near = report.get("in_domain")
+    reach = "" if near is None else f"; in the predictor's range: {near:.2f}"
+    return Text(f"skills asked for: {words}{reach}", style="dim")
+
+
+def steps(report: Mapping[str, Any]) -> Table:
+    """The steps as they ran, a block for each picture."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("picture", "step", "model", "seed", "started", "ended", "seconds", "revision"):
+        table.add_column(heading, justify="right" if heading in ("started", "ended", "seconds") else "left")
+    for number, picture in enumerate(report["pictures"], start=1):
+        for step in picture["steps"]:
+            table.add_row(
+                str(number),
+                step["id"],
+                step["model"] or "-",
+                "-" if step["seed"] is None else str(step["seed"]),
+                f"{step['started_s']:.2f} s",
+                f"{step['ended_s']:.2f} s",
+                f"{step['seconds']:.3f} s",
+                str(step["facts"].get("revision") or "-"),
+            )
+    return table
+
+
+def models(cards: Sequence[ModelCard]) -> Table:
+    """The catalogue, one card a line."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("id", "family", "role", "backbone", "native", "steps", "guidance", "scheduler", "memory"):
+        table.add_column(heading)
+    table.add_column("licence", overflow="fold")
+    table.add_column("weights", overflow="fold")
+    for card in cards:
+        source = next((str(card.source[key]) for key in ("hub", "local", "file") if card.source.get(key)), "-")
+        sampled = card.role != "scorer"
+        table.add_row(
+            card.id,
+            card.family,
+            card.role,
+            card.backbone if sampled else "-",
+            f"{card.native_size[0]}x{card.native_size[1]}" if sampled else "-",
+            str(card.steps) if sampled else "-",
+            f"{card.guidance_scale:g}" if sampled else "-",
+            card.scheduler if sampled else "-",
+            f"{card.memory_gb:g} GB",
+            card.licence + (" (gated)" if card.gated else ""),
+            source,
+        )
+    return table
+
+
+@contextmanager
+def deploying(console: Console) -> Iterator[Callable[[Mapping[str, str]], None]]:
+    """A bar that counts the deployments that are up; yields what to call with `{deployment: status}`."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("starting Ray", total=None)
+
+        def on_change(statuses: Mapping[str, str]) -> None:
+            waiting = [name for name, status in statuses.items() if status != "HEALTHY"]
+            label = f"loading {', '.join(waiting)}" if waiting else "ready"
+            bar.update(task, description=label, completed=len(statuses) - len(waiting), total=len(statuses) or None)
+
+        yield on_change
+
+
+def welcome(url: str) -> str:
+    """What a person sees when the application is ready."""
+    body = '{"model": "balanced", "prompt": "a red circle", "seed": 1}'
+    picture = 'json.load(sys.stdin)["data"][0]["b64_json"]'
+    save = f'import sys,json,base64;open("out.png","wb").write(base64.b64decode({picture}))'
+    return f"""
+Triptych is ready at {url}
+
+Make a picture, out.png:
+  curl -s {url}/v1/images/generations -H 'content-type: application/json' -d '{body}' | python3 -c '{save}'
+
+Why a recipe would be chosen, without running it:
+  triptych route "two green stars above a blue ring" --url {url}
+
+Ctrl-C stops it."""
+
+
+def show(console: Console, *parts: Any) -> None:
+    """Print parts with an empty line between."""
+    for index, part in enumerate(parts):
+        if index:
+            console.print()
+        console.print(part, highlight=False)
+
+
+def _estimate_cells(name: str, estimate: Mapping[str, Any] | None) -> tuple[str, ...]:
+    if estimate is None:
+        return (name, "-", "-", "-", "-", "-", "-")
+    quality = estimate["quality"]
+    return (
+        name,
+        f"{quality['mean']:.2f} ± {quality['std']:.2f}",
+        quality["basis"],
+        f"{estimate['work_s']:.2f} s",
+        f"{estimate['queue_s']:.2f} s",
+        f"{estimate['latency_s']:.2f} s",
+        f"${estimate['cost_usd']:.2g}",
+    )
+
+
+def _style(name: str, report: Mapping[str, Any]) -> str:
+    if name == report["recipe"]:
+        return "green"
+    return "dim" if any(entry["recipe"] == name for entry in report["rejected"]) else ""

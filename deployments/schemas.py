@@ -1,0 +1,204 @@
+"""The wire in: what OpenAI's client sends to `/v1/images/generations`, with our extra fields, as a `GenerationRequest`.
+
+Nothing is ignored in silence: a field that is not known is refused with the nearest known one, and a value of OpenAI's
+that Triptych cannot honour (`background: transparent`, `response_format: url`) is refused with what to do instead.
+An explicit null means "not given", as OpenAI's client sends it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from deployments.settings import Limits
+from router.errors import RequestError, did_you_mean
+from router.types import GenerationRequest
+
+MAX_SEED = 2**32 - 1
+
+REFUSED_FIELDS = {
+    "svg": "vector output is not supported; ask for png, webp or jpeg",
+    "complexity": "it belongs to vector output, which is not supported",
+    "frame_count": "animations are not supported",
+    "frame_duration_ms": "animations are not supported",
+    "style": "OpenAI's vivid/natural is not supported; describe the style in the prompt",
+}
+
+REFUSED_VALUES = {
+    ("background", "transparent"): "pictures have no alpha channel; use opaque or auto",
+    ("output_format", "gif"): "animations are not supported; use png, webp or jpeg",
+    ("output_format", "svg"): "vector output is not supported; use png, webp or jpeg",
+    ("response_format", "url"): "pictures are not stored; use b64_json",
+}
+
+Text = Annotated[str, Field(max_length=32_000)]
+Tag = Annotated[str, Field(min_length=1, max_length=64)]
+
+
+class ImageRequest(BaseModel):
+    """The body of `POST /v1/images/generations` and of `POST /v1/route`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True, protected_namespaces=())
+
+    prompt: str = Field(description="What the picture should show.")
+    model: str = Field(default="auto", description="auto, or the name of a policy, of a recipe, or of a model.")
+    n: int = Field(default=1, ge=1, le=10, description="Pictures; the i-th one takes seed + i.")
+    size: str = Field(
+        default="auto", pattern=r"^(auto|[1-9]\d{0,4}x[1-9]\d{0,4})$", description="auto or WIDTHxHEIGHT."
+    )
+    quality: Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"] = Field(
+        default="auto",
+        description="Picks the policy when model is auto: low is fast, medium is balanced, high is best.",
+    )
+    background: Literal["auto", "opaque"] = "auto"
+    output_format: Literal["png", "webp", "jpeg"] = "png"
+    output_compression: int | None = Field(
+        default=None, ge=0, le=100, description="Quality of webp and jpeg, 0 to 100."
+    )
+    moderation: Literal["auto", "low"] = Field(default="auto", description="Accepted; no content filter is installed.")
+    response_format: Literal["b64_json", "bytes"] = Field(
+        default="b64_json", description="bytes: only through a handle."
+    )
+    stream: bool = False
+    partial_images: int = Field(default=0, ge=0, le=3, description="Previews of each picture, with stream.")
+    user: str = Field(default="", max_length=256)
+    safety_identifier: str = Field(default="", max_length=256)
+
+    negative_prompt: Text = ""
+    seed: int | None = Field(default=None, ge=0, le=MAX_SEED, description="Random when not given; reported either way.")
+    steps: int | None = Field(default=None, ge=1, le=1000)
+    guidance_scale: float | None = Field(default=None, ge=0, le=1000)
+    latency_budget_s: float | None = Field(default=None, gt=0)
+    max_cost_usd: float | None = Field(default=None, ge=0)
+    recipe: str | None = Field(default=None, min_length=1, description="A recipe of the policy, by name.")
+    tags: tuple[Tag, ...] = Field(default=(), max_length=32, description="Facts for the rules of the policy.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_fields_only(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            raise PydanticCustomError("not_an_object", "the body must be a JSON object", {"param": None})
+        given = {str(key): value for key, value in data.items() if value is not None}
+        for key, value in given.items():
+            if key in REFUSED_FIELDS:
+                raise _refusal(key, REFUSED_FIELDS[key], "unsupported_parameter")
+            if key not in cls.model_fields:
+                raise _refusal(key, f"unknown field{did_you_mean(key, cls.model_fields)}", "unknown_parameter")
+            if isinstance(value, str) and (key, value) in REFUSED_VALUES:
+                raise _refusal(key, f"{value!r}: {REFUSED_VALUES[key, value]}", "unsupported_value")
+        if isinstance(given.get("tags"), list):
+            given["tags"] = tuple(given["tags"])
+        return given
+
+    @field_validator("prompt", "negative_prompt", "user", "safety_identifier", "model", "recipe")
+    @classmethod
+    def _valid_text(cls, text: str | None) -> str | None:
+        if text is not None and ("\0" in text or any("\ud800" <= ch <= "\udfff" for ch in text)):
+            raise ValueError("it holds a NUL or half of a surrogate pair, which is not valid text")
+        return text
+
+    @field_validator("prompt")
+    @classmethod
+    def _says_something(cls, prompt: str) -> str:
+        if not prompt.strip():
+            raise ValueError("it is empty; say what the picture should show")
+        return prompt
+
+    @model_validator(mode="after")
+    def _fields_agree(self) -> ImageRequest:
+        if self.partial_images and not self.stream:
+            raise _refusal("partial_images", "previews need stream: true", "invalid_value")
+        if self.output_compression not in (None, 100) and self.output_format == "png":
+            raise _refusal("output_compression", "png is lossless; use webp or jpeg", "invalid_value")
+        if self.quality != "auto" and self.model != "auto":
+            raise _refusal("quality", "it picks a policy, and model already names one; give only one", "invalid_value")
+        return self
+
+
+def parse_body(raw: bytes, limits: Limits) -> ImageRequest:
+    """A request from JSON text; raises `RequestError`."""
+    try:
+        data = json.loads(raw)
+    except (ValueError, RecursionError):
+        raise RequestError('the body is not valid JSON; send an object such as {"prompt": "a red circle"}') from None
+    return parse_request(data, limits)
+
+
+def parse_request(data: Any, limits: Limits) -> ImageRequest:
+    """A request from builtins; raises `RequestError` that names the first field at fault."""
+    try:
+        request = ImageRequest.model_validate(data)
+    except ValidationError as error:
+        raise _request_error(error.errors(include_url=False)) from None
+    if len(request.prompt) > limits.max_prompt_chars:
+        raise RequestError(
+            f"prompt: {len(request.prompt):,} characters; at most {limits.max_prompt_chars:,} are allowed",
+            "prompt",
+            "invalid_value",
+        )
+    if request.n > limits.max_n:
+        raise RequestError(f"n: {request.n} pictures; at most {limits.max_n} are allowed", "n", "invalid_value")
+    if request.quality != "auto" and request.quality not in limits.quality:
+        known = ", ".join(limits.quality)
+        raise RequestError(
+            f"quality: no policy stands for {request.quality!r} here; use {known}", "quality", "unsupported_value"
+        )
+    return request
+
+
+def to_request(wire: ImageRequest, limits: Limits) -> GenerationRequest:
+    """The value that the router takes. A seed is drawn here if none was given, so that every answer can be replayed."""
+    width, height = (None, None) if wire.size == "auto" else map(int, wire.size.split("x"))
+    return GenerationRequest(
+        prompt=wire.prompt,
+        negative_prompt=wire.negative_prompt,
+        width=width,
+        height=height,
+        n=wire.n,
+        seed=secrets.randbelow(2**31) if wire.seed is None else wire.seed,
+        steps=wire.steps,
+        guidance_scale=wire.guidance_scale,
+        target=wire.model if wire.quality == "auto" else limits.quality[wire.quality],
+        recipe=wire.recipe,
+        latency_budget_s=wire.latency_budget_s,
+        max_cost_usd=wire.max_cost_usd,
+        tags=wire.tags,
+        tenant=wire.user or wire.safety_identifier,
+    )
+
+
+def _refusal(param: str, message: str, code: str) -> PydanticCustomError:
+    # Braces of a template would be interpreted, so the message travels as a value.
+    return PydanticCustomError(code, "{text}", {"text": message, "param": param})  # type: ignore[arg-type]
+
+
+def _request_error(errors: Sequence[Any]) -> RequestError:
+    first = errors[0]
+    context = first.get("ctx") or {}
+    param = context["param"] if "param" in context else (str(first["loc"][0]) if first["loc"] else None)
+    message = _plain(first, context)
+    more = f" (and {len(errors) - 1} more problems)" if len(errors) > 1 else ""
+    code = first["type"] if "param" in context and param else "invalid_value"
+    return RequestError(f"{param}: {message}{more}" if param else message, param, code)
+
+
+def _plain(error: Mapping[str, Any], context: Mapping[str, Any]) -> str:
+    if error["type"] == "missing":
+        return "it is required"
+    if error["type"] == "string_pattern_mismatch":
+        return f"{_short(error['input'])} is neither auto nor WIDTHxHEIGHT, such as 512x512"
+    if error["type"] == "value_error" or "param" in context:
+        return str(error["msg"]).removeprefix("Value error, ")
+    message = str(error["msg"]).replace("Input should", "it should")
+    return f"{message}, not {_short(error.get('input'))}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return re.sub(r"\s+", " ", text if len(text) <= 60 else text[:57] + "...")

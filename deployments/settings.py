@@ -1,0 +1,248 @@
+"""The configuration of one Triptych application: what an operator writes under `args:` in a Serve config.
+
+Every key is checked: an unknown one is an error that proposes the nearest known key. Relative paths start at `ROOT`,
+the folder that holds the packages, so that the configs shipped with Triptych work from any directory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from router.errors import TriptychError, did_you_mean
+
+ROOT = Path(__file__).resolve().parent.parent
+DEFAULT_CONFIG = Path(__file__).resolve().parent / "serve" / "embedded.yaml"
+
+
+class ConfigError(TriptychError):
+    """A Serve config is missing, is not YAML, or holds a wrong key or value."""
+
+    code = "invalid_config"
+
+
+class Section(BaseModel):
+    """A part of the configuration: frozen, and strict about its keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys_only(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            for key in data:
+                if key not in cls.model_fields:
+                    hint = did_you_mean(str(key), cls.model_fields)
+                    raise PydanticCustomError(
+                        "unknown_key", "unknown key '{key}'{hint}", {"key": str(key), "hint": hint}
+                    )
+        return data
+
+
+class Autoscaling(Section):
+    """How many replicas a deployment may have; the names are Ray Serve's."""
+
+    min_replicas: int = Field(default=1, ge=0)
+    max_replicas: int = Field(ge=1)
+    target_ongoing_requests: float = Field(default=2.0, gt=0)
+    upscale_delay_s: float = Field(default=30.0, ge=0)
+    downscale_delay_s: float = Field(default=600.0, ge=0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Autoscaling:
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}")
+        return self
+
+
+def _replicas_kind(value: Any) -> str:
+    return "autoscaling" if isinstance(value, dict | Autoscaling) else "number"
+
+
+Replicas = Annotated[
+    Annotated[int, Tag("number")] | Annotated[Autoscaling, Tag("autoscaling")], Discriminator(_replicas_kind)
+]
+
+
+def _at_least_one(replicas: int | Autoscaling) -> int | Autoscaling:
+    if isinstance(replicas, int) and replicas < 1:
+        raise ValueError("replicas must be 1 or more")
+    return replicas
+
+
+class ModelSettings(Section):
+    """One model card on its own workers.
+
+    card:      which card stands behind the catalogue id, e.g. `embedded/sd15` or `real/sdxl`
+    overrides: fields of the card that differ here, e.g. `{source: {local: /weights/sdxl}}`
+    num_gpus:  accelerators a replica asks for; a fraction shares one. Default: 1 with `device: cuda`, otherwise 0
+    device:    where the weights go; `auto` takes the accelerator that Ray assigned, or the CPU if there is none
+    threads:   CPU threads of one replica (OMP_NUM_THREADS)
+    """
+
+    card: str
+    overrides: dict[str, Any] = Field(default_factory=dict)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["float32", "float16", "bfloat16"] | None = None
+    num_gpus: float | None = Field(default=None, ge=0)
+    num_cpus: float = Field(default=1.0, ge=0)
+    accelerator_type: str | None = None
+    resources: dict[str, float] = Field(default_factory=dict)
+    replicas: Replicas = 1
+    threads: int = Field(default=1, ge=1)
+    max_ongoing: int = Field(default=8, ge=1)
+    max_queued: int = Field(default=64, ge=1)
+
+    _replicas = field_validator("replicas")(_at_least_one)
+
+    @property
+    def gpus(self) -> float:
+        """Accelerators that one replica asks Ray for."""
+        if self.num_gpus is not None:
+            return self.num_gpus
+        return 1.0 if self.device == "cuda" else 0.0
+
+    @model_validator(mode="after")
+    def _cuda_needs_a_gpu(self) -> ModelSettings:
+        if self.device == "cuda" and self.gpus == 0:
+            raise ValueError("device: cuda needs num_gpus above 0, otherwise Ray hides every accelerator")
+        return self
+
+
+class PolicySettings(Section):
+    """The folder of policy files, and the policy that `model: auto` means."""
+
+    directory: str = "policies/presets"
+    default: str = "balanced"
+
+    @property
+    def path(self) -> Path:
+        return ROOT / self.directory
+
+
+class ReplicaSettings(Section):
+    """Replicas of a deployment without an accelerator."""
+
+    replicas: Replicas = 1
+    max_ongoing: int = Field(default=64, ge=1)
+    max_queued: int = Field(default=256, ge=1)
+
+    _replicas = field_validator("replicas")(_at_least_one)
+
+
+class Limits(Section):
+    """What a single request may ask for, whatever the policy says.
+
+    quality: which policy each value of OpenAI's `quality` stands for, when `model` is not given or "auto"
+    """
+
+    max_body_bytes: int = Field(default=1_048_576, ge=1024)
+    max_prompt_chars: int = Field(default=32_000, ge=1)
+    max_n: int = Field(default=10, ge=1)
+    request_timeout_s: float = Field(default=600.0, gt=0)
+    quality: dict[str, str] = Field(
+        default_factory=lambda: {
+            "low": "fast", "medium": "balanced", "high": "best", "standard": "balanced", "hd": "best",
+        }
+    )  # fmt: skip
+
+
+class AppSettings(Section):
+    """Everything that `deployments.app:build` needs."""
+
+    models: dict[str, ModelSettings] = Field(min_length=1)
+    policies: PolicySettings = Field(default_factory=PolicySettings)
+    artifact: str = "router/artifacts/embedded"
+    orchestrator: ReplicaSettings = Field(default_factory=ReplicaSettings)
+    ingress: ReplicaSettings = Field(default_factory=ReplicaSettings)
+    limits: Limits = Field(default_factory=Limits)
+    env_vars: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def artifact_path(self) -> Path:
+        return ROOT / self.artifact
+
+
+@dataclass(frozen=True)
+class ServeConfig:
+    """The parts of a Ray Serve config file that `triptych serve` uses."""
+
+    settings: AppSettings
+    name: str = "triptych"
+    route_prefix: str = "/"
+    host: str = "127.0.0.1"
+    port: int = 8000
+    request_timeout_s: float | None = None
+    path: Path | None = None
+
+
+def parse_settings(data: Any, where: str = "settings") -> AppSettings:
+    """Validated settings; raises `ConfigError` that names `where` and every wrong key."""
+    try:
+        return AppSettings.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: " + "; ".join(problems(error.errors()))) from None
+
+
+def problems(errors: Sequence[Any]) -> list[str]:
+    """Pydantic's errors as `path.to.key: message` lines."""
+    lines = []
+    for error in errors:
+        # The tags of a union are no keys of the file.
+        path = ".".join(str(part) for part in error["loc"] if part not in ("number", "autoscaling"))
+        message = str(error["msg"]).removeprefix("Value error, ").replace("Input should", "should")
+        message = "this key is missing" if error["type"] == "missing" else message
+        lines.append(f"{path}: {message}" if path else message)
+    return lines
+
+
+def load_serve_config(path: str | Path) -> ServeConfig:
+    """Read a Ray Serve config (YAML, or JSON, which is YAML) with one application built by `deployments.app:build`.
+
+    Raises `ConfigError` if the file is missing, broken, or about something else.
+    """
+    file = Path(path)
+    document = _read(file)
+    applications = document.get("applications")
+    if not isinstance(applications, list) or len(applications) != 1:
+        raise ConfigError(f"{file}: expected exactly one entry under 'applications'")
+    application = _mapping(applications[0], f"{file}: applications[0]")
+    if application.get("import_path") != "deployments.app:build":
+        raise ConfigError(f"{file}: import_path must be deployments.app:build, not {application.get('import_path')!r}")
+    http = _mapping(document.get("http_options") or {}, f"{file}: http_options")
+    port = http.get("port", 8000)
+    if not isinstance(port, int) or not 0 < port < 65536:
+        raise ConfigError(f"{file}: http_options.port must be a whole number from 1 to 65535, not {port!r}")
+    return ServeConfig(
+        settings=parse_settings(application.get("args") or {}, f"{file}: args"),
+        name=str(application.get("name") or "triptych"),
+        route_prefix=str(application.get("route_prefix") or "/"),
+        host=str(http.get("host") or "127.0.0.1"),
+        port=port,
+        request_timeout_s=http.get("request_timeout_s"),
+        path=file,
+    )
+
+
+def _mapping(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ConfigError(f"{where}: expected a mapping, not {value!r}")
+    return value
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {error.strerror or error}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: not valid YAML: {error}") from None
+    if not isinstance(document, dict):
+        raise ConfigError(f"{file}: expected a mapping with 'applications', as Ray Serve configs have")
+    return document

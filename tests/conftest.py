@@ -1,0 +1,78 @@
+"""Shared by all tests: tiny random weights in the real pipeline classes, and one Ray application for the mark `ray`."""
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the models of tests/models/tiny.py."""
+    from tests.models import tiny
+
+    root = tmp_path_factory.mktemp("tiny-weights")
+    tiny.save_all(root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A quality predictor that learned that SD fails on what is complex."""
+    from tests.deployments.evidence import train_tiny
+
+    return train_tiny(tmp_path_factory.mktemp("artifact") / "quality")
+
+
+@pytest.fixture(scope="session")
+def tiny_settings(tiny_weights: Path, tiny_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """`args` of an application on the tiny weights, with a policy folder that tests may write to."""
+    from tests.deployments.policies import write_policies
+    from tests.deployments.tiny_models import model_settings
+
+    folder = write_policies(tmp_path_factory.mktemp("policies"))
+    return {
+        "models": model_settings(tiny_weights),
+        "policies": {"directory": str(folder), "default": "balanced"},
+        "artifact": str(tiny_artifact),
+        "limits": {"request_timeout_s": 60},
+    }
+
+
+@dataclass(frozen=True)
+class RayApp:
+    """The running application. cluster_gpus: accelerators that were declared."""
+
+    url: str
+    settings: dict[str, Any]
+    policies: Path
+    cluster_gpus: int = 3
+
+
+@pytest.fixture(scope="session")
+def ray_app(tiny_settings: dict[str, Any]) -> Iterator[RayApp]:
+    """Triptych on a Ray of its own with three declared GPUs, one each for sd15, sdxl and flux (they compute on CPU)."""
+    from deployments.runtime import free_port, start
+    from deployments.settings import ServeConfig, parse_settings
+
+    models = {name: dict(chosen) for name, chosen in tiny_settings["models"].items()}
+    for name in ("sd15", "sdxl", "flux"):
+        models[name]["num_gpus"] = 1
+    settings = {**tiny_settings, "models": models}
+    config = ServeConfig(settings=parse_settings(settings))
+    with start(config, port=free_port(), num_gpus=3, timeout_s=500) as running:
+        yield RayApp(running.url, settings, Path(tiny_settings["policies"]["directory"]))
+
+
+@pytest.fixture(scope="session")
+async def http(ray_app: RayApp) -> AsyncIterator[Any]:
+    """An HTTP client of the Ray application."""
+    import httpx
+
+    async with httpx.AsyncClient(base_url=ray_app.url, timeout=60) as client:
+        yield client

@@ -1,0 +1,54 @@
+"""The application in this process: the real flow on tiny random models, called through ASGI."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from deployments.settings import AppSettings, parse_settings
+
+
+@pytest.fixture(scope="session")
+def settings(tiny_settings: dict[str, Any]) -> AppSettings:
+    """The settings of the tiny application."""
+    return parse_settings(tiny_settings)
+
+
+@pytest.fixture(scope="session")
+def orchestrator(settings: AppSettings) -> Any:
+    """The orchestrator with its workers in this process."""
+    from deployments.local import build_local
+
+    return build_local(settings)
+
+
+@pytest.fixture(scope="session")
+def service(orchestrator: Any, settings: AppSettings) -> Any:
+    """What HTTP and handles call."""
+    from deployments.service import Service
+
+    return Service(orchestrator, settings.limits)
+
+
+@pytest.fixture(scope="session")
+def app(service: Any, settings: AppSettings) -> Any:
+    """The ASGI application."""
+    from deployments.ingress import create_app
+
+    return create_app(service, settings.limits)
+
+
+@pytest.fixture(scope="session")
+async def client(app: Any) -> AsyncIterator[httpx.AsyncClient]:
+    """An HTTP client of the ASGI application."""
+    transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://triptych", timeout=60) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def policy_folder(tiny_settings: dict[str, Any]) -> Path:
+    """The folder of policy files that the application watches."""
+    return Path(tiny_settings["policies"]["directory"])

@@ -1,0 +1,40 @@
+"""Policy files for the tests: the shipped presets, and `lab`, whose recipes each show one way to make a picture."""
+
+import shutil
+from pathlib import Path
+
+from policies import PRESETS
+
+LAB = """
+version: 1
+name: lab
+recipes:
+  one:      {generate: {model: sd15, steps: 3}}
+  latents:  {chain: [{generate: {model: sdxl, steps: 5, until: 0.6}}, {refine: {model: sdxl-refiner, from: 0.6}}]}
+  pixels:   {chain: [{generate: {model: flux, steps: 3}}, {refine: {model: sdxl-refiner, steps: 4, strength: 0.5}}]}
+  best:     {fuse: {with: best_of, scorer: alignment, of: [one, pixels]}}
+  blended:  {fuse: {with: frequency, low: one, high: latents}}
+  bigger:   {chain: [one, {upscale: {factor: 2}}]}
+  lost:     {generate: {model: broken}}
+objective: {minimise: latency_s}
+"""
+
+SWITCH = """
+version: 1
+name: switch
+recipes:
+  first:  {{generate: {{model: sd15, steps: 2}}}}
+  second: {{generate: {{model: sd15, steps: 3}}}}
+objective: {{minimise: latency_s}}
+rules:
+  - {{name: the switch, when: {{prompt_matches: "."}}, only: [{only}]}}
+"""
+
+
+def write_policies(folder: Path) -> Path:
+    """The folder, with all these policies in it."""
+    for preset in sorted(PRESETS.glob("*.yaml")):
+        shutil.copy(preset, folder)
+    (folder / "lab.yaml").write_text(LAB)
+    (folder / "switch.yaml").write_text(SWITCH.format(only="first"))
+    return folder

@@ -1,0 +1,179 @@
+"""The flow of a request when something goes wrong: the real router, with workers that can be made to fail."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from deployments.availability import Availability
+from deployments.local import LocalWorkers
+from deployments.orchestrator import Orchestrator
+from deployments.outcome import Advanced, Outcome, Routed, WorkerLostError
+from deployments.settings import AppSettings
+from deployments.wiring import build_orchestrator
+from deployments.worker import OnProgress, WorkerStatus
+from router.errors import DeadlineError, LoadError, NoRecipeError, StepError
+from router.types import GenerationRequest, Step, StepResult, Value
+
+
+class Flaky:
+    """A worker that raises the given exceptions first and then does its work; it remembers what it was asked."""
+
+    def __init__(self, inner: Any, *failures: Exception, delay_s: float = 0.0) -> None:
+        self.inner = inner
+        self.failures = list(failures)
+        self.delay_s = delay_s
+        self.seeds: list[Any] = []
+        self.cancelled = 0
+
+    async def run(
+        self, step: Step, inputs: Sequence[Value], deadline_s: float, on_progress: OnProgress | None = None
+    ) -> StepResult:
+        self.seeds.append(step.settings.get("seed"))
+        try:
+            await asyncio.sleep(self.delay_s)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        if self.failures:
+            raise self.failures.pop(0)
+        return await self.inner.run(step, inputs, deadline_s, on_progress)
+
+
+class Silent:
+    """A monitor that knows of no failure."""
+
+    async def statuses(self) -> Mapping[str, WorkerStatus]:
+        return {"sd15": WorkerStatus("sd15", "ready")}
+
+
+@pytest.fixture(scope="module")
+def workers(settings: AppSettings) -> LocalWorkers:
+    """Workers in this process, shared by the tests below."""
+    return LocalWorkers(settings)
+
+
+def orchestrate(settings: AppSettings, workers: LocalWorkers, **replaced: Any) -> Orchestrator:
+    """An orchestrator on `workers`, some of them replaced."""
+    return build_orchestrator(settings, {**workers.by_model, **replaced}, Silent())
+
+
+def asked(**fields: Any) -> GenerationRequest:
+    """A request that two denoising steps of sd15 answer."""
+    return GenerationRequest("a red circle", target="sd15", steps=2, seed=11, **fields)
+
+
+async def test_a_lost_worker_costs_one_more_try(settings: AppSettings, workers: LocalWorkers) -> None:
+    """A step whose worker dies runs once more with the same seed, and the answer is the same picture."""
+    calm = await orchestrate(settings, workers).generate(asked())
+    flaky = Flaky(workers.by_model["sd15"], WorkerLostError("gone"))
+    again = await orchestrate(settings, workers, sd15=flaky).generate(asked())
+    assert flaky.seeds == [11, 11]
+    assert (again.made[0].picture.pixels == calm.made[0].picture.pixels).all()
+
+
+async def test_a_worker_that_dies_twice_fails_the_request(settings: AppSettings, workers: LocalWorkers) -> None:
+    """A step is tried twice, not for ever."""
+    flaky = Flaky(workers.by_model["sd15"], WorkerLostError("gone"), WorkerLostError("gone again"))
+    with pytest.raises(StepError, match="gone again"):
+        await orchestrate(settings, workers, sd15=flaky).generate(asked())
+
+
+async def test_a_model_that_cannot_load_is_routed_around(settings: AppSettings, workers: LocalWorkers) -> None:
+    """If the chosen recipe's model turns out to be missing, another recipe is taken and the outcome says so."""
+    gone = Flaky(workers.by_model["sd15"], *[LoadError("sd15: no weights", "model")] * 5)
+    orchestrator = orchestrate(settings, workers, sd15=gone)
+    outcome = await orchestrator.generate(GenerationRequest("a red circle", seed=1))
+    assert outcome.route.decision.recipe != "draft"
+    assert "no weights" in outcome.notes[0]
+    assert [r.gate for r in outcome.route.decision.rejected if r.recipe == "draft"] == ["capability"]
+    with pytest.raises(LoadError, match="no weights"):
+        await orchestrator.generate(asked())
+
+
+async def test_work_that_cannot_begin_in_time_is_not_begun(settings: AppSettings, workers: LocalWorkers) -> None:
+    """After the latency budget no further step starts: the request ends with a `DeadlineError`."""
+    slow = Flaky(workers.by_model["sdxl"], delay_s=0.6)
+    request = GenerationRequest("a red circle", target="lab", recipe="latents", latency_budget_s=30, seed=1)
+    orchestrator = orchestrate(settings, workers, sdxl=slow)
+    await orchestrator.generate(request)  # loads the weights, so that the next estimate is honest
+    route = await orchestrator.route(request)
+    assert route.decision.recipe == "latents"
+    orchestrator._timeout_s = 0.3
+    with pytest.raises(DeadlineError):
+        await orchestrator.generate(GenerationRequest("a red circle", target="lab", recipe="latents", seed=1))
+
+
+async def test_cancelling_a_request_cancels_all_its_steps_and_frees_the_queue(
+    settings: AppSettings, workers: LocalWorkers
+) -> None:
+    """When the caller leaves, every running step is cancelled and its reserved work is taken off the queue."""
+    slow = Flaky(workers.by_model["sd15"], delay_s=30)
+    orchestrator = orchestrate(settings, workers, sd15=slow)
+    task = asyncio.create_task(orchestrator.generate(asked(n=3)))
+    while len(slow.seeds) < 3:
+        await asyncio.sleep(0.01)
+    assert orchestrator.queued_s("sd15") > 0
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert slow.cancelled == 3
+    assert orchestrator.queued_s("sd15") == 0
+
+
+async def test_waiting_work_raises_the_estimate_of_others(settings: AppSettings, workers: LocalWorkers) -> None:
+    """While a model is busy, the estimates of its recipes include the wait."""
+    slow = Flaky(workers.by_model["sd15"], delay_s=1)
+    orchestrator = orchestrate(settings, workers, sd15=slow)
+    task = asyncio.create_task(orchestrator.generate(asked(n=2)))
+    while not slow.seeds:
+        await asyncio.sleep(0.01)
+    route = await orchestrator.route(asked())
+    assert route.estimates["sd15"].queue_s > 0
+    await task
+    assert (await orchestrator.route(asked())).estimates["sd15"].queue_s == 0
+
+
+async def test_a_stream_begins_with_the_route_and_ends_with_the_outcome(
+    settings: AppSettings, workers: LocalWorkers
+) -> None:
+    """Events come in the order of the flow, progress of every picture among them."""
+    request = GenerationRequest("a red circle", target="sdxl", steps=6, n=2, seed=1)
+    events = [event async for event in orchestrate(settings, workers).stream(request)]
+    assert isinstance(events[0], Routed)
+    assert isinstance(events[-1], Outcome)
+    assert {event.index for event in events if isinstance(event, Advanced)} == {0, 1}
+
+
+async def test_measured_seconds_replace_the_prior(settings: AppSettings, workers: LocalWorkers) -> None:
+    """After a few pictures the estimate is what the steps really took, far from the card's figure."""
+    orchestrator = orchestrate(settings, workers)
+    before = (await orchestrator.route(asked())).estimates["sd15"].work_s
+    outcomes = [await orchestrator.generate(asked()) for _ in range(6)]
+    after = (await orchestrator.route(asked())).estimates["sd15"].work_s
+    real = sum(trace.seconds for outcome in outcomes for trace in outcome.made[0].traces) / len(outcomes)
+    assert abs(after - real) < abs(before - real)
+
+
+async def test_recipes_without_their_model_are_refused_and_the_rest_decided_as_before(
+    settings: AppSettings, workers: LocalWorkers
+) -> None:
+    """With a model failed, decisions only lose its recipes; with all of them failed, the error names the weights."""
+
+    class Down:
+        def __init__(self, *models: str) -> None:
+            self.models = models
+
+        async def statuses(self) -> Mapping[str, WorkerStatus]:
+            return {model: WorkerStatus(model, "failed", "no weights") for model in self.models}
+
+    orchestrator = orchestrate(settings, workers)
+    orchestrator.availability = Availability(Down("sd15"))
+    route = await orchestrator.route(GenerationRequest("a red circle"))
+    assert "draft" not in {ranked.recipe for ranked in route.decision.ranking}
+    with pytest.raises(NoRecipeError):
+        await orchestrator.route(GenerationRequest("a red circle", max_cost_usd=0))
+    orchestrator.availability = Availability(Down("sd15", "sdxl", "flux"))
+    with pytest.raises(LoadError, match="no weights"):
+        await orchestrator.route(GenerationRequest("a red circle"))

@@ -1,0 +1,208 @@
+"""The application on Ray Serve, as one: placement, all ways in, cancellation, missing weights, a foreign neighbour."""
+
+import asyncio
+import base64
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from models.provenance import read_metadata
+from tests.conftest import RayApp
+from tests.deployments.policies import SWITCH
+
+pytestmark = pytest.mark.ray
+
+GENERATE = "/v1/images/generations"
+EASY = "a red circle"
+HARD = "three small yellow stars above a large blue ring on a black background"
+
+NEIGHBOUR = """
+import hashlib, sys
+import ray
+from ray import serve
+
+@serve.deployment
+class Neighbour:
+    async def __call__(self, request):
+        triptych = serve.get_app_handle("triptych")
+        body = {"prompt": "a red circle", "model": "sd15", "steps": 2, "seed": 3}
+        answer = await triptych.generate.remote({**body, "response_format": "bytes"})
+        failed = await triptych.generate.remote({"prompt": ""})
+        route = await triptych.route.remote(body)
+        models = await triptych.models.remote()
+        return {
+            "sha256": hashlib.sha256(answer["data"][0]["bytes"]).hexdigest(),
+            "error": failed["error"],
+            "recipe": route["recipe"],
+            "models": [model["id"] for model in models["data"]],
+            "imported": [name for name in ("router", "policies", "models", "deployments") if name in sys.modules],
+        }
+
+ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
+serve.run(Neighbour.options(ray_actor_options={"num_cpus": 0}).bind(), name="neighbour", route_prefix="/neighbour")
+"""
+
+
+async def test_the_three_models_are_on_three_accelerators(http: httpx.AsyncClient) -> None:
+    """sd15, sdxl and flux hold different accelerators of the three that the cluster declares."""
+    models = (await http.get("/readyz")).json()["models"]
+    places = {(models[name]["node"], models[name]["accelerators"]) for name in ("sd15", "sdxl", "flux")}
+    assert len(places) == 3
+    assert {accelerator for _, accelerator in places} == {"0", "1", "2"}
+    assert all(
+        models[name]["cuda_visible_devices"] == models[name]["accelerators"] for name in ("sd15", "sdxl", "flux")
+    )
+    assert len({models[name]["process"] for name in models}) == len(models)
+
+
+async def test_prompts_take_recipes_by_what_they_ask_for(http: httpx.AsyncClient) -> None:
+    """Over HTTP an easy and a hard prompt come back as PNGs of different recipes, with the decision in the headers."""
+    recipes = []
+    for prompt in (EASY, HARD):
+        response = await http.post(GENERATE, json={"prompt": prompt, "seed": 1})
+        assert base64.b64decode(response.json()["data"][0]["b64_json"]).startswith(b"\x89PNG")
+        recipes.append(response.headers["x-triptych-recipe"])
+    assert recipes[0] != recipes[1]
+
+
+@pytest.mark.parametrize("recipe", ["latents", "pixels", "best", "blended"])
+async def test_chains_and_fusions_run_across_workers(http: httpx.AsyncClient, recipe: str) -> None:
+    """Steps of one plan run on the workers of their models, and each trace says on which weights."""
+    body = {"prompt": EASY, "model": "lab", "recipe": recipe, "seed": 2}
+    report = (await http.post(GENERATE, json=body)).json()["x_triptych"]
+    steps = report["pictures"][0]["steps"]
+    assert len(steps) >= 2
+    assert all(step["facts"]["model"] == step["model"] for step in steps if step["model"])
+
+
+async def test_http_handle_and_process_give_the_same_bytes(http: httpx.AsyncClient, service: Any) -> None:
+    """The same request with the same seed is the same file over HTTP, through the handle, and without Ray."""
+    from ray import serve
+
+    for recipe in ("best", "latents"):
+        body = {"prompt": EASY, "model": "lab", "recipe": recipe, "seed": 5, "n": 2}
+        over_http = (await http.post(GENERATE, json=body)).json()
+        by_handle = await serve.get_app_handle("triptych").generate.remote({**body, "response_format": "bytes"})
+        in_process = await service.generate(body)
+        files = [base64.b64decode(item["b64_json"]) for item in over_http["data"]]
+        assert files == [item["bytes"] for item in by_handle["data"]]
+        assert files == [base64.b64decode(item["b64_json"]) for item in in_process["data"]]
+        assert read_metadata(files[1])["seed"] == 6
+
+
+def test_openais_client_works_unchanged(ray_app: RayApp) -> None:
+    """The synchronous client, strict about the response, generates and streams over a real socket."""
+    with openai.OpenAI(
+        base_url=f"{ray_app.url}/v1", api_key="unused", max_retries=0, _strict_response_validation=True
+    ) as client:
+        answer = client.images.generate(prompt=EASY, model="lab", size="32x32")
+        assert answer.data
+        arrived = []
+        for event in client.images.generate(
+            prompt=EASY, model="sd15", stream=True, partial_images=3, extra_body={"steps": 40, "seed": 1}
+        ):
+            arrived.append((event.type, time.monotonic()))
+    assert [kind.rpartition(".")[2] for kind, _ in arrived] == ["partial_image"] * 3 + ["completed"]
+    assert arrived[-1][1] - arrived[0][1] > 0.1, "previews are flushed while the step runs"
+
+
+async def test_the_next_request_follows_the_policy_file(http: httpx.AsyncClient, ray_app: RayApp) -> None:
+    """An edited policy is in force for the next request of a running application, and a broken one is not."""
+    recipes = []
+    for text in (
+        SWITCH.format(only="first"),
+        SWITCH.format(only="second"),
+        "version: 1\nname: {",
+        SWITCH.format(only="first"),
+    ):
+        (ray_app.policies / "switch.yaml").write_text(text)
+        response = await http.post(GENERATE, json={"prompt": EASY, "model": "switch"})
+        recipes.append(response.json()["x_triptych"]["recipe"])
+    assert recipes == ["first", "second", "second", "first"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"prompt": ""}, 400),
+        ({"prompt": "a" * 40_000}, 400),
+        ({"prompt": EASY, "n": 11}, 400),
+        ({"prompt": EASY, "model": "sdxll"}, 404),
+        ({"prompt": EASY, "size": "33x33", "model": "sd15"}, 422),
+        ({"prompt": EASY, "max_cost_usd": 0}, 422),
+        ({"prompt": EASY, "model": "broken"}, 503),
+    ],
+)
+async def test_failures_cross_the_processes_as_envelopes(
+    http: httpx.AsyncClient, body: dict[str, Any], status: int
+) -> None:
+    """What fails in the orchestrator or a worker arrives as OpenAI's envelope with its own status and message."""
+    response = await http.post(GENERATE, json=body)
+    error = response.json()["error"]
+    assert response.status_code == status
+    assert error["message"]
+    assert "Traceback" not in response.text
+    assert len(response.headers.get_list("x-request-id")) == 1
+
+
+async def test_missing_weights_take_out_one_model_only(http: httpx.AsyncClient) -> None:
+    """The application runs although one worker has no weights; that model says why, and its recipes are refused."""
+    ready = await http.get("/readyz")
+    assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
+    assert "nowhere" in ready.json()["models"]["broken"]["reason"]
+    report = (await http.post("/v1/route", json={"prompt": EASY, "model": "lab"})).json()
+    assert [r["gate"] for r in report["rejected"] if r["recipe"] == "lost"] == ["capability"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_client_that_leaves_frees_its_worker(http: httpx.AsyncClient, stream: bool) -> None:
+    """After a disconnect the running step stops within a step, and the pictures still to come are not made."""
+    once = {"prompt": EASY, "model": "flux", "steps": 2}
+    await http.post(GENERATE, json=once)
+    began = time.monotonic()
+    await http.post(GENERATE, json={**once, "steps": 100})
+    one_s = time.monotonic() - began
+    with pytest.raises((httpx.TimeoutException, TimeoutError)):
+        async with asyncio.timeout(1 + one_s / 2):
+            await http.post(GENERATE, json={**once, "steps": 100, "n": 10, "stream": stream}, timeout=1 + one_s / 2)
+    began = time.monotonic()
+    response = await http.post(GENERATE, json=once)
+    waited = time.monotonic() - began
+    assert response.status_code == 200
+    assert waited < 4 * one_s, f"ten pictures take {10 * one_s:.1f} s, the next request took {waited:.1f} s"
+    assert (await http.post("/v1/route", json=once)).json()["estimates"]["flux"]["queue_s"] == 0
+
+
+async def test_a_foreign_application_calls_by_handle(http: httpx.AsyncClient, tmp_path: Path) -> None:
+    """An application with none of our modules generates through the handle; only builtins cross the border."""
+    import hashlib
+
+    import ray
+    from ray import serve
+
+    (tmp_path / "neighbour.py").write_text(NEIGHBOUR)
+    address = ray.get_runtime_context().gcs_address
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    command = [sys.executable, "neighbour.py", address]
+    done = await asyncio.to_thread(
+        subprocess.run, command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    try:
+        answer = (await http.get("/neighbour")).json()
+    finally:
+        await asyncio.to_thread(serve.delete, "neighbour")
+    body = {"prompt": EASY, "model": "sd15", "steps": 2, "seed": 3}
+    ours = (await http.post(GENERATE, json=body)).json()
+    assert answer["sha256"] == hashlib.sha256(base64.b64decode(ours["data"][0]["b64_json"])).hexdigest()
+    assert answer["error"]["param"] == "prompt"
+    assert answer["recipe"] == "sd15"
+    assert "balanced" in answer["models"]
+    assert answer["imported"] == []

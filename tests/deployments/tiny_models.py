@@ -1,0 +1,33 @@
+"""The tiny random models as an operator would configure them: a shipped card with what differs overridden."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from router.types import ModelCard
+from tests.models import tiny
+
+
+def model_settings(weights: Path) -> dict[str, Any]:
+    """`models:` of a Serve config on the folders that `tiny.save_all` wrote, on CPU.
+
+    `broken` is sd15 with a folder that does not exist.
+    """
+    cards = tiny.cards(weights)
+    shipped = {"alignment": "clip", **{name: name for name in ("sd15", "sdxl", "sdxl-refiner", "flux")}}
+    models = {model: _entry(model, cards[name]) for model, name in shipped.items()}
+    lost = {**models["sd15"]["overrides"], "source": {"local": str(weights / "nowhere")}}
+    return {**models, "broken": {**models["sd15"], "overrides": lost}}
+
+
+def _entry(model: str, card: ModelCard) -> dict[str, Any]:
+    overrides = {f.name: getattr(card, f.name) for f in fields(card) if f.name not in ("id", "card_path")}
+    overrides |= {
+        "settings": dict(card.settings),
+        "source": {**card.source, "revision": "tiny"},
+        "steps": 8,  # the presets hand over at 80 %, which wants more than the four of the cards
+        "native_size": list(card.native_size),
+        "languages": list(card.languages),
+    }
+    name = "real/clip-alignment" if model == "alignment" else f"embedded/{model}"
+    return {"card": name, "overrides": overrides, "device": "cpu", "num_cpus": 0}
