@@ -133,9 +133,13 @@ def test_nothing_unsafe_is_loaded(package: str) -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call):
                 func = node.func
-                if isinstance(func, ast.Attribute) and isinstance(func.value, ast.Name):
-                    if (func.value.id, func.attr) in UNSAFE_CALLS:
-                        wrong.append(f"{path.relative_to(ROOT)}:{node.lineno} {func.value.id}.{func.attr}")
+                called = (
+                    (func.value.id, func.attr)
+                    if isinstance(func, ast.Attribute) and isinstance(func.value, ast.Name)
+                    else None
+                )
+                if called in UNSAFE_CALLS:
+                    wrong.append(f"{path.relative_to(ROOT)}:{node.lineno} {'.'.join(called)}")
                 for keyword in node.keywords:
                     if keyword.arg == "trust_remote_code" and getattr(keyword.value, "value", None) is not False:
                         wrong.append(f"{path.relative_to(ROOT)}:{node.lineno} trust_remote_code")

@@ -3,8 +3,10 @@
     python -m benchmarks.embedded_outcomes.run --split train --per-tier 60 --seeds 2
     python -m benchmarks.embedded_outcomes.run --split test  --per-tier 40 --seeds 2
 
-The prompts of the two splits are different draws. `test` is phrased in ways that no image model was trained on; `train`,
-from which the router learns, half so and half in the phrasings of their training. Writes `outcomes_<split>.csv`: one row for each prompt, recipe and seed. Interrupted, the same command goes on where it
+The prompts of the two splits are different draws. `test` is phrased in ways that no image model was trained on;
+`train`, from which the router learns, half so and half in the phrasings of their training.
+
+Writes `outcomes_<split>.csv`: one row for each prompt, recipe and seed. Interrupted, the same command goes on where it
 stopped. A step that several recipes share (the same model, settings, seed and inputs) is run once for each picture and
 its measured seconds count in every recipe that contains it.
 """

@@ -1,4 +1,4 @@
-"""Trains the embedded router artefact on `outcomes_train.csv` and judges it on `outcomes_test.csv`, prompts it never saw.
+"""Trains the embedded router artefact on `outcomes_train.csv`, judges it on `outcomes_test.csv`, prompts it never saw.
 
     python -m benchmarks.embedded_outcomes.train_router
 

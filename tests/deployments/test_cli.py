@@ -32,11 +32,13 @@ def triptych(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     def run(*args: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["triptych", *map(str, args)])
         monkeypatch.setattr(cli.out, "_width", 200)
-        with pytest.raises(SystemExit) as exit_info:
+        try:
             cli.main()
-            sys.exit(0)
+            code = 0
+        except SystemExit as left:
+            code = int(left.code or 0)
         captured = capsys.readouterr()
-        return int(exit_info.value.code or 0), captured.out, captured.err
+        return code, captured.out, captured.err
 
     return run
 
