@@ -221,7 +221,8 @@ class Plan:
     def with_seed(self, seed: int) -> Plan:
         """The same plan for another picture: every step's seed is moved by the same amount."""
         seeds = [old for s in self.steps if isinstance(old := s.settings.get("seed"), int)]
-        shift = seed - min(seeds, default=seed)
+        # The first step has the request's own seed; only repeated branches of a fusion are moved from it.
+        shift = seed - (seeds[0] if seeds else seed)
 
         def moved(step: Step) -> Step:
             old = step.settings.get("seed")
