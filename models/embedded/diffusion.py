@@ -1,0 +1,186 @@
+"""What the models learn: denoising losses over cached latents, with text encoders trained jointly.
+
+An auxiliary head reads the scene's attributes off the text states (which colour, shape, size and count each thing
+has, which relation, position and background). It makes the words mean something within seconds rather than hours, and
+is not shipped.
+"""
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DDPMScheduler
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.embedded.architectures import ModelCard, build_clip, build_denoiser, build_t5
+from models.embedded.captions import caption
+from models.embedded.tokenizers import T5_LENGTH, Encoder, clip_tokenizer, t5_tokenizer
+from models.embedded.world import BACKGROUNDS, COLOURS, POSITIONS, RELATIONS, SHAPES, SIZES, TIERS, Scene
+
+BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
+"""As SD1.5 and SDXL."""
+WEIGHT_CEILING = 50.0
+FLOW_SHIFT = 1.5
+DROPOUT = 0.1
+"""The share of captions replaced by "", for classifier-free guidance."""
+TEXT_FIRST = 300
+"""Updates in which only the text encoders learn, from the auxiliary head."""
+AUXILIARY_WEIGHT = 0.1
+
+_SLOT_SIZES = (len(COLOURS) + 1, len(SHAPES) + 1, len(SIZES) + 1, 4)
+_GLOBAL_SIZES = (len(RELATIONS) + 1, len(POSITIONS) + 1, len(BACKGROUNDS) + 1)
+_SIZES = _SLOT_SIZES * 3 + _GLOBAL_SIZES
+
+
+def attributes(scene: Scene) -> list[int]:
+    """The scene's claims as 15 class numbers: four for each of three things, then relation, position, background."""
+    row: list[int] = []
+    for slot in range(3):
+        thing = scene.things[slot] if slot < len(scene.things) else None
+        row += [
+            1 + list(COLOURS).index(thing.colour) if thing else 0,
+            1 + SHAPES.index(thing.shape) if thing else 0,
+            1 + SIZES.index(thing.size) if thing and thing.size else 0,
+            thing.count if thing else 0,
+        ]
+    claims = ((scene.relation, RELATIONS), (scene.position, POSITIONS), (scene.background, tuple(BACKGROUNDS)))
+    return row + [1 + names.index(claim) if claim else 0 for claim, names in claims]
+
+
+class AttributeHead(nn.Module):
+    """Attends over the text states with four learned queries, and reads the pooled state as well."""
+
+    def __init__(self, width: int, pooled: int | None) -> None:
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(4, width))
+        self.norm = nn.LayerNorm(width)
+        self.read = nn.Linear(4 * width, sum(_SIZES))
+        self.read_pooled = nn.Linear(pooled, sum(_SIZES)) if pooled else None
+
+    def forward(self, hidden: Tensor, pooled: Tensor | None, wanted: Tensor) -> Tensor:
+        """Mean cross entropy of all attributes; `hidden` (B, T, width), `wanted` int64 (B, 15)."""
+        states = self.norm(hidden)
+        looks = torch.softmax(self.queries @ states.transpose(1, 2) / states.shape[-1] ** 0.5, -1)
+        logits = [self.read((looks @ states).flatten(1))]
+        if self.read_pooled is not None and pooled is not None:
+            logits.append(self.read_pooled(pooled))
+        losses = [F.cross_entropy(part, wanted[:, i]) for one in logits for i, part in enumerate(one.split(_SIZES, 1))]
+        return torch.stack(losses).mean()
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What the denoiser reads of a prompt: states (B, T, width) and, but for SD, a pooled vector (B, width)."""
+
+    hidden: Tensor
+    pooled: Tensor | None
+
+
+class Denoising(nn.Module):
+    """A model of the table with its text encoders and loss; `denoiser`, `text` and `text_2` are what is shipped."""
+
+    alphas: Tensor
+
+    def __init__(self, card: ModelCard) -> None:
+        super().__init__()
+        self.card = card
+        self.tokenizer = clip_tokenizer()
+        self.tokenizer_2 = t5_tokenizer() if card.kind == "flux" else self.tokenizer
+        self.encode, self.encode_2 = Encoder(self.tokenizer), Encoder(self.tokenizer_2)
+        self.denoiser = build_denoiser(card)
+        if card.kind != "flux":
+            self.denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.text: Any = build_clip(card.texts[0], self.tokenizer) if card.kind != "refiner" else None
+        self.text_2: Any = None
+        if card.kind == "flux":
+            self.text_2 = build_t5(card.texts[1], self.tokenizer_2)
+        elif card.kind != "sd":
+            self.text_2 = build_clip(card.texts[-1], self.tokenizer)
+        width = card.texts[-1].width if card.kind == "flux" else sum(text.width for text in card.texts)
+        pooled = {"sd": None, "flux": card.texts[0].width}.get(card.kind, card.texts[-1].projection)
+        self.head = AttributeHead(width, pooled)
+        self.register_buffer("alphas", DDPMScheduler(**BETAS).alphas_cumprod, persistent=False)
+        self.places = torch.zeros(64, 3)
+        self.places[:, 1], self.places[:, 2] = torch.arange(64) // 8, torch.arange(64) % 8
+
+    def read(self, captions: list[str]) -> Conditioning:
+        """Encode prompts exactly as the pipeline of this kind does."""
+        if self.card.kind == "sd":
+            return Conditioning(self.text(self.encode(captions)).last_hidden_state, None)
+        if self.card.kind == "flux":
+            pooled = self.text(self.encode(captions)).pooler_output
+            return Conditioning(self.text_2(self.encode_2(captions)).last_hidden_state, pooled)
+        ids = self.encode(captions)
+        outs = [text(ids, output_hidden_states=True) for text in (self.text, self.text_2) if text is not None]
+        return Conditioning(torch.cat([out.hidden_states[-2] for out in outs], -1), outs[-1].text_embeds)
+
+    def forward(self, latents: Tensor, captions: list[str], dropped: Tensor, wanted: Tensor, text_only: bool) -> Tensor:
+        """The training loss of one batch: `latents` (B, C, 16, 16) scaled, `dropped` bool (B,), `wanted` (B, 15)."""
+        read = self.read(captions)
+        kept = ~dropped
+        auxiliary = self.head(read.hidden[kept], read.pooled[kept] if read.pooled is not None else None, wanted[kept])
+        if text_only:
+            return auxiliary
+        learn = self._flow if self.card.kind == "flux" else self._epsilon
+        return learn(latents, read, dropped) + AUXILIARY_WEIGHT * auxiliary
+
+    def _epsilon(self, latents: Tensor, read: Conditioning, dropped: Tensor) -> Tensor:
+        low, high = self.card.noise_range
+        n = len(latents)
+        # Stratified: every batch holds all noise levels, which halves the variance of the loss.
+        t = (low + (high - low) * (torch.arange(n) + torch.rand(n)) / n).long()
+        alpha = self.alphas[t].view(-1, 1, 1, 1)
+        noise = torch.randn_like(latents)
+        noisy = (alpha.sqrt() * latents + (1 - alpha).sqrt() * noise).contiguous(memory_format=torch.channels_last)
+        added = None
+        if self.card.kind == "sdxl":
+            added = {"text_embeds": read.pooled, "time_ids": torch.tensor([[64.0, 64, 0, 0, 64, 64]]).repeat(n, 1)}
+        elif self.card.kind == "refiner":
+            ids = torch.tensor([[64.0, 64, 0, 0, 6.0]]).repeat(n, 1)
+            ids[dropped, 4] = 2.5
+            added = {"text_embeds": read.pooled, "time_ids": ids}
+        guess = self.denoiser(noisy, t, read.hidden, added_cond_kwargs=added).sample
+        # Plain epsilon loss hardly sees the picture at high noise (an error of 1 counts 0.005 there), so backgrounds
+        # come out black or gray. Weigh as v-prediction would (https://arxiv.org/abs/2202.00512), up to a ceiling, and
+        # low noise less, as min-SNR does (https://arxiv.org/abs/2303.09556).
+        snr = self.alphas[t] / (1 - self.alphas[t])
+        weight = (snr.clamp(max=5) / snr) * (1 + 1 / snr).clamp(max=WEIGHT_CEILING)
+        return (weight * (guess - noise).square().mean((1, 2, 3))).mean() / 4
+
+    def _flow(self, latents: Tensor, read: Conditioning, dropped: Tensor) -> Tensor:
+        n = len(latents)
+        u = (torch.arange(n) + torch.rand(n)) / n
+        sigma = FLOW_SHIFT * u / (1 + (FLOW_SHIFT - 1) * u)
+        clean = pack(latents)
+        noise = torch.randn_like(clean)
+        mixed = torch.lerp(clean, noise, sigma.view(-1, 1, 1))
+        guess = self.denoiser(mixed, read.hidden, read.pooled, sigma, self.places, torch.zeros(T5_LENGTH, 3)).sample
+        return (guess - (noise - clean)).square().mean()
+
+
+def pack(latents: Tensor) -> Tensor:
+    """(B, 16, 16, 16) to FLUX's tokens (B, 64, 64): 2x2 neighbours become one token, channel first."""
+    b, c, h, w = latents.shape
+    return latents.view(b, c, h // 2, 2, w // 2, 2).permute(0, 2, 4, 1, 3, 5).reshape(b, h * w // 4, c * 4)
+
+
+class Batches:
+    """Random batches out of the cached scenes, tiers weighted by a card's mix, captions phrased anew each time."""
+
+    def __init__(self, drawn: list[Scene], latents: Tensor, mix: tuple[float, ...], size: int) -> None:
+        self.scenes, self.latents, self.mix, self.size = drawn, latents, mix, size
+        self.wanted = torch.tensor([attributes(scene) for scene in drawn])
+        tiers = np.array([TIERS.index(scene.tier) for scene in drawn])
+        self.members = [np.flatnonzero(tiers == i).tolist() for i in range(len(TIERS))]
+
+    def __call__(self, rng: random.Random) -> tuple[Tensor, list[str], Tensor, Tensor]:
+        """Latents (B, C, 16, 16) float32, captions, dropped (B,) bool, attributes (B, 15)."""
+        tiers = rng.choices(range(len(TIERS)), self.mix, k=self.size)
+        chosen = [rng.choice(self.members[tier] or range(len(self.scenes))) for tier in tiers]
+        dropped = [rng.random() < DROPOUT for _ in chosen]
+        captions = ["" if drop else caption(self.scenes[i], rng) for i, drop in zip(chosen, dropped, strict=True)]
+        index = torch.tensor(chosen)
+        return self.latents[index].float(), captions, torch.tensor(dropped), self.wanted[index]

@@ -1,0 +1,147 @@
+"""Measures exported folders through their real pipelines: marks per tier, seconds per picture, sheets of samples."""
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from models.embedded.export import PIPELINES
+from models.embedded.outcomes import Prompt, held_out_prompts, mark_images, wilson
+from models.embedded.tokenizers import T5_LENGTH
+from models.embedded.world import SIZE, TIERS
+
+EVALUATION_SEED = 2026
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a model is asked by default: denoising steps, guidance scale, and for the refiner where it takes over."""
+
+    steps: int
+    guidance: float
+    takes_over: float | None = None
+
+
+SETTINGS: dict[str, Settings] = {
+    "sd15": Settings(10, 4.0),
+    "sdxl": Settings(20, 3.0),
+    "sdxl-refiner": Settings(20, 2.0, takes_over=0.8),
+    "flux": Settings(24, 3.0),
+}
+
+
+def load(folder: Path, name: str) -> DiffusionPipeline:
+    """The pipeline of a folder of weights, float32, silent."""
+    pipe = PIPELINES[name].from_pretrained(folder, dtype=torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def generate(
+    pipe: DiffusionPipeline,
+    name: str,
+    prompts: list[str],
+    seeds: list[int],
+    settings: Settings | None = None,
+    **extra: Any,
+) -> NDArray[np.uint8]:
+    """One picture a prompt, uint8 (N, 64, 64, 3), each from its own seed. `extra` goes to the pipeline."""
+    chosen = settings or SETTINGS[name]
+    asked: dict[str, Any] = {
+        "prompt": prompts,
+        "num_inference_steps": chosen.steps,
+        "generator": [torch.Generator().manual_seed(seed) for seed in seeds],
+        "output_type": "np",
+    }
+    if name == "flux":
+        asked |= {"guidance_scale": 1.0, "max_sequence_length": T5_LENGTH, "height": SIZE, "width": SIZE}
+        asked |= {"true_cfg_scale": chosen.guidance, "negative_prompt": [""] * len(prompts)}
+    else:
+        asked |= {"guidance_scale": chosen.guidance}
+    if name == "sdxl" or name == "sd15":
+        asked |= {"height": SIZE, "width": SIZE}
+    with torch.no_grad():
+        pictures = pipe(**(asked | extra)).images
+    return pictures if extra.get("output_type") == "latent" else np.rint(np.asarray(pictures) * 255).astype(np.uint8)
+
+
+def refined(
+    base: DiffusionPipeline, refiner: DiffusionPipeline, prompts: list[str], seeds: list[int]
+) -> NDArray[np.uint8]:
+    """SDXL up to the hand-over, then the refiner on its latents: uint8 (N, 64, 64, 3)."""
+    share = SETTINGS["sdxl-refiner"].takes_over
+    latents = generate(base, "sdxl", prompts, seeds, denoising_end=share, output_type="latent")
+    return generate(refiner, "sdxl-refiner", prompts, seeds, image=latents, denoising_start=share)
+
+
+def measure(
+    name: str, weights: Path, n: int, settings: Settings | None = None, batch: int = 20, tiers: tuple[str, ...] = TIERS
+) -> dict[str, Any]:
+    """Marks on `n` held-out prompts a tier, one seed each, plus new colour-shape pairs, and seconds at batch 1.
+
+    Keys: tiers (exact, low, high, partial, n), new_pairs, cpu_s_per_picture, settings, parameters. The refiner is
+    measured after the base.
+    """
+    pipe = load(weights / name, name)
+    base = load(weights / "sdxl", "sdxl") if name == "sdxl-refiner" else None
+
+    def draw(prompts: list[str], seeds: list[int]) -> NDArray[np.uint8]:
+        if base is not None:
+            return refined(base, pipe, prompts, seeds)
+        return generate(pipe, name, prompts, seeds, settings)
+
+    def marks(prompts: list[Prompt]) -> dict[str, float]:
+        found = []
+        for start in range(0, len(prompts), batch):
+            part = prompts[start : start + batch]
+            pictures = draw([p.text for p in part], [EVALUATION_SEED + start + i for i in range(len(part))])
+            found += mark_images(list(pictures), [p.scene for p in part])
+        exact = sum(mark.exact for mark in found)
+        low, high = wilson(exact, len(found))
+        partial = float(np.mean([mark.partial for mark in found]))
+        return {"exact": exact / len(found), "low": low, "high": high, "partial": partial, "n": len(found)}
+
+    result: dict[str, Any] = {
+        "tiers": {tier: marks(held_out_prompts(tier, n, EVALUATION_SEED)) for tier in tiers},
+        "new_pairs": marks(held_out_prompts("one", n, EVALUATION_SEED, new_pairs=True)) if tiers == TIERS else None,
+        "settings": asdict(settings or SETTINGS[name]),
+        "parameters": {
+            part: sum(p.numel() for p in module.parameters())
+            for part, module in pipe.components.items()
+            if isinstance(module, torch.nn.Module)
+        },
+    }
+    draw(["a red circle"], [0])
+    times = []
+    for seed in range(5):
+        start = time.process_time()
+        draw(["a red circle above a blue square"], [seed])
+        times.append(time.process_time() - start)
+    return result | {"cpu_s_per_picture": float(np.median(times))}
+
+
+def sheet(pictures: NDArray[np.uint8], texts: list[str], columns: int = 5, scale: int = 2) -> Image.Image:
+    """Pictures (N, 64, 64, 3) in a grid, each over its prompt."""
+    side, line = SIZE * scale, 26
+    rows = -(-len(pictures) // columns)
+    page = Image.new("RGB", (columns * (side + 12) + 12, rows * (side + line + 10) + 10), (225, 225, 230))
+    pen = ImageDraw.Draw(page)
+    for i, (picture, text) in enumerate(zip(pictures, texts, strict=True)):
+        x, y = 12 + (i % columns) * (side + 12), 10 + (i // columns) * (side + line + 10)
+        page.paste(Image.fromarray(picture).resize((side, side), Image.Resampling.NEAREST), (x, y))
+        words = text.split()
+        half = next((k for k in range(len(words)) if len(" ".join(words[: k + 1])) > 23), len(words))
+        for row, part in enumerate((" ".join(words[:half]), " ".join(words[half:])[:25])):
+            pen.text((x, y + side + 1 + 11 * row), part, fill=(20, 20, 20), font_size=10)
+    return page
+
+
+def sample_prompts(per_tier: int) -> list[Prompt]:
+    """The prompts of a sheet, tier by tier."""
+    return [prompt for tier in TIERS for prompt in held_out_prompts(tier, per_tier, 7)]

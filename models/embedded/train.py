@@ -1,0 +1,279 @@
+"""`python -m models.embedded.train`: reproduces the embedded family, stage by stage. See README.md beside this file."""
+
+import random
+from pathlib import Path
+from typing import Annotated, cast
+
+import numpy as np
+import torch
+import typer
+from torch import Tensor, nn
+
+from models.embedded import cards, latents
+from models.embedded.architectures import MODELS
+from models.embedded.captions import caption
+from models.embedded.checker import check
+from models.embedded.diffusion import TEXT_FIRST, AttributeHead, Batches, Denoising
+from models.embedded.export import PIPELINES
+from models.embedded.export import export as export_folder
+from models.embedded.judging import accuracy, gallery, verifier_loss
+from models.embedded.training import Counters, Run, fit
+from models.embedded.verifier import new_verifier, save_verifier
+from models.embedded.world import TIERS, render, sample_scene
+
+CACHE = Path(".cache/embedded")
+WEIGHTS = Path(__file__).parent / "weights"
+CACHED_SCENES = 48_000
+DATA_SEED = 11
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
+
+
+@app.callback()
+def _threads() -> None:
+    """One thread a process: two models train beside each other faster than one with two threads."""
+    torch.set_num_threads(1)
+
+
+@app.command()
+def vae(
+    name: Annotated[str, typer.Argument(help="vae4 (SD, SDXL) or vae16 (FLUX)")],
+    minutes: float = 5.0,
+    batch: int = 8,
+    decoder_only: Annotated[bool, typer.Option(help="keep the latents as they are, improve their decoding")] = False,
+) -> None:
+    """Train an autoencoder, gate it, and write the cache of latents."""
+    model = latents.build_vae(name).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    run = Run(CACHE / name, nn.ModuleDict({"vae": model}), lr=4e-3, batch=batch, weight_decay=0.0)
+    criterion = latents.VaeLoss(latents.VAES[name].noise)
+    run.load()
+    drawn = latents.batches(random.Random(f"vae {run.seed} {run.counters.step}"), batch)
+
+    def loss(_: random.Random) -> Tensor:
+        pixels = latents.to_pixels(next(drawn)).contiguous(memory_format=torch.channels_last)
+        return criterion(model, pixels)[0]
+
+    cache = CACHE / f"latents-{name}.safetensors"
+    if decoder_only:
+        run.load_averaged()
+        run.save()
+        for part in (model.encoder, model.quant_conv):
+            if part is not None:
+                part.requires_grad_(False)
+        if not cache.exists():
+            latents.write_cache(model, latents.scenes(CACHED_SCENES, DATA_SEED), cache)
+    if minutes > 0:
+        print(fit(run, loss, minutes, on_save=lambda: print(reconstruction(model, 40))))
+    run.load_averaged()
+    marks = reconstruction(model, 200)
+    print("exact after reconstruction:", marks)
+    if min(marks.values()) < 0.95:
+        raise SystemExit(f"{name} is below its gate of 0.95: train it longer")
+    if not decoder_only:
+        latents.write_cache(model, latents.scenes(CACHED_SCENES, DATA_SEED), cache)
+
+
+def reconstruction(model: latents.AutoencoderKL, n: int) -> dict[str, float]:
+    """The share of `n` fresh pictures a tier that are still exact after encoding and decoding."""
+    marks = {}
+    for tier in TIERS:
+        rng = random.Random(f"reconstruction {tier}")
+        drawn = [sample_scene(rng, tier) for _ in range(n)]
+        coded = latents.encode(model, np.stack([render(scene) for scene in drawn]))
+        pictures = latents.decode(model, coded)
+        marks[tier] = float(np.mean([check(p, s).exact for p, s in zip(pictures, drawn, strict=True)]))
+    return marks
+
+
+def _model_run(name: str, batch: int = 64) -> tuple[Denoising, Run]:
+    """A model of the table and its run, nothing loaded yet."""
+    torch.manual_seed(17)
+    model = Denoising(MODELS[name])
+    return model, Run(CACHE / name, nn.ModuleDict({"model": model}), lr=MODELS[name].lr, batch=batch)
+
+
+def _load_vae(name: str) -> latents.AutoencoderKL:
+    """The averaged autoencoder with the scaling that its cache was written with."""
+    model = latents.build_vae(name)
+    cache = CACHE / f"latents-{name}.safetensors"
+    if Run(CACHE / name, nn.ModuleDict({"vae": model})).load_averaged() and cache.exists():
+        latents.read_statistics(model, cache)
+        return model
+    shipped = WEIGHTS / next(owner for owner, card in MODELS.items() if card.vae == name) / "vae"
+    if not shipped.exists():
+        raise SystemExit(f"no autoencoder yet: run `python -m models.embedded.train vae {name}` first")
+    return latents.AutoencoderKL.from_pretrained(shipped, dtype=torch.float32)
+
+
+def _cached(name: str) -> Tensor:
+    """The latents of an autoencoder, written anew from its weights when the cache is gone."""
+    path = CACHE / f"latents-{name}.safetensors"
+    if not path.exists():
+        latents.write_cache(_load_vae(name), latents.scenes(CACHED_SCENES, DATA_SEED), path, keep_statistics=True)
+    return latents.read_cache(path)
+
+
+def _from_shipped(name: str, model: Denoising, run: Run) -> bool:
+    """Without a stored state, begin with the averaged weights of the repository; False when there are none."""
+    counters = cards.read_measured(WEIGHTS / name).get("training")
+    if run.path.exists() or not counters:
+        return False
+    pipe = PIPELINES[name].from_pretrained(WEIGHTS / name, dtype=torch.float32)
+    parts = {
+        "unet": model.denoiser,
+        "transformer": model.denoiser,
+        "text_encoder": model.text,
+        "text_encoder_2": model.text_2,
+    }
+    for part, module in parts.items():
+        shipped = getattr(pipe, part, None)
+        if shipped is not None and module is not None:
+            module.load_state_dict(shipped.state_dict())
+    for raw, ema in zip(run.raw, run.ema, strict=True):
+        ema.copy_(raw.detach())
+    run.counters = Counters(**counters)
+    run.save()
+    return True
+
+
+def _export(name: str, averaged: bool = True) -> None:
+    """Write the folder of one model from its stored state, or from nothing when there is none yet."""
+    model, run = _model_run(name)
+    if averaged:
+        run.load_averaged()
+    else:
+        run.load()
+    export_folder(model, _load_vae(MODELS[name].vae), WEIGHTS / name)
+    cards.add_measured(WEIGHTS / name, {"training": run.counters.__dict__})
+
+
+def _train(name: str, minutes: float, steps: int | None, batch: int) -> None:
+    model, run = _model_run(name, batch)
+    resumed = _from_shipped(name, model, run)
+    if name == "sdxl-refiner" and not resumed and not run.path.exists():
+        # The real refiner reads prompts with the base's second encoder: begin with what that has learned.
+        base, base_run = _model_run("sdxl")
+        if base_run.load_averaged() and base.text_2 is not None and model.text_2 is not None:
+            model.text_2.load_state_dict(base.text_2.state_dict())
+    cached = _cached(MODELS[name].vae)
+    draw = Batches(latents.scenes(len(cached), DATA_SEED), cached, MODELS[name].mix, batch)
+
+    def loss(rng: random.Random) -> Tensor:
+        return cast(Tensor, model(*draw(rng), text_only=run.counters.step < TEXT_FIRST))
+
+    print(fit(run, loss, minutes, steps, on_save=lambda: print(run.counters, flush=True)))
+    _export(name)
+
+
+Minutes = Annotated[float, typer.Option(help="wall minutes of this invocation; the last 30 % cool down")]
+Steps = Annotated[int | None, typer.Option(help="updates of this invocation, when they are fewer")]
+
+
+@app.command()
+def sd15(minutes: Minutes = 35, steps: Steps = None, batch: int = 64) -> None:
+    """Train or resume the tiny SD1.5, then export it."""
+    _train("sd15", minutes, steps, batch)
+
+
+@app.command()
+def sdxl(minutes: Minutes = 45, steps: Steps = None, batch: int = 64) -> None:
+    """Train or resume the tiny SDXL base, then export it."""
+    _train("sdxl", minutes, steps, batch)
+
+
+@app.command()
+def refiner(minutes: Minutes = 10, steps: Steps = None, batch: int = 64) -> None:
+    """Train or resume the tiny SDXL refiner, then export it."""
+    _train("sdxl-refiner", minutes, steps, batch)
+
+
+@app.command()
+def flux(minutes: Minutes = 60, steps: Steps = None, batch: int = 64) -> None:
+    """Train or resume the tiny FLUX, then export it."""
+    _train("flux", minutes, steps, batch)
+
+
+@app.command()
+def verifier(minutes: Minutes = 8, steps: Steps = None, batch: int = 96, pictures: int = 12_000) -> None:
+    """Train or resume the verifier on pictures of every quality, then export it with its accuracy."""
+    torch.manual_seed(23)
+    judge = new_verifier()
+    head = AttributeHead(judge.config.width, None)
+    run = Run(CACHE / "verifier", nn.ModuleDict({"verifier": judge, "head": head}), lr=1e-3, batch=batch)
+    vaes = [_load_vae(name) for name in latents.VAES]
+    run.load()
+    views = gallery(pictures, run.counters.step, vaes)
+    print(fit(run, verifier_loss(judge, head, views, batch), minutes, steps))
+    run.load_averaged()
+    found = accuracy(judge, gallery(1500, -1 & 0xFFFF, vaes), 0)
+    print(found)
+    save_verifier(judge, WEIGHTS / "verifier")
+    cards.add_measured(WEIGHTS / "verifier", {"accuracy": found, "training": run.counters.__dict__})
+
+
+@app.command()
+def export(names: Annotated[list[str] | None, typer.Argument(help="all when none is named")] = None) -> None:
+    """Write the folders of weights from the stored states."""
+    for name in names or MODELS:
+        _export(name)
+
+
+@app.command("evaluate")
+def evaluate_(
+    names: Annotated[list[str] | None, typer.Argument(help="all when none is named")] = None,
+    n: Annotated[int, typer.Option(help="pictures a tier")] = 100,
+) -> None:
+    """Measure exported models on held-out prompts and write their cards."""
+    from models.embedded import evaluate
+
+    for name in names or MODELS:
+        found = evaluate.measure(name, WEIGHTS, n)
+        cards.add_measured(WEIGHTS / name, found)
+        print(
+            name, {tier: round(mark["exact"], 2) for tier, mark in found["tiers"].items()}, found["cpu_s_per_picture"]
+        )
+
+
+@app.command()
+def sheet(names: Annotated[list[str] | None, typer.Argument(help="all when none is named")] = None) -> None:
+    """Draw the sheet of samples of exported models: five held-out prompts of each tier."""
+    from models.embedded import evaluate
+
+    prompts = [prompt.text for prompt in evaluate.sample_prompts(5)]
+    seeds = list(range(len(prompts)))
+    for name in names or MODELS:
+        pipe = evaluate.load(WEIGHTS / name, name)
+        if name == "sdxl-refiner":
+            pictures = evaluate.refined(evaluate.load(WEIGHTS / "sdxl", "sdxl"), pipe, prompts, seeds)
+        else:
+            pictures = evaluate.generate(pipe, name, prompts, seeds)
+        evaluate.sheet(pictures, prompts).save(WEIGHTS / name / "sheet.png", optimize=True)
+
+
+@app.command()
+def world(path: Path = CACHE / "world.png", per_tier: int = 10) -> None:
+    """Draw true renders of every tier with their captions, to see what is asked of the models."""
+    from models.embedded import evaluate
+
+    rng = random.Random(0)
+    drawn = [sample_scene(rng, tier) for tier in TIERS for _ in range(per_tier)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    page = evaluate.sheet(np.stack([render(one) for one in drawn]), [caption(one, rng) for one in drawn], per_tier)
+    page.save(path)
+    print(path)
+
+
+@app.command("all")
+def all_(minutes: Annotated[float, typer.Option(help="wall minutes for the longest training")] = 240) -> None:
+    """Everything in order, one process after the other: autoencoders, models, verifier, marks and sheets."""
+    for name in latents.VAES:
+        vae(name, minutes / 16, 8, False)
+    for name, share in (("sd15", 0.5), ("sdxl", 1.0), ("sdxl-refiner", 0.25), ("flux", 1.0)):
+        _train(name, minutes * share, None, 64)
+    verifier(minutes / 8, None, 96, 12_000)
+    evaluate_(None, 200)
+    sheet(None)
+
+
+if __name__ == "__main__":
+    app()

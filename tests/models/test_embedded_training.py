@@ -1,0 +1,151 @@
+"""Training of the embedded family, in miniature, and the weights it has left in the repository."""
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from models.embedded.architectures import MODELS
+from models.embedded.captions import caption
+from models.embedded.diffusion import Batches, Denoising, pack
+from models.embedded.evaluate import Settings, generate, load, refined
+from models.embedded.latents import encode, scenes
+from models.embedded.tokenizers import Encoder, clip_tokenizer, t5_tokenizer
+from models.embedded.training import Run, fit
+from models.embedded.verifier import load_verifier, new_verifier, save_verifier
+from models.embedded.world import TIERS, render, sample_scene
+
+WEIGHTS = Path(__file__).parents[2] / "models" / "embedded" / "weights"
+
+
+def small(kind: str) -> Denoising:
+    card = MODELS[kind]
+    texts = tuple(replace(text, width=32, projection=32 if text.projection else None) for text in card.texts)
+    return Denoising(
+        replace(card, texts=texts, widths=(64,) if kind == "flux" else (8, 16), layers=(1, 1)[: len(card.layers)])
+    )
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_training_resumes_where_it_stopped(kind: str, tmp_path: Path) -> None:
+    """Two updates, a stop and two more leave raw weights, averages and counters as one run of four counts them."""
+    drawn = scenes(8, 3)
+    draw = Batches(drawn, torch.randn(8, 16 if kind == "flux" else 4, 16, 16).half(), MODELS[kind].mix, 4)
+
+    def run() -> tuple[Run, nn.Module]:
+        model = small(kind)
+        return Run(tmp_path / kind, nn.ModuleDict({"model": model}), batch=4), model
+
+    first, model = run()
+
+    def loss(rng: random.Random) -> Tensor:
+        return model(*draw(rng), text_only=False)
+
+    fit(first, loss, minutes=1, steps=2)
+    kept = [raw.detach().clone() for raw in first.raw]
+    second, model = run()
+    assert second.load()
+    assert second.counters.samples == 8
+    assert all(torch.equal(a, b) for a, b in zip(kept, second.raw, strict=True))
+    fit(second, loss, minutes=1, steps=2)
+    assert second.counters.step == 4
+    assert second.counters.cpu_s > 0
+    assert any(not torch.equal(a, b) for a, b in zip(kept, second.raw, strict=True))
+    assert not list(tmp_path.rglob("*.pt"))
+    assert not list(tmp_path.rglob("*.bin"))
+
+
+def test_a_state_of_another_model_is_refused(tmp_path: Path) -> None:
+    """Resuming with changed sizes says so instead of training something else."""
+    Run(tmp_path, nn.ModuleDict({"a": nn.Linear(2, 2)})).save()
+    with pytest.raises(ValueError, match="another model"):
+        Run(tmp_path, nn.ModuleDict({"b": nn.Linear(2, 2)})).load()
+
+
+@pytest.mark.parametrize("build", [clip_tokenizer, t5_tokenizer])
+def test_the_fast_encoder_agrees_with_the_tokenizer(build: type) -> None:
+    """Training reads captions exactly as the pipelines will."""
+    tokenizer = build()
+    fast = Encoder(tokenizer)
+    rng = random.Random(4)
+    texts = [caption(sample_scene(rng, tier), rng, split) for tier in TIERS for split in ("train", "held out")] + [""]
+    padded = tokenizer(texts, padding="max_length", max_length=fast.length, truncation=True)["input_ids"]
+    assert fast(texts).tolist() == padded
+
+
+def test_packing_is_fluxs_own() -> None:
+    """Tokens are laid out as FluxPipeline lays them out."""
+    from diffusers import FluxPipeline
+
+    latents = torch.randn(2, 16, 16, 16)
+    assert torch.equal(pack(latents), FluxPipeline._pack_latents(latents, 2, 16, 16, 16))
+
+
+def test_the_verifier_survives_its_folder_and_takes_any_size(tmp_path: Path) -> None:
+    """A stored verifier gives the scores it gave before, also for larger pictures and unknown words."""
+    model = new_verifier()
+    save_verifier(model, tmp_path)
+    again = load_verifier(tmp_path)
+    images = np.random.default_rng(0).integers(0, 256, (2, 128, 128, 3), np.uint8)
+    prompts = ["a red circle", "a photograph of a horse"]
+    scores = again.score(images, prompts)
+    assert scores.shape == (2,)
+    assert ((scores > 0) & (scores < 1)).all()
+    np.testing.assert_allclose(scores, model.score(images, prompts), atol=2e-2)
+    with pytest.raises(ValueError, match="one prompt for each"):
+        again.score(images, prompts[:1])
+
+
+def test_a_missing_verifier_names_the_command_that_makes_one(tmp_path: Path) -> None:
+    """The error carries its remedy."""
+    with pytest.raises(FileNotFoundError, match="train verifier"):
+        load_verifier(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["sd15", "sdxl", "flux"])
+def test_shipped_weights_draw_through_the_real_pipelines(name: str) -> None:
+    """A folder of weights loads in diffusers' own class and gives a 64x64 picture that its seed determines."""
+    pipe = load(WEIGHTS / name, name)
+    a, b = (generate(pipe, name, ["a red circle"], [3], Settings(2, 2.0)) for _ in range(2))
+    assert a.shape == (1, 64, 64, 3)
+    assert a.dtype == np.uint8
+    np.testing.assert_array_equal(a, b)
+
+
+def test_the_refiner_takes_over_the_bases_latents() -> None:
+    """Base and refiner share an autoencoder, so latents pass between them without decoding."""
+    base, refiner = load(WEIGHTS / "sdxl", "sdxl"), load(WEIGHTS / "sdxl-refiner", "sdxl-refiner")
+    assert refined(base, refiner, ["a red circle"], [3]).shape == (1, 64, 64, 3)
+    for mine, other in zip(base.vae.parameters(), refiner.vae.parameters(), strict=True):
+        assert torch.equal(mine, other)
+
+
+@pytest.mark.parametrize("name", ["sdxl", "flux"])
+def test_latents_are_as_the_pipelines_expect(name: str) -> None:
+    """Scaled latents of the world are near unit size, and all weights together are small enough for the repository."""
+    vae = load(WEIGHTS / name, name).vae
+    coded = encode(vae, np.stack([render(scene) for scene in scenes(32, 5)]))
+    unit = (coded - (vae.config.shift_factor or 0)) * vae.config.scaling_factor
+    assert unit.shape == (32, 16 if name == "flux" else 4, 16, 16)
+    assert 0.7 < float(unit.square().mean()) < 1.4
+    assert sum(path.stat().st_size for path in WEIGHTS.rglob("*") if path.is_file()) < 25e6
+
+
+def test_without_a_cache_training_goes_on_from_the_shipped_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fresh clone resumes from the repository's averaged weights and keeps counting."""
+    from models.embedded import train
+
+    monkeypatch.setattr(train, "CACHE", tmp_path)
+    model, run = train._model_run("sd15")
+    assert train._from_shipped("sd15", model, run)
+    assert run.counters.samples > 0
+    again, second = train._model_run("sd15")
+    assert second.load()
+    shipped = load(WEIGHTS / "sd15", "sd15").unet.state_dict()
+    assert all(torch.equal(value, shipped[name]) for name, value in again.denoiser.state_dict().items())
