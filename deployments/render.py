@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -42,6 +43,8 @@ def verdict(name: str, report: Mapping[str, Any]) -> str:
     if name == report["recipe"]:
         return "chosen"
     for entry in report["rejected"]:
+        if entry["recipe"] == name and entry["gate"] == "pinned":
+            return "not the one asked for"
         if entry["recipe"] == name:
             return f"out ({entry['gate']}): {entry['reason']}"
     utility = next(entry["utility"] for entry in report["ranking"] if entry["recipe"] == name)
@@ -130,7 +133,7 @@ Make a picture, out.png:
   curl -s {url}/v1/images/generations -H 'content-type: application/json' -d '{body}' | python3 -c '{save}'
 
 Why a recipe would be chosen, without running it:
-  triptych route "two green stars above a blue ring" --url {url}
+  {sys.argv[0]} route "two green stars above a blue ring" --url {url}
 
 Ctrl-C stops it."""
 

@@ -2,8 +2,11 @@
 
     python -m benchmarks.embedded_outcomes.train_router
 
-Writes `router/artifacts/embedded/` and `judged.json`: for each recipe the Pearson correlation of the predicted quality
-with the measured share of exact marks, and the squared error beside that of always predicting the recipe's mean in
+The quality of a picture is the mean of its exact mark (0 or 1) and its partial mark (the share of what was asked that
+is right): exact marks alone are too rare, while the models are young, to learn anything from.
+
+Writes `router/artifacts/embedded/` and `judged.json`: for each recipe the Pearson correlation of the predicted with the
+measured quality, and the squared error beside that of always predicting the recipe's mean in
 training, with 95 % bootstrap intervals over prompts.
 """
 
@@ -32,16 +35,16 @@ ARTIFACT = ROOT / "router" / "artifacts" / "embedded"
 
 
 def read(path: Path) -> dict[tuple[str, str], list[float]]:
-    """Exact marks by (prompt, recipe), a number for each seed."""
+    """Quality by (prompt, recipe), a number for each seed."""
     marks: dict[tuple[str, str], list[float]] = defaultdict(list)
     with path.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            marks[row["prompt"], row["recipe"]].append(float(row["exact"]))
+            marks[row["prompt"], row["recipe"]].append((float(row["exact"]) + float(row["partial"])) / 2)
     return marks
 
 
 def ratings(marks: dict[tuple[str, str], list[float]]) -> list[Rating]:
-    """One rating a prompt and recipe: the share of its seeds with an exact picture, weighted by their number."""
+    """One rating a prompt and recipe: the mean over its seeds, weighted by their number."""
     return [
         Rating(prompt, recipe, float(np.mean(seeds)), prompt, float(len(seeds)))
         for (prompt, recipe), seeds in marks.items()
@@ -83,7 +86,7 @@ def judge(predictor: QualityPredictor, marks: dict[tuple[str, str], list[float]]
 
 def main() -> None:
     learned = ratings(read(HERE / "outcomes_train.csv"))
-    source = "marks of the exact checker of the captioned world, benchmarks/embedded_outcomes/outcomes_train.csv"
+    source = "mean of exact and partial mark by the checker of the captioned world (benchmarks/embedded_outcomes)"
     artifact, _ = train(learned, ARTIFACT, "embedded", source, "Apache-2.0")
     settings = load_serve_config(DEFAULT_CONFIG).settings
     means: dict[str, float] = {}

@@ -247,7 +247,7 @@ def sheet(names: Annotated[list[str] | None, typer.Argument(help="all when none 
             pictures = evaluate.refined(evaluate.load(WEIGHTS / "sdxl", "sdxl"), pipe, prompts, seeds)
         else:
             pictures = evaluate.generate(pipe, name, prompts, seeds)
-        evaluate.sheet(pictures, prompts).save(WEIGHTS / name / "sheet.png", optimize=True)
+        evaluate.sheet(pictures, prompts).quantize(160).save(WEIGHTS / name / "sheet.png", optimize=True)
 
 
 @app.command()
