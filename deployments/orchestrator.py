@@ -30,7 +30,7 @@ from deployments.worker import OnProgress
 from models.fusion import run_step
 from policies import PolicyBook
 from router.costs import CostModel
-from router.errors import DeadlineError, LoadError, StepError, TriptychError
+from router.errors import DeadlineError, LoadError, StepError
 from router.execution import execute
 from router.routing import Router
 from router.types import (
@@ -142,16 +142,19 @@ class Orchestrator:
         request = route.request
         run = _Run(route.plan, started + (request.latency_budget_s or self._timeout_s), on_event)
         ticket = self._router.queues.reserve(route.plan, request.n)
+        failure: BaseException | None = None
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
                     group.create_task(self._picture(run, ticket, index, (request.seed + index) % 2**32))
                     for index in range(request.n)
                 ]
-        except* TriptychError as failures:
-            raise first_of(failures) from None
+        except BaseExceptionGroup as failures:
+            failure = first_of(failures)
         finally:
             self._router.queues.release(ticket)
+        if failure is not None:  # raised out here, so that it keeps its own cause
+            raise failure
         return tuple(task.result() for task in tasks)
 
     async def _picture(self, run: _Run, ticket: int, index: int, seed: int) -> Made:
@@ -211,10 +214,9 @@ class _Run:
         return lambda progress: on_event(Advanced(index, progress))
 
 
-def first_of(failures: BaseExceptionGroup[TriptychError]) -> TriptychError:
+def first_of(failures: BaseExceptionGroup) -> BaseException:
     """One failure of a group stands for all: the pictures of a request share their plan."""
     error: BaseException = failures
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    assert isinstance(error, TriptychError)
     return error
