@@ -6,9 +6,10 @@
 The prompts of the two splits are different draws. `test` is phrased in ways that no image model was trained on;
 `train`, from which the router learns, half so and half in the phrasings of their training.
 
-Writes `outcomes_<split>.csv`: one row for each prompt, recipe and seed. Interrupted, the same command goes on where it
-stopped. A step that several recipes share (the same model, settings, seed and inputs) is run once for each picture and
-its measured seconds count in every recipe that contains it.
+Writes `outcomes_<split>.csv`: one row for each prompt, recipe and seed. The command runs what is missing in it: it goes
+on after an interruption, and measures a retrained model again once that model's rows are deleted. A step that several
+recipes share (the same model, settings, seed and inputs) is run once for each picture, and its measured seconds count
+in every recipe that contains it.
 """
 
 from __future__ import annotations
@@ -133,18 +134,17 @@ async def run(split: str, per_tier: int, seeds: int, out: Path) -> None:
         if new:
             writer.writeheader()
         for tier, prompt, seed in tqdm(todo, unit="picture set", desc=split):
-            if (prompt.text, seed) in done:
-                continue
-            rows: list[dict[str, Any]] = [row async for row in outcomes(prompt, seed, recipes, perform, catalogue)]
+            missing = {key: recipe for key, recipe in recipes.items() if (prompt.text, seed, key) not in done}
+            rows: list[dict[str, Any]] = [row async for row in outcomes(prompt, seed, missing, perform, catalogue)]
             writer.writerows({"tier": tier, "prompt": prompt.text, "seed": seed} | row for row in rows)
             file.flush()
 
 
-def _done(out: Path) -> set[tuple[str, int]]:
+def _done(out: Path) -> set[tuple[str, int, str]]:
     if not out.exists():
         return set()
     with out.open(newline="", encoding="utf-8") as file:
-        return {(row["prompt"], int(row["seed"])) for row in csv.DictReader(file)}
+        return {(row["prompt"], int(row["seed"]), row["recipe"]) for row in csv.DictReader(file)}
 
 
 if __name__ == "__main__":
