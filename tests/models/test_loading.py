@@ -191,6 +191,6 @@ def test_the_embedded_cards_load_and_make_pictures(model: str) -> None:
     """The shipped card of each embedded base model runs its weights at the card's own size and settings."""
     card = load_card(f"embedded/{model}")
     if not Path(str(card.source["local"])).is_dir():
-        pytest.skip("the embedded family is not trained in this checkout: `make train`")
+        pytest.skip("the embedded family is not trained in this checkout: `python -m models.embedded.train`")
     made = Engine(card).run(Step("s", "generate", model, (), "image", {"prompt": "a red circle", "steps": 4})).value
     assert made.pixels.shape == (64, 64, 3)  # type: ignore[union-attr]
