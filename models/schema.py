@@ -85,7 +85,6 @@ class CardFile(_Strict):
     seconds_per_step: Positive = 0.1
     overhead_s: NotNegative = 0.0
     usd_per_hour: NotNegative = 1.0
-    languages: tuple[str, ...] = ("en",)
     description: str = ""
 
     @model_validator(mode="after")

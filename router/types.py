@@ -101,7 +101,6 @@ class ModelCard:
     seconds_per_step: float = 0.1
     overhead_s: float = 0.0
     usd_per_hour: float = 1.0  # price of the accelerator it occupies
-    languages: tuple[str, ...] = ("en",)
     description: str = ""
     card_path: str = ""  # where this card was read from, for error messages
 

@@ -27,7 +27,6 @@ def _entry(model: str, card: ModelCard) -> dict[str, Any]:
         "source": {**card.source, "revision": "tiny"},
         "steps": 8,  # the presets hand over at 80 %, which wants more than the four of the cards
         "native_size": list(card.native_size),
-        "languages": list(card.languages),
     }
     name = "real/clip-alignment" if model == "alignment" else f"embedded/{model}"
     return {"card": name, "overrides": overrides, "device": "cpu", "num_cpus": 0}
