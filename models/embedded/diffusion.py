@@ -1,8 +1,10 @@
 """What the models learn: denoising losses over cached latents, with text encoders trained jointly.
 
-An auxiliary head reads the scene's attributes off the text states (which colour, shape, size and count each thing
-has, which relation, position and background). It makes the words mean something within seconds rather than hours, and
-is not shipped.
+Two auxiliary heads make learning fast and are not shipped. One reads the scene's attributes off the text states (which
+colour, shape, size and count each thing has, which relation, position and background), so that words mean something
+within seconds rather than hours. The other reads the layout of the clean picture off the denoiser's middle states
+(which object stands at each of 8x8 places): what REPA (https://arxiv.org/abs/2410.06940) takes from a pretrained
+vision encoder, a rendered world knows exactly.
 """
 
 import random
@@ -12,13 +14,25 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import DDPMScheduler
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.embedded.architectures import ModelCard, build_clip, build_denoiser, build_t5
 from models.embedded.captions import caption
 from models.embedded.tokenizers import T5_LENGTH, Encoder, clip_tokenizer, t5_tokenizer
-from models.embedded.world import BACKGROUNDS, COLOURS, POSITIONS, RELATIONS, SHAPES, SIZES, TIERS, Scene
+from models.embedded.world import (
+    BACKGROUNDS,
+    COLOURS,
+    EXTENT,
+    POSITIONS,
+    RELATIONS,
+    SHAPES,
+    SIZE,
+    SIZES,
+    TIERS,
+    Scene,
+)
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
 """As SD1.5 and SDXL."""
@@ -29,6 +43,9 @@ DROPOUT = 0.1
 TEXT_FIRST = 300
 """Updates in which only the text encoders learn, from the auxiliary head."""
 AUXILIARY_WEIGHT = 0.1
+LAYOUT_WEIGHT = 0.1
+GRID = 8
+"""Places a side at which the layout is read: the middle of the UNets, the tokens of the transformer."""
 
 _SLOT_SIZES = (len(COLOURS) + 1, len(SHAPES) + 1, len(SIZES) + 1, 4)
 _GLOBAL_SIZES = (len(RELATIONS) + 1, len(POSITIONS) + 1, len(BACKGROUNDS) + 1)
@@ -50,6 +67,41 @@ def attributes(scene: Scene) -> list[int]:
     return row + [1 + names.index(claim) if claim else 0 for claim, names in claims]
 
 
+def layout(scene: Scene) -> NDArray[np.float32]:
+    """What stands at each of 8x8 places, float32 (64, 5): colour and shape as class numbers (0: nothing), then the
+    way to the object's centre (right, down) and its radius, in eighths of the picture."""
+    cell = SIZE / GRID
+    middles = (np.arange(GRID, dtype=np.float32) + 0.5) * cell
+    rows = np.zeros((GRID, GRID, 5), np.float32)
+    for spot in scene.placements:
+        right, down = spot.x - middles[None, :], spot.y - middles[:, None]
+        near = np.hypot(right, down) < spot.radius * EXTENT[spot.shape] + cell / 4
+        rows[near, 0] = 1 + list(COLOURS).index(spot.colour)
+        rows[near, 1] = 1 + SHAPES.index(spot.shape)
+        rows[near, 2] = np.broadcast_to(right / cell, near.shape)[near]
+        rows[near, 3] = np.broadcast_to(down / cell, near.shape)[near]
+        rows[near, 4] = spot.radius / cell
+    return rows.reshape(GRID * GRID, 5)
+
+
+class LayoutHead(nn.Module):
+    """Reads colour, shape, and where the object's centre is, off the states of 8x8 places."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.read = nn.Linear(width, len(COLOURS) + len(SHAPES) + 5)
+
+    def forward(self, states: Tensor, wanted: Tensor) -> Tensor:
+        """Mean loss over the places; `states` (B, 64, width), `wanted` (B, 64, 5) as `layout` gives it."""
+        colour, shape, place = self.read(self.norm(states)).split((len(COLOURS) + 1, len(SHAPES) + 1, 3), -1)
+        classes = wanted[..., :2].long()
+        loss = F.cross_entropy(colour.flatten(0, 1), classes[..., 0].flatten())
+        loss = loss + F.cross_entropy(shape.flatten(0, 1), classes[..., 1].flatten())
+        there = classes[..., 0] > 0
+        return loss + F.smooth_l1_loss(place[there], wanted[there][:, 2:]) if there.any() else loss
+
+
 class AttributeHead(nn.Module):
     """Attends over the text states with four learned queries, and reads the pooled state as well."""
 
@@ -69,6 +121,18 @@ class AttributeHead(nn.Module):
             logits.append(self.read_pooled(pooled))
         losses = [F.cross_entropy(part, wanted[:, i]) for one in logits for i, part in enumerate(one.split(_SIZES, 1))]
         return torch.stack(losses).mean()
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one update sees: scaled latents (B, C, 16, 16), captions, which of them were dropped bool (B,), the scenes'
+    attributes int64 (B, 15) and layouts float32 (B, 64, 5)."""
+
+    latents: Tensor
+    captions: list[str]
+    dropped: Tensor
+    attributes: Tensor
+    layouts: Tensor
 
 
 @dataclass(frozen=True)
@@ -102,6 +166,10 @@ class Denoising(nn.Module):
         width = card.texts[-1].width if card.kind == "flux" else sum(text.width for text in card.texts)
         pooled = {"sd": None, "flux": card.texts[0].width}.get(card.kind, card.texts[-1].projection)
         self.head = AttributeHead(width, pooled)
+        self.layout_head = LayoutHead(card.widths[-1])
+        self._middle: Tensor | None = None
+        middle = self.denoiser.single_transformer_blocks[0] if card.kind == "flux" else self.denoiser.mid_block
+        middle.register_forward_hook(self._keep)
         self.register_buffer("alphas", DDPMScheduler(**BETAS).alphas_cumprod, persistent=False)
         self.places = torch.zeros(64, 3)
         self.places[:, 1], self.places[:, 2] = torch.arange(64) // 8, torch.arange(64) % 8
@@ -117,15 +185,23 @@ class Denoising(nn.Module):
         outs = [text(ids, output_hidden_states=True) for text in (self.text, self.text_2) if text is not None]
         return Conditioning(torch.cat([out.hidden_states[-2] for out in outs], -1), outs[-1].text_embeds)
 
-    def forward(self, latents: Tensor, captions: list[str], dropped: Tensor, wanted: Tensor, text_only: bool) -> Tensor:
-        """The training loss of one batch: `latents` (B, C, 16, 16) scaled, `dropped` bool (B,), `wanted` (B, 15)."""
-        read = self.read(captions)
+    def _keep(self, _: nn.Module, __: Any, out: Any) -> None:
+        """Remember the denoiser's middle states as (B, 64, width)."""
+        self._middle = out[1] if isinstance(out, tuple) else out.flatten(2).transpose(1, 2)
+
+    def forward(self, batch: Batch, text_only: bool = False) -> Tensor:
+        """The training loss of one batch."""
+        read, dropped = self.read(batch.captions), batch.dropped
         kept = ~dropped
-        auxiliary = self.head(read.hidden[kept], read.pooled[kept] if read.pooled is not None else None, wanted[kept])
+        pooled = read.pooled[kept] if read.pooled is not None else None
+        auxiliary = self.head(read.hidden[kept], pooled, batch.attributes[kept])
         if text_only:
             return auxiliary
         learn = self._flow if self.card.kind == "flux" else self._epsilon
-        return learn(latents, read, dropped) + AUXILIARY_WEIGHT * auxiliary
+        denoising = learn(batch.latents, read, dropped)
+        assert self._middle is not None
+        laid_out = self.layout_head(self._middle, batch.layouts)
+        return denoising + AUXILIARY_WEIGHT * auxiliary + LAYOUT_WEIGHT * laid_out
 
     def _epsilon(self, latents: Tensor, read: Conditioning, dropped: Tensor) -> Tensor:
         low, high = self.card.noise_range
@@ -172,15 +248,22 @@ class Batches:
 
     def __init__(self, drawn: list[Scene], latents: Tensor, mix: tuple[float, ...], size: int) -> None:
         self.scenes, self.latents, self.mix, self.size = drawn, latents, mix, size
-        self.wanted = torch.tensor([attributes(scene) for scene in drawn])
+        self.attributes = torch.tensor([attributes(scene) for scene in drawn])
+        self.layouts = torch.from_numpy(np.stack([layout(scene) for scene in drawn]).astype(np.float16))
         tiers = np.array([TIERS.index(scene.tier) for scene in drawn])
         self.members = [np.flatnonzero(tiers == i).tolist() for i in range(len(TIERS))]
 
-    def __call__(self, rng: random.Random) -> tuple[Tensor, list[str], Tensor, Tensor]:
-        """Latents (B, C, 16, 16) float32, captions, dropped (B,) bool, attributes (B, 15)."""
+    def __call__(self, rng: random.Random) -> Batch:
+        """The next batch."""
         tiers = rng.choices(range(len(TIERS)), self.mix, k=self.size)
         chosen = [rng.choice(self.members[tier] or range(len(self.scenes))) for tier in tiers]
         dropped = [rng.random() < DROPOUT for _ in chosen]
         captions = ["" if drop else caption(self.scenes[i], rng) for i, drop in zip(chosen, dropped, strict=True)]
         index = torch.tensor(chosen)
-        return self.latents[index].float(), captions, torch.tensor(dropped), self.wanted[index]
+        return Batch(
+            self.latents[index].float(),
+            captions,
+            torch.tensor(dropped),
+            self.attributes[index],
+            self.layouts[index].float(),
+        )

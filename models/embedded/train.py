@@ -159,7 +159,7 @@ def _train(name: str, minutes: float, steps: int | None, batch: int) -> None:
     draw = Batches(latents.scenes(len(cached), DATA_SEED), cached, MODELS[name].mix, batch)
 
     def loss(rng: random.Random) -> Tensor:
-        return cast(Tensor, model(*draw(rng), text_only=run.counters.step < TEXT_FIRST))
+        return cast(Tensor, model(draw(rng), text_only=run.counters.step < TEXT_FIRST))
 
     print(fit(run, loss, minutes, steps, on_save=lambda: print(run.counters, flush=True)))
     _export(name)

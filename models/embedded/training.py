@@ -36,7 +36,10 @@ class Counters:
 
 @dataclass
 class Run:
-    """Modules under training by name, and where their state is kept."""
+    """Modules under training by name, and where their state is kept.
+
+    Matrices whose name holds one of `muon` are updated by Muon (https://arxiv.org/abs/2502.16982), the rest by AdamW.
+    """
 
     folder: Path
     modules: nn.ModuleDict
@@ -44,16 +47,30 @@ class Run:
     batch: int = 64
     seed: int = 0
     weight_decay: float = 0.01
+    muon: tuple[str, ...] = ()
     counters: Counters = field(default_factory=Counters)
 
     def __post_init__(self) -> None:
         named = list(self.modules.named_parameters())
         self.names = [name for name, _ in named]
+        self.first = self.counters.step
         self.raw: list[Tensor] = [p for _, p in named]
         self.ema = [p.detach().clone() for p in self.raw]
-        self.optimizer = torch.optim.AdamW(
-            self.raw, lr=self.lr, betas=(0.9, 0.99), weight_decay=self.weight_decay, fused=True
-        )
+        matrix = [p.ndim == 2 and any(part in name for part in self.muon) for name, p in named]
+        matrices = [p for p, chosen in zip(self.raw, matrix, strict=True) if chosen]
+        others = [p for p, chosen in zip(self.raw, matrix, strict=True) if not chosen]
+        decay = self.weight_decay
+        self.optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(others, lr=self.lr, betas=(0.9, 0.99), weight_decay=decay, fused=True)
+        ]
+        if matrices:
+            self.optimizers.append(
+                torch.optim.Muon(matrices, lr=self.lr, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
+            )
+
+    def _moments(self, raw: Tensor) -> dict[str, Tensor]:
+        """What the optimizers remember of one parameter."""
+        return next((optimizer.state[raw] for optimizer in self.optimizers if raw in optimizer.state), {})
 
     @property
     def path(self) -> Path:
@@ -65,9 +82,8 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         tensors: dict[str, Tensor] = {}
         for name, raw, ema in zip(self.names, self.raw, self.ema, strict=True):
-            moments = self.optimizer.state.get(raw, {})
-            parts = {"raw": raw.detach(), "ema": ema, "m": moments.get("exp_avg"), "v": moments.get("exp_avg_sq")}
-            tensors.update({f"{part}/{name}": t.contiguous() for part, t in parts.items() if t is not None})
+            parts = {"raw": raw.detach(), "ema": ema} | self._moments(raw)
+            tensors.update({f"{part}/{name}": t.contiguous() for part, t in parts.items()})
         metadata = {"counters": json.dumps(self.counters.__dict__), "seed": str(self.seed)}
         save_file(tensors, str(self.path.with_suffix(".part")), metadata)
         os.replace(self.path.with_suffix(".part"), self.path)
@@ -77,7 +93,8 @@ class Run:
         if not self.path.exists():
             return False
         with safe_open(str(self.path), "pt") as stored:
-            missing = {f"raw/{name}" for name in self.names} - set(stored.keys())
+            keys = set(stored.keys())
+            missing = {f"raw/{name}" for name in self.names} - keys
             if missing:
                 raise ValueError(
                     f"{self.path} is of another model (no {sorted(missing)[0]}); move it away to start anew"
@@ -86,15 +103,12 @@ class Run:
                 for name, raw, ema in zip(self.names, self.raw, self.ema, strict=True):
                     raw.copy_(stored.get_tensor(f"raw/{name}"))
                     ema.copy_(stored.get_tensor(f"ema/{name}"))
-                    if f"m/{name}" in stored.keys():  # noqa: SIM118 - safe_open has no __contains__
-                        self.optimizer.state[raw] = {
-                            "step": torch.tensor(0.0),
-                            "exp_avg": stored.get_tensor(f"m/{name}"),
-                            "exp_avg_sq": stored.get_tensor(f"v/{name}"),
-                        }
+                    parts = ("exp_avg", "exp_avg_sq", "step", "momentum_buffer")
+                    moments = {part: stored.get_tensor(f"{part}/{name}") for part in parts if f"{part}/{name}" in keys}
+                    if moments:
+                        of_matrix = len(self.optimizers) - 1 if "momentum_buffer" in moments else 0
+                        self.optimizers[of_matrix].state[raw] = moments
             self.counters = Counters(**json.loads(stored.metadata()["counters"]))
-        for moments in self.optimizer.state.values():
-            moments["step"] = torch.tensor(float(self.counters.step))
         return True
 
     @torch.no_grad()
@@ -108,17 +122,19 @@ class Run:
 
     def rate(self, share: float) -> float:
         """The learning rate when `share` (0..1) of this invocation is over."""
-        warm = min(1.0, (self.counters.step + 1) / 200)
+        warm = min(1.0, (self.counters.step - self.first + 1) / 200)
         return self.lr * warm * min(1.0, 0.05 + 0.95 * max(0.0, 1 - share) / COOLDOWN)
 
     def step(self, loss: Tensor, share: float) -> None:
         """One update of raw and averaged weights from a loss over `batch` samples."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate(share)
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.rate(share)
+            optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.raw, 1.0, foreach=True)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         n = self.counters.step
         decay = min(EMA_CEILING, (1 + n) / (10 + n))
         with torch.no_grad():
@@ -142,6 +158,7 @@ def fit(
     `loss(rng)` draws its own batch. Seeds depend on the step reached, so a resumed run does not repeat its batches.
     """
     run.load()
+    run.first = run.counters.step
     rng = random.Random(f"{run.seed} {run.counters.step}")
     torch.manual_seed(run.seed * 1_000_003 + run.counters.step)
     start, saved, cpu = time.monotonic(), time.monotonic(), time.process_time()

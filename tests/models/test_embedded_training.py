@@ -43,7 +43,7 @@ def test_training_resumes_where_it_stopped(kind: str, tmp_path: Path) -> None:
     first, model = run()
 
     def loss(rng: random.Random) -> Tensor:
-        return model(*draw(rng), text_only=False)
+        return model(draw(rng))
 
     fit(first, loss, minutes=1, steps=2)
     kept = [raw.detach().clone() for raw in first.raw]
