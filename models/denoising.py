@@ -45,7 +45,7 @@ class Call:
     start: float | None = None
     until: float | None = None
     strength: float | None = None
-    facts: dict[str, Scalar] = field(default_factory=dict)
+    facts: dict[str, Scalar] = field(default_factory=dict, hash=False)
 
 
 def read_call(step: Step, card: ModelCard) -> Call:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -21,7 +22,7 @@ from models.schedulers import build_scheduler, start_index, ve_factor
 from models.scoring import load_scorer
 from models.weights import revision
 from router.errors import StepError, TriptychError
-from router.types import ModelCard, Scalar, Scores, Step, StepResult, Value
+from router.types import Latents, ModelCard, Scalar, Scores, Step, StepResult, Value
 
 
 class Engine:
@@ -79,6 +80,31 @@ class Engine:
             seconds = time.perf_counter() - started
         return StepResult(value, seconds, {**self._facts(), **facts})
 
+    def run_batch(self, steps: Sequence[Step], inputs: Sequence[Sequence[Value]]) -> list[StepResult]:
+        """The same `generate` or `refine` step for several pictures in one call; a scorer takes them one by one.
+
+        The steps may differ in prompt, negative prompt and seed only (`StepError` otherwise). A picture is that of
+        `run` up to rounding in the last bits, which depends on the size of the batch. seconds: an equal share each.
+        """
+        if self.card.role == "scorer":
+            return [self.run(step, values) for step, values in zip(steps, inputs, strict=True)]
+        for step, values in zip(steps, inputs, strict=True):
+            self._check_able(step, values)
+        calls = [read_call(step, self.card) for step in steps]
+        if len({replace(call, prompt="", negative_prompt="", seed=0, facts={}) for call in calls}) > 1:
+            raise StepError(f"steps of one batch on {self.card.id!r} must agree in all but prompt and seed")
+        with self._lock:
+            started = time.perf_counter()
+            pipe = self._prepared(steps[0], calls[0])
+            watch = Watch(steps[0].id, None, None, self._unpacker(calls[0]), None)
+            output = self._denoise(pipe, calls, inputs, watch)
+            values = [self._value(pipe, calls[0], output[i : i + 1], watch.done) for i in range(len(calls))]
+            seconds = (time.perf_counter() - started) / len(calls)
+        return [
+            StepResult(value, seconds, {**self._facts(), **self._call_facts(pipe, call), "steps": watch.done})
+            for value, call in zip(values, calls, strict=True)
+        ]
+
     def warm_up(self) -> float:
         """Run the shortest possible step, so that the first request does not pay for allocation; returns seconds."""
         from models.warmup import warm_up_step
@@ -102,39 +128,53 @@ class Engine:
         if step.kind == "score":
             return self._score(step, inputs)
         call = read_call(step, self.card)
-        pipe = self._pipe if step.kind == "generate" else self._img2img
-        pipe.scheduler = build_scheduler(call.scheduler, self.card, self._scheduler)
+        pipe = self._prepared(step, call)
         watch = Watch(step.id, on_progress, should_stop, self._unpacker(call), self._colours if on_progress else None)
         watch.check()
-        output = self._denoise(pipe, call, inputs, watch)
+        output = self._denoise(pipe, [call], [inputs], watch)
         if not watch.done:
             raise StepError(f"step {step.id!r}: {call.steps} steps leave none to run here; ask for more steps", "steps")
         value = self._value(pipe, call, output, watch.done)
         return value, {**self._call_facts(pipe, call), "steps": watch.done}
 
-    def _denoise(self, pipe: Any, call: Call, inputs: Sequence[Value], watch: Watch) -> Any:
+    def _prepared(self, step: Step, call: Call) -> Any:
+        """The pipeline for a step, with a fresh scheduler."""
+        pipe = self._pipe if step.kind == "generate" else self._img2img
+        pipe.scheduler = build_scheduler(call.scheduler, self.card, self._scheduler)
+        return pipe
+
+    def _denoise(self, pipe: Any, calls: Sequence[Call], inputs: Sequence[Sequence[Value]], watch: Watch) -> Any:
+        """The pipeline's output for calls that differ in prompt and seed only; `inputs` as many."""
         import torch
 
-        extra: dict[str, Any] = {}
+        call = calls[0]
+        given = {"output_type": "np"} | arguments(call, self.card, pipe)
         if call.start is not None:
-            latents = check_latents(inputs[0], self.card, call.start)
-            shape = (call.height // self.card.vae_scale, call.width // self.card.vae_scale)
-            if latents.data.shape[1:] != shape:
-                raise StepError(
-                    f"latents of {latents.data.shape[1:]} cells cannot become a picture of {call.width}x{call.height}"
-                )
             begin = start_index(pipe.scheduler, call.steps, call.start)
-            extra["image"] = to_tensor(latents, ve_factor(pipe.scheduler, begin))
+            factor = ve_factor(pipe.scheduler, begin)
+            given["image"] = torch.cat([to_tensor(self._handed(call, *values), factor) for values in inputs])
         elif call.strength is not None:
-            extra["image"] = to_image(check_picture(inputs[0], self.card), call.width, call.height)
+            pictures = [check_picture(values[0], self.card) for values in inputs]
+            given["image"] = [to_image(picture, call.width, call.height) for picture in pictures]
+        given["prompt"] = [one.prompt for one in calls]
+        if "negative_prompt" in given:
+            given["negative_prompt"] = [one.negative_prompt for one in calls]
+        noise = [torch.Generator("cpu").manual_seed(one.seed) for one in calls]
         try:
-            return pipe(
-                **({"output_type": "np"} | arguments(call, self.card, pipe) | extra),
-                generator=torch.Generator("cpu").manual_seed(call.seed),
-                callback_on_step_end=watch,
-            ).images
+            return pipe(**given, generator=noise, callback_on_step_end=watch).images
         finally:
             pipe.maybe_free_model_hooks()
+
+    def _handed(self, call: Call, value: Value) -> Latents:
+        """Latents that were handed over, checked against what this call continues."""
+        assert call.start is not None
+        latents = check_latents(value, self.card, call.start)
+        shape = (call.height // self.card.vae_scale, call.width // self.card.vae_scale)
+        if latents.data.shape[1:] != shape:
+            raise StepError(
+                f"latents of {latents.data.shape[1:]} cells cannot become a picture of {call.width}x{call.height}"
+            )
+        return latents
 
     def _value(self, pipe: Any, call: Call, output: Any, done: int) -> Value:
         if call.until is None:

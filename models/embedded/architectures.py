@@ -34,7 +34,7 @@ class ModelCard:
 
     `kind` is sd, sdxl, refiner or flux; `widths` are the UNet's channels a level, or (width,) of the transformer;
     `layers` are resnets a level, or (double, single) blocks; `mix` weighs the tiers it trains on; `noise_range` is the
-    part of the thousand timesteps it learns.
+    part of the thousand timesteps it learns; matrices whose name holds one of `muon` learn by Muon.
     """
 
     kind: str
@@ -45,6 +45,7 @@ class ModelCard:
     mix: tuple[float, float, float, float, float]
     lr: float = 1.5e-3
     noise_range: tuple[int, int] = (0, 1000)
+    muon: tuple[str, ...] = ()
 
 
 MODELS: dict[str, ModelCard] = {
@@ -56,7 +57,13 @@ MODELS: dict[str, ModelCard] = {
         "refiner", "vae4", (TextCard(96, 3, 96),), (32, 64), (1,), (0.10, 0.20, 0.25, 0.25, 0.20), 1e-3, (0, 350)
     ),
     "flux": ModelCard(
-        "flux", "vae16", (TextCard(96, 2), TextCard(128, 2)), (128,), (1, 4), (0.08, 0.14, 0.18, 0.30, 0.30)
+        "flux",
+        "vae16",
+        (TextCard(96, 2), TextCard(128, 2)),
+        (128,),
+        (1, 4),
+        (0.10, 0.16, 0.22, 0.27, 0.25),
+        muon=("transformer_blocks",),
     ),
 }
 

@@ -103,12 +103,17 @@ def _marks(known: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _accuracy(found: dict[str, float] | None) -> list[str]:
+def _accuracy(found: dict[str, dict[str, float]] | None) -> list[str]:
     if not found:
         return ["Not measured yet.", ""]
-    return [
-        f"Against the exact checker, on {found['n']} fresh pictures of every quality with right and nearly right "
-        f"prompts in held-out phrasings ({found['right']:.0%} right): accuracy {found['accuracy']:.3f}, balanced "
-        f"accuracy {found['balanced']:.3f}, area under the ROC curve {found['auc']:.3f}.",
+    lines = [
+        "Agreement with the exact checker, prompts in held-out phrasings. Rendered and damaged pictures are held "
+        "against right and nearly right prompts, a model's pictures against the prompt they were drawn for.",
         "",
+        "| pictures | n | right | accuracy | balanced | area under ROC |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
+    for name, one in found.items():
+        figures = " | ".join(f"{one[key]:.3f}" for key in ("accuracy", "balanced", "auc"))
+        lines.append(f"| {name} | {one['n']} | {one['right']:.0%} | {figures} |")
+    return [*lines, ""]

@@ -58,26 +58,51 @@ def check(image: NDArray[np.uint8] | Image.Image, scene: Scene) -> Mark:
 
 def judge(background: str, found: list[Found], scene: Scene) -> Mark:
     """Compare what `find_objects` saw with the claims of a scene; one picture can be held against many prompts."""
-    facts: list[tuple[bool, str]] = []
+    facts = _facts(background, found, scene)
+    faults = tuple(fault for _, holds, fault in facts if not holds)
+    return Mark(not faults, sum(holds for _, holds, _ in facts) / len(facts), faults)
+
+
+CLAIMS = (
+    *(f"{part} {i}" for i in range(3) for part in ("colour", "shape", "size")),
+    *("number", "position", "relation", "background"),
+)
+"""Names of the claims that `held` answers: three for each of up to three things, then those of the whole scene."""
+
+
+def held(background: str, found: list[Found], scene: Scene) -> dict[str, bool]:
+    """Which claims of a scene hold in a picture, by name (see CLAIMS); what the scene does not speak of is absent."""
+    answers: dict[str, bool] = {}
+    for name, holds, _ in _facts(background, found, scene):
+        answers[name] = answers.get(name, True) and holds
+    return answers
+
+
+def _facts(background: str, found: list[Found], scene: Scene) -> list[tuple[str, bool, str]]:
+    """(claim, does it hold, the fault if not) for every object and every claim of the whole scene."""
+    facts: list[tuple[str, bool, str]] = []
     if scene.background:
-        facts.append((background == scene.background, f"background is {background}, not {scene.background}"))
-    wanted = [thing for thing in scene.things for _ in range(thing.count)]
-    matches = _assign(wanted, found)
-    for thing, match in zip(wanted, matches, strict=True):
+        fault = f"background is {background}, not {scene.background}"
+        facts.append(("background", background == scene.background, fault))
+    wanted = [(i, thing) for i, thing in enumerate(scene.things) for _ in range(thing.count)]
+    matches = _assign([thing for _, thing in wanted], found)
+    for (i, thing), match in zip(wanted, matches, strict=True):
         name = f"{thing.colour} {thing.shape}"
-        facts.append((match is not None and match.colour == thing.colour, f"no {thing.colour} for the {name}"))
-        facts.append((match is not None and match.shape == thing.shape, f"no {thing.shape} for the {name}"))
+        coloured, shaped = (match is not None and getattr(match, k) == getattr(thing, k) for k in ("colour", "shape"))
+        facts.append((f"colour {i}", coloured, f"no {thing.colour} for the {name}"))
+        facts.append((f"shape {i}", shaped, f"no {thing.shape} for the {name}"))
         if thing.size:
-            facts.append((match is not None and _has_size(match, thing.size), f"{name} is not {thing.size}"))
-    facts.append((len(found) == len(wanted), f"{len(found)} objects instead of {len(wanted)}"))
+            facts.append(
+                (f"size {i}", match is not None and _has_size(match, thing.size), f"{name} is not {thing.size}")
+            )
+    facts.append(("number", len(found) == len(wanted), f"{len(found)} objects instead of {len(wanted)}"))
     if scene.position:
         at = matches[0] is not None and all(_is_at(match, scene.position) for match in matches if match)
-        facts.append((at, f"not at the {scene.position}"))
+        facts.append(("position", at, f"not at the {scene.position}"))
     if scene.relation:
         split = scene.things[0].count
-        facts.append((_related(matches[:split], matches[split:], scene.relation), f"not {scene.relation}"))
-    faults = tuple(fault for holds, fault in facts if not holds)
-    return Mark(not faults, sum(holds for holds, _ in facts) / len(facts), faults)
+        facts.append(("relation", _related(matches[:split], matches[split:], scene.relation), f"not {scene.relation}"))
+    return facts
 
 
 def find_objects(image: NDArray[np.uint8] | Image.Image) -> tuple[str, list[Found]]:

@@ -8,8 +8,9 @@ vision encoder, a rendered world knows exactly.
 """
 
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -43,7 +44,7 @@ DROPOUT = 0.1
 TEXT_FIRST = 300
 """Updates in which only the text encoders learn, from the auxiliary head."""
 AUXILIARY_WEIGHT = 0.1
-LAYOUT_WEIGHT = 0.1
+LAYOUT_WEIGHT = 0.2
 GRID = 8
 """Places a side at which the layout is read: the middle of the UNets, the tokens of the transformer."""
 
@@ -67,17 +68,34 @@ def attributes(scene: Scene) -> list[int]:
     return row + [1 + names.index(claim) if claim else 0 for claim, names in claims]
 
 
-def layout(scene: Scene) -> NDArray[np.float32]:
-    """What stands at each of 8x8 places, float32 (64, 5): colour and shape as class numbers (0: nothing), then the
-    way to the object's centre (right, down) and its radius, in eighths of the picture."""
+class Placed(Protocol):
+    """An object on the canvas: of a sampled scene, or found in a picture (without a shape when it has no clear one)."""
+
+    @property
+    def colour(self) -> str: ...
+    @property
+    def shape(self) -> str | None: ...
+    @property
+    def x(self) -> float: ...
+    @property
+    def y(self) -> float: ...
+    @property
+    def radius(self) -> float: ...
+
+
+def layout(placed: Iterable[Placed]) -> NDArray[np.float32]:
+    """What stands at each of 8x8 places, float32 (64, 5): colour and shape as class numbers (0: nothing, or none that
+    has a name), then the way to the object's centre (right, down) and its radius, in eighths of the picture."""
     cell = SIZE / GRID
     middles = (np.arange(GRID, dtype=np.float32) + 0.5) * cell
     rows = np.zeros((GRID, GRID, 5), np.float32)
-    for spot in scene.placements:
+    for spot in placed:
+        if spot.colour not in COLOURS:
+            continue
         right, down = spot.x - middles[None, :], spot.y - middles[:, None]
-        near = np.hypot(right, down) < spot.radius * EXTENT[spot.shape] + cell / 4
+        near = np.hypot(right, down) < spot.radius * EXTENT.get(spot.shape or "", 1.0) + cell / 4
         rows[near, 0] = 1 + list(COLOURS).index(spot.colour)
-        rows[near, 1] = 1 + SHAPES.index(spot.shape)
+        rows[near, 1] = 1 + SHAPES.index(spot.shape) if spot.shape else 0
         rows[near, 2] = np.broadcast_to(right / cell, near.shape)[near]
         rows[near, 3] = np.broadcast_to(down / cell, near.shape)[near]
         rows[near, 4] = spot.radius / cell
@@ -168,7 +186,8 @@ class Denoising(nn.Module):
         self.head = AttributeHead(width, pooled)
         self.layout_head = LayoutHead(card.widths[-1])
         self._middle: Tensor | None = None
-        middle = self.denoiser.single_transformer_blocks[0] if card.kind == "flux" else self.denoiser.mid_block
+        blocks = self.denoiser.single_transformer_blocks if card.kind == "flux" else [self.denoiser.mid_block]
+        middle = blocks[(len(blocks) - 1) // 2]
         middle.register_forward_hook(self._keep)
         self.register_buffer("alphas", DDPMScheduler(**BETAS).alphas_cumprod, persistent=False)
         self.places = torch.zeros(64, 3)
@@ -249,7 +268,7 @@ class Batches:
     def __init__(self, drawn: list[Scene], latents: Tensor, mix: tuple[float, ...], size: int) -> None:
         self.scenes, self.latents, self.mix, self.size = drawn, latents, mix, size
         self.attributes = torch.tensor([attributes(scene) for scene in drawn])
-        self.layouts = torch.from_numpy(np.stack([layout(scene) for scene in drawn]).astype(np.float16))
+        self.layouts = torch.from_numpy(np.stack([layout(scene.placements) for scene in drawn]).astype(np.float16))
         tiers = np.array([TIERS.index(scene.tier) for scene in drawn])
         self.members = [np.flatnonzero(tiers == i).tolist() for i in range(len(TIERS))]
 

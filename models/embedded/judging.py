@@ -11,13 +11,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
+from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torch.nn import functional as F
+from tqdm import tqdm
 
 from models.embedded import latents
 from models.embedded.captions import caption
-from models.embedded.checker import Found, find_objects, judge
-from models.embedded.diffusion import AttributeHead, attributes
+from models.embedded.checker import CLAIMS, Found, find_objects, held
+from models.embedded.diffusion import LayoutHead, layout
 from models.embedded.verifier import Verifier
 from models.embedded.world import BACKGROUNDS, COLOURS, POSITIONS, SHAPES, SIZES, TIERS, Scene, render, sample_scene
 
@@ -33,9 +35,13 @@ class Viewed:
     background: str
     found: list[Found]
 
+    def holds(self, scene: Scene) -> dict[str, bool]:
+        """Which claims of a scene does the picture keep?"""
+        return held(self.background, self.found, scene)
+
     def shows(self, scene: Scene) -> bool:
         """Is the picture exactly right for these claims?"""
-        return judge(self.background, self.found, scene).exact
+        return all(self.holds(scene).values())
 
 
 def view(image: NDArray[np.uint8], scene: Scene) -> Viewed:
@@ -68,6 +74,28 @@ def gallery(n: int, seed: int, vaes: list[latents.AutoencoderKL]) -> list[Viewed
         elif way == "damaged":
             images = np.stack([_damaged(image, scene, rng) for image, scene in zip(images, drawn, strict=True)])
         views += [view(image, scene) for image, scene in zip(images, drawn, strict=True)]
+    return views[:n]
+
+
+def drawn_by(
+    draw: Callable[[list[str], list[int]], NDArray[np.uint8]], n: int, seed: int, split: str = "train", batch: int = 32
+) -> list[Viewed]:
+    """`n` pictures that a model drew for prompts of a split of phrasings: the mistakes it really makes.
+
+    `draw` takes prompts and seeds; these seeds never meet those of an evaluation of the models.
+    """
+    views: list[Viewed] = []
+    rng = random.Random(f"drawn {split} {seed}")
+    with tqdm(total=n, desc="pictures to judge", unit="picture") as bar:
+        while len(views) < n:
+            scenes = [
+                sample_scene(rng, tier) for tier in rng.choices(TIERS, (2, 3, 3, 3, 4), k=min(batch, n - len(views)))
+            ]
+            images = draw(
+                [caption(scene, rng, split) for scene in scenes], [1_000_000 + rng.randrange(10**6) for _ in scenes]
+            )
+            views += [view(image, scene) for image, scene in zip(images, scenes, strict=True)]
+            bar.update(len(scenes))
     return views[:n]
 
 
@@ -130,30 +158,35 @@ def claims(viewed: Viewed, rng: random.Random, others: list[Viewed]) -> Scene:
 
 
 def verifier_loss(
-    model: Verifier, head: AttributeHead, views: list[Viewed], batch: int
+    model: Verifier, head: LayoutHead, views: list[Viewed], batch: int
 ) -> Callable[[random.Random], Tensor]:
-    """A loss for `training.fit`: right or wrong, and, while learning, which scene the picture was made from."""
-    meant = torch.tensor([attributes(viewed.scene) for viewed in views])
-    faithful = torch.tensor([viewed.shows(viewed.scene) for viewed in views])
+    """A loss for `training.fit`: right or wrong, which claims hold, and what stands where in the picture."""
+    layouts = torch.from_numpy(np.stack([layout(viewed.found) for viewed in views]).astype(np.float16))
 
     def loss(rng: random.Random) -> Tensor:
         chosen = [rng.randrange(len(views)) for _ in range(batch)]
         said = [claims(views[i], rng, views) for i in chosen]
-        right = torch.tensor([float(views[i].shows(scene)) for i, scene in zip(chosen, said, strict=True)])
+        answers = [views[i].holds(scene) for i, scene in zip(chosen, said, strict=True)]
+        # -1: the prompt makes no such claim.
+        rows = [[all(one.values()), *(one.get(name, -1) for name in CLAIMS)] for one in answers]
+        wanted = torch.tensor(rows, dtype=torch.float32)
         seen = model.look(latents.to_pixels(np.stack([views[i].image for i in chosen])))
-        words = model.read([caption(scene, rng) for scene in said])
-        verdict = F.binary_cross_entropy_with_logits(model(seen, words), right)
-        index = torch.tensor(chosen)
-        keep = faithful[index]
-        return verdict + 0.3 * head(seen[keep] + model.places[1:65], None, meant[index[keep]])
+        logits = model(seen, model.read([caption(scene, rng) for scene in said]))
+        verdict = F.binary_cross_entropy_with_logits(logits[:, 0], wanted[:, 0])
+        spoken = wanted >= 0
+        each = F.binary_cross_entropy_with_logits(logits[spoken], wanted[spoken])
+        return verdict + each + 0.3 * head(seen, layouts[torch.tensor(chosen)].float())
 
     return loss
 
 
-def accuracy(model: Verifier, views: list[Viewed], seed: int) -> dict[str, float]:
-    """Agreement with the checker over fresh pairs: share correct, balanced accuracy, area under the ROC curve."""
+def accuracy(model: Verifier, views: list[Viewed], seed: int, own: bool = False) -> dict[str, float]:
+    """Agreement with the checker: share correct, balanced accuracy, area under the ROC curve.
+
+    Each picture is held against a right or a slightly wrong prompt, or, if `own`, against the prompt it was drawn for.
+    """
     rng = random.Random(f"accuracy {seed}")
-    said = [claims(viewed, rng, views) for viewed in views]
+    said = [viewed.scene if own else claims(viewed, rng, views) for viewed in views]
     right = np.array([viewed.shows(scene) for viewed, scene in zip(views, said, strict=True)])
     prompts = [caption(scene, rng, "held out") for scene in said]
     scores = np.concatenate(
@@ -162,14 +195,11 @@ def accuracy(model: Verifier, views: list[Viewed], seed: int) -> dict[str, float
             for i in range(0, len(views), 128)
         ]
     )
-    ranks = scores.argsort().argsort() + 1
-    positives, negatives = right.sum(), (~right).sum()
-    area = (ranks[right].sum() - positives * (positives + 1) / 2) / (positives * negatives)
     hits = (scores > 0.5) == right
     return {
         "accuracy": float(hits.mean()),
         "balanced": float((hits[right].mean() + hits[~right].mean()) / 2),
-        "auc": float(area),
+        "auc": float(roc_auc_score(right, scores)),
         "right": float(right.mean()),
         "n": len(views),
     }

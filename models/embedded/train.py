@@ -7,16 +7,17 @@ from typing import Annotated, cast
 import numpy as np
 import torch
 import typer
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from models.embedded import cards, latents
 from models.embedded.architectures import MODELS
 from models.embedded.captions import caption
 from models.embedded.checker import check
-from models.embedded.diffusion import TEXT_FIRST, AttributeHead, Batches, Denoising
+from models.embedded.diffusion import TEXT_FIRST, Batches, Denoising, LayoutHead
 from models.embedded.export import PIPELINES
 from models.embedded.export import export as export_folder
-from models.embedded.judging import accuracy, gallery, verifier_loss
+from models.embedded.judging import Viewed, accuracy, drawn_by, gallery, verifier_loss
 from models.embedded.training import Counters, Run, fit
 from models.embedded.verifier import new_verifier, save_verifier
 from models.embedded.world import TIERS, render, sample_scene
@@ -25,6 +26,8 @@ CACHE = Path(".cache/embedded")
 WEIGHTS = Path(__file__).parent / "weights"
 CACHED_SCENES = 48_000
 DATA_SEED = 11
+JUDGED_MODELS = ("sd15", "sdxl", "flux")
+"""The models whose own mistakes the verifier learns to see."""
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 
@@ -88,8 +91,9 @@ def reconstruction(model: latents.AutoencoderKL, n: int) -> dict[str, float]:
 def _model_run(name: str, batch: int = 64) -> tuple[Denoising, Run]:
     """A model of the table and its run, nothing loaded yet."""
     torch.manual_seed(17)
-    model = Denoising(MODELS[name])
-    return model, Run(CACHE / name, nn.ModuleDict({"model": model}), lr=MODELS[name].lr, batch=batch)
+    card = MODELS[name]
+    model = Denoising(card)
+    return model, Run(CACHE / name, nn.ModuleDict({"model": model}), lr=card.lr, batch=batch, muon=card.muon)
 
 
 def _load_vae(name: str) -> latents.AutoencoderKL:
@@ -194,21 +198,49 @@ def flux(minutes: Minutes = 60, steps: Steps = None, batch: int = 64) -> None:
 
 
 @app.command()
-def verifier(minutes: Minutes = 8, steps: Steps = None, batch: int = 96, pictures: int = 12_000) -> None:
+def verifier(
+    minutes: Minutes = 15,
+    steps: Steps = None,
+    batch: int = 96,
+    pictures: Annotated[int, typer.Option(help="rendered and damaged pictures to learn from")] = 12_000,
+    drawn: Annotated[int, typer.Option(help="pictures of each exported model to learn from")] = 2_000,
+) -> None:
     """Train or resume the verifier on pictures of every quality, then export it with its accuracy."""
     torch.manual_seed(23)
     judge = new_verifier()
-    head = AttributeHead(judge.config.width, None)
-    run = Run(CACHE / "verifier", nn.ModuleDict({"verifier": judge, "head": head}), lr=1e-3, batch=batch)
+    head = LayoutHead(judge.config.width)
+    modules = nn.ModuleDict({"verifier": judge, "head": head})
+    run = Run(CACHE / "verifier", modules, lr=1.5e-3, batch=batch, muon=("mix.layers",))
     vaes = [_load_vae(name) for name in latents.VAES]
     run.load()
     views = gallery(pictures, run.counters.step, vaes)
+    for name in JUDGED_MODELS:
+        views += _drawn(name, drawn, "train")
     print(fit(run, verifier_loss(judge, head, views, batch), minutes, steps))
     run.load_averaged()
-    found = accuracy(judge, gallery(1500, -1 & 0xFFFF, vaes), 0)
+    found = {"rendered and damaged": accuracy(judge, gallery(1500, -1 & 0xFFFF, vaes), 0)}
+    for name in JUDGED_MODELS:
+        found[name] = accuracy(judge, _drawn(name, 320, "held out"), 0, own=True)
     print(found)
     save_verifier(judge, WEIGHTS / "verifier")
     cards.add_measured(WEIGHTS / "verifier", {"accuracy": found, "training": run.counters.__dict__})
+
+
+def _drawn(name: str, n: int, split: str) -> list[Viewed]:
+    """Pictures by an exported model, kept in the cache: delete `drawn-*` there after the model has changed."""
+    from models.embedded import evaluate
+
+    path = CACHE / f"drawn-{name}-{split.replace(' ', '-')}.safetensors"
+    kept: list[Tensor] = list(load_file(path)["images"]) if path.exists() else []
+    if len(kept) < n:
+        pipe = evaluate.load(WEIGHTS / name, name)
+        views = drawn_by(lambda prompts, seeds: evaluate.generate(pipe, name, prompts, seeds), n, 0, split)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({"images": torch.from_numpy(np.stack([one.image for one in views]))}, path)
+        return views
+    left = iter(kept)
+    # The prompts are drawn anew from the same seed, so only the pictures need to be kept.
+    return drawn_by(lambda prompts, _: np.stack([next(left).numpy() for _ in prompts]), n, 0, split)
 
 
 @app.command()
@@ -270,7 +302,7 @@ def all_(minutes: Annotated[float, typer.Option(help="wall minutes for the longe
         vae(name, minutes / 16, 8, False)
     for name, share in (("sd15", 0.5), ("sdxl", 1.0), ("sdxl-refiner", 0.25), ("flux", 1.0)):
         _train(name, minutes * share, None, 64)
-    verifier(minutes / 8, None, 96, 12_000)
+    verifier(minutes / 8, None, 96, 12_000, 2_000)
     evaluate_(None, 200)
     sheet(None)
 

@@ -2,7 +2,9 @@
 
 It stands where a reward model stands in production: it sees pixels and words, never the scene, so best-of-n and
 escalation can trust it exactly as far as its published accuracy. Picture patches and words go through one small
-transformer together, for a two-tower model counts and relates badly.
+transformer together, for a two-tower model counts and relates badly. Beside the verdict it says of each claim of the
+prompt whether it holds, as rich human feedback does (https://arxiv.org/abs/2312.10240): one bit a picture teaches
+little.
 """
 
 import json
@@ -17,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from models.embedded.captions import vocabulary
+from models.embedded.checker import CLAIMS
 from models.embedded.world import SIZE
 
 WORDS = 26
@@ -28,7 +31,7 @@ class VerifierConfig:
     """Sizes, and the words it knows: index 0 pads, 1 is any other word."""
 
     width: int = 96
-    layers: int = 3
+    layers: int = 4
     heads: int = 4
     words: tuple[str, ...] = ()
 
@@ -47,6 +50,9 @@ class Verifier(nn.Module):
             nn.Conv2d(24, 48, 4, 2, 1),
             nn.GroupNorm(8, 48),
             nn.SiLU(),
+            nn.Conv2d(48, 48, 3, 1, 1),
+            nn.GroupNorm(8, 48),
+            nn.SiLU(),
             nn.Conv2d(48, width, 4, 2, 1),
             nn.GroupNorm(8, width),
             nn.SiLU(),
@@ -60,7 +66,7 @@ class Verifier(nn.Module):
             width, config.heads, 2 * width, 0.0, "gelu", batch_first=True, norm_first=True
         )
         self.mix = nn.TransformerEncoder(layer, config.layers, nn.LayerNorm(width), enable_nested_tensor=False)
-        self.verdict = nn.Linear(width, 1)
+        self.verdict = nn.Linear(width, 1 + len(CLAIMS))
 
     def read(self, prompts: list[str]) -> Tensor:
         """Prompts to int64 (N, WORDS); words it does not know share one number."""
@@ -76,11 +82,11 @@ class Verifier(nn.Module):
         return self.stem(pixels).flatten(2).transpose(1, 2)
 
     def forward(self, patches: Tensor, words: Tensor) -> Tensor:
-        """Logits (N,) that each picture is right for its prompt, from `look` and `read`."""
+        """Logits from `look` and `read`, (N, 1 + claims): that the picture is right, then that each claim holds."""
         start = self.verdict_token.expand(len(patches), 1, -1)
         tokens = torch.cat((start, patches, self.embed(words)), 1) + self.places
         padded = torch.cat((torch.zeros(len(words), 65, dtype=torch.bool), words == 0), 1)
-        return self.verdict(self.mix(tokens, src_key_padding_mask=padded)[:, 0]).squeeze(1)
+        return self.verdict(self.mix(tokens, src_key_padding_mask=padded)[:, 0])
 
     @torch.no_grad()
     def score(self, images: NDArray[np.uint8], prompts: list[str]) -> NDArray[np.float64]:
@@ -93,7 +99,7 @@ class Verifier(nn.Module):
         pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float()
         if pixels.shape[2:] != (SIZE, SIZE):
             pixels = nn.functional.interpolate(pixels, (SIZE, SIZE), mode="area")
-        return np.asarray(torch.sigmoid(self(self.look(pixels / 127.5 - 1), self.read(prompts))).double().numpy())
+        return np.asarray(torch.sigmoid(self(self.look(pixels / 127.5 - 1), self.read(prompts))[:, 0]).double().numpy())
 
 
 def new_verifier() -> Verifier:

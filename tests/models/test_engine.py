@@ -47,6 +47,29 @@ def test_same_seed_gives_same_bytes_whatever_ran_before(engine: Engines, model: 
     assert not np.array_equal(first, pixels(engine(model), generate(model, seed=3)))
 
 
+@pytest.mark.parametrize("model", ["sd15", "sdxl", "flux"])
+def test_a_batch_gives_each_step_its_own_picture(engine: Engines, model: str) -> None:
+    """Pictures made in one batch are those made one by one, up to rounding, refined ones too."""
+    steps = [generate(model, seed=seed, prompt=prompt) for seed, prompt in ((1, "red dot"), (2, "blue"))]
+    again = [refine(model, seed=seed, strength=0.5) for seed in (1, 2)]
+    made = engine(model).run_batch(steps, [(), ()])
+    for step, refining, result, refined in zip(
+        steps, again, made, engine(model).run_batch(again, [(result.value,) for result in made]), strict=True
+    ):
+        for one, alone in (
+            (result, pixels(engine(model), step)),
+            (refined, pixels(engine(model), refining, result.value)),
+        ):
+            assert isinstance(one.value, Picture)
+            assert np.abs(one.value.pixels.astype(int) - alone.astype(int)).max() <= 2
+
+
+def test_a_batch_of_unlike_steps_is_refused(engine: Engines) -> None:
+    """Steps that differ in more than prompt and seed cannot share a call."""
+    with pytest.raises(StepError, match="prompt and seed"):
+        engine("sd15").run_batch([generate("sd15", steps=2), generate("sd15", steps=3)], [(), ()])
+
+
 def test_a_fresh_engine_repeats_the_bytes_of_another(engine: Engines, cards: dict[str, ModelCard]) -> None:
     """Two engines of the same card, as on two replicas, give the same picture for the same step."""
     assert np.array_equal(pixels(engine("sd15"), generate("sd15")), pixels(Engine(cards["sd15"]), generate("sd15")))

@@ -1,0 +1,71 @@
+"""Stopping, retrying and escalating by expected gain."""
+
+import random
+
+import pytest
+
+from router.escalation import Judge, Option, next_attempt
+
+PERFECT = Judge(1.0, 0.0)
+CHEAP, DEAR = Option("cheap", 0.6, 2.0, 0.2), Option("dear", 0.9, 2.0, 1.0)
+
+
+def test_the_first_picture_is_always_made() -> None:
+    """Even when seconds are worth more than any picture, a request gets one."""
+    assert next_attempt([CHEAP, DEAR], {}, PERFECT, 1e6) == "cheap"
+
+
+def test_a_picture_that_is_surely_right_is_kept() -> None:
+    """Nothing is tried after a verdict that no other recipe could beat."""
+    assert next_attempt([CHEAP, DEAR], {"cheap": [1.0]}, PERFECT, 0.01) is None
+
+
+def test_failures_of_a_recipe_lead_to_another() -> None:
+    """The more pictures of the cheap recipe fail on a prompt, the sooner the dear one is tried."""
+    stubborn = [Option("cheap", 0.6, 0.5, 0.2), DEAR]
+    tried = [next_attempt(stubborn, {"cheap": [0.0] * n}, PERFECT, 0.3) for n in range(4)]
+    assert tried == ["cheap", "cheap", "dear", "dear"]
+    assert next_attempt([CHEAP, DEAR], {"cheap": [0.0] * 4}, PERFECT, 0.3, most=4) == "dear"
+
+
+def test_time_that_is_dear_ends_the_search() -> None:
+    """A wrong picture is kept when another try would cost more than it could gain."""
+    assert next_attempt([CHEAP, DEAR], {"cheap": [0.2]}, PERFECT, 10.0) is None
+    assert next_attempt([CHEAP, DEAR], {"cheap": [0.2]}, PERFECT, 0.01) is not None
+
+
+def test_a_judge_that_sees_nothing_is_not_asked_twice() -> None:
+    """When verdicts do not depend on the picture, the first one is kept."""
+    assert next_attempt([CHEAP, DEAR], {"cheap": [0.6]}, Judge(0.6, 0.6), 0.01) is None
+
+
+def test_the_rule_beats_fixed_plans_on_average() -> None:
+    """Over many prompts, utility is at least that of always-cheap, always-dear and cheap-then-dear."""
+    rng = random.Random(0)
+    price = 0.2
+    kept = {"rule": 0.0, "cheap": 0.0, "dear": 0.0, "cascade": 0.0}
+    for _ in range(4000):
+        options = [Option("cheap", rng.random(), 50.0, 0.2), Option("dear", rng.random(), 50.0, 1.0)]
+        by_name = {option.recipe: option for option in options}
+        right = {name: [rng.random() < o.chance for _ in range(4)] for name, o in by_name.items()}
+        verdicts: dict[str, list[float]] = {}
+        spent = 0.0
+        while name := next_attempt(options, verdicts, PERFECT, price):
+            made = verdicts.setdefault(name, [])
+            made.append(float(right[name][len(made)]))
+            spent += by_name[name].seconds
+        kept["rule"] += max(v for made in verdicts.values() for v in made) - price * spent
+        for name, option in by_name.items():
+            kept[name] += right[name][0] - price * option.seconds
+        first = right["cheap"][0]
+        kept["cascade"] += (first or right["dear"][0]) - price * (0.2 if first else 1.2)
+    assert kept["rule"] == max(kept.values())
+
+
+@pytest.mark.parametrize("chance", [0.0, 0.3, 1.0])
+def test_reservation_values_balance_gain_and_price(chance: float) -> None:
+    """At the reservation value, the expected gain over it equals the price of looking."""
+    judge, price = Judge(0.9, 0.2), 0.1
+    z = judge.reservation(chance, price)
+    gain = chance * max(0.0, 0.9 - z) + (1 - chance) * max(0.0, 0.2 - z)
+    assert gain == pytest.approx(price)
