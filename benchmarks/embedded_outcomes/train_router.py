@@ -2,8 +2,7 @@
 
     python -m benchmarks.embedded_outcomes.train_router
 
-The quality of a picture is the mean of its exact mark (0 or 1) and its partial mark (the share of what was asked that
-is right): exact marks alone are too rare, while the models are young, to learn anything from.
+The quality of a picture is its exact mark (0 or 1), so what is predicted is the chance that a picture is right.
 
 Writes `router/artifacts/embedded/` and `judged.json`: for each recipe the Pearson correlation of the predicted with the
 measured quality, and the squared error beside that of always predicting the recipe's mean in
@@ -20,9 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.embedded_outcomes.run import candidate_recipes
-from deployments.settings import DEFAULT_CONFIG, ROOT, load_serve_config
-from deployments.wiring import catalogue_of
+from benchmarks.embedded_outcomes.run import shipped
+from deployments.settings import ROOT
 from router.embedding import MiniLMEmbedder
 from router.features import lexical_features, skill_signals
 from router.predictors import QualityPredictor
@@ -35,11 +33,11 @@ ARTIFACT = ROOT / "router" / "artifacts" / "embedded"
 
 
 def read(path: Path) -> dict[tuple[str, str], list[float]]:
-    """Quality by (prompt, recipe), a number for each seed."""
+    """Exact marks by (prompt, recipe), one for each seed."""
     marks: dict[tuple[str, str], list[float]] = defaultdict(list)
     with path.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            marks[row["prompt"], row["recipe"]].append((float(row["exact"]) + float(row["partial"])) / 2)
+            marks[row["prompt"], row["recipe"]].append(float(row["exact"]))
     return marks
 
 
@@ -53,9 +51,7 @@ def ratings(marks: dict[tuple[str, str], list[float]]) -> list[Rating]:
 
 def judge(predictor: QualityPredictor, marks: dict[tuple[str, str], list[float]], means: dict[str, float]) -> Any:
     """Held-out figures by recipe key."""
-    settings = load_serve_config(DEFAULT_CONFIG).settings
-    catalogue = catalogue_of(settings)
-    recipes = candidate_recipes(catalogue, sorted(settings.policies.path.glob("*.yaml")))
+    _, recipes = shipped()
     prompts = sorted({prompt for prompt, _ in marks})
     embeddings = MiniLMEmbedder().embed(prompts)
     predicted: dict[str, list[float]] = defaultdict(list)
@@ -86,13 +82,12 @@ def judge(predictor: QualityPredictor, marks: dict[tuple[str, str], list[float]]
 
 def main() -> None:
     learned = ratings(read(HERE / "outcomes_train.csv"))
-    source = "mean of exact and partial mark by the checker of the captioned world (benchmarks/embedded_outcomes)"
+    source = "exact marks by the checker of the captioned world (benchmarks/embedded_outcomes)"
     artifact, _ = train(learned, ARTIFACT, "embedded", source, "Apache-2.0")
-    settings = load_serve_config(DEFAULT_CONFIG).settings
     means: dict[str, float] = {}
     for key in {rating.recipe for rating in learned}:
         means[key] = float(np.mean([rating.score for rating in learned if rating.recipe == key]))
-    report = judge(QualityPredictor(artifact, catalogue_of(settings)), read(HERE / "outcomes_test.csv"), means)
+    report = judge(QualityPredictor(artifact, shipped()[0]), read(HERE / "outcomes_test.csv"), means)
     for key, figures in report.items():
         low, high = figures["explained_95"]
         print(f"{key:60s} mean {figures['mean']:.2f}  r {figures['pearson']:.2f}  explained [{low:.2f}, {high:.2f}]")

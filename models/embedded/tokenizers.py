@@ -3,7 +3,9 @@
 Words outside the world fall into letters, so that a free prompt is still read, only not understood.
 """
 
+import json
 import string
+from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -21,9 +23,22 @@ _BOS, _EOS = "<|startoftext|>", "<|endoftext|>"
 _ALPHABET = string.ascii_lowercase + string.digits + string.punctuation
 
 
+_STORED = Path(__file__).parent / "tokenizer.json"
+
+
 def clip_tokenizer() -> CLIPTokenizer:
-    """A CLIP tokenizer trained until each word of the world is one token."""
-    words = vocabulary()
+    """The CLIP tokenizer of all embedded models, in which each word of the world is one token."""
+    stored = json.loads(_STORED.read_text(encoding="utf-8"))
+    merges = [tuple(pair) for pair in stored["merges"]]
+    return CLIPTokenizer(vocab=stored["vocab"], merges=merges, model_max_length=CLIP_LENGTH)
+
+
+def store_clip_tokenizer() -> None:
+    """Train the tokenizer on the world's vocabulary and store it; needed once, and when the vocabulary grows.
+
+    It is stored since `BpeTrainer` breaks ties at random: trained anew in each process, it would give some words other
+    numbers than those that a model has learned.
+    """
     raw = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token=_EOS))
     raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     trainer = trainers.BpeTrainer(
@@ -34,17 +49,10 @@ def clip_tokenizer() -> CLIPTokenizer:
         end_of_word_suffix="</w>",
         show_progress=False,
     )
-    raw.train_from_iterator([" ".join(words), " ".join(_ALPHABET)], trainer)
-    vocab = raw.get_vocab()
-    merges = _merges(raw)
-    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=CLIP_LENGTH)
-
-
-def _merges(raw: Tokenizer) -> list[tuple[str, str]]:
-    import json
-
-    found = json.loads(raw.to_str())["model"]["merges"]
-    return [tuple(pair) if isinstance(pair, list) else tuple(pair.split(" ")) for pair in found]
+    raw.train_from_iterator([" ".join(vocabulary()), " ".join(_ALPHABET)], trainer)
+    model = json.loads(raw.to_str())["model"]
+    kept = {"vocab": model["vocab"], "merges": model["merges"]}
+    _STORED.write_text(json.dumps(kept, indent=0) + "\n", encoding="utf-8")
 
 
 def t5_tokenizer() -> T5TokenizerFast:

@@ -18,6 +18,7 @@ from models.embedded.diffusion import TEXT_FIRST, Batches, Denoising, LayoutHead
 from models.embedded.export import PIPELINES
 from models.embedded.export import export as export_folder
 from models.embedded.judging import Viewed, accuracy, drawn_by, gallery, verifier_loss
+from models.embedded.tokenizers import store_clip_tokenizer
 from models.embedded.training import Counters, Run, fit
 from models.embedded.verifier import new_verifier, save_verifier
 from models.embedded.world import TIERS, render, sample_scene
@@ -36,6 +37,12 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 def _threads() -> None:
     """One thread a process: two models train beside each other faster than one with two threads."""
     torch.set_num_threads(1)
+
+
+@app.command()
+def tokenizer() -> None:
+    """Train and store the tokenizer anew, after the vocabulary has grown: every model has to be trained anew then."""
+    store_clip_tokenizer()
 
 
 @app.command()
@@ -106,7 +113,11 @@ def _load_vae(name: str) -> latents.AutoencoderKL:
     shipped = WEIGHTS / next(owner for owner, card in MODELS.items() if card.vae == name) / "vae"
     if not shipped.exists():
         raise SystemExit(f"no autoencoder yet: run `python -m models.embedded.train vae {name}` first")
-    return latents.AutoencoderKL.from_pretrained(shipped, dtype=torch.float32)
+    loaded = latents.AutoencoderKL.from_pretrained(shipped, dtype=torch.float32)
+    model.load_state_dict(loaded.state_dict())
+    # Not the loaded object: its config remembers the path it came from.
+    model.register_to_config(scaling_factor=loaded.config.scaling_factor, shift_factor=loaded.config.shift_factor)
+    return model
 
 
 def _cached(name: str) -> Tensor:

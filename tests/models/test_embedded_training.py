@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from models.embedded.architectures import MODELS
-from models.embedded.captions import caption
+from models.embedded.captions import caption, vocabulary
 from models.embedded.diffusion import Batches, Denoising, pack
 from models.embedded.evaluate import Settings, generate, load, refined
 from models.embedded.latents import encode, scenes
@@ -75,6 +75,15 @@ def test_the_fast_encoder_agrees_with_the_tokenizer(build: type) -> None:
     texts = [caption(sample_scene(rng, tier), rng, split) for tier in TIERS for split in ("train", "held out")] + [""]
     padded = tokenizer(texts, padding="max_length", max_length=fast.length, truncation=True)["input_ids"]
     assert fast(texts).tolist() == padded
+
+
+def test_each_word_of_the_world_is_one_token() -> None:
+    """The stored CLIP tokenizer knows every word; the shipped folders hold the same one."""
+    tokenizer = clip_tokenizer()
+    assert all(len(tokenizer(word)["input_ids"]) == 3 for word in vocabulary())
+    for folder in WEIGHTS.glob("*/tokenizer*"):
+        if "T5" not in (folder / "tokenizer_config.json").read_text():
+            assert type(tokenizer).from_pretrained(folder).get_vocab() == tokenizer.get_vocab(), folder
 
 
 def test_packing_is_fluxs_own() -> None:

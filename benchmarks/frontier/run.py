@@ -1,0 +1,361 @@
+"""What routing buys on the embedded family: exact marks against CPU-seconds, every strategy beside its baselines.
+
+    python -m benchmarks.frontier.run          # reads benchmarks/embedded_outcomes, writes frontier.json
+    python -m benchmarks.frontier.plot         # draws frontier.svg
+
+Nothing is generated here: a strategy is replayed on the stored outcomes of `outcomes_test.csv` (each recipe with four
+seeds on each prompt), and pays for every picture and every look of the verifier at the prices of `seconds.json`. What
+is learned (chances by the embedded router artefact, what a verdict is worth, how strongly failures repeat) comes from
+`outcomes_train.csv`, other prompts. Intervals are 95 %, from a bootstrap over prompts.
+
+A curve is the upper hull of its operating points: what lies between two of them is had by mixing them at random. So is
+`random mixing`, the hull of always taking one recipe: the line that a router has to beat at the same cost.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.isotonic import IsotonicRegression
+
+from benchmarks.embedded_outcomes.run import SCORER, shipped
+from deployments.settings import ROOT
+from router.artifact import load_artifact
+from router.embedding import MiniLMEmbedder
+from router.escalation import Judge, Option, next_attempt
+from router.features import lexical_features, skill_signals
+from router.predictors import QualityPredictor
+from router.types import Fuse, Generate, PromptView
+
+HERE = Path(__file__).resolve().parent
+OUTCOMES = HERE.parent / "embedded_outcomes"
+Array = NDArray[np.float64]
+PRICES = np.geomspace(0.005, 20, 28)
+"""How much probability of a right picture one CPU-second is worth: the dial of every learned strategy."""
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """exact, score: (prompts, recipes, seeds); seconds: (recipes,) of a picture; check_s: of a look of the verifier."""
+
+    prompts: tuple[str, ...]
+    tiers: tuple[str, ...]
+    recipes: tuple[str, ...]
+    exact: Array
+    score: Array
+    seconds: Array
+    check_s: float
+
+    def at(self, recipe: str) -> int:
+        """The column of a recipe."""
+        return self.recipes.index(recipe)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One strategy at one setting of its dial: mean exact mark and CPU-seconds of each prompt, (prompts,) each."""
+
+    curve: str
+    setting: str
+    exact: Array
+    cost: Array
+
+
+def read(split: str, recipes: Sequence[str]) -> Outcomes:
+    """The stored outcomes of a split, prompts with every recipe and seed only."""
+    rows: dict[str, dict[tuple[str, int], tuple[float, float]]] = defaultdict(dict)
+    tiers: dict[str, str] = {}
+    with (OUTCOMES / f"outcomes_{split}.csv").open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            if row["recipe"] in recipes:
+                cell = float(row["exact"]), float(row["score"])
+                rows[row["prompt"]][row["recipe"], int(row["seed"])] = cell
+                tiers[row["prompt"]] = row["tier"]
+    seeds = 1 + max(seed for cells in rows.values() for _, seed in cells)
+    whole = [prompt for prompt, cells in rows.items() if len(cells) == len(recipes) * seeds]
+    cube = np.array([[[rows[p][r, s] for s in range(seeds)] for r in recipes] for p in whole])
+    prices = json.loads((OUTCOMES / "seconds.json").read_text(encoding="utf-8"))
+    seconds = np.array([prices[recipe]["median"] for recipe in recipes])
+    order = tuple(tiers[p] for p in whole)
+    return Outcomes(tuple(whole), order, tuple(recipes), cube[..., 0], cube[..., 1], seconds, prices[SCORER]["median"])
+
+
+def chances(outcomes: Outcomes) -> Array:
+    """The shipped artefact's probability that one picture is right, (prompts, recipes)."""
+    catalogue, recipes = shipped()
+    artifact = load_artifact(ROOT / "router" / "artifacts" / "embedded")
+    predictor = QualityPredictor(artifact, catalogue)
+    kept = {name: recipes[name] for name in outcomes.recipes}
+    rows = []
+    for prompt, embedding in zip(outcomes.prompts, MiniLMEmbedder().embed(list(outcomes.prompts)), strict=True):
+        features = lexical_features(prompt)
+        found = predictor.predict(PromptView(prompt, features, skill_signals(features), embedding), kept)
+        rows.append([found[name].mean for name in outcomes.recipes])
+    return np.array(rows)
+
+
+# ------------------------------------------------------------------------------------------------------- strategies
+
+
+def always(outcomes: Outcomes) -> list[Point]:
+    """Every recipe for every prompt."""
+    n = len(outcomes.prompts)
+    return [
+        Point("always", name, outcomes.exact[:, k].mean(1), np.full(n, outcomes.seconds[k]))
+        for k, name in enumerate(outcomes.recipes)
+    ]
+
+
+def chosen(outcomes: Outcomes, curve: str, value: Array, columns: Sequence[int]) -> list[Point]:
+    """One picture by the recipe of the highest `value` (prompts, recipes) minus price times seconds."""
+    points, every = [], np.arange(len(outcomes.prompts))
+    for price in PRICES:
+        pick = np.array(columns)[(value[:, columns] - price * outcomes.seconds[columns]).argmax(1)]
+        points.append(Point(curve, f"{price:.3g}/s", outcomes.exact[every, pick].mean(1), outcomes.seconds[pick]))
+    return points
+
+
+def by_length(outcomes: Outcomes, cheap: int, dear: int) -> list[Point]:
+    """The dear model for prompts of more words than a bound."""
+    words = np.array([len(prompt.split()) for prompt in outcomes.prompts])
+    points, every = [], np.arange(len(words))
+    for bound in range(words.min() - 1, words.max() + 1):
+        pick = np.where(words > bound, dear, cheap)
+        seconds = outcomes.seconds[pick]
+        points.append(Point("prompt length", f"over {bound} words", outcomes.exact[every, pick].mean(1), seconds))
+    return points
+
+
+def best_of_n(outcomes: Outcomes, column: int) -> list[Point]:
+    """n pictures of one model, the verifier keeps one; averaged over which seeds come first."""
+    seeds = outcomes.exact.shape[2]
+    points = []
+    for n in range(2, seeds + 1):
+        marks = []
+        for start in range(seeds):
+            drawn = [(start + k) % seeds for k in range(n)]
+            best = outcomes.score[:, column][:, drawn].argmax(1)
+            marks.append(outcomes.exact[np.arange(len(best)), column, np.array(drawn)[best]])
+        cost = n * (outcomes.seconds[column] + outcomes.check_s)
+        name = f"{outcomes.recipes[column]} x{n}"
+        points.append(Point("best of n", name, np.mean(marks, 0), np.full(len(outcomes.prompts), cost)))
+    return points
+
+
+def cascade(outcomes: Outcomes, verdicts: Array, cheap: int, dear: int) -> list[Point]:
+    """The cheap model first; the dear one, once, when the verifier's verdict is below a bound."""
+    seeds = outcomes.exact.shape[2]
+    points = []
+    for bound in np.linspace(0, 1, 21):
+        again = verdicts[:, cheap] < bound
+        better = verdicts[:, dear] > verdicts[:, cheap]
+        exact = np.where(again & better, outcomes.exact[:, dear], outcomes.exact[:, cheap])
+        cost = outcomes.seconds[cheap] + outcomes.check_s + again * (outcomes.seconds[dear] + outcomes.check_s)
+        points.append(Point("cascade", f"below {bound:.2f}", exact.mean(1), cost.reshape(-1, seeds).mean(1)))
+    return points
+
+
+def search(
+    outcomes: Outcomes,
+    curve: str,
+    chance: Array,
+    verdicts: Array,
+    judge: Judge,
+    strength: float,
+    columns: Sequence[int],
+) -> list[Point]:
+    """`router.escalation`: try, check, and try again while the expected gain is worth the seconds."""
+    prompts, _, seeds = outcomes.exact.shape
+    points = []
+    for price in PRICES:
+        exact, cost = np.zeros(prompts), np.zeros(prompts)
+        for i in range(prompts):
+            options = [
+                Option(str(c), float(chance[i, c]), strength, float(outcomes.seconds[c] + outcomes.check_s))
+                for c in columns
+            ]
+            for start in range(seeds):
+                mark, spent = _one_search(options, outcomes.exact[i], verdicts[i], judge, price, start)
+                exact[i] += mark / seeds
+                cost[i] += spent / seeds
+        points.append(Point(curve, f"{price:.3g}/s", exact, cost))
+    return points
+
+
+def _one_search(
+    options: Sequence[Option], exact: Array, verdicts: Array, judge: Judge, price: float, start: int
+) -> tuple[float, float]:
+    """(mark, seconds) of one request; pictures are those of the stored seeds, from `start` on."""
+    seeds = exact.shape[1]
+    seconds = {option.recipe: option.seconds for option in options}
+    made: dict[str, list[float]] = {}
+    best, mark, spent = -1.0, 0.0, 0.0
+    while name := next_attempt(options, made, judge, price, most=seeds):
+        seed = (start + len(made.get(name, ()))) % seeds
+        verdict = float(verdicts[int(name), seed])
+        made.setdefault(name, []).append(verdict)
+        spent += seconds[name]
+        if verdict > best:
+            best, mark = verdict, float(exact[int(name), seed])
+    return mark, spent
+
+
+# ---------------------------------------------------------------------------------------------- learned from training
+
+
+def learn_verdicts(train: Outcomes) -> tuple[Callable[[Array], Array], Judge]:
+    """The verifier's score as a probability (isotonic), and what such a verdict is worth."""
+    score, exact = train.score.ravel(), train.exact.ravel()
+    fitted = IsotonicRegression(y_min=0.01, y_max=0.99, out_of_bounds="clip").fit(score, exact)
+    verdict = fitted.predict(score)
+    judge = Judge(float(verdict[exact == 1].mean()), float(verdict[exact == 0].mean()))
+    return lambda scores: fitted.predict(scores.ravel()).reshape(scores.shape), judge
+
+
+def learn_strength(train: Outcomes, chance: Array) -> float:
+    """How many pictures a predicted chance is worth: from the correlation of two pictures of one prompt about it."""
+    error = train.exact - chance[..., None]
+    shared = float((error[..., 0] * error[..., 1]).mean())
+    correlation = min(0.95, max(0.02, shared / float((chance * (1 - chance)).mean())))
+    return 1 / correlation - 1
+
+
+# -------------------------------------------------------------------------------------------------------- comparison
+
+
+def hull(cost: Array, exact: Array) -> tuple[Array, Array]:
+    """The upper concave hull of points, from the cheapest on, never falling."""
+    corners: list[tuple[float, float]] = []
+    for x, y in sorted(zip(cost.tolist(), exact.tolist(), strict=True)):
+        if corners and y <= corners[-1][1]:
+            continue
+        while corners and (x <= corners[-1][0] or _bends_up(corners, x, y)):
+            corners.pop()
+        corners.append((x, y))
+    return np.array([x for x, _ in corners]), np.array([y for _, y in corners])
+
+
+def _bends_up(corners: list[tuple[float, float]], x: float, y: float) -> bool:
+    if len(corners) < 2:
+        return False
+    (x0, y0), (x1, y1) = corners[-2:]
+    return (y1 - y0) * (x - x0) <= (y - y0) * (x1 - x0)
+
+
+def compare(points: Sequence[Point], best: str, cheapest: str) -> dict[str, Any]:
+    """Every curve against the best single model and against random mixing, with bootstrap intervals."""
+    rng = np.random.default_rng(0)
+    n = len(points[0].exact)
+    weights = np.concatenate(([np.full(n, 1 / n)], rng.multinomial(n, np.full(n, 1 / n), RESAMPLES) / n))
+    exact = np.array([p.exact for p in points]) @ weights.T
+    cost = np.array([p.cost for p in points]) @ weights.T
+    rows = {
+        name: [k for k, p in enumerate(points) if p.curve == name] for name in dict.fromkeys(p.curve for p in points)
+    }
+    single = next(k for k, p in enumerate(points) if p.curve == "always" and p.setting == best)
+    report: dict[str, Any] = {}
+    for name, members in rows.items():
+        draws: dict[str, list[float]] = defaultdict(list)
+        for b in range(len(weights)):
+            x, y = hull(cost[members, b], exact[members, b])
+            mix_x, mix_y = hull(cost[rows["always"], b], exact[rows["always"], b])
+            at, mark = cost[single, b], exact[single, b]
+            # Cheaper than the curve's cheapest point there is only not answering; 0 stands for it.
+            there = np.interp(at, x, y, left=np.nan)
+            half = np.interp(at / 2, x, y, left=np.nan)
+            draws["points over the best single model at its cost"].append(100 * (there - mark))
+            draws["points over random mixing at that cost"].append(100 * (there - np.interp(at, mix_x, mix_y)))
+            draws["points over random mixing at half of it"].append(100 * (half - np.interp(at / 2, mix_x, mix_y)))
+            reaches = y[-1] >= mark
+            draws["share of its cost for its quality"].append(float(np.interp(mark, y, x) / at) if reaches else np.nan)
+        report[name] = {key: _summary(values) for key, values in draws.items()}
+    return report
+
+
+def _summary(values: list[float]) -> dict[str, float | None]:
+    drawn = np.array(values[1:])
+    known = drawn[np.isfinite(drawn)]
+    if not np.isfinite(values[0]) or len(known) < 0.5 * len(drawn):
+        return {"value": None, "low": None, "high": None}
+    low, high = np.percentile(known, [2.5, 97.5])
+    return {"value": round(values[0], 4), "low": round(float(low), 4), "high": round(float(high), 4)}
+
+
+def tiers_of(outcomes: Outcomes) -> dict[str, dict[str, float]]:
+    """Mean exact mark of each recipe by tier, for the reader."""
+    order = np.array(outcomes.tiers)
+    return {
+        name: {tier: round(float(outcomes.exact[order == tier, k].mean()), 4) for tier in dict.fromkeys(outcomes.tiers)}
+        for k, name in enumerate(outcomes.recipes)
+    }
+
+
+def all_points(test: Outcomes, train: Outcomes, bases: Sequence[str]) -> tuple[list[Point], dict[str, Any]]:
+    """Every strategy on the test prompts, and what was learned for them."""
+    predicted, verdict_of, judge = chances(test), *learn_verdicts(train)
+    strength = learn_strength(train, chances(train))
+    verdicts = verdict_of(test.score)
+    columns = list(range(len(test.recipes)))
+    marks = test.exact.mean((0, 2))
+    best = max(map(test.at, bases), key=lambda k: (marks[k], -test.seconds[k]))
+    cheap = min(map(test.at, bases), key=lambda k: test.seconds[k])
+    constant = np.broadcast_to(train.exact.mean((0, 2)), predicted.shape)
+    points = [
+        *always(test),
+        *by_length(test, cheap, best),
+        *chosen(test, "router", predicted, columns),
+        *chosen(test, "oracle", test.exact.mean(2), columns),
+        *(point for base in bases for point in best_of_n(test, test.at(base))),
+        *cascade(test, verdicts, cheap, best),
+        *search(test, "verify and escalate, no router", constant, verdicts, judge, strength, columns),
+        *search(test, "router + verify and escalate", predicted, verdicts, judge, strength, columns),
+    ]
+    learned = {
+        "best single model": test.recipes[best],
+        "cheapest model": test.recipes[cheap],
+        "judge": {"on_right": judge.on_right, "on_wrong": judge.on_wrong},
+        "strength": strength,
+    }
+    return points, learned
+
+
+def main() -> None:
+    catalogue, recipes = shipped()
+    # A fusion is several pictures; the strategies here make their own.
+    kept = [name for name, recipe in recipes.items() if not isinstance(recipe, Fuse)]
+    bases = [name for name, recipe in recipes.items() if recipe == Generate(name) and name in catalogue]
+    test, train = read("test", kept), read("train", kept)
+    points, learned = all_points(test, train, bases)
+    report = compare(points, learned["best single model"], learned["cheapest model"])
+    found: Mapping[str, Any] = {
+        "prompts": len(test.prompts),
+        "seeds": test.exact.shape[2],
+        "training prompts": len(train.prompts),
+        "seconds": dict(zip(test.recipes, test.seconds.round(4).tolist(), strict=True)) | {SCORER: test.check_s},
+        "tiers": tiers_of(test),
+        "learned": learned,
+        "points": [
+            {"curve": p.curve, "setting": p.setting, "exact": round(float(p.exact.mean()), 5)}
+            | {"cpu_s": round(float(p.cost.mean()), 5)}
+            for p in points
+        ],
+        "comparison": report,
+    }
+    (HERE / "frontier.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    for name, figures in report.items():
+        print(name)
+        for key, one in figures.items():
+            print(f"    {key}: {one['value']} [{one['low']}, {one['high']}]")
+
+
+if __name__ == "__main__":
+    main()
