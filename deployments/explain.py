@@ -119,12 +119,23 @@ def route_report(route: Route) -> dict[str, Any]:
         "features": {name: _round(value) for name, value in route.view.features.items() if value},
         "signals": {name: _round(value) for name, value in route.view.signals.items() if value},
         "in_domain": route.view.in_domain,
+        "warnings": warnings(route),
         "estimates": {name: _plain(asdict(estimate)) for name, estimate in route.estimates.items()},
         "ranking": [{"recipe": r.recipe, "utility": _round(r.utility)} for r in decision.ranking],
         "rejected": [asdict(rejection) for rejection in decision.rejected],
         "plan": plan_report(route.plan),
         "decided_in_s": _round(route.decided_in_s),
     }
+
+
+def warnings(route: Route) -> list[str]:
+    """What a client should not overlook, in words: at present, a prompt that nothing is known about."""
+    if not route.view.out_of_range:
+        return []
+    return [
+        f"this prompt is out of range: it is unlike those that the predictor was trained on (nearness "
+        f"{route.view.in_domain:.2f} of 1), so the estimates are averages and say little about it"
+    ]
 
 
 def plan_report(plan: Plan) -> dict[str, Any]:

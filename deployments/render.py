@@ -27,6 +27,7 @@ def decision(report: Mapping[str, Any]) -> Group:
         estimate = report["estimates"].get(name)
         table.add_row(*_estimate_cells(name, estimate), verdict(name, report), style=_style(name, report))
     lines = [Text(f"{report['recipe']}", style="bold green") + Text(f"  by policy {report['policy']}")]
+    lines += [Text(f"  {warning}", style="yellow") for warning in report["warnings"]]
     lines += [Text(f"  {reason}") for reason in report["reasons"]]
     lines += [Text(f"  plan: {note}", style="dim") for note in report["plan"]["notes"]]
     return Group(*lines, Text(), table, Text(), signals(report))

@@ -58,6 +58,11 @@ class PromptView:
     embedding: NDArray[np.float32] = field(repr=False, compare=False)
     in_domain: float | None = None
 
+    @property
+    def out_of_range(self) -> bool:
+        """Is it so unlike the training prompts that an estimate is mostly the prior?"""
+        return self.in_domain is not None and self.in_domain < 0.5
+
 
 # ------------------------------------------------------------------------------------------------------ model card
 

@@ -62,3 +62,5 @@ def test_a_prompt_outside_the_world_is_recognised(shipped: Orchestrator) -> None
     assert outside.view.in_domain is not None
     assert outside.view.in_domain < 0.5 < inside.view.in_domain
     assert {estimate.quality.basis for estimate in outside.estimates.values()} == {"prior"}
+    assert "out of range" in explain.route_report(outside)["warnings"][0]
+    assert explain.route_report(inside)["warnings"] == []
