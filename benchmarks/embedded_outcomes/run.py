@@ -23,7 +23,7 @@ import csv
 import json
 import random
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -43,7 +43,7 @@ from models.engine import Engine
 from models.fusion import run_step
 from policies.load import load_policy
 from router.planning import make_plan
-from router.recipes import recipe_key, resolve
+from router.recipes import models_of, recipe_key, resolve
 from router.types import Generate, GenerationRequest, Picture, Plan, Recipe, Scores, Step, StepResult, Value
 
 HERE = Path(__file__).resolve().parent
@@ -159,9 +159,10 @@ def _workers() -> Workers:
     return _shared[0]
 
 
-def run(split: str, per_tier: int, seeds: int, out: Path, processes: int) -> None:
-    """Run what is missing in `out`."""
+def run(split: str, per_tier: int, seeds: int, out: Path, processes: int, models: Collection[str]) -> None:
+    """Run what is missing in `out`, of recipes that need none but these models (all, when none is named)."""
     _, recipes = shipped()
+    recipes = {key: recipe for key, recipe in recipes.items() if not models or set(models_of(recipe)) <= set(models)}
     by_tier = {tier: prompts_of(split, tier, per_tier) for tier in TIERS}
     done = _done(out)
     # Tiers take turns, so that an interrupted run is a smaller study and not a lopsided one.
@@ -233,6 +234,7 @@ if __name__ == "__main__":
     parser.add_argument("--split", choices=("train", "test"))
     parser.add_argument("--per-tier", type=int, default=60, help="prompts a tier")
     parser.add_argument("--seeds", type=int, default=2, help="pictures of each prompt and recipe")
+    parser.add_argument("--models", nargs="+", default=(), help="only recipes that need no other models")
     parser.add_argument("--processes", type=int, default=2, help="each runs on one thread")
     parser.add_argument("--seconds", type=int, metavar="PICTURES", help="measure what a picture costs instead")
     parser.add_argument("--out", type=Path, help="output file (default: beside this script)")
@@ -241,6 +243,6 @@ if __name__ == "__main__":
         seconds(args.seconds, args.out or HERE / "seconds.json")
     elif args.split:
         out = args.out or HERE / f"outcomes_{args.split}.csv"
-        run(args.split, args.per_tier, args.seeds, out, args.processes)
+        run(args.split, args.per_tier, args.seeds, out, args.processes, args.models)
     else:
         parser.error("give --split or --seconds")

@@ -100,6 +100,9 @@ def _marks(known: dict[str, Any]) -> list[str]:
     for tier, mark in rows.items():
         interval = f"{mark['low']:.2f} - {mark['high']:.2f}"
         lines.append(f"| {tier} | {mark['exact']:.2f} | {interval} | {mark['partial']:.2f} | {mark['n']} |")
+    if "reconstruction" in known:
+        kept = ", ".join(f"{tier} {share:.3f}" for tier, share in known["reconstruction"].items())
+        lines += ["", f"Its autoencoder alone: share of 400 true renders a tier that are exact after it: {kept}."]
     return lines
 
 

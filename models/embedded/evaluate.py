@@ -30,9 +30,9 @@ class Settings:
 
 SETTINGS: dict[str, Settings] = {
     "sd15": Settings(10, 4.0),
-    "sdxl": Settings(20, 4.0),
-    "sdxl-refiner": Settings(20, 2.0, takes_over=0.8),
-    "flux": Settings(24, 3.0),
+    "sdxl": Settings(14, 4.0),
+    "sdxl-refiner": Settings(14, 2.0, takes_over=0.8),
+    "flux": Settings(36, 4.0),
 }
 
 

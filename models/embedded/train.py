@@ -54,7 +54,8 @@ def vae(
 ) -> None:
     """Train an autoencoder, gate it, and write the cache of latents."""
     model = latents.build_vae(name).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    run = Run(CACHE / name, nn.ModuleDict({"vae": model}), lr=4e-3, batch=batch, weight_decay=0.0)
+    lr = 1.5e-3 if decoder_only else 4e-3
+    run = Run(CACHE / name, nn.ModuleDict({"vae": model}), lr=lr, batch=batch, weight_decay=0.0)
     criterion = latents.VaeLoss(latents.VAES[name].noise)
     run.load()
     drawn = latents.batches(random.Random(f"vae {run.seed} {run.counters.step}"), batch)
@@ -65,13 +66,13 @@ def vae(
 
     cache = CACHE / f"latents-{name}.safetensors"
     if decoder_only:
-        run.load_averaged()
-        run.save()
+        model.load_state_dict(_load_vae(name).state_dict())
         for part in (model.encoder, model.quant_conv):
             if part is not None:
                 part.requires_grad_(False)
-        if not cache.exists():
-            latents.write_cache(model, latents.scenes(CACHED_SCENES, DATA_SEED), cache)
+        for raw, ema in zip(run.raw, run.ema, strict=True):
+            ema.copy_(raw.detach())
+        run.save()
     if minutes > 0:
         print(fit(run, loss, minutes, on_save=lambda: print(reconstruction(model, 40))))
     run.load_averaged()
@@ -247,7 +248,8 @@ def _drawn(name: str, n: int, split: str) -> list[Viewed]:
         pipe = evaluate.load(WEIGHTS / name, name)
         views = drawn_by(lambda prompts, seeds: evaluate.generate(pipe, name, prompts, seeds), n, 0, split)
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({"images": torch.from_numpy(np.stack([one.image for one in views]))}, path)
+        images = np.ascontiguousarray(np.stack([one.image for one in views]))
+        save_file({"images": torch.from_numpy(images)}, path)
         return views
     left = iter(kept)
     # The prompts are drawn anew from the same seed, so only the pictures need to be kept.
@@ -271,6 +273,7 @@ def evaluate_(
 
     for name in names or MODELS:
         found = evaluate.measure(name, WEIGHTS, n)
+        found["reconstruction"] = reconstruction(evaluate.load(WEIGHTS / name, name).vae, 400)
         cards.add_measured(WEIGHTS / name, found)
         print(
             name, {tier: round(mark["exact"], 2) for tier, mark in found["tiers"].items()}, found["cpu_s_per_picture"]
