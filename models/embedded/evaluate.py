@@ -29,10 +29,10 @@ class Settings:
 
 
 SETTINGS: dict[str, Settings] = {
-    "sd15": Settings(10, 4.0),
-    "sdxl": Settings(14, 4.0),
-    "sdxl-refiner": Settings(14, 2.0, takes_over=0.8),
-    "flux": Settings(36, 4.0),
+    "sd15": Settings(6, 3.0),
+    "sdxl": Settings(10, 3.0),
+    "sdxl-refiner": Settings(10, 2.0, takes_over=0.8),
+    "flux": Settings(24, 4.0),
 }
 
 
