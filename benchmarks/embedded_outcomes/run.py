@@ -7,10 +7,10 @@
 The prompts of the two splits are different draws. `test` is phrased in ways that no image model was trained on;
 `train`, from which the router learns, half so and half in the phrasings of their training.
 
-Writes `outcomes_<split>.csv`: one row for each prompt, recipe and seed, with the exact and partial mark and the
-verifier's score. The command runs what is missing in it: it goes on after an interruption, and measures a retrained
-model again once that model's rows are deleted. Pictures are made in batches, and a step that several recipes share
-(the same model, settings, seed and inputs) is run once.
+First the pictures are drawn, in batches, into `.cache/outcomes`; then all of them are judged: `outcomes_<split>.csv`
+has one row for each prompt, recipe and seed, with the exact and partial mark and the verifier's score. Drawing goes on
+after an interruption, and anew where a model's weights have changed; a step that several recipes share is run once; a
+fusion is made of the pictures of its branches.
 
 What a recipe costs does not depend on the prompt, and in batches it could not be measured: `--seconds` runs every
 recipe one picture at a time, in turns, and writes `seconds.json`.
@@ -20,16 +20,19 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import json
 import random
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import islice
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import load_file, save_file
 from tqdm import tqdm
 
 from deployments.settings import DEFAULT_CONFIG, load_serve_config
@@ -40,17 +43,19 @@ from models.embedded.checker import check
 from models.embedded.outcomes import Prompt, held_out_prompts
 from models.embedded.world import TIERS, TRAIN_PAIRS, sample_scene
 from models.engine import Engine
-from models.fusion import run_step
+from models.fusion import FUSERS, Pixels, run_step
+from models.weights import revision
 from policies.load import load_policy
 from router.planning import make_plan
 from router.recipes import models_of, recipe_key, resolve
-from router.types import Generate, GenerationRequest, Picture, Plan, Recipe, Scores, Step, StepResult, Value
+from router.types import Fuse, Generate, GenerationRequest, Picture, Plan, Recipe, Scores, Step, StepResult, Value
 
 HERE = Path(__file__).resolve().parent
 COLUMNS = ("tier", "prompt", "recipe", "seed", "exact", "partial", "score")
 PRESETS = ("fast", "balanced", "best")
 SCORER = "alignment"
 BATCH = 20
+CACHE = Path(".cache/outcomes")
 
 
 class Workers:
@@ -125,24 +130,76 @@ def prompts_of(split: str, tier: str, n: int) -> list[Prompt]:
     return list({prompt.text: prompt for prompt in drawn}.values())
 
 
-def outcomes(pairs: Sequence[tuple[str, Prompt, int]], recipes: Mapping[str, Recipe]) -> list[dict[str, Any]]:
-    """Rows of one batch of (tier, prompt, seed), a recipe each. Runs in a worker process."""
+Pair = tuple[str, Prompt, int]
+"""Tier, prompt, seed."""
+
+
+def draw(pairs: Sequence[Pair], recipes: Mapping[str, Recipe], folder: Path) -> None:
+    """Pictures of one batch by recipes without fusion, those that are not there yet. Runs in a worker process."""
     workers = _workers()
-    rows: list[dict[str, Any]] = []
     for key, recipe in recipes.items():
+        if (file := picture_file(folder, key, recipe, pairs)).exists():
+            continue
         plans = [plan_of(key, recipe, prompt.text, seed, workers.catalogue) for _, prompt, seed in pairs]
-        for (tier, prompt, seed), value in zip(pairs, workers.perform(plans), strict=True):
-            assert isinstance(value, Picture)
-            mark = check(value.pixels, prompt.scene)
-            judged = Step("judged", "score", SCORER, ("made",), "scores", {"prompt": prompt.text})
-            scores = workers.engine(SCORER).run(judged, (value,)).value
-            assert isinstance(scores, Scores)
+        pixels = [value.pixels for value in workers.perform(plans) if isinstance(value, Picture)]
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({"pixels": np.ascontiguousarray(np.stack(pixels))}, file.with_suffix(".part"))
+        file.with_suffix(".part").replace(file)
+    workers.forget()
+
+
+def picture_file(folder: Path, key: str, recipe: Recipe, pairs: Sequence[Pair]) -> Path:
+    """Where the pictures of a batch by a recipe are: a name that changes with prompts, seeds, settings and weights."""
+    catalogue = _workers().catalogue
+    revisions = [(model, revision(catalogue[model])) for model in sorted(set(models_of(recipe)))]
+    asked = [(prompt.text, seed) for _, prompt, seed in pairs]
+    steps = {model: (catalogue[model].steps, catalogue[model].guidance_scale) for model, _ in revisions}
+    body = json.dumps([key, revisions, steps, asked], sort_keys=True)
+    return folder / f"{hashlib.sha256(body.encode()).hexdigest()[:24]}.safetensors"
+
+
+def judge(pairs: Sequence[Pair], recipes: Mapping[str, Recipe], folder: Path) -> list[dict[str, Any]]:
+    """Rows of one batch, a recipe each. Runs in a worker process."""
+    pictures: dict[str, list[Pixels]] = {}
+    for key, recipe in recipes.items():
+        if not isinstance(recipe, Fuse):
+            pictures[key] = list(load_file(picture_file(folder, key, recipe, pairs))["pixels"])
+    scores = {key: _scores(pairs, drawn) for key, drawn in pictures.items()}
+    for key, recipe in recipes.items():
+        if isinstance(recipe, Fuse):
+            pictures[key], scores[key] = _fused(pairs, recipe, pictures, scores)
+    rows: list[dict[str, Any]] = []
+    for k, (tier, prompt, seed) in enumerate(pairs):
+        for key in recipes:
+            mark = check(pictures[key][k], prompt.scene)
             rows.append(
                 {"tier": tier, "prompt": prompt.text, "recipe": key, "seed": seed, "exact": int(mark.exact)}
-                | {"partial": round(mark.partial, 4), "score": round(scores.values[0], 4)}
+                | {"partial": round(mark.partial, 4), "score": round(scores[key][k], 4)}
             )
-    workers.forget()
     return rows
+
+
+def _scores(pairs: Sequence[Pair], pictures: Sequence[Pixels]) -> list[float]:
+    engine = _workers().engine(SCORER)
+    found = []
+    for (_, prompt, _), pixels in zip(pairs, pictures, strict=True):
+        step = Step("judged", "score", SCORER, ("made",), "scores", {"prompt": prompt.text})
+        value = engine.run(step, (Picture(pixels),)).value
+        assert isinstance(value, Scores)
+        found.append(value.values[0])
+    return found
+
+
+def _fused(
+    pairs: Sequence[Pair], recipe: Fuse, pictures: Mapping[str, list[Pixels]], scores: Mapping[str, list[float]]
+) -> tuple[list[Pixels], list[float]]:
+    """A fusion of pictures that are there, and the score of each."""
+    names = [recipe_key(branch, {}, _workers().catalogue) for branch in recipe.branches if not isinstance(branch, str)]
+    made = [
+        FUSERS[recipe.method]([pictures[name][k] for name in names], [scores[name][k] for name in names])
+        for k in range(len(pairs))
+    ]
+    return made, _scores(pairs, made)
 
 
 def plan_of(key: str, recipe: Recipe, prompt: str, seed: int, catalogue: Catalog) -> Plan:
@@ -160,33 +217,41 @@ def _workers() -> Workers:
 
 
 def run(split: str, per_tier: int, seeds: int, out: Path, processes: int, models: Collection[str]) -> None:
-    """Run what is missing in `out`, of recipes that need none but these models (all, when none is named)."""
+    """Draw what is missing and judge everything; with `models`, only draw, by recipes that need no others."""
     _, recipes = shipped()
-    recipes = {key: recipe for key, recipe in recipes.items() if not models or set(models_of(recipe)) <= set(models)}
     by_tier = {tier: prompts_of(split, tier, per_tier) for tier in TIERS}
-    done = _done(out)
     # Tiers take turns, so that an interrupted run is a smaller study and not a lopsided one.
     ranks = range(max(map(len, by_tier.values())))
     pairs = [(t, by_tier[t][k], seed) for k in ranks for t in TIERS if k < len(by_tier[t]) for seed in range(seeds)]
-    todo = [
-        (batch, missing)
-        for batch in batched(pairs, BATCH)
-        if (missing := {k: r for k, r in recipes.items() if any((p.text, s, k) not in done for _, p, s in batch)})
-    ]
-    new = not out.exists()
-    with out.open("a", newline="", encoding="utf-8") as file, ProcessPoolExecutor(processes) as pool:
+    batches = list(batched(pairs, BATCH))
+    drawn = {key: recipe for key, recipe in recipes.items() if not isinstance(recipe, Fuse)}
+    if models:
+        drawn = {key: recipe for key, recipe in drawn.items() if set(models_of(recipe)) <= set(models)}
+    folder = CACHE / split
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        for _ in tqdm(_in_turn(pool, draw, batches, drawn, folder, processes), total=len(batches), desc="draw"):
+            pass
+        if models:
+            return
+        found = _in_turn(pool, judge, batches, recipes, folder, processes)
+        rows = [row for some in tqdm(found, total=len(batches), desc="judge") for row in some]
+    with out.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        if new:
-            writer.writeheader()
-        for rows in tqdm(_in_turn(pool, todo, processes), total=len(todo), unit="batch", desc=split):
-            writer.writerows(row for row in rows if (row["prompt"], row["seed"], row["recipe"]) not in done)
-            file.flush()
+        writer.writeheader()
+        writer.writerows(rows)
 
 
-def _in_turn(pool: ProcessPoolExecutor, todo: Sequence[Any], processes: int) -> Iterator[list[dict[str, Any]]]:
+def _in_turn(
+    pool: ProcessPoolExecutor,
+    work: Callable[..., Any],
+    batches: Sequence[Any],
+    recipes: Mapping[str, Recipe],
+    folder: Path,
+    processes: int,
+) -> Iterator[Any]:
     """Results in order; no more than two batches a process are under way, so that an interruption loses little."""
-    for group in batched(todo, 2 * processes):
-        yield from pool.map(outcomes, *zip(*group, strict=True))
+    for group in batched(batches, 2 * processes):
+        yield from pool.map(work, group, [recipes] * len(group), [folder] * len(group))
 
 
 def seconds(pictures: int, out: Path) -> None:
@@ -222,19 +287,12 @@ def batched(items: Iterable[Any], size: int) -> Iterator[tuple[Any, ...]]:
         yield batch
 
 
-def _done(out: Path) -> set[tuple[str, int, str]]:
-    if not out.exists():
-        return set()
-    with out.open(newline="", encoding="utf-8") as file:
-        return {(row["prompt"], int(row["seed"]), row["recipe"]) for row in csv.DictReader(file)}
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--split", choices=("train", "test"))
     parser.add_argument("--per-tier", type=int, default=60, help="prompts a tier")
     parser.add_argument("--seeds", type=int, default=2, help="pictures of each prompt and recipe")
-    parser.add_argument("--models", nargs="+", default=(), help="only recipes that need no other models")
+    parser.add_argument("--models", nargs="+", default=(), help="only draw, by recipes of these models alone")
     parser.add_argument("--processes", type=int, default=2, help="each runs on one thread")
     parser.add_argument("--seconds", type=int, metavar="PICTURES", help="measure what a picture costs instead")
     parser.add_argument("--out", type=Path, help="output file (default: beside this script)")
