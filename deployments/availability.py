@@ -10,7 +10,19 @@ from typing import Protocol
 
 from deployments.worker import WorkerStatus
 from router.errors import LoadError, NoRecipeError
-from router.types import Decision, Estimate, GenerationRequest, Plan, Policy, PromptView, Recipe, Rejection, Route
+from router.types import (
+    NO_CONTEXT,
+    Context,
+    Decision,
+    Estimate,
+    GenerationRequest,
+    Plan,
+    Policy,
+    PromptView,
+    Recipe,
+    Rejection,
+    Route,
+)
 
 MAX_AGE_S = 2.0
 
@@ -99,6 +111,7 @@ class ReachablePolicy:
         plans: Mapping[str, Plan],
         estimates: Mapping[str, Estimate],
         refused: Sequence[Rejection] = (),
+        context: Context = NO_CONTEXT,
     ) -> Decision:
         gone = [
             Rejection(name, "capability", self._reason(model))
@@ -107,7 +120,7 @@ class ReachablePolicy:
         ]
         names = {rejection.recipe for rejection in gone}
         kept = {name: plan for name, plan in plans.items() if name not in names}
-        return self.inner.decide(request, view, kept, estimates, (*refused, *gone))
+        return self.inner.decide(request, view, kept, estimates, (*refused, *gone), context)
 
     def _reason(self, model: str) -> str:
         return f"model {model!r} is not available: {self.failed[model]}"

@@ -188,7 +188,8 @@ def policy_validate(
     as_json: AsJson = False,
 ) -> None:
     """Check policy files against the schema and the catalogue; every problem is listed with file, line and column."""
-    from deployments.wiring import catalogue_of, known_of
+    from deployments.knowledge import known_of
+    from deployments.wiring import catalogue_of
     from policies import load_policy
 
     known = known_of(catalogue_of(load_serve_config(config).settings))

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from deployments.outcome import Made, Outcome, Overview
+from deployments.outcome import Check, Made, Outcome, Overview
 from deployments.schemas import ImageRequest
 from deployments.worker import WorkerStatus
 from models.provenance import encode_image
@@ -26,7 +26,7 @@ def encoded(made: Made, route: Route, wire: ImageRequest) -> bytes:
         "prompt": route.request.prompt,
         "negative_prompt": route.request.negative_prompt,
         "seed": made.seed,
-        "recipe": route.decision.recipe,
+        "recipe": made.recipe,
         "policy": f"{route.decision.policy}@{route.decision.policy_digest}",
         "plan": made.plan_digest,
         "models": {t.step.model: str(t.facts.get("revision", "unknown")) for t in made.traces if t.step.model},
@@ -96,13 +96,29 @@ def outcome_report(outcome: Outcome, wire: ImageRequest, request_id: str) -> dic
         **route_report(outcome.route),
         "notes": list(outcome.notes),
         "pictures": [
-            {"seed": made.seed, "plan_digest": made.plan_digest, "steps": [_trace(t) for t in made.traces]}
+            {
+                "seed": made.seed,
+                "recipe": made.recipe,
+                "plan_digest": made.plan_digest,
+                "steps": [_trace(t) for t in made.traces],
+                "checks": [_check(check) for check in made.checks],
+            }
             for made in outcome.made
         ],
         "seeds": [made.seed for made in outcome.made],
         "latency_s": _round(outcome.latency_s),
-        "cost_usd": outcome.route.estimates[outcome.route.decision.recipe].cost_usd,
-        "replay": replay(outcome.route, wire),
+        "cost_usd": outcome.cost_usd,
+        "replay": replay(outcome.route, wire, {made.recipe for made in outcome.made}),
+    }
+
+
+def _check(check: Check) -> dict[str, Any]:
+    seconds = sum(trace.seconds for trace in check.traces)
+    return {
+        "recipe": check.recipe,
+        "score": _round(check.score),
+        "accepted": check.accepted,
+        "seconds": _round(seconds),
     }
 
 
@@ -116,6 +132,9 @@ def route_report(route: Route) -> dict[str, Any]:
         "reasons": list(decision.reasons),
         "rules": list(decision.rules),
         "propensity": decision.propensity,
+        "explored": decision.explored,
+        "degraded_from": decision.degraded_from,
+        "verify": asdict(decision.verify) if decision.verify else None,
         "features": {name: _round(value) for name, value in route.view.features.items() if value},
         "signals": {name: _round(value) for name, value in route.view.signals.items() if value},
         "in_domain": route.view.in_domain,
@@ -161,11 +180,15 @@ def plan_report(plan: Plan) -> dict[str, Any]:
     }
 
 
-def replay(route: Route, wire: ImageRequest) -> dict[str, Any]:
-    """A request body that makes the same pictures again, whatever the policy would choose then."""
+def replay(route: Route, wire: ImageRequest, made_by: Collection[str] = ()) -> dict[str, Any]:
+    """A request body that makes the same pictures again, whatever the policy would choose then.
+
+    made_by: the recipes of the pictures; if they differ, each needs the body with its own `recipe` and `seed`
+    """
     request = route.request
-    body: dict[str, Any] = {"prompt": request.prompt, "model": route.decision.policy, "recipe": route.decision.recipe}
-    if wire.model != "auto" and wire.recipe is None and route.decision.policy != request.target:
+    recipe = next(iter(made_by)) if len(made_by) == 1 else route.decision.recipe
+    body: dict[str, Any] = {"prompt": request.prompt, "model": route.decision.policy, "recipe": recipe}
+    if wire.recipe is None and request.recipe is not None and route.decision.policy != request.target:
         # The name of a recipe or of a model says all; its policy may be one that was made up for it.
         body = {"prompt": request.prompt, "model": wire.model}
     given = {

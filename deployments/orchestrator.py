@@ -7,54 +7,27 @@ Ray Serve replica and inside one process.
 from __future__ import annotations
 
 import asyncio
-import logging
+import random
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from datetime import UTC, datetime
+from functools import partial
 
 from deployments.availability import Availability, Monitor
-from deployments.outcome import (
-    Advanced,
-    Event,
-    Made,
-    OnEvent,
-    Outcome,
-    Overview,
-    PolicySummary,
-    Routed,
-    WorkerLostError,
-)
+from deployments.ledger import Charge, Ledger
+from deployments.metrics import Metrics, Tally
+from deployments.outcome import Event, Made, OnEvent, Outcome, Overview, PolicySummary
+from deployments.running import Runner, WorkerClient
+from deployments.shadows import Shadows
 from deployments.streams import stream
-from deployments.worker import OnProgress
-from models.fusion import run_step
-from policies import PolicyBook
+from policies import Policy, PolicyBook
 from router.costs import CostModel
-from router.errors import DeadlineError, LoadError, StepError
-from router.execution import execute
+from router.errors import BudgetError, LoadError, NoRecipeError, OverloadedError
 from router.routing import Router
-from router.types import (
-    Catalogue,
-    GenerationRequest,
-    Picture,
-    Plan,
-    Route,
-    Step,
-    StepResult,
-    Value,
-)
+from router.types import Catalogue, Context, GenerationRequest, Route
 
-logger = logging.getLogger("triptych.orchestrator")
-
-
-class WorkerClient(Protocol):
-    """Whoever can run the steps of one model."""
-
-    async def run(
-        self, step: Step, inputs: Sequence[Value], deadline_s: float, on_progress: OnProgress | None = None
-    ) -> StepResult:
-        """Raises a `TriptychError`, or `WorkerLostError` if the worker died and the step may be tried again."""
-        ...
+ADMISSION_TRIES = 5
 
 
 class Orchestrator:
@@ -63,6 +36,8 @@ class Orchestrator:
     costs:     learns from what the steps took; the one that `router.queues` asks.
     workers:   by catalogue id.
     timeout_s: deadline of a request that names no latency budget.
+    ledger:    what the tenants used of the policies' budgets.
+    draw:      chance for exploration, uniform in [0, 1).
     """
 
     def __init__(
@@ -74,37 +49,43 @@ class Orchestrator:
         workers: Mapping[str, WorkerClient],
         monitor: Monitor,
         timeout_s: float = 600.0,
+        ledger: Ledger | None = None,
+        metrics: Metrics | None = None,
+        draw: Callable[[], float] = random.random,
     ) -> None:
         self.catalogue = catalogue
         self.policies = policies
+        self.metrics = metrics or Tally()
         self._router = router
-        self._costs = costs
-        self._workers = workers
-        self._timeout_s = timeout_s
+        self._ledger = ledger or Ledger()
+        self._draw = draw
+        self._shadows = Shadows(router, self.metrics)
         self.availability = Availability(monitor)
+        self._runner = Runner(router.queues, costs, workers, self.availability, self.metrics, timeout_s)
 
     async def route(self, request: GenerationRequest) -> Route:
-        """Decide, run nothing. Raises `NotFoundError`, `NoRecipeError`, `RequestError`, or `LoadError`."""
+        """Decide, run nothing, leave nothing to chance. Raises `NotFoundError`, `NoRecipeError`, `RequestError`,
+        `LoadError`, or `OverloadedError`."""
         await self.availability.refresh()
-        return await asyncio.to_thread(self._decide, request)
+        return (await asyncio.to_thread(self._decide, request, None)).route
 
     async def generate(self, request: GenerationRequest, on_event: OnEvent | None = None) -> Outcome:
-        """Route, run the plan for each of the `n` pictures (seed, seed + 1, ...), and report.
+        """Route, run the plan for each of the `n` pictures (seed, seed + 1, ...), verify them, and report.
 
         A model that turns out not to be loadable is taken out, and the request is routed once more around it.
         """
         started = time.monotonic()
-        notes: list[str] = []
-        route = await self.route(request)
+        admitted = await self._admit(request)
+        self._shadows.compare(admitted.route, self.policies.shadow_of(admitted.policy, request))
         try:
-            made = await self._pictures(route, started, on_event)
+            return await self._answer(admitted, started, on_event)
         except LoadError as error:
-            before, route = route.decision.recipe, await self.route(request)
-            if route.decision.recipe == before:
+            before, again = admitted.route.decision.recipe, await self._admit(request)
+            if (now := again.route.decision.recipe) == before:
+                again.charge.settle()
                 raise
-            notes.append(f"{before} could not run ({error.message}); {route.decision.recipe} was taken instead")
-            made = await self._pictures(route, started, on_event)
-        return Outcome(route, made, time.monotonic() - started, tuple(notes))
+            note = f"{before} could not run ({error.message}); {now} was taken instead"
+            return await self._answer(again, started, on_event, note)
 
     def stream(self, request: GenerationRequest) -> AsyncGenerator[Event | Outcome]:
         """The events of `generate`, and its outcome as the last item."""
@@ -118,105 +99,90 @@ class Orchestrator:
         """What is here; the workers are asked now."""
         statuses = await self.availability.refresh(now=True)
         policies = [self.policies.get(name) for name in self.policies.names()]
+        problems = self.policies.problems()
+        self.metrics.record("triptych_policy_problems", len(problems))
         return Overview(
             policies=tuple(PolicySummary(p.name, p.digest, p.description, tuple(p.recipes)) for p in policies),
             cards=tuple(self.catalogue[model] for model in self.catalogue.ids()),
             statuses=statuses,
-            problems=self.policies.problems(),
+            problems=problems,
         )
 
     # ------------------------------------------------------------------------------------------------------- deciding
 
-    def _decide(self, request: GenerationRequest) -> Route:
-        self.policies.refresh()
+    async def _admit(self, request: GenerationRequest) -> Admitted:
+        """Decide, and charge the tenant's budgets; when others were quicker with what was left, decide again."""
+        await self.availability.refresh()
+        for _ in range(ADMISSION_TRIES):
+            decided = await asyncio.to_thread(self._decide, request, self._draw())
+            work_s, cost_usd = decided.expected()
+            charge = self._ledger.charge(decided.policy, request.tenant, work_s, cost_usd)
+            if charge is not None:
+                self._count(decided.route)
+                return Admitted(decided.policy, decided.route, charge)
+        raise BudgetError("too many requests of this tenant compete for what is left of its budget; try again later")
+
+    def _decide(self, request: GenerationRequest, draw: float | None) -> Decided:
+        if self.policies.refresh():
+            self.metrics.record("triptych_policy_changes_total")
         policy, pinned = self.policies.resolve(request.target, self.catalogue.ids())
         if pinned is not None:
             request = replace(request, recipe=pinned)
-        return self.availability.route_around(policy, request, self._router.route)
+        served = (None if request.recipe else self.policies.canary_of(policy, request)) or policy
+        context = Context(datetime.now(UTC), draw, self._ledger.allowances(served, request.tenant))
+        try:
+            route = self.availability.route_around(served, request, partial(self._router.route, context=context))
+        except (NoRecipeError, OverloadedError) as error:
+            self.metrics.record("triptych_refused_total", policy=served.name, code=error.code)
+            raise
+        if served is not policy:
+            self.metrics.record("triptych_canary_total", policy=policy.name, canary=served.name)
+            note = f"canary: {served.name} answers a share of the requests to {policy.name}"
+            route = replace(route, decision=replace(route.decision, reasons=(*route.decision.reasons, note)))
+        return Decided(served, route)
+
+    def _count(self, route: Route) -> None:
+        decision = route.decision
+        self.metrics.record("triptych_decisions_total", policy=decision.policy, recipe=decision.recipe)
+        if decision.explored:
+            self.metrics.record("triptych_explored_total", policy=decision.policy)
+        if decision.degraded_from:
+            self.metrics.record("triptych_degraded_total", policy=decision.policy)
 
     # -------------------------------------------------------------------------------------------------------- running
 
-    async def _pictures(self, route: Route, started: float, on_event: OnEvent | None) -> tuple[Made, ...]:
-        if on_event is not None:
-            on_event(Routed(route))
-        request = route.request
-        run = _Run(route.plan, started + (request.latency_budget_s or self._timeout_s), on_event)
-        ticket = self._router.queues.reserve(route.plan, request.n)
-        failure: BaseException | None = None
+    async def _answer(self, admitted: Admitted, started: float, on_event: OnEvent | None, *notes: str) -> Outcome:
+        route = admitted.route
         try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [
-                    group.create_task(self._picture(run, ticket, index, (request.seed + index) % 2**32))
-                    for index in range(request.n)
-                ]
-        except BaseExceptionGroup as failures:
-            failure = first_of(failures)
+            made = await self._runner.pictures(route, admitted.charge, started, on_event)
         finally:
-            self._router.queues.release(ticket)
-        if failure is not None:  # raised out here, so that it keeps its own cause
-            raise failure
-        return tuple(task.result() for task in tasks)
-
-    async def _picture(self, run: _Run, ticket: int, index: int, seed: int) -> Made:
-        plan = run.plan if index == 0 else run.plan.with_seed(seed)
-        pixels = plan.width * plan.height
-
-        async def perform(step: Step, inputs: Sequence[Value]) -> StepResult:
-            result = await self._step(step, inputs, run, index)
-            self._costs.observe(step, result.seconds, pixels)
-            self._router.queues.release(ticket, step.id, index)
-            return result
-
-        execution = await execute(plan, perform)
-        if not isinstance(execution.output, Picture):
-            raise StepError(f"the plan of {plan.recipe!r} ended in {type(execution.output).__name__}, not in a picture")
-        return Made(execution.output, seed, plan.digest(), execution.traces)
-
-    async def _step(self, step: Step, inputs: Sequence[Value], run: _Run, index: int) -> StepResult:
-        if step.model is None:
-            return await asyncio.to_thread(run_step, step, inputs)
-        if step.model not in self._workers:
-            raise LoadError(f"no worker holds model {step.model!r}", "model")
-        try:
-            return await self._on_worker(self._workers[step.model], step, inputs, run, index)
-        except LoadError as error:
-            self.availability.mark_failed(step.model, error.message)
-            raise
-
-    async def _on_worker(
-        self, worker: WorkerClient, step: Step, inputs: Sequence[Value], run: _Run, index: int
-    ) -> StepResult:
-        try:
-            return await worker.run(step, inputs, run.left(step), run.listener(index))
-        except WorkerLostError as error:
-            logger.warning("step %s: its worker was lost (%s); it runs once more", step.id, error)
-            return await worker.run(step, inputs, run.left(step), run.listener(index))
+            admitted.charge.settle()
+        notes = (*notes, *(note for picture in made for note in picture.notes))
+        return Outcome(route, made, time.monotonic() - started, _cost_usd(route, made), tuple(dict.fromkeys(notes)))
 
 
 @dataclass(frozen=True)
-class _Run:
-    """What the pictures of one request share. deadline: on the monotonic clock of this process."""
+class Decided:
+    """A decision, and the policy that made it."""
 
-    plan: Plan
-    deadline: float
-    on_event: OnEvent | None
+    policy: Policy
+    route: Route
 
-    def left(self, step: Step) -> float:
-        """Seconds until the deadline; raises `DeadlineError` if there are none."""
-        if (left := self.deadline - time.monotonic()) <= 0:
-            raise DeadlineError(f"step {step.id!r} was not begun: the deadline passed before its turn")
-        return left
-
-    def listener(self, index: int) -> OnProgress | None:
-        """Where a worker reports progress of picture `index`; None if nobody listens, which saves the messages."""
-        if (on_event := self.on_event) is None:
-            return None
-        return lambda progress: on_event(Advanced(index, progress))
+    def expected(self) -> tuple[float, float]:
+        """Seconds of work and dollars if every escalation is needed."""
+        decision, estimates = self.route.decision, self.route.estimates
+        names = (decision.recipe, *(decision.verify.escalate_to if decision.verify else ()))
+        return sum(estimates[name].work_s for name in names), sum(estimates[name].cost_usd for name in names)
 
 
-def first_of(failures: BaseExceptionGroup) -> BaseException:
-    """One failure of a group stands for all: the pictures of a request share their plan."""
-    error: BaseException = failures
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+@dataclass(frozen=True)
+class Admitted(Decided):
+    """A decision that is charged to its tenant."""
+
+    charge: Charge
+
+
+def _cost_usd(route: Route, made: Sequence[Made]) -> float:
+    tried = [check.recipe for picture in made for check in picture.checks[1:]]
+    once = {name: route.estimates[name].cost_usd / route.request.n for name in tried}
+    return route.estimates[route.decision.recipe].cost_usd + sum(once[name] for name in tried)

@@ -36,22 +36,43 @@ OnEvent = Callable[[Event], None]
 
 
 @dataclass(frozen=True)
+class Check:
+    """A picture that was scored. traces: of the steps that made it, and of the scoring."""
+
+    recipe: str
+    score: float
+    traces: tuple[StepTrace, ...]
+    accepted: bool = False
+
+
+@dataclass(frozen=True)
 class Made:
-    """One finished picture. plan_digest changes with anything that could change the picture."""
+    """One finished picture. plan_digest changes with anything that could change the picture.
+
+    recipe: which one made it; not the decision's if an escalation was better
+    checks: every picture that was scored on the way, in order; empty if none was
+    """
 
     picture: Picture
     seed: int
     plan_digest: str
     traces: tuple[StepTrace, ...]
+    recipe: str
+    checks: tuple[Check, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The answer to one request: `made` in the order of the seeds; notes: in words, what happened on the way."""
+    """The answer to one request: `made` in the order of the seeds; notes: in words, what happened on the way.
+
+    cost_usd: expected for the chosen recipe, plus that of the escalations that were tried
+    """
 
     route: Route
     made: tuple[Made, ...]
     latency_s: float
+    cost_usd: float
     notes: tuple[str, ...] = ()
 
 

@@ -78,6 +78,7 @@ class ImageRequest(BaseModel):
     max_cost_usd: float | None = Field(default=None, ge=0)
     recipe: str | None = Field(default=None, min_length=1, description="A recipe of the policy, by name.")
     tags: tuple[Tag, ...] = Field(default=(), max_length=32, description="Facts for the rules of the policy.")
+    degrade: bool = Field(default=True, description="Whether a lesser recipe may answer under load.")
 
     @model_validator(mode="before")
     @classmethod
@@ -170,6 +171,7 @@ def to_request(wire: ImageRequest, limits: Limits) -> GenerationRequest:
         max_cost_usd=wire.max_cost_usd,
         tags=wire.tags,
         tenant=wire.user or wire.safety_identifier,
+        degradable=wire.degrade,
     )
 
 

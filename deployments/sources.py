@@ -47,7 +47,7 @@ class LocalSource:
 
     async def generate(self, body: dict[str, Any], console: Console) -> dict[str, Any]:
         from deployments import explain
-        from deployments.orchestrator import Advanced, Event
+        from deployments.outcome import Advanced, Event
         from deployments.schemas import parse_request, to_request
         from deployments.service import new_request_id
 

@@ -6,16 +6,18 @@ import threading
 from collections.abc import Callable, Mapping
 
 from deployments.availability import Monitor
-from deployments.orchestrator import Orchestrator, WorkerClient
+from deployments.knowledge import known_of
+from deployments.ledger import Ledger
+from deployments.metrics import Metrics
+from deployments.orchestrator import Orchestrator
+from deployments.running import WorkerClient
 from deployments.settings import AppSettings, ConfigError
 from deployments.worker import StepEngine
 from models.catalog import Catalog, load_catalogue
-from models.schedulers import SCHEDULERS
-from policies import Known, PolicyBook
+from policies import PolicyBook
 from router.artifact import load_artifact
 from router.costs import CostModel
 from router.embedding import MiniLMEmbedder
-from router.features import SIGNALS
 from router.predictors import QualityPredictor
 from router.queues import Queues
 from router.routing import Router
@@ -37,12 +39,9 @@ def policies_of(settings: AppSettings, catalogue: Catalog) -> PolicyBook:
     return PolicyBook(settings.policies.path, settings.policies.default, known=known_of(catalogue))
 
 
-def known_of(catalogue: Catalog) -> Known:
-    """The names that a policy may use."""
-    return Known(catalogue.ids(), tuple(SIGNALS), tuple(SCHEDULERS))
-
-
-def build_orchestrator(settings: AppSettings, workers: Mapping[str, WorkerClient], monitor: Monitor) -> Orchestrator:
+def build_orchestrator(
+    settings: AppSettings, workers: Mapping[str, WorkerClient], monitor: Monitor, metrics: Metrics | None = None
+) -> Orchestrator:
     """An orchestrator over `workers`. Raises what loading cards, policies and the artefact may raise."""
     catalogue = catalogue_of(settings)
     policies = policies_of(settings, catalogue)
@@ -50,7 +49,10 @@ def build_orchestrator(settings: AppSettings, workers: Mapping[str, WorkerClient
     costs = CostModel(catalogue)
     queues = Queues(costs, {model: replicas_of(settings, model) for model in settings.models})
     router = Router(catalogue, MiniLMEmbedder(), predictor, queues)
-    return Orchestrator(catalogue, policies, router, costs, workers, monitor, settings.limits.request_timeout_s)
+    replicas = settings.orchestrator.replicas
+    ledger = Ledger(1 / (replicas if isinstance(replicas, int) else replicas.max_replicas))
+    timeout_s = settings.limits.request_timeout_s
+    return Orchestrator(catalogue, policies, router, costs, workers, monitor, timeout_s, ledger, metrics)
 
 
 def replicas_of(settings: AppSettings, model: str) -> int:

@@ -5,9 +5,10 @@ from pathlib import Path as _Path
 from policies.book import PolicyBook
 from policies.decide import Policy
 from policies.load import Known, load_policy, load_policy_text
+from policies.reachability import Arranged
 from policies.schema import json_schema
 
-__all__ = ["PRESETS", "Known", "Policy", "PolicyBook", "json_schema", "load_policy", "load_policy_text"]
+__all__ = ["PRESETS", "Arranged", "Known", "Policy", "PolicyBook", "json_schema", "load_policy", "load_policy_text"]
 
 PRESETS = _Path(__file__).parent / "presets"
 """The directory of the policies that are shipped: fast, balanced, best."""

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from policies.decide import Policy
-from policies.load import Known, load_policy
+from policies.history import History, Version, write_whole
+from policies.load import Known, load_policy_text, load_with_text
 from policies.schema import RESERVED
-from router.errors import NotFoundError, PolicyError, did_you_mean
+from policies.splits import falls_in
+from router.errors import NotFoundError, PolicyError, RequestError, did_you_mean
+from router.types import GenerationRequest
+
+logger = logging.getLogger("triptych.policies")
 
 AUTO = RESERVED[0]
 
@@ -19,8 +25,11 @@ _Stamp = tuple[int, int, int]  # mtime_ns, size, inode
 
 @dataclass(frozen=True)
 class _Entry:
+    """A file: the policy in force with its text, and what is wrong with the file as it stands now."""
+
     stamp: _Stamp
     policy: Policy | None
+    text: str = ""
     problems: tuple[str, ...] = ()
 
 
@@ -40,7 +49,8 @@ class PolicyBook:
 
     Strict at the start: any broken file, or no policy named `default`, raises `PolicyError` with every problem.
     Lenient afterwards: a file that became broken leaves its last good policy in force, and `problems()` says so. The
-    default policy outlives its file. Every look-up first asks the file system what has changed (a few microseconds).
+    default policy outlives its file. Every look-up first asks the file system what has changed (a few microseconds), so
+    whoever shares the directory, in this process or another, follows a change with the next request.
     """
 
     def __init__(
@@ -55,6 +65,7 @@ class PolicyBook:
         self.default_name = default
         self._known = known or Known(models)
         self._lock = threading.Lock()
+        self._history = History(self.directory)
         self._shelf = self._read(_Shelf())
         if self._shelf.problems:
             raise _cannot_start(self.directory, self._shelf.problems)
@@ -88,17 +99,16 @@ class PolicyBook:
 
     def refresh(self) -> bool:
         """Read again what changed. True if a policy came, went or changed. Never raises."""
-        if not self._lock.acquire(blocking=False):
-            return False  # somebody else is reading; the state in force is good enough
-        try:
+        with self._lock:
             before, shelf = self._policies, self._read(self._shelf)
             if shelf is self._shelf:
                 return False
-            policies = shelf.policies()
-            self._shelf, self._policies = shelf, policies
-            return policies != before
-        finally:
-            self._lock.release()
+            self._tell(self._shelf, shelf)
+            self._policies = shelf.policies()
+            self._shelf = shelf
+            return self._policies != before
+
+    # ------------------------------------------------------------------------------------------------------- choosing
 
     def resolve(self, target: str, catalogue_ids: Collection[str] = ()) -> tuple[Policy, str | None]:
         """What a client's `model` means: (policy, recipe or model asked for by name).
@@ -123,6 +133,63 @@ class PolicyBook:
         hint = did_you_mean(target, inside if slash else names)
         raise NotFoundError(f"there is no model, recipe or policy {target!r}{hint}", "model", "model_not_found")
 
+    def canary_of(self, policy: Policy, request: GenerationRequest) -> Policy | None:
+        """The policy that answers instead, if the request falls into the canary's share."""
+        split = policy.canary
+        return self._policies.get(split.policy) if split and falls_in(split, policy.name, request) else None
+
+    def shadow_of(self, policy: Policy, request: GenerationRequest) -> Policy | None:
+        """The policy whose decision is compared, if the request falls into the shadow's share."""
+        split = policy.shadow
+        return self._policies.get(split.policy) if split and falls_in(split, policy.name, request) else None
+
+    # ------------------------------------------------------------------------------------------------------- changing
+
+    def text(self, name: str, digest: str | None = None) -> str:
+        """The file of a policy as it is in force, or as it was under an earlier digest. Raises `NotFoundError`."""
+        policy = self.get(name)
+        if digest is None or digest == policy.digest:
+            return self._shelf.entries[f"{name}.yaml"].text
+        if (text := self._history.text(name, digest)) is None:
+            known = [version.digest for version in self._history.versions(name)]
+            raise NotFoundError(f"policy {name!r} has no version {digest!r}{did_you_mean(digest, known)}", "digest")
+        return text
+
+    def versions(self, name: str) -> list[Version]:
+        """What was in force, newest first; empty until the policy first changed. Raises `NotFoundError`."""
+        self.get(name)
+        return self._history.versions(name)
+
+    def put(self, name: str, text: str, expected: str | None = None) -> Policy:
+        """Validate `text`, write it as the policy's file, and return the policy that is in force now.
+
+        expected: the digest that the caller saw; if another one is in force, nothing is changed (`RequestError`).
+        Raises `PolicyError` with every problem, or `RequestError` if the folder cannot be written to.
+        """
+        self.refresh()
+        present = self._policies.get(name)
+        if expected is not None and (present is None or present.digest != expected):
+            force = present.digest if present else "none"
+            message = f"policy {name!r} changed meanwhile: {force} is in force, not {expected}; read it again"
+            raise RequestError(message, None, "conflict")
+        policy = load_policy_text(text, f"{name}.yaml", known=self._known)
+        if policy.name != name:
+            raise PolicyError(f"{name}.yaml: the policy is named {policy.name!r}; put it under that name", ())
+        if problems := tuple(_splits({**self._policies, name: policy}, [policy])):
+            raise PolicyError("\n  ".join(problems), problems)
+        try:
+            write_whole(self.directory / f"{name}.yaml", text)
+        except OSError as error:
+            raise RequestError(
+                f"{self.directory} cannot be written to ({error.strerror}); change the policy where it is kept",
+                None,
+                "read_only",
+            ) from None
+        self.refresh()
+        return policy
+
+    # -------------------------------------------------------------------------------------------------------- reading
+
     def _read(self, old: _Shelf) -> _Shelf:
         """The state of the directory; `old` itself if nothing changed."""
         try:
@@ -145,17 +212,47 @@ class PolicyBook:
             gone.append(
                 f"{self.directory / default_file}: the file of the default policy is gone; the last one stays in force"
             )
-        problems = tuple(problem for entry in entries.values() for problem in entry.problems) + tuple(gone)
-        if entries == old.entries and problems == old.problems:
-            return old
-        return _Shelf(entries, problems)
+        policies = _Shelf(entries).policies()
+        own = (problem for entry in entries.values() for problem in entry.problems)
+        shelf = _Shelf(entries, (*own, *_splits(policies, policies.values()), *gone))
+        return old if shelf == old else shelf
 
     def _entry(self, name: str, old: _Shelf, stamp: _Stamp) -> _Entry:
+        before = old.entries.get(name)
         try:
-            return _Entry(stamp, load_policy(self.directory / name, known=self._known))
+            policy, text = load_with_text(self.directory / name, self._known)
         except PolicyError as error:
-            in_force = old.entries[name].policy if name in old.entries else None
-            return _Entry(stamp, in_force, error.problems)
+            return _Entry(stamp, before.policy if before else None, before.text if before else "", error.problems)
+        if before is not None and before.policy is not None and before.policy.digest != policy.digest:
+            self._history.keep(policy.name, before.policy.digest, before.text)
+            self._history.keep(policy.name, policy.digest, text)
+        return _Entry(stamp, policy, text)
+
+    def _tell(self, old: _Shelf, new: _Shelf) -> None:
+        """A log line for everything that changed."""
+        before, after = old.policies(), new.policies()
+        for name in sorted(before.keys() | after.keys()):
+            was, now = (book[name].digest if name in book else "none" for book in (before, after))
+            if was != now:
+                logger.info("policy %s: %s is in force instead of %s", name, now, was)
+        for problem in new.problems:
+            if problem not in old.problems:
+                logger.error("a policy file is refused, what was in force stays: %s", problem)
+
+
+def _splits(policies: Mapping[str, Policy], of: Collection[Policy]) -> Iterator[str]:
+    """Shadows and canaries that do not exist, or that are handed on."""
+    for policy in of:
+        for key, split in (("shadow", policy.shadow), ("canary", policy.canary)):
+            if split is None:
+                continue
+            line, column = policy.places.get(key, (1, 1))
+            where = f"{policy.origin}:{line}:{column}: {key}.policy:"
+            if split.policy not in policies:
+                hint = did_you_mean(split.policy, set(policies) - {policy.name})
+                yield f"{where} unknown policy {split.policy!r}{hint}"
+            elif getattr(policies[split.policy], key) is not None:
+                yield f"{where} {split.policy!r} has a {key} of its own, which would not be asked; name that one"
 
 
 def _stamp(path: Path) -> _Stamp:

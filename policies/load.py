@@ -1,13 +1,13 @@
 """Policy file -> `Policy`, or every problem at once as `file:line:column: message`.
 
-text -> data with positions -> schema -> checks across the file -> value
+text -> data with positions -> inheritance -> schema -> checks across the file -> value
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path as FilePath
@@ -17,25 +17,36 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from policies.decide import Policy
-from policies.recipes import build_recipes, check_members, check_recipes
-from policies.rules import check_rules
-from policies.schema import PolicySpec, RecipeSpec, Rule, json_schema
+from policies.inheritance import expand
+from policies.reachability import Arrange, check_reach
+from policies.recipes import arrangeable, build_recipes, check_members, check_recipes, named_inside
+from policies.rules import check_condition, check_names, check_rules, in_order
+from policies.schema import BudgetSpec, OverloadSpec, PolicySpec, SplitSpec, VerifySpec, json_schema
+from policies.schema_choice import ExploreSpec, Limits
+from policies.schema_recipes import RecipeSpec
+from policies.schema_rules import Rule
 from policies.source import MAX_BYTES, Path, Problem, Source, decode, read
 from router.errors import PolicyError, did_you_mean
 
-UNBUILT = ("verify", "overload", "explore", "style", "styles", "extends", "tenants", "sweep")
+UNBUILT = ("style", "styles", "sweep", "tenants", "licence")
 """Keys of the design that this version cannot honour yet. Refused by name, so that nobody relies on them."""
 
+Finding = tuple[Path, str]
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
 @dataclass(frozen=True)
 class Known:
-    """The names outside of the file that it may use; None means that they are not checked."""
+    """What a file may refer to outside of itself; None means that it is not checked.
+
+    arrange: plans a recipe on the model cards; with it, hand-overs and limits are checked, too
+    """
 
     models: Collection[str] | None = None
     signals: Collection[str] | None = None
     schedulers: Collection[str] | None = None
+    scorers: Collection[str] | None = None
+    arrange: Arrange | None = None
 
 
 def load_policy(path: str | FilePath, *, known: Known | None = None, models: Collection[str] | None = None) -> Policy:
@@ -44,7 +55,11 @@ def load_policy(path: str | FilePath, *, known: Known | None = None, models: Col
     models: catalogue ids, a short way to write `known=Known(models=...)`
     Raises `PolicyError` with every problem.
     """
-    path = FilePath(path)
+    return load_with_text(FilePath(path), known or Known(models))[0]
+
+
+def load_with_text(path: FilePath, known: Known) -> tuple[Policy, str]:
+    """The same, with the text that it was read from."""
     try:
         if not path.is_file():
             raise FileNotFoundError(2, "no such file")
@@ -54,7 +69,7 @@ def load_policy(path: str | FilePath, *, known: Known | None = None, models: Col
         raise _failed(str(path), [Problem(1, 1, f"cannot be read: {error.strerror}")]) from None
     if isinstance(text, Source):
         raise _failed(str(path), text.problems)
-    return _load(read(text), str(path), known or Known(models), path.stem)
+    return _load(read(text), str(path), known, path.stem), text
 
 
 def load_policy_text(
@@ -64,19 +79,22 @@ def load_policy_text(
     return _load(read(text), origin, known or Known(models), None)
 
 
-def _load(source: Source, origin: str, known: Known, stem: str | None) -> Policy:
+def _load(text: Source, origin: str, known: Known, stem: str | None) -> Policy:
+    source = expand(text)
     problems = list(source.problems)
     spec = None
     if source.values:  # the text could be read, even if not all of it was right
         spec, found = _validated(source)
         problems += found
-        problems += [source.problem(path, message) for path, message in _findings(source.data, known, stem)]
+        findings = list(_findings(source.data, known, stem))
+        problems += [source.problem(path, message) for path, message in findings]
     if problems or spec is None:
         raise _failed(origin, problems)
-    return _built(spec, origin)
+    places = {key: source.values[key, "policy"] for key in ("shadow", "canary") if (key, "policy") in source.values}
+    return _built(spec, origin, places)
 
 
-def _built(spec: PolicySpec, origin: str) -> Policy:
+def _built(spec: PolicySpec, origin: str, places: Mapping[str, tuple[int, int]]) -> Policy:
     content = spec.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"description"})
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return Policy(
@@ -85,9 +103,16 @@ def _built(spec: PolicySpec, origin: str) -> Policy:
         recipes=build_recipes(spec.recipes),
         limits=spec.limits,
         objective=spec.objective,
-        rules=tuple(spec.rules),
+        rules=in_order(spec.rules),
+        verify=spec.verify,
+        overload=spec.overload,
+        explore=spec.explore,
+        budgets=tuple(spec.budgets),
+        shadow=spec.shadow,
+        canary=spec.canary,
         description=spec.description,
         origin=origin,
+        places=places,
     )
 
 
@@ -100,18 +125,50 @@ def _failed(origin: str, problems: Collection[Problem]) -> PolicyError:
 # ----------------------------------------------------------------------------------------- across the whole file
 
 
-def _findings(data: Any, known: Known, stem: str | None) -> Iterator[tuple[Path, str]]:
+def _findings(data: Any, known: Known, stem: str | None) -> Iterator[Finding]:
     """What the schema cannot see, in those parts of the file that pass it."""
     top = data if isinstance(data, dict) else {}
     named = top["recipes"] if isinstance(top.get("recipes"), dict) else {}
     recipes = {name: spec for name, raw in named.items() if (spec := _sound(RecipeSpec, raw))}
     listed = top["rules"] if isinstance(top.get("rules"), list) else []
     rules = [(index, rule) for index, raw in enumerate(listed) if (rule := _sound(Rule, raw))]
-    yield from check_recipes(recipes, set(named))
-    yield from check_members(recipes, known.models, known.schedulers)
+    wrong = [*check_recipes(recipes, set(named)), *check_members(recipes, known.models, known.schedulers)]
+    yield from wrong
     yield from check_rules(rules, set(named), known.signals)
+    yield from _afterwards(top, set(named), known)
     if stem is not None and isinstance(name := top.get("name"), str) and name != stem:
         yield ("name",), f"the policy is named {name!r} but its file {stem!r}; give both the same name"
+    sound = arrangeable(recipes, {str(path[1]) for path, _ in wrong})
+    limits = _sound(Limits, top.get("limits", {}))
+    parts = {inner for name, spec in recipes.items() for inner in named_inside(name, spec)}
+    if len(sound) == len(named):
+        yield from check_reach(build_recipes(recipes), parts, limits, rules, known.arrange)
+    elif known.arrange is not None:
+        yield from check_reach(build_recipes({n: recipes[n] for n in sound}), parts, limits, (), known.arrange)
+
+
+def _afterwards(top: Mapping[str, Any], recipes: Collection[str], known: Known) -> Iterator[Finding]:
+    """Names in what follows the choice: verify, overload, explore, budgets, shadow and canary."""
+    if verify := _sound(VerifySpec, top.get("verify")):
+        scorers = known.scorers if known.scorers is not None else known.models
+        if scorers is not None and verify.scorer not in scorers:
+            what = "is no scorer" if verify.scorer in (known.models or ()) else "is unknown"
+            yield ("verify", "scorer"), f"model {verify.scorer!r} {what}{did_you_mean(verify.scorer, scorers)}"
+        yield from check_names(("verify", "escalate_to"), verify.escalate_to or (), recipes)
+        if verify.when is not None:
+            yield from check_condition(verify.when, ("verify", "when"), known.signals, chosen=True)
+    if overload := _sound(OverloadSpec, top.get("overload")):
+        yield from check_names(("overload", "degrade_to"), overload.degrade_to or (), recipes)
+    if explore := _sound(ExploreSpec, top.get("explore")):
+        yield from check_names(("explore", "among"), explore.among or (), recipes)
+    budgets = top["budgets"] if isinstance(top.get("budgets"), list) else []
+    names = [budget.name if (budget := _sound(BudgetSpec, raw)) else None for raw in budgets]
+    for index, name in enumerate(names):
+        if name is not None and name in names[:index]:
+            yield ("budgets", index, "name"), f"budgets {names.index(name) + 1} and {index + 1} are both named {name!r}"
+    for key in ("shadow", "canary"):
+        if (split := _sound(SplitSpec, top.get(key))) and split.policy == top.get("name"):
+            yield (key, "policy"), f"{key}: a policy cannot be its own {key}; name another one"
 
 
 def _sound(model: type[_Model], raw: Any) -> _Model | None:

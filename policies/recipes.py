@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 
-from policies.schema import FuseSpec, RecipeSpec
+from policies.schema_recipes import FuseSpec, RecipeSpec
 from policies.source import Path
 from router.errors import did_you_mean
 from router.types import Chain, Fuse, Generate, Recipe, Refine, Upscale
@@ -41,12 +41,26 @@ def check_members(
         for path, part in _parts(spec, ("recipes", name)):
             if isinstance(part, str):
                 continue
-            for key, inner in (("generate", part.generate), ("refine", part.refine), ("fuse", part.fuse)):
+            members = {key: getattr(part, key) for key in ("generate", "refine", "fuse", "best_of")}
+            for key, inner in members.items():
                 for attribute, known in (("model", models), ("scorer", models), ("scheduler", schedulers)):
                     value = getattr(inner, attribute, None)
                     if known is not None and value is not None and value not in known:
                         what = "scheduler" if attribute == "scheduler" else "model"
                         yield (*path, key, attribute), f"unknown {what} {value!r}{did_you_mean(value, known)}"
+
+
+def named_inside(name: str, spec: RecipeSpec) -> set[str]:
+    """Names of the recipes that a recipe is made of."""
+    return {wanted for _, wanted in _references(name, spec)}
+
+
+def arrangeable(recipes: Mapping[str, RecipeSpec], wrong: Collection[str]) -> set[str]:
+    """Recipes that are not among the `wrong` ones and are made of none of them."""
+    sound = set(recipes) - set(wrong)
+    while lost := {name for name in sound if not named_inside(name, recipes[name]) <= sound}:
+        sound -= lost
+    return sound
 
 
 def build_recipes(recipes: Mapping[str, RecipeSpec]) -> dict[str, Recipe]:
@@ -62,7 +76,10 @@ def build_recipes(recipes: Mapping[str, RecipeSpec]) -> dict[str, Recipe]:
             return Upscale(**spec.upscale.model_dump())
         if spec.fuse:
             branches = (part if isinstance(part, str) else built(part) for _, part in _branches(spec.fuse))
-            return Fuse(spec.fuse.method, tuple(branches), spec.fuse.scorer)
+            return Fuse(spec.fuse.method, tuple(branches), spec.fuse.scorer, spec.fuse.accept_above)
+        if spec.best_of:
+            branch = spec.best_of.of if isinstance(spec.best_of.of, str) else built(spec.best_of.of)
+            return Fuse("best_of", (branch,) * spec.best_of.n, spec.best_of.scorer, spec.best_of.accept_above)
         return Chain(tuple(stage for part in spec.chain or () for stage in stages(part)))
 
     def stages(part: Part) -> tuple[Recipe, ...]:
@@ -82,6 +99,8 @@ def _branches(fuse: FuseSpec) -> list[tuple[Path, Part]]:
 def _children(spec: RecipeSpec) -> list[tuple[Path, Part]]:
     if spec.chain is not None:
         return [(("chain", index), part) for index, part in enumerate(spec.chain)]
+    if spec.best_of is not None:
+        return [(("best_of", "of"), spec.best_of.of)]
     return [(("fuse", *path), part) for path, part in _branches(spec.fuse)] if spec.fuse else []
 
 
@@ -128,6 +147,7 @@ def _steps(part: Part, recipes: Mapping[str, RecipeSpec], seen: dict[str, int] |
             seen[part] = _steps(recipes[part], recipes, seen) if part in recipes else 1
         return seen[part]
     children = sum(_steps(child, recipes, seen) for _, child in _children(part))
+    children *= part.best_of.n if part.best_of is not None else 1
     return children if part.chain is not None else children + 1
 
 
@@ -153,11 +173,13 @@ def _outcome(part: Part, path: Path, before: float | None, say: Callable[[Path, 
         if before is not None:
             say((*path, "generate"), "generate starts from noise, so it can only be the first stage of a chain")
         return part.generate.until or _IMAGE
-    if part.fuse is not None:
+    for key, inner in (("fuse", part.fuse), ("best_of", part.best_of)):
+        if inner is None:
+            continue
         if before is not None:
-            say((*path, "fuse"), "fuse starts from noise, so it can only be the first stage of a chain")
-        for below, branch in _branches(part.fuse):
-            _check_complete(branch, (*path, "fuse", *below), say)
+            say((*path, key), f"{key} starts from noise, so it can only be the first stage of a chain")
+        for below, branch in _children(part):
+            _check_complete(branch, (*path, *below), say)
         return _IMAGE
     _check_continues(part, path, before, say)
     return _IMAGE

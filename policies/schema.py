@@ -1,226 +1,100 @@
-"""The language of a policy file, as pydantic models: which keys there are, of which type and in which range.
+"""The language of a policy file as a whole: which keys there are, of which type, in which range, with which default.
 
-What needs more than one place of the file to judge (names, cycles, hand-overs) is checked in recipes.py and load.py.
-Keys that later versions will know are unknown here: a policy is never accepted for something that would not happen.
+Recipes are in schema_recipes.py, conditions and rules in schema_rules.py, limits and objectives in schema_choice.py.
+What needs more than one place of the file to judge (names, cycles, hand-overs) is checked by load.py and what it calls.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from policies.patterns import check_pattern
+from policies.schema_choice import ExploreSpec, Limits, Objective
+from policies.schema_recipes import RecipeSpec
+from policies.schema_rules import Condition, Names, Rule
+from policies.spec import ModelId, Name, Positive, Spec, Text, Unit, Window, at_least_one
 
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 RESERVED = ("auto",)
 
-Name = Annotated[str, Field(min_length=1, max_length=64, pattern=NAME)]
-ModelId = Annotated[str, Field(min_length=1, max_length=128)]
-Text = Annotated[str, Field(min_length=1, max_length=200)]
-Side = Annotated[int, Field(ge=16, le=16384, description="pixels")]
-Share = Annotated[float, Field(gt=0, lt=1, description="share of the denoising, between 0 and 1")]
-Unit = Annotated[float, Field(ge=0, le=1)]
+
+class VerifySpec(Spec):
+    """Check each picture after it was made; one that is not good enough is made again by another recipe."""
+
+    when: Condition | None = Field(default=None, description="default: always")
+    scorer: ModelId = Field(description="catalogue id of a scorer")
+    accept_above: Unit = Field(description="score from which a picture is good enough")
+    escalate_to: Names | None = Field(
+        default=None, description="recipes to try in turn, as far as limits and deadline allow; default: only score"
+    )
 
 
-class _Spec(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+class OverloadSpec(Spec):
+    """What to do when the chosen recipe would have to wait for other requests."""
 
-    def given(self) -> list[str]:
-        """The keys that the file has here, as it spells them."""
-        fields = type(self).model_fields
-        return [fields[name].alias or name for name in fields if getattr(self, name) is not None]
-
-
-def _exactly_one(spec: _Spec, keys: tuple[str, ...], what: str) -> None:
-    given = [key for key in spec.given() if key in keys]
-    if len(given) != 1:
-        have = f"not {' and '.join(given)} together" if given else "none is given"
-        raise ValueError(f"{what} has exactly one of {', '.join(keys)}; {have}")
-
-
-# ---------------------------------------------------------------------------------------------------------- recipes
-
-
-class GenerateSpec(_Spec):
-    """Noise to picture on one model; with `until`, only that share of the denoising."""
-
-    model: ModelId
-    steps: Annotated[int, Field(ge=1, le=1000)] | None = None
-    guidance_scale: Annotated[float, Field(ge=0, le=100)] | None = None
-    scheduler: Text | None = None
-    until: Share | None = None
-    width: Side | None = None
-    height: Side | None = None
-
-
-class RefineSpec(_Spec):
-    """Continue a picture: `from` takes over latents at that share, `strength` re-noises a finished picture."""
-
-    model: ModelId
-    from_: Share | None = Field(default=None, alias="from")
-    strength: Annotated[float, Field(gt=0, le=1)] | None = None
-    steps: Annotated[int, Field(ge=1, le=1000)] | None = None
-    guidance_scale: Annotated[float, Field(ge=0, le=100)] | None = None
-    scheduler: Text | None = None
+    degrade_after_s: Positive | None = Field(default=None, description="seconds of waiting from which to degrade")
+    degrade_to: Names | None = Field(default=None, description="lesser recipes, the mildest first")
+    reject_after_s: Positive | None = Field(
+        default=None, description="seconds of waiting from which the request is refused (429)"
+    )
 
     @model_validator(mode="after")
-    def _one_way_to_continue(self) -> RefineSpec:
-        _exactly_one(self, ("from", "strength"), "refine")
+    def _whole(self) -> OverloadSpec:
+        at_least_one(self, ("degrade_to", "reject_after_s"), "overload")
+        if (self.degrade_to is None) != (self.degrade_after_s is None):
+            raise ValueError("degrade_to and degrade_after_s belong together; give both")
+        if self.degrade_after_s and self.reject_after_s and self.reject_after_s < self.degrade_after_s:
+            raise ValueError(
+                f"reject_after_s {self.reject_after_s:g} comes before degrade_after_s {self.degrade_after_s:g}, "
+                "so nothing would ever degrade"
+            )
         return self
 
 
-class UpscaleSpec(_Spec):
-    """Enlarge a picture by a factor."""
+class BudgetSpec(Spec):
+    """What each tenant may use in a sliding window. What would go beyond is refused until enough is given back."""
 
-    factor: Annotated[float, Field(gt=1, le=8)] = 2.0
-
-
-def _part_kind(value: Any) -> str:
-    return "<name>" if isinstance(value, str) else "<recipe>"
-
-
-Part = Annotated[
-    Annotated[Name, Tag("<name>")] | Annotated["RecipeSpec", Tag("<recipe>")],
-    Discriminator(_part_kind),
-]
-"""The name of another recipe of this policy, or a recipe written in place."""
-
-
-class FuseSpec(_Spec):
-    """Recipes side by side, made into one picture."""
-
-    method: Literal["best_of", "average", "pyramid", "frequency"] = Field(alias="with")
-    of: Annotated[list[Part], Field(min_length=2, max_length=16)] | None = None
-    scorer: ModelId | None = None
-    low: Part | None = None
-    high: Part | None = None
+    name: Text = Field(description="for reasons and reports")
+    tenants: Annotated[list[Text], Field(min_length=1)] | None = Field(
+        default=None, description="whom it binds, each on its own; default: every tenant"
+    )
+    window_s: Window = Field(description="seconds")
+    cost_usd: Positive | None = Field(default=None, description="US dollars in the window")
+    work_s: Positive | None = Field(default=None, description="seconds of work in the window")
 
     @model_validator(mode="after")
-    def _keys_fit_the_method(self) -> FuseSpec:
-        needed = {"best_of": {"of", "scorer"}, "frequency": {"low", "high"}}.get(self.method, {"of"})
-        given = set(self.given()) - {"with"}
-        if missing := sorted(needed - given):
-            raise ValueError(f"fuse with {self.method} needs {' and '.join(missing)}")
-        if surplus := sorted(given - needed):
-            raise ValueError(f"fuse with {self.method} takes {' and '.join(sorted(needed))}, not {', '.join(surplus)}")
+    def _bounds(self) -> BudgetSpec:
+        at_least_one(self, ("cost_usd", "work_s"), "a budget")
         return self
 
 
-class RecipeSpec(_Spec):
-    """One way to make a picture: exactly one of the five keys."""
+class SplitSpec(Spec):
+    """Another policy for a share of the requests. The same tenant, or else the same prompt, is always on one side."""
 
-    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
-
-    generate: GenerateSpec | None = None
-    refine: RefineSpec | None = None
-    upscale: UpscaleSpec | None = None
-    chain: Annotated[list[Part], Field(min_length=1, max_length=16)] | None = None
-    fuse: FuseSpec | None = None
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> RecipeSpec:
-        _exactly_one(self, ("generate", "refine", "upscale", "chain", "fuse"), "a recipe")
-        return self
+    policy: Name = Field(description="name of the other policy")
+    share: Annotated[float, Field(gt=0, le=1)] = Field(description="of the requests")
 
 
-# ----------------------------------------------------------------------------------------------- limits, objective
-
-
-class Limits(_Spec):
-    """What no chosen recipe may exceed. Seconds and dollars are expected values for the whole request."""
-
-    latency_s: Annotated[float, Field(gt=0)] | None = None
-    cost_usd: Annotated[float, Field(gt=0)] | None = None
-    max_pixels: Annotated[int, Field(gt=0)] | None = None
-
-
-class Weight(_Spec):
-    """How much expected quality (0..1) one dollar and one second are worth."""
-
-    cost_usd: Annotated[float, Field(ge=0)] = 0.0
-    latency_s: Annotated[float, Field(ge=0)] = 0.0
-
-
-class Objective(_Spec):
-    """What the best recipe is, among those within the limits: exactly one of the four."""
-
-    maximise: Literal["quality"] | None = None
-    weight: Weight | None = None
-    cheapest_within: Unit | None = Field(default=None, description="of the best expected quality")
-    fastest_above: Unit | None = Field(default=None, description="this expected quality")
-    minimise: Literal["cost_usd", "latency_s"] | None = None
-
-    @model_validator(mode="after")
-    def _one_aim(self) -> Objective:
-        _exactly_one(self, ("maximise", "cheapest_within", "fastest_above", "minimise"), "objective")
-        if self.weight is not None and self.maximise is None:
-            raise ValueError("weight belongs to 'maximise: quality'")
-        return self
-
-
-# ------------------------------------------------------------------------------------------------------------ rules
-
-CONDITIONS = ("all", "any", "not", "tag", "min_side", "max_side", "signal", "prompt_matches", "in_domain_below")
-
-
-class Condition(_Spec):
-    """A fact about the request or its prompt. One kind each; join several with `all` or `any`."""
-
-    all_: Annotated[list[Condition], Field(min_length=1)] | None = Field(default=None, alias="all")
-    any_: Annotated[list[Condition], Field(min_length=1)] | None = Field(default=None, alias="any")
-    not_: Condition | None = Field(default=None, alias="not")
-    tag: Text | None = None
-    min_side: Side | None = Field(default=None, description="the longer side asked for is at least this")
-    max_side: Side | None = Field(default=None, description="the longer side asked for is at most this")
-    signal: Text | None = Field(default=None, description="a skill that the prompt asks for; with above or below")
-    above: Unit | None = None
-    below: Unit | None = None
-    prompt_matches: Text | None = Field(default=None, description="regular expression, upper and lower case alike")
-    in_domain_below: Unit | None = Field(default=None, description="nearness to what the predictor knows")
-
-    @field_validator("prompt_matches")
-    @classmethod
-    def _harmless(cls, pattern: str | None) -> str | None:
-        return pattern if pattern is None else check_pattern(pattern)
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> Condition:
-        _exactly_one(self, CONDITIONS, "a condition")
-        if (self.signal is None) != (self.above is None and self.below is None):
-            raise ValueError("a signal needs above or below, and those belong to a signal")
-        if self.above is not None and self.below is not None and self.above >= self.below:
-            raise ValueError(f"no signal is above {self.above:g} and below {self.below:g}; swap them")
-        return self
-
-
-class Rule(_Spec):
-    """When the condition holds, only these recipes may be chosen, or never those."""
-
-    name: Text
-    when: Condition
-    only: Annotated[list[Name], Field(min_length=1)] | None = None
-    never: Annotated[list[Name], Field(min_length=1)] | None = None
-
-    @model_validator(mode="after")
-    def _one_action(self) -> Rule:
-        _exactly_one(self, ("only", "never"), "a rule")
-        return self
-
-
-# ------------------------------------------------------------------------------------------------------- the whole
-
-
-class PolicySpec(_Spec):
+class PolicySpec(Spec):
     """A policy file. `name` is what clients write as their model."""
 
-    version: Literal[1]
-    name: Name
-    description: Annotated[str, Field(max_length=2000)] = ""
-    recipes: Annotated[dict[Name, RecipeSpec], Field(min_length=1, max_length=200)]
-    limits: Limits = Limits()
+    version: Literal[1] = Field(description="of the language")
+    name: Name = Field(description="the file is called <name>.yaml")
+    description: Annotated[str, Field(max_length=2000)] = Field(default="", description="for people")
+    recipes: Annotated[dict[Name, RecipeSpec], Field(min_length=1, max_length=200)] = Field(
+        description="name: recipe; what may be chosen"
+    )
+    limits: Limits = Field(default=Limits(), description="default: none")
     objective: Objective
-    rules: Annotated[list[Rule], Field(max_length=200)] = []
+    rules: Annotated[list[Rule], Field(max_length=200)] = Field(default=[], description="default: none")
+    verify: VerifySpec | None = Field(default=None, description="default: pictures are not checked")
+    overload: OverloadSpec | None = Field(default=None, description="default: requests wait")
+    explore: ExploreSpec | None = Field(default=None, description="default: nothing is left to chance")
+    budgets: Annotated[list[BudgetSpec], Field(max_length=50)] = Field(default=[], description="default: none")
+    shadow: SplitSpec | None = Field(
+        default=None, description="this policy decides too, nothing is run, and the difference is reported"
+    )
+    canary: SplitSpec | None = Field(default=None, description="this policy answers instead")
 
     @field_validator("version", mode="before")
     @classmethod
@@ -238,6 +112,28 @@ class PolicySpec(_Spec):
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of a policy file, for editors and other tools."""
+    """JSON Schema (draft 2020-12) of a policy file, for editors and other tools.
+
+    It is that of the models above, plus what is resolved before they see a file: `defaults`, and `extends` in recipes.
+    Keys that may come from there are not required here.
+    """
     schema = PolicySpec.model_json_schema(by_alias=True)
+    parts = schema["$defs"]
+    parts["RecipeSpec"]["properties"] = {
+        "extends": {"$ref": "#/$defs/Name", "description": "a recipe of the same kind whose keys hold here, too"},
+        **parts["RecipeSpec"]["properties"],
+    }
+    parts["Name"] = {"type": "string", "minLength": 1, "maxLength": 64}
+    defaults = {}
+    for kind, part in (("generate", "GenerateSpec"), ("refine", "RefineSpec"), ("upscale", "UpscaleSpec"),
+                       ("fuse", "FuseSpec"), ("best_of", "BestOfSpec")):  # fmt: skip
+        parts[part].pop("required", None)
+        defaults[kind] = {"$ref": f"#/$defs/{part}", "description": f"for every {kind} that does not say otherwise"}
+    parts["Defaults"] = {
+        "type": "object",
+        "description": "Settings for all recipes of the file.",
+        "additionalProperties": False,
+        "properties": defaults,
+    }
+    schema["properties"]["defaults"] = {"$ref": "#/$defs/Defaults", "description": "default: none"}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Triptych policy"}

@@ -11,6 +11,7 @@ TriptychError
 ├── LoadError           weights are missing or do not fit the card                      503
 ├── StepError           a step failed on its worker                                     500
 ├── OverloadedError     too much work is waiting; carries retry_after_s                 429
+│   └── BudgetError     the tenant's budget is used up for now                          429
 └── DeadlineError       the deadline passed before the work was done                    504
 
 Messages say what, where and the remedy. All arguments are positional, so that the exceptions survive Ray's pickling.
@@ -99,6 +100,10 @@ class OverloadedError(TriptychError):
         super().__init__(message)
         self.args = (message, retry_after_s)
         self.retry_after_s = retry_after_s
+
+
+class BudgetError(OverloadedError):
+    code = "budget_exhausted"
 
 
 class DeadlineError(TriptychError):

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from router.errors import PlanError, StepError, TriptychError
-from router.types import Latents, Picture, Plan, Scores, Step, StepResult, StepTrace, Value
+from router.types import Latents, Picture, Plan, Scores, Step, StepResult, StepTrace, Unless, Value
 
 Perform = Callable[[Step, Sequence[Value]], Awaitable[StepResult]]
 OnTrace = Callable[[StepTrace], None]
@@ -21,7 +21,10 @@ PRODUCTS: dict[str, type] = {"image": Picture, "latents": Latents, "scores": Sco
 
 @dataclass(frozen=True)
 class Execution:
-    """output: the value of the plan's output step; values: of every step by id; traces: in the order of ending."""
+    """output: the value of the plan's output step; values: of every step by id; traces: in the order of ending.
+
+    A step that was left out (`Step.unless`) has neither value nor trace.
+    """
 
     output: Value
     values: Mapping[str, Value]
@@ -45,7 +48,7 @@ async def execute(plan: Plan, perform: Perform, on_trace: OnTrace | None = None)
         failure = _first(failures)
     if failure is not None:  # raised out here, so that it keeps its own cause
         raise failure
-    values = {name: task.result() for name, task in walk.tasks.items()}
+    values = {name: value for name, task in walk.tasks.items() if (value := task.result()) is not None}
     return Execution(values[plan.output], values, tuple(walk.traces))
 
 
@@ -53,12 +56,15 @@ class _Walk:
     def __init__(self, perform: Perform, on_trace: OnTrace | None) -> None:
         self.perform = perform
         self.on_trace = on_trace
-        self.tasks: dict[str, asyncio.Task[Value]] = {}
+        self.tasks: dict[str, asyncio.Task[Value | None]] = {}
         self.traces: list[StepTrace] = []
         self.began = time.perf_counter()
 
-    async def run(self, step: Step) -> Value:
-        inputs = [await self.tasks[name] for name in step.inputs]
+    async def run(self, step: Step) -> Value | None:
+        """The step's value; None if it was left out. What was left out is missing from the inputs of others."""
+        if step.unless is not None and await self.spared(step.unless):
+            return None
+        inputs = [value for name in step.inputs if (value := await self.tasks[name]) is not None]
         started = time.perf_counter() - self.began
         result = await self.guarded(step, inputs)
         ended = time.perf_counter() - self.began
@@ -67,6 +73,10 @@ class _Walk:
         if self.on_trace is not None:
             self.on_trace(trace)
         return result.value
+
+    async def spared(self, unless: Unless) -> bool:
+        score = await self.tasks[unless.score]
+        return score is None or (isinstance(score, Scores) and max(score.values) >= unless.at_least)
 
     async def guarded(self, step: Step, inputs: Sequence[Value]) -> StepResult:
         try:
@@ -97,7 +107,7 @@ def _named(step: Step) -> str:
 def _check_order(plan: Plan) -> None:
     known: set[str] = set()
     for step in plan.steps:
-        if missing := [name for name in step.inputs if name not in known]:
+        if missing := [name for name in step.after if name not in known]:
             raise PlanError(f"step {step.id!r} takes {missing[0]!r}, which does not come before it")
         if step.id in known:
             raise PlanError(f"two steps are called {step.id!r}")

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
 from router.errors import PlanError, did_you_mean
@@ -32,6 +32,7 @@ from router.types import (
     Scalar,
     Step,
     StepKind,
+    Unless,
     Upscale,
 )
 
@@ -175,24 +176,44 @@ class _Draft:
 
     def add_fusion(self, recipe: Fuse, width: int, height: int, seed: int) -> Step:
         _check_fusion(recipe)
+        in_turn = recipe.accept_above is not None
         seen: dict[str, int] = {}
         outputs: list[Step] = []
+        scores: list[Step] = []
         for branch in recipe.branches:
             assert not isinstance(branch, str)
             key = recipe_key(branch, {}, self.catalogue)
             again = seen[key] = seen.get(key, -1) + 1
             if again:
                 self.notes.append(f"{key} is repeated in the fusion: repetition {again} uses seed + {again}")
+            begun = len(self.steps)
             outputs.append(self.add(branch, width, height, (seed + again) % 2**32))
-        inputs = tuple(step.id for step in outputs)
+            if in_turn:
+                scores.append(self.add_score(recipe, outputs[-1:]))
+                self.spare(begun, scores[-2:-1], recipe.accept_above or 0.0)
         settings: dict[str, Scalar] = {"method": recipe.method}
+        inputs = tuple(step.id for step in outputs)
         if FUSIONS[recipe.method] == "blend":
             return self.new("blend", None, inputs, "image", settings)
+        if in_turn:
+            self.notes.append(f"the branches run in turn until one scores at least {recipe.accept_above:g}")
+        else:
+            scores.append(self.add_score(recipe, outputs))
+        return self.new("select", None, (*inputs, *(step.id for step in scores)), "image", settings)
+
+    def add_score(self, recipe: Fuse, pictures: list[Step]) -> Step:
         scorer = card_of(str(recipe.scorer), self.catalogue)
         if scorer.role != "scorer":
             raise PlanError(f"{scorer.id!r} is a {scorer.role} and cannot score; name a scorer", "recipe")
-        score = self.new("score", scorer.id, inputs, "scores", {"prompt": self.request.prompt})
-        return self.new("select", None, (*inputs, score.id), "image", settings)
+        inputs = tuple(step.id for step in pictures)
+        return self.new("score", scorer.id, inputs, "scores", {"prompt": self.request.prompt})
+
+    def spare(self, begun: int, before: list[Step], bar: float) -> None:
+        """Let the steps from number `begun` on be left out if the score `before` them is good enough."""
+        for score in before:
+            for place, step in enumerate(self.steps[begun:], begun):
+                if step.unless is None:
+                    self.steps[place] = replace(step, unless=Unless(score.id, bar))
 
     def new(
         self,
@@ -273,6 +294,8 @@ def _check_fusion(recipe: Fuse) -> None:
         raise PlanError(f"frequency takes two branches (low, high), not {len(recipe.branches)}", "recipe")
     if recipe.method == "best_of" and not recipe.scorer:
         raise PlanError("best_of needs a scorer to choose by; name one, such as scorer: alignment", "recipe")
+    if recipe.accept_above is not None and recipe.method != "best_of":
+        raise PlanError(f"accept_above belongs to best_of, not to {recipe.method}; drop it", "recipe")
     if recipe.method != "best_of" and recipe.scorer:
         raise PlanError(f"{recipe.method} uses no scorer; drop it, or fuse with best_of", "recipe")
 

@@ -100,14 +100,14 @@ def _makespan(
     followers: dict[str, list[str]] = {name: [] for name in steps}
     missing: dict[tuple[int, str], int] = {}
     for step in plan.steps:
-        for name in step.inputs:
+        for name in step.after:
             followers[name].append(step.id)
     ready: list[tuple[float, int, int, str]] = []
     order = {name: k for k, name in enumerate(steps)}
     for picture in range(n):
         for step in plan.steps:
-            missing[picture, step.id] = len(step.inputs)
-            if not step.inputs:
+            missing[picture, step.id] = len(step.after)
+            if not step.after:
                 heapq.heappush(ready, (0.0, picture, order[step.id], step.id))
     arrived: dict[tuple[int, str], float] = {}
     last = 0.0

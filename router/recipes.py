@@ -7,11 +7,13 @@ The key is what the columns of a ratings table and of a trained artefact are cal
     sdxl>sdxl-refiner:from=0.8              a chain; `until` is left out where the next stage's `from` says it
     flux>sdxl-refiner:strength=0.25>upscale:2
     best_of(alignment;flux|sd15@12)         a fusion; branches sorted, except for `frequency` (low|high)
+    best_of(alignment>0.9;sd15@12|flux)     with `accept_above` the branches run in turn, so their order stays
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from router.errors import PlanError, did_you_mean
 from router.types import Catalogue, Chain, Fuse, Generate, Recipe, Refine, Upscale
@@ -40,7 +42,7 @@ def resolve(recipe: Recipe, recipes: Mapping[str, Recipe], path: tuple[str, ...]
             )
         else:
             branches.append(resolve(recipes[branch], recipes, (*path, branch)))
-    return Fuse(recipe.method, tuple(branches), recipe.scorer)
+    return replace(recipe, branches=tuple(branches))
 
 
 def stages_of(recipe: Recipe) -> tuple[Recipe, ...]:
@@ -77,8 +79,10 @@ def _key(recipe: Recipe | str, catalogue: Catalogue | None) -> str:
         return _chain_key(stages_of(recipe), catalogue)
     if isinstance(recipe, Fuse):
         keys = [_key(branch, catalogue) for branch in recipe.branches]
-        joined = "|".join(keys if recipe.method in ORDERED_FUSIONS else sorted(keys))
-        return f"{recipe.method}({recipe.scorer};{joined})" if recipe.scorer else f"{recipe.method}({joined})"
+        in_turn = recipe.accept_above is not None
+        joined = "|".join(keys if in_turn or recipe.method in ORDERED_FUSIONS else sorted(keys))
+        bar = f">{recipe.accept_above:g}" if in_turn else ""
+        return f"{recipe.method}({recipe.scorer}{bar};{joined})" if recipe.scorer else f"{recipe.method}({joined})"
     if isinstance(recipe, Upscale):
         return f"upscale:{recipe.factor:g}"
     return _model_key(recipe, catalogue)

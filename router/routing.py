@@ -13,7 +13,9 @@ from router.predictors import QualityPredictor
 from router.queues import Queues
 from router.requests import check_request
 from router.types import (
+    NO_CONTEXT,
     Catalogue,
+    Context,
     Estimate,
     Generate,
     GenerationRequest,
@@ -35,16 +37,17 @@ class Router:
         self.predictor = predictor
         self.queues = queues
 
-    def route(self, request: GenerationRequest, policy: Policy) -> Route:
-        """Decide. Raises `RequestError`, `NotFoundError` (no such recipe or model), `NoRecipeError` (none left)."""
+    def route(self, request: GenerationRequest, policy: Policy, context: Context = NO_CONTEXT) -> Route:
+        """Decide. Raises `RequestError`, `NotFoundError` (no such recipe or model), and what `Policy.decide` raises."""
         began = time.perf_counter()
         check_request(request)
         view = self.analyse(request.prompt)
         recipes = self.candidates(request, policy)
         plans, refused = self.arrange(request, recipes)
         estimates = self.estimate(view, recipes, plans, request.n)
-        decision = policy.decide(request, view, plans, estimates, refused)
-        return Route(request, view, estimates, decision, plans[decision.recipe], time.perf_counter() - began)
+        decision = policy.decide(request, view, plans, estimates, refused, context)
+        further = {name: plans[name] for name in decision.verify.escalate_to} if decision.verify else {}
+        return Route(request, view, estimates, decision, plans[decision.recipe], time.perf_counter() - began, further)
 
     def analyse(self, prompt: str) -> PromptView:
         """What the prompt asks for, its embedding, and how near it is to what the predictor knows."""

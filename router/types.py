@@ -1,6 +1,6 @@
 """The values that flow through Triptych, in the order of the flow. All frozen; change one with `dataclasses.replace`.
 
-request -> prompt view -> recipe -> plan -> estimate -> decision -> route -> step results
+request, context -> prompt view -> recipe -> plan -> estimate -> decision -> route -> step results
 
 Everything here is plain data (builtins and numpy), so that it may cross a process border inside one application.
 Units stand in the names: `_s` seconds, `_usd` US dollars, `_gb` 10^9 bytes; sizes are pixels.
@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
 from typing import Literal, Protocol
 
 import numpy as np
@@ -40,6 +41,37 @@ class GenerationRequest:
     max_cost_usd: float | None = None
     tags: tuple[str, ...] = ()
     tenant: str = ""
+    degradable: bool = True  # whether an overloaded policy may answer with a lesser recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What a budget of a policy has left for the tenant of a request. None: the budget does not limit this.
+
+    renews_s: seconds until part of what was used is given back
+    """
+
+    budget: str
+    work_s: float | None = None
+    cost_usd: float | None = None
+    renews_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a decision depends on besides the request. It is passed in, so that deciding stays a pure function.
+
+    now:        time with zone, for conditions on the time of day; None: unknown, and no such condition holds
+    draw:       chance for exploration, uniform in [0, 1); None: nothing is left to chance
+    allowances: what the budgets that apply to the request's tenant have left
+    """
+
+    now: datetime | None = None
+    draw: float | None = None
+    allowances: tuple[Allowance, ...] = ()
+
+
+NO_CONTEXT = Context()
 
 
 @dataclass(frozen=True)
@@ -173,11 +205,13 @@ class Fuse:
     """Recipes side by side, made into one picture: `best_of` (needs `scorer`), `average`, `pyramid`, `frequency`.
 
     branches: recipe names of the same policy, or inline recipes. For `frequency`, (low, high) in this order.
+    accept_above: best_of only: the branches run one after the other until one scores at least this
     """
 
     method: str
     branches: tuple[str | Recipe, ...]
     scorer: str | None = None
+    accept_above: float | None = None
 
 
 Recipe = Generate | Refine | Upscale | Chain | Fuse
@@ -186,6 +220,14 @@ Recipe = Generate | Refine | Upscale | Chain | Fuse
 # ------------------------------------------------------------------------------------------------------------- plan
 
 StepKind = Literal["generate", "refine", "upscale", "score", "select", "blend"]
+
+
+@dataclass(frozen=True, slots=True)
+class Unless:
+    """When a step is left out: if the step `score` gave at least `at_least`, or was itself left out."""
+
+    score: str
+    at_least: float
 
 
 @dataclass(frozen=True)
@@ -198,6 +240,7 @@ class Step:
     settings: builtins only. generate/refine: prompt, negative_prompt, width, height, steps, guidance_scale, scheduler,
               seed, and until / from / strength where they apply. score: prompt. select/blend: method.
               upscale: factor.
+    unless:   set where an earlier picture may be good enough to spare this step
     """
 
     id: str
@@ -206,6 +249,12 @@ class Step:
     inputs: tuple[str, ...]
     produces: Literal["image", "latents", "scores"]
     settings: Mapping[str, Scalar] = field(default_factory=dict)
+    unless: Unless | None = None
+
+    @property
+    def after(self) -> tuple[str, ...]:
+        """Ids of the steps that must have ended before this one may begin."""
+        return self.inputs if self.unless is None else (*self.inputs, self.unless.score)
 
 
 @dataclass(frozen=True)
@@ -278,7 +327,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """Why a recipe was out. gate: "capability", "limit", "request", "rule" or "pinned"."""
+    """Why a recipe was out. gate: "capability", "limit", "request", "budget", "rule" or "pinned"."""
 
     recipe: str
     gate: str
@@ -293,13 +342,24 @@ class Ranked:
     utility: float
 
 
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """Score each picture by `scorer`; below `accept_above` try the recipes of `escalate_to` in turn, keep the best."""
+
+    scorer: str
+    accept_above: float
+    escalate_to: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class Decision:
     """What was chosen and why.
 
-    ranking:  eligible recipes, best first;   rejected: the others, each with a reason
+    ranking:  eligible recipes, best first by preference and objective;   rejected: the others, each with a reason
     reasons:  the choice in words, for a person;   rules: names of the rules that applied
     propensity: probability with which this recipe was chosen (1.0 when no chance was involved)
+    verify:   how the picture is checked once it is made; None: it is not
+    degraded_from: the recipe that would have been taken, were there less waiting; explored: whether chance chose
     """
 
     recipe: str
@@ -310,6 +370,9 @@ class Decision:
     reasons: tuple[str, ...]
     rules: tuple[str, ...] = ()
     propensity: float = 1.0
+    verify: Verification | None = None
+    degraded_from: str | None = None
+    explored: bool = False
 
 
 class Policy(Protocol):
@@ -331,10 +394,12 @@ class Policy(Protocol):
         plans: Mapping[str, Plan],
         estimates: Mapping[str, Estimate],
         refused: Sequence[Rejection] = (),
+        context: Context = NO_CONTEXT,
     ) -> Decision:
         """Gate, apply rules, rank. `refused` are recipes that could not even be planned.
 
-        Raises `NoRecipeError`, carrying every rejection, if nothing is left.
+        Raises `NoRecipeError`, carrying every rejection, if nothing is left; `BudgetError` if only the tenant's
+        budgets stand in the way; `OverloadedError` if the policy would rather refuse than let the request wait.
         """
         ...
 
@@ -343,7 +408,7 @@ class Policy(Protocol):
 class Route:
     """The answer of `Router.route`: all that is needed to run, explain and replay a request.
 
-    clipped: in words, each parameter that was changed to fit (never silently other than asked)
+    alternatives: plans of the recipes that the decision may escalate to
     """
 
     request: GenerationRequest
@@ -352,6 +417,7 @@ class Route:
     decision: Decision
     plan: Plan
     decided_in_s: float
+    alternatives: Mapping[str, Plan] = field(default_factory=dict)
 
 
 # --------------------------------------------------------------------------------------------- what workers exchange

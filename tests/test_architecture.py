@@ -42,6 +42,7 @@ EXPORTS = {
     },
     "policies": {
         "PRESETS",
+        "Arranged",
         "Known",
         "Policy",
         "PolicyBook",

@@ -100,7 +100,7 @@ async def test_work_that_cannot_begin_in_time_is_not_begun(settings: AppSettings
     await orchestrator.generate(request)  # loads the weights, so that the next estimate is honest
     route = await orchestrator.route(request)
     assert route.decision.recipe == "latents"
-    orchestrator._timeout_s = 0.3
+    orchestrator._runner.timeout_s = 0.3
     with pytest.raises(DeadlineError):
         await orchestrator.generate(GenerationRequest("a red circle", target="lab", recipe="latents", seed=1))
 

@@ -236,9 +236,9 @@ def test_rules_apply_in_the_order_of_the_file() -> None:
 
 def test_rules_that_leave_nothing() -> None:
     """Rules that contradict one another end in an error that names them."""
-    rules = "rules:\n- {name: a, when: {tag: x}, only: [draft]}\n- {name: b, when: {tag: x}, never: [draft]}\n"
+    rules = "rules:\n- {name: a, when: {tag: x}, only: [draft]}\n- {name: b, when: {tag: y}, never: [draft]}\n"
     with pytest.raises(NoRecipeError, match="rule 'b' excludes draft"):
-        decide(policy(QUALITY + rules), replace(ASK, tags=("x",)), *THREE)
+        decide(policy(QUALITY + rules), replace(ASK, tags=("x", "y")), *THREE)
 
 
 # ---------------------------------------------------------------------------------------------------------- reasons
@@ -358,7 +358,9 @@ def test_every_recipe_is_ranked_or_rejected_with_a_reason(
     rejections = result.rejected if isinstance(result, Decision) else result.rejections
     assert ranked | {r.recipe for r in rejections} == {e.recipe for e in field}
     assert len(ranked) + len(rejections) == len(field)
-    assert all(r.reason and r.gate in ("capability", "limit", "request", "rule", "pinned") for r in rejections)
+    assert all(
+        r.reason and r.gate in ("capability", "limit", "request", "budget", "rule", "pinned") for r in rejections
+    )
     if isinstance(result, Decision):
         assert result.recipe == result.ranking[0].recipe
         assert all(result.reasons)

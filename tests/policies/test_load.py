@@ -50,7 +50,7 @@ def test_json_schema_accepts_presets() -> None:
     validator = jsonschema.Draft202012Validator(schema)
     for path in PRESETS.glob("*.yaml"):
         assert list(validator.iter_errors(yaml.safe_load(path.read_text()))) == []
-    broken = yaml.safe_load((PRESETS / "fast.yaml").read_text()) | {"verify": {}}
+    broken = yaml.safe_load((PRESETS / "fast.yaml").read_text()) | {"verifyy": {}}
     assert not validator.is_valid(broken)
 
 
@@ -122,7 +122,7 @@ BROKEN = {
         4,
         "recipes.a.generate: unknown key 'stepz'; did you mean 'steps'?",
     ),
-    "key of a later version": (HEAD + TAIL + "verify: {scorer: alignment}\n", 8, "'verify' is not supported"),
+    "key of a later version": (HEAD + TAIL + "styles: {}\n", 8, "'styles' is not supported"),
     "key that stands twice": (HEAD + TAIL + "name: again\n", 8, "'name' stands here a second time (first in line 2)"),
     "key that is a number": (HEAD + "recipes:\n  1: {}\n" + QUALITY, 4, "a key must be text"),
     "missing name": ("version: 1\n" + TAIL, 1, "the key 'name' is missing"),
@@ -253,7 +253,11 @@ BROKEN = {
         9,
         "unknown recipe 'premum'; did you mean 'premium'?",
     ),
-    "rule without action": (rule("{name: r, when: {tag: x}}"), 9, "a rule has exactly one of only, never"),
+    "rule without action": (
+        rule("{name: r, when: {tag: x}}"),
+        9,
+        "a rule has at least one of only, never, prefer, set",
+    ),
     "rule without condition": (rule("{name: r, only: [draft]}"), 9, "rules[0]: the key 'when' is missing"),
     "two rules of one name": (
         rule("{name: r, when: {tag: x}, only: [draft]}\n- {name: r, when: {tag: y}, only: [draft]}"),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from policies import Policy, load_policy_text
-from router.types import Decision, Estimate, Plan, PromptView, Quality, Rejection
+from router.types import Context, Decision, Estimate, Plan, PromptView, Quality, Rejection
 
 MODELS = ("sd15", "sdxl", "sdxl-refiner", "flux", "alignment")
 
@@ -40,4 +40,5 @@ def decide(policy: Policy, request: Any, *estimates: Estimate, **rest: Any) -> D
     """Decide with a plan for every estimate."""
     refused: tuple[Rejection, ...] = rest.get("refused", ())
     plans = {e.recipe: plan(e.recipe) for e in estimates} | rest.get("plans", {})
-    return policy.decide(request, rest.get("view", view()), plans, {e.recipe: e for e in estimates}, refused)
+    context = rest.get("context", Context())
+    return policy.decide(request, rest.get("view", view()), plans, {e.recipe: e for e in estimates}, refused, context)

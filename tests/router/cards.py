@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from router.errors import CatalogError, NoRecipeError, did_you_mean
 from router.types import (
+    NO_CONTEXT,
+    Context,
     Decision,
     Estimate,
     GenerationRequest,
@@ -73,6 +75,7 @@ class BestQuality:
         plans: Mapping[str, Plan],
         estimates: Mapping[str, Estimate],
         refused: Sequence[Rejection] = (),
+        context: Context = NO_CONTEXT,
     ) -> Decision:
         open_ = {name: e for name, e in estimates.items() if request.recipe in (None, name)}
         if not open_:

@@ -155,3 +155,24 @@ async def test_a_plan_out_of_order_is_refused() -> None:
     plan = fusion()
     with pytest.raises(PlanError, match="does not come before it"):
         await execute(Plan("r", plan.steps[::-1], plan.output, 8, 8), perform)
+
+
+@pytest.mark.parametrize(("bar", "made"), [(0.3, 1), (0.7, 2), (0.9, 3)])
+async def test_a_good_enough_picture_spares_the_rest(bar: float, made: int) -> None:
+    """With `accept_above` branches run in turn, none runs after a score that is high enough, and the best is kept."""
+    recipe = Fuse("best_of", (Generate("sd15"), Generate("flux"), Generate("sdxl")), "alignment", bar)
+    plan = make_plan("careful", recipe, GenerationRequest("a dog"), CATALOGUE, {})
+
+    async def in_turn(step: Step, inputs: Sequence[Value]) -> StepResult:
+        if step.kind != "select":
+            return await perform(step, inputs)
+        pictures = [value for value in inputs if isinstance(value, Picture)]
+        scores = [score for value in inputs if isinstance(value, Scores) for score in value.values]
+        assert len(pictures) == len(scores)
+        return StepResult(pictures[int(np.argmax(scores))], 0.0)
+
+    done = await execute(plan, in_turn)
+    assert [trace.step.kind for trace in done.traces] == ["generate", "score"] * made + ["select"]
+    assert isinstance(done.output, Picture)
+    assert done.output.pixels[0, 0, 0] == (100 if made == 1 else 200)
+    assert len(done.values) == 2 * made + 1

@@ -162,6 +162,9 @@ REFUSALS: dict[str, tuple[Recipe, GenerationRequest, str]] = {
     "fusion of one": (Fuse("average", (Generate("sd15"),)), REQUEST, "at least two"),
     "frequency of three": (Fuse("frequency", (Generate("sd15"),) * 3), REQUEST, "takes two branches"),
     "best_of without scorer": (Fuse("best_of", (Generate("sd15"),) * 2), REQUEST, "needs a scorer"),
+    "average that accepts": (
+        Fuse("average", (Generate("sd15"),) * 2, accept_above=0.5), REQUEST, "accept_above belongs to best_of",
+    ),
     "average with scorer": (Fuse("average", (Generate("sd15"),) * 2, "alignment"), REQUEST, "uses no scorer"),
     "branches of different sizes": (
         Fuse("average", (Generate("sd15"), Chain((Generate("sd15"), Upscale(2))))), REQUEST, "enlarged differently",
@@ -186,3 +189,24 @@ def test_what_cannot_be_arranged_is_refused_with_a_remedy(
     with pytest.raises(PlanError, match=message) as caught:
         plan(recipe, request_)
     assert str(caught.value).startswith("recipe 'r': ")
+
+
+def test_branches_that_may_be_spared_wait_for_the_score_before() -> None:
+    """With `accept_above` each branch has its own score, and hangs on that of the branch before, nested ones too."""
+    twice = Fuse("best_of", (Generate("sd15"),) * 2, "alignment", 0.8)
+    made = plan(Fuse("best_of", (LATENTS, twice), "alignment", 0.9))
+    hangs = {step.id: (step.unless.score, step.unless.at_least) if step.unless else None for step in made.steps}
+    assert hangs == {
+        "1-generate-sdxl": None,
+        "2-refine-sdxl-refiner": None,
+        "3-score-alignment": None,
+        "4-generate-sd15": ("3-score-alignment", 0.9),
+        "5-score-alignment": ("3-score-alignment", 0.9),
+        "6-generate-sd15": ("5-score-alignment", 0.8),
+        "7-score-alignment": ("5-score-alignment", 0.8),
+        "8-select-best_of": ("3-score-alignment", 0.9),
+        "9-score-alignment": ("3-score-alignment", 0.9),
+        "10-select-best_of": None,
+    }
+    assert "the branches run in turn until one scores at least 0.9" in made.notes
+    assert [step.settings["seed"] for step in made.steps if step.model == "sd15"] == [7, 8]

@@ -57,3 +57,14 @@ def test_circles_and_unknown_names_are_refused() -> None:
 def test_models_are_listed_in_order() -> None:
     """The models of a fusion are those of its branches, then the scorer."""
     assert list(models_of(resolve(RECIPES["duel"], RECIPES))) == ["sdxl", "sdxl-refiner", "sd15", "alignment"]
+
+
+def test_the_order_of_branches_that_run_in_turn_is_part_of_the_key() -> None:
+    """A fusion that may stop early is another recipe than one that may not, and its branches keep their order."""
+    branches = (Generate("sdxl"), Generate("sd15"))
+    orders = (branches, branches[::-1])
+    assert {recipe_key(Fuse("best_of", order, "alignment"), {}) for order in orders} == {"best_of(alignment;sd15|sdxl)"}
+    assert [recipe_key(Fuse("best_of", order, "alignment", 0.9), {}) for order in orders] == [
+        "best_of(alignment>0.9;sdxl|sd15)",
+        "best_of(alignment>0.9;sd15|sdxl)",
+    ]

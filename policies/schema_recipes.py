@@ -1,0 +1,126 @@
+"""The language of recipes: ways to make a picture, as pydantic models.
+
+Inheritance is resolved before these see the data (inheritance.py), so `extends` stands in the exported schema only.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
+
+from policies.spec import ModelId, Name, Share, Side, Spec, Text, Unit, exactly_one
+
+KINDS = ("generate", "refine", "upscale", "chain", "fuse", "best_of")
+MAX_BRANCHES = 16
+
+Steps = Annotated[int, Field(ge=1, le=1000, description="denoising steps; default: the model card's")]
+Guidance = Annotated[float, Field(ge=0, le=100, description="classifier-free guidance; default: the model card's")]
+Scheduler = Annotated[Text, Field(description="sampler; default: the model card's")]
+Accept = Annotated[
+    Unit, Field(description="score that ends the search: branches run in turn; default: all run side by side")
+]
+
+
+class GenerateSpec(Spec):
+    """Noise to picture on one model; with `until`, only that share of the denoising."""
+
+    model: ModelId = Field(description="catalogue id")
+    steps: Steps | None = None
+    guidance_scale: Guidance | None = None
+    scheduler: Scheduler | None = None
+    until: Share | None = Field(default=None, description="share of the denoising after which latents are handed over")
+    width: Side | None = Field(default=None, description="pixels; default: the request's, else the model's native")
+    height: Side | None = Field(default=None, description="pixels; default: the request's, else the model's native")
+
+
+class RefineSpec(Spec):
+    """Continue a picture: exactly one of `from` (takes over latents) and `strength` (re-noises a picture)."""
+
+    model: ModelId = Field(description="catalogue id")
+    from_: Share | None = Field(
+        default=None, alias="from", description="share of the denoising at which latents are taken over"
+    )
+    strength: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        default=None, description="share of the denoising that a finished picture goes through again"
+    )
+    steps: Steps | None = None
+    guidance_scale: Guidance | None = None
+    scheduler: Scheduler | None = None
+
+    @model_validator(mode="after")
+    def _one_way_to_continue(self) -> RefineSpec:
+        exactly_one(self, ("from", "strength"), "refine")
+        return self
+
+
+class UpscaleSpec(Spec):
+    """Enlarge a picture by a factor."""
+
+    factor: Annotated[float, Field(gt=1, le=8)] = Field(default=2.0, description="of each side")
+
+
+def _part_kind(value: Any) -> str:
+    return "<name>" if isinstance(value, str) else "<recipe>"
+
+
+Part = Annotated[
+    Annotated[Name, Tag("<name>")] | Annotated["RecipeSpec", Tag("<recipe>")],
+    Discriminator(_part_kind),
+]
+"""The name of another recipe of this policy, or a recipe written in place."""
+
+
+class FuseSpec(Spec):
+    """Recipes side by side, made into one picture."""
+
+    method: Literal["best_of", "average", "pyramid", "frequency"] = Field(
+        alias="with", description="how one picture is made of several"
+    )
+    of: Annotated[list[Part], Field(min_length=2, max_length=MAX_BRANCHES)] | None = Field(
+        default=None, description="the branches; for all but frequency"
+    )
+    scorer: ModelId | None = Field(default=None, description="catalogue id of a scorer; for best_of")
+    accept_above: Accept | None = None
+    low: Part | None = Field(default=None, description="frequency: where composition and colour come from")
+    high: Part | None = Field(default=None, description="frequency: where detail comes from")
+
+    @model_validator(mode="after")
+    def _keys_fit_the_method(self) -> FuseSpec:
+        needed = {"best_of": {"of", "scorer"}, "frequency": {"low", "high"}}.get(self.method, {"of"})
+        allowed = needed | ({"accept_above"} if self.method == "best_of" else set())
+        given = set(self.given()) - {"with"}
+        if missing := sorted(needed - given):
+            raise ValueError(f"fuse with {self.method} needs {' and '.join(missing)}")
+        if surplus := sorted(given - allowed):
+            raise ValueError(f"fuse with {self.method} takes {' and '.join(sorted(needed))}, not {', '.join(surplus)}")
+        return self
+
+
+class BestOfSpec(Spec):
+    """The same recipe several times with other seeds; the scorer keeps the picture that fits the prompt best."""
+
+    n: Annotated[int, Field(ge=2, le=MAX_BRANCHES)] = Field(description="pictures made at most")
+    of: Part = Field(description="the recipe")
+    scorer: ModelId = Field(description="catalogue id of a scorer")
+    accept_above: Accept | None = None
+
+
+class RecipeSpec(Spec):
+    """One way to make a picture: exactly one kind."""
+
+    generate: GenerateSpec | None = None
+    refine: RefineSpec | None = None
+    upscale: UpscaleSpec | None = None
+    chain: Annotated[list[Part], Field(min_length=1, max_length=16)] | None = Field(
+        default=None, description="stages, one after the other; the first may be the name of a recipe"
+    )
+    fuse: FuseSpec | None = None
+    best_of: BestOfSpec | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> RecipeSpec:
+        exactly_one(self, KINDS, "a recipe")
+        return self
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 2})
