@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from policies.reasons import dollars, seconds
 from policies.schema_choice import Limits
@@ -12,6 +13,20 @@ from policies.schema_rules import Rule
 from policies.terms import Applied
 from router.errors import BudgetError, NoRecipeError, NotFoundError, did_you_mean
 from router.types import Allowance, Estimate, GenerationRequest, Plan, Recipe, Rejection
+
+_LATENCY, _WORK, _COST = (attrgetter(name) for name in ("latency_s", "work_s", "cost_usd"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """value: what of an estimate may be `most`; the rest are words."""
+
+    value: Callable[[Estimate], float]
+    most: float
+    gate: str
+    what: str
+    whose: str
+    text: Callable[[float], str]
 
 
 @dataclass
@@ -43,7 +58,7 @@ class Gates:
         if pinned and pinned not in {*self.recipes, *self.plans, *self.rejected}:
             hint = did_you_mean(pinned, self.recipes)
             raise NotFoundError(f"policy {self.policy!r} has no recipe {pinned!r}{hint}", "recipe")
-        for name in sorted(names & set(self.plans) - set(self.rejected)):
+        for name in sorted(name for name in names if name in self.plans and name not in self.rejected):
             if pinned and name != pinned:
                 self.reject(name, "pinned", f"the request asks for {pinned!r} by name")
             elif (estimate := self.estimates.get(name)) is None:
@@ -56,32 +71,35 @@ class Gates:
             self.notes.append(f"{pinned} was asked for by name")
 
     def hold_limits(self, limits: Limits) -> None:
+        bounds = self._bounds(limits)
+        pixels = limits.max_pixels if limits.max_pixels is not None else math.inf
         for name, estimate in list(self.open.items()):
-            broken = self._broken(limits, self.plans[name], estimate)
+            plan = self.plans[name]
+            broken = []
+            if plan.width * plan.height > pixels:
+                size = f"{plan.width}x{plan.height} has {plan.width * plan.height} pixels"
+                broken.append(("limit", f"{size}, over the limit of {pixels} in policy {self.policy!r}"))
+            for bound in bounds:
+                if not (value := bound.value(estimate)) <= bound.most:
+                    broken.append((bound.gate, f"{bound.what} {bound.text(value)}, over {bound.whose}"))
             if broken:
                 self.reject(name, broken[0][0], "; ".join(reason for _, reason in broken))
 
-    def _broken(self, limits: Limits, plan: Plan, estimate: Estimate) -> list[tuple[str, str]]:
-        """(gate, reason) of every limit that the recipe would break; the tighter of two limits is the one named."""
-        request, broken = self.request, []
-        if limits.max_pixels is not None and plan.width * plan.height > limits.max_pixels:
-            size = f"{plan.width}x{plan.height} has {plan.width * plan.height} pixels"
-            broken.append(("limit", f"{size}, over the limit of {limits.max_pixels} in policy {self.policy!r}"))
+    def _bounds(self, limits: Limits) -> list[_Bound]:
+        """Of the policy's limit and the request's budget for the same thing the tighter one."""
+        request, bounds = self.request, []
         for value, limit, budget, key, text in (
-            (estimate.latency_s, limits.latency_s, request.latency_budget_s, "latency_budget_s", seconds),
-            (estimate.work_s, limits.work_s, None, "", seconds),
-            (estimate.cost_usd, limits.cost_usd, request.max_cost_usd, "max_cost_usd", dollars),
+            (_LATENCY, limits.latency_s, request.latency_budget_s, "latency_budget_s", seconds),
+            (_WORK, limits.work_s, None, "", seconds),
+            (_COST, limits.cost_usd, request.max_cost_usd, "max_cost_usd", dollars),
         ):
+            what = "expected" if key else "expected work of"
             if limit is not None and (budget is None or limit <= budget):
-                bound, gate, whose = limit, "limit", f"the limit of policy {self.policy!r}"
+                whose = f"the limit of policy {self.policy!r}, {text(limit)}"
+                bounds.append(_Bound(value, limit, "limit", what, whose, text))
             elif budget is not None:
-                bound, gate, whose = budget, "request", f"the request's {key}"
-            else:
-                continue
-            if not value <= bound:
-                what = "expected" if key else "expected work of"
-                broken.append((gate, f"{what} {text(value)}, over {whose}, {text(bound)}"))
-        return broken
+                bounds.append(_Bound(value, budget, "request", what, f"the request's {key}, {text(budget)}", text))
+        return bounds
 
     def hold_budgets(self, allowances: Sequence[Allowance]) -> None:
         """Reject what would use more than is left of a budget."""
@@ -101,7 +119,7 @@ class Gates:
     def apply(self, rules: Sequence[Applied]) -> None:
         """In the visible order. A recipe asked for by name is bound by limits and budgets, not by rules."""
         for rule, fact in ((applied.rule, applied.fact) for applied in rules):
-            hit = {name for name in self.open if _excludes(rule, name)}
+            hit = [name for name in self.open if _excludes(rule, name)] if rule.only or rule.never else []
             if self.request.recipe:
                 if hit:
                     self.notes.append(f"rule {rule.name!r} ({fact}) would exclude it, were it not asked for by name")
@@ -111,7 +129,7 @@ class Gates:
             self.applied.append(rule.name)
             if actions := _actions(rule):
                 self.notes.append(f"rule {rule.name!r} applied ({fact}): it {actions}")
-            for name in sorted(hit):
+            for name in hit:
                 self.reject(name, "rule", f"rule {rule.name!r} {actions} here ({fact})")
             if rule.prefer:
                 self.preferred.append(rule.prefer)
@@ -133,8 +151,8 @@ class Gates:
 
 
 def _finite(estimate: Estimate) -> bool:
-    numbers = (estimate.quality.mean, estimate.quality.std, estimate.latency_s, estimate.work_s, estimate.cost_usd)
-    return all(map(math.isfinite, numbers))
+    quality = estimate.quality  # a sum is finite only if all its terms are
+    return math.isfinite(quality.mean + quality.std + estimate.latency_s + estimate.work_s + estimate.cost_usd)
 
 
 def _excludes(rule: Rule, name: str) -> bool:

@@ -122,6 +122,11 @@ class Settings(Spec):
     objective: Objective | None = Field(default=None, description="replaces the policy's")
     explore: ExploreSpec | None = Field(default=None, description="replaces the policy's; rate: 0 switches it off")
 
+    @functools.cached_property
+    def given_limits(self) -> dict[str, float]:
+        """The limits that are set, by key."""
+        return self.limits.model_dump(exclude_none=True) if self.limits else {}
+
     @model_validator(mode="after")
     def _something(self) -> Settings:
         at_least_one(self, ("limits", "objective", "explore"), "set")

@@ -32,8 +32,7 @@ class Terms:
         taken: set[str] = set()
         for rule, fact in ((a.rule, a.fact) for a in applied if a.rule.set_):
             assert rule.set_ is not None
-            limits = rule.set_.limits.model_dump(exclude_none=True) if rule.set_.limits else {}
-            fresh = {key: value for key, value in limits.items() if key not in taken}
+            fresh = {key: value for key, value in rule.set_.given_limits.items() if key not in taken}
             said = [f"{key} {value:g}" for key, value in fresh.items()]
             terms = replace(terms, limits=terms.limits.model_copy(update=fresh)) if fresh else terms
             if rule.set_.objective is not None and "objective" not in taken:

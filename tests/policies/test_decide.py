@@ -6,10 +6,8 @@ import math
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from policies import PRESETS, Policy, load_policy, load_policy_text
+from policies import PRESETS, load_policy, load_policy_text
 from router.errors import NoRecipeError, NotFoundError
 from router.types import Decision, Estimate, GenerationRequest, Quality, Rejection
 from tests.policies.values import HEAD, QUALITY, RECIPES, decide, estimate, plan, policy, view
@@ -282,125 +280,6 @@ def test_fast_and_best_keep_their_names() -> None:
     assert preset_choice("fast", 0.7, 0.8, 0.85, 0.9) == "draft"
     assert preset_choice("fast", 0.3, 0.7, 0.75, 0.8) == "single"
     assert preset_choice("best", 0.7, 0.8, 0.85, 0.9) == "duel"
-
-
-# ------------------------------------------------------------------------------------------------------- properties
-
-OBJECTIVES = (
-    "{maximise: quality}",
-    "{maximise: quality, weight: {cost_usd: 8, latency_s: 0.02}}",
-    "{cheapest_within: 0.05}",
-    "{fastest_above: 0.6}",
-    "{minimise: cost_usd}",
-    "{minimise: latency_s}",
-)
-NAMES = [f"r{i:02}" for i in range(30)]
-MANY = "recipes:\n" + "".join(
-    f"  {name}: {{generate: {{model: sd15, steps: {i + 1}}}}}\n" for i, name in enumerate(NAMES)
-)
-RULES = """rules:
-  - {name: counted, when: {signal: counting, above: 0.5}, never: [r00, r01, r02]}
-  - {name: printed, when: {tag: print}, only: [r00, r01, r02, r03, r04, r05]}
-"""
-POLICIES = [
-    load_policy_text(f"{HEAD}{MANY}limits: {{latency_s: 20, cost_usd: 0.02}}\nobjective: {objective}\n{RULES}")
-    for objective in OBJECTIVES
-]
-
-numbers = st.floats(0, 40, allow_nan=False)
-shares = st.floats(0, 1, allow_nan=False)
-fields = st.dictionaries(
-    st.sampled_from(NAMES), st.tuples(shares, numbers, st.floats(0, 0.03)), min_size=1, max_size=30
-).map(lambda found: [estimate(name, *values) for name, values in found.items()])
-requests = st.builds(
-    GenerationRequest,
-    prompt=st.just("a red circle"),
-    recipe=st.none() | st.sampled_from(NAMES),
-    latency_budget_s=st.none() | numbers,
-    max_cost_usd=st.none() | st.floats(0, 0.03),
-    tags=st.sampled_from([(), ("print",)]),
-)
-policies = st.sampled_from(POLICIES)
-
-
-def outcome(
-    policy: Policy, request: GenerationRequest, field: list[Estimate], counting: float
-) -> Decision | NoRecipeError:
-    try:
-        return decide(policy, request, *field, view=view(counting=counting))
-    except NoRecipeError as error:
-        return error
-
-
-@settings(max_examples=150, deadline=None)
-@given(policies, requests, fields, shares)
-def test_no_hard_limit_is_ever_broken(
-    policy: Policy, request: GenerationRequest, field: list[Estimate], counting: float
-) -> None:
-    """Nothing in a ranking exceeds a limit of the policy or a budget of the request."""
-    result = outcome(policy, request, field, counting)
-    by_name = {e.recipe: e for e in field}
-    for ranked in result.ranking if isinstance(result, Decision) else ():
-        found = by_name[ranked.recipe]
-        assert found.latency_s <= min(20, 20 if request.latency_budget_s is None else request.latency_budget_s)
-        assert found.cost_usd <= min(0.02, 0.02 if request.max_cost_usd is None else request.max_cost_usd)
-        assert request.recipe in (None, ranked.recipe)
-
-
-@settings(max_examples=150, deadline=None)
-@given(policies, requests, fields, shares)
-def test_every_recipe_is_ranked_or_rejected_with_a_reason(
-    policy: Policy, request: GenerationRequest, field: list[Estimate], counting: float
-) -> None:
-    """Every planned recipe is either in the ranking or rejected, never both, and each rejection has gate and reason."""
-    result = outcome(policy, request, field, counting)
-    ranked = {r.recipe for r in result.ranking} if isinstance(result, Decision) else set()
-    rejections = result.rejected if isinstance(result, Decision) else result.rejections
-    assert ranked | {r.recipe for r in rejections} == {e.recipe for e in field}
-    assert len(ranked) + len(rejections) == len(field)
-    assert all(
-        r.reason and r.gate in ("capability", "limit", "request", "budget", "rule", "pinned") for r in rejections
-    )
-    if isinstance(result, Decision):
-        assert result.recipe == result.ranking[0].recipe
-        assert all(result.reasons)
-
-
-@settings(max_examples=100, deadline=None)
-@given(policies, requests, fields, shares, st.randoms(use_true_random=False))
-def test_same_inputs_same_decision(
-    policy: Policy, request: GenerationRequest, field: list[Estimate], counting: float, random: object
-) -> None:
-    """The decision follows from the values alone, not from the order in which they come."""
-    shuffled = list(field)
-    random.shuffle(shuffled)  # type: ignore[attr-defined]
-    first, again = (outcome(policy, request, f, counting) for f in (field, shuffled))
-    assert first == again if isinstance(first, Decision) else str(first) == str(again)
-
-
-@settings(max_examples=150, deadline=None)
-@given(policies, requests, fields, st.tuples(shares, shares, shares))
-def test_a_dominated_recipe_changes_nothing(
-    policy: Policy, request: GenerationRequest, field: list[Estimate], worse: tuple[float, float, float]
-) -> None:
-    """A further recipe that is no better, no cheaper and no faster than the chosen one never changes the choice."""
-    first = outcome(policy, request, field, 0.0)
-    spare = sorted(set(NAMES) - {e.recipe for e in field})
-    if isinstance(first, NoRecipeError) or not spare:
-        return
-    best = next(e for e in field if e.recipe == first.recipe)
-    added = estimate(
-        spare[-1], best.quality.mean * (1 - worse[0]), best.latency_s + worse[1], best.cost_usd + 1e-9 + worse[2] / 100
-    )
-    assert decide(policy, request, *field, added).recipe == first.recipe
-
-
-@settings(max_examples=100, deadline=None)
-@given(policies, fields, st.sampled_from(NAMES))
-def test_pinned_is_that_or_nothing(policy: Policy, field: list[Estimate], name: str) -> None:
-    """A recipe asked for by name is chosen, or there is an error; another is never put in its place."""
-    result = outcome(policy, replace(ASK, recipe=name), field, 0.9)
-    assert isinstance(result, NoRecipeError) or result.recipe == name
 
 
 def test_decision_names_its_policy() -> None:
