@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from models.catalog import Catalog
 from models.schedulers import SCHEDULERS
 from policies import Arranged, Known
 from router.costs import CostModel
@@ -15,10 +14,10 @@ from router.planning import make_plan
 from router.queues import Queues
 from router.recipes import resolve
 from router.sizes import enlargement, first_generate
-from router.types import GenerationRequest, Plan, Recipe
+from router.types import Catalogue, GenerationRequest, Plan, Recipe
 
 
-def known_of(catalogue: Catalog) -> Known:
+def known_of(catalogue: Catalogue) -> Known:
     """The names that a policy may use, and the planner on these model cards."""
     scorers = tuple(model for model in catalogue.ids() if catalogue[model].role == "scorer")
     idle = Queues(CostModel(catalogue))
@@ -31,7 +30,7 @@ def known_of(catalogue: Catalog) -> Known:
     return Known(catalogue.ids(), tuple(SIGNALS), tuple(SCHEDULERS), scorers, arrange)
 
 
-def _plan(name: str, recipe: Recipe, recipes: Mapping[str, Recipe], catalogue: Catalog) -> tuple[Plan, int]:
+def _plan(name: str, recipe: Recipe, recipes: Mapping[str, Recipe], catalogue: Catalogue) -> tuple[Plan, int]:
     """A plan at native size, or else at the smallest side, which is returned, too. Raises `PlanError`."""
     request = GenerationRequest("-")
     resolved = resolve(recipe, recipes, (name,))
@@ -42,7 +41,7 @@ def _plan(name: str, recipe: Recipe, recipes: Mapping[str, Recipe], catalogue: C
     try:
         return make_plan(name, recipe, request, catalogue, recipes), least
     except PlanError as error:
-        if error.param != "size":
+        if error.param != "size" or first.width or first.height:
             raise
         try:
             return make_plan(name, recipe, replace(request, width=least, height=least), catalogue, recipes), least

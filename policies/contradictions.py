@@ -34,10 +34,8 @@ def check_sense(rules: Sequence[tuple[int, Rule]], recipes: Collection[str]) -> 
         left = [_left(rules, recipes, world) for world in possible]
         if not any(left):
             others = _partners(rule, rules, possible)
-            yield (
-                ("rules", index),
-                f"rule {rule.name!r} leaves no recipe whenever it applies{others}; loosen one of them",
-            )
+            together_with = f" together with {', '.join(others)}; loosen one of them" if others else "; loosen it"
+            yield ("rules", index), f"rule {rule.name!r} leaves no recipe whenever it applies{together_with}"
 
 
 def unreachable(rules: Sequence[tuple[int, Rule]], recipes: Collection[str]) -> set[str]:
@@ -61,13 +59,13 @@ def _left(rules: Sequence[tuple[int, Rule]], recipes: Collection[str], world: Wo
     return left
 
 
-def _partners(rule: Rule, rules: Sequence[tuple[int, Rule]], possible: Sequence[World]) -> str:
-    names = [
+def _partners(rule: Rule, rules: Sequence[tuple[int, Rule]], possible: Sequence[World]) -> list[str]:
+    """Names of the rules that hold wherever this one does."""
+    return [
         repr(other.name)
         for _, other in rules
         if other is not rule and _bars(other) and all(_true(other.when, world) for world in possible)
     ]
-    return f" together with {', '.join(names)}" if names else ""
 
 
 def _facts(conditions: Collection[Condition]) -> dict[str, Condition]:

@@ -24,18 +24,22 @@ DEFAULTED: dict[str, type[Spec]] = {
 }
 
 
-def expand(source: Source) -> Source:
-    """The source without `defaults` and `extends`; what is wrong with them is added to its problems."""
+def expand(source: Source) -> tuple[Source, set[Path]]:
+    """The source without `defaults` and `extends`; what is wrong with them is added to its problems.
+
+    Also the places of recipes whose inheritance is broken: what they lack there may be no mistake of theirs.
+    """
     top = source.data
     recipes = top.get("recipes") if isinstance(top, dict) else None
     if not isinstance(recipes, dict):
-        return source
+        return source, set()
     work = _Expansion(source)
     built = {name: work.extended(name, recipes, ()) for name in recipes}
     defaults = work.usable_defaults(top.get("defaults"))
     data = {key: value for key, value in top.items() if key != "defaults"}
     data["recipes"] = {name: work.filled(recipe, ("recipes", name), defaults) for name, recipe in built.items()}
-    return replace(source, data=data, problems=(*source.problems, *work.problems), values=work.values)
+    expanded = replace(source, data=data, problems=(*source.problems, *work.problems), values=work.values)
+    return expanded, {("recipes", name) for name in work.broken}
 
 
 class _Expansion:
@@ -45,6 +49,7 @@ class _Expansion:
         self.source = source
         self.values = dict(source.values)
         self.problems: list[Problem] = []
+        self.broken: set[str] = set()
         self.done: dict[str, Any] = {}
 
     def extended(self, name: str, recipes: Mapping[str, Any], trail: tuple[str, ...]) -> Any:
@@ -71,10 +76,11 @@ class _Expansion:
 
     def merged(self, name: str, parent: str, inherited: Any, own: dict[str, Any]) -> Any:
         kinds = [key for key in KINDS if isinstance(inherited, dict) and key in inherited]
-        if not kinds:
-            return own  # what it extends is broken, and says so
+        if parent in self.broken or not kinds:  # then that says so
+            self.broken.add(name)
+            return own
         if other := next((key for key in own if key in KINDS and key not in kinds), None):
-            self.say(name, f"{parent!r} is a {kinds[0]}, and what extends it cannot be a {other}; put both in a chain")
+            self.say(name, f"{parent!r} is a {kinds[0]}, and what extends it cannot have {other}; put both in a chain")
             return own
         if "chain" in own:
             self.say(name, f"this chain replaces all of {parent!r}; begin it with the name {parent!r} instead")
@@ -123,6 +129,7 @@ class _Expansion:
                 self.values.setdefault((*here, key), self.values[*origin, key])
 
     def say(self, name: str, message: str) -> None:
+        self.broken.add(name)
         self.problems.append(self.source.problem(("recipes", name, "extends"), f"recipes.{name}: {message}"))
 
 

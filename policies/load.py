@@ -5,9 +5,11 @@ text -> data with positions -> inheritance -> schema -> checks across the file -
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path as FilePath
@@ -26,6 +28,7 @@ from policies.schema_choice import ExploreSpec, Limits
 from policies.schema_recipes import RecipeSpec
 from policies.schema_rules import Rule
 from policies.source import MAX_BYTES, Path, Problem, Source, decode, read
+from policies.spec import NAME
 from router.errors import PolicyError, did_you_mean
 
 UNBUILT = ("style", "styles", "sweep", "tenants", "licence")
@@ -80,14 +83,19 @@ def load_policy_text(
 
 
 def _load(text: Source, origin: str, known: Known, stem: str | None) -> Policy:
-    source = expand(text)
+    source, broken = expand(text)
     problems = list(source.problems)
     spec = None
     if source.values:  # the text could be read, even if not all of it was right
-        spec, found = _validated(source)
-        problems += found
-        findings = list(_findings(source.data, known, stem))
-        problems += [source.problem(path, message) for path, message in findings]
+        spec, errors = _validated(source.data)
+        found = [(error["loc"], _translated(error, source)) for error in _telling(errors)]
+        found += [(path, source.problem(path, message)) for path, message in _findings(source.data, known, stem)]
+        said = {(problem.line, problem.column) for problem in problems}
+        problems += [
+            problem
+            for path, problem in found
+            if tuple(path[:2]) not in broken and (problem.line, problem.column) not in said
+        ]
     if problems or spec is None:
         raise _failed(origin, problems)
     places = {key: source.values[key, "policy"] for key in ("shadow", "canary") if (key, "policy") in source.values}
@@ -136,7 +144,7 @@ def _findings(data: Any, known: Known, stem: str | None) -> Iterator[Finding]:
     yield from wrong
     yield from check_rules(rules, set(named), known.signals)
     yield from _afterwards(top, set(named), known)
-    if stem is not None and isinstance(name := top.get("name"), str) and name != stem:
+    if stem is not None and (name := top.get("name")) != stem and isinstance(name, str) and re.match(NAME, name):
         yield ("name",), f"the policy is named {name!r} but its file {stem!r}; give both the same name"
     sound = arrangeable(recipes, {str(path[1]) for path, _ in wrong})
     limits = _sound(Limits, top.get("limits", {}))
@@ -181,24 +189,41 @@ def _sound(model: type[_Model], raw: Any) -> _Model | None:
 # ------------------------------------------------------------------------------------------------- schema errors
 
 
-def _validated(source: Source) -> tuple[PolicySpec | None, list[Problem]]:
+def _validated(data: Any) -> tuple[PolicySpec | None, list[ErrorDetails]]:
     try:
-        return PolicySpec.model_validate(source.data), []
+        return PolicySpec.model_validate(data), []
     except ValidationError as failure:
-        return None, [_translated(error, source) for error in failure.errors(include_url=False)]
+        return None, failure.errors(include_url=False)
+
+
+def _telling(errors: Sequence[ErrorDetails]) -> list[ErrorDetails]:
+    """The errors without those of a key that is missing because it is misspelt."""
+    misspelt = set()
+    for path in (_path(error) for error in errors if error["type"] == "extra_forbidden"):
+        near = difflib.get_close_matches(str(path[-1]), _keys_at(path[:-1]), n=1, cutoff=0.6)
+        misspelt |= {(*path[:-1], key) for key in near}
+    return [error for error in errors if not (error["type"] == "missing" and _path(error) in misspelt)]
+
+
+def _path(error: ErrorDetails) -> Path:
+    return tuple(part for part in error["loc"] if part not in ("<name>", "<recipe>", "[key]"))
 
 
 def _translated(error: ErrorDetails, source: Source) -> Problem:
     """pydantic's error in our words, at the place in the file."""
-    path = tuple(part for part in error["loc"] if part not in ("<name>", "<recipe>", "[key]"))
+    path = _path(error)
     kind, where = error["type"], _words(path)
     if kind == "extra_forbidden":
         return source.problem(path, _unknown_key(path), at_key=True)
     if kind == "missing":
         return source.problem(path, f"{_words(path[:-1])}: the key {path[-1]!r} is missing")
-    message = error["msg"].removeprefix("Value error, ").replace("Input should", "should")
+    message = error["msg"].removeprefix("Value error, ")
+    for words, ours in (("Input ", ""), ("Dictionary ", ""), ("List ", ""), ("String ", ""), (" after validation", "")):
+        message = message.replace(words, ours)
     if kind in ("model_type", "model_attributes_type", "dict_type"):
         message = "should be a mapping (key: value)"
+    elif kind == "list_type":
+        message = "should be a list"
     elif kind == "string_pattern_mismatch":
         message = "a name has letters, digits, '.', '_' and '-' only, and starts with a letter or digit"
     if kind != "value_error" and not isinstance(error["input"], dict | list):
@@ -210,6 +235,8 @@ def _translated(error: ErrorDetails, source: Source) -> Problem:
 
 def _nearest(error: ErrorDetails) -> str:
     choices = [word.strip("'") for word in error.get("ctx", {}).get("expected", "").replace(" or ", ", ").split(", ")]
+    if str(error["input"]) in choices:
+        return "; write it without quotes"
     hint = did_you_mean(str(error["input"]), choices)
     return hint if "did you mean" in hint else ""
 
@@ -218,6 +245,8 @@ def _unknown_key(path: Path) -> str:
     key, place = str(path[-1]), _words(path[:-1])
     if key in UNBUILT:
         return f"{place}: the key {key!r} is not supported by this version of Triptych; remove it"
+    if key == "extends":
+        return f"{place}: only recipes with a name can extend others; give it one under recipes"
     return f"{place}: unknown key {key!r}{did_you_mean(key, _keys_at(path[:-1]))}"
 
 

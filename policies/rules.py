@@ -21,6 +21,14 @@ def check_rules(
     rules: Indexed, recipes: Collection[str], signals: Collection[str] | None
 ) -> Iterator[tuple[Path, str]]:
     """Everything wrong with the rules (each with its index in the file). `signals` None: not to be checked."""
+    wrong = [*_named(rules, recipes, signals)]
+    yield from wrong
+    lost = {path[1] for path, _ in wrong}
+    yield from check_sense([(index, rule) for index, rule in rules if index not in lost], recipes)
+
+
+def _named(rules: Indexed, recipes: Collection[str], signals: Collection[str] | None) -> Iterator[tuple[Path, str]]:
+    """What each rule says on its own."""
     seen: dict[str, int] = {}
     for index, rule in rules:
         path: Path = ("rules", index)
@@ -32,7 +40,6 @@ def check_rules(
         among = rule.set_.explore.among if rule.set_ and rule.set_.explore else None
         yield from check_names((*path, "set", "explore", "among"), among or (), recipes)
         yield from check_condition(rule.when, (*path, "when"), signals, chosen=False)
-    yield from check_sense(rules, recipes)
 
 
 def check_names(path: Path, names: Sequence[str], recipes: Collection[str]) -> Iterator[tuple[Path, str]]:

@@ -13,7 +13,6 @@ from policies.languages import LANGUAGES
 from policies.patterns import check_pattern
 from policies.schema_choice import ExploreSpec, Limits, Objective
 from policies.spec import Name, Side, Spec, Text, Unit, at_least_one, exactly_one
-from router.errors import did_you_mean
 
 CONDITIONS = (
     "all", "any", "not", "tag", "tenant", "min_side", "max_side", "during", "signal", "language", "prompt_matches",
@@ -102,7 +101,7 @@ class Condition(Spec):
     @classmethod
     def _known_language(cls, language: str | None) -> str | None:
         if language is not None and language not in LANGUAGES:
-            raise ValueError(f"no prompt is ever recognised as {language!r}{did_you_mean(language, LANGUAGES)}")
+            raise ValueError(f"no prompt is ever recognised as {language!r}; known: {', '.join(LANGUAGES)}")
         return language
 
     @model_validator(mode="after")
