@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
+from deployments.cli_policy import policy_app
+from deployments.console import AsJson, Config, Prompt, err, out, print_json
 from deployments.settings import DEFAULT_CONFIG, ConfigError, load_serve_config
 from router import errors
 
@@ -42,20 +42,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-policy_app = typer.Typer(help="Check policy files.", no_args_is_help=True)
 models_app = typer.Typer(help="See the catalogue.", no_args_is_help=True)
 app.add_typer(policy_app, name="policy")
 app.add_typer(models_app, name="models")
 
-out = Console()
-err = Console(stderr=True)
-
-Config = Annotated[Path, typer.Option("--config", "-c", help="Serve config: which models, policies and predictor.")]
 Url = Annotated[
     str | None, typer.Option(help="A running Triptych, such as http://127.0.0.1:8000; else in this process.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
-Prompt = Annotated[str, typer.Argument(help="What the picture should show.")]
 Target = Annotated[str, typer.Option("--model", "-m", help="auto, or a policy, a recipe or a model.")]
 Recipe = Annotated[str | None, typer.Option(help="A recipe of the policy, by name.")]
 Size = Annotated[str, typer.Option(help="auto or WIDTHxHEIGHT.")]
@@ -181,42 +174,6 @@ def route(
         render.show(out, render.decision(report))
 
 
-@policy_app.command("validate")
-def policy_validate(
-    paths: Annotated[list[Path], typer.Argument(help="Policy files, or folders of them.")],
-    config: Config = DEFAULT_CONFIG,
-    as_json: AsJson = False,
-) -> None:
-    """Check policy files against the schema and the catalogue; every problem is listed with file, line and column."""
-    from deployments.knowledge import known_of
-    from deployments.wiring import catalogue_of
-    from policies import load_policy
-
-    known = known_of(catalogue_of(load_serve_config(config).settings))
-    files = [file for path in paths for file in (sorted(path.glob("*.yaml")) if path.is_dir() else [path])]
-    if not files:
-        raise errors.PolicyError(f"no .yaml file in {', '.join(map(str, paths))}")
-    problems: dict[str, list[str]] = {}
-    for file in files:
-        problems[str(file)] = []
-        try:
-            policy = load_policy(file, known=known)
-        except errors.PolicyError as error:
-            problems[str(file)] = list(error.problems) or [error.message]
-        else:
-            if not as_json:
-                recipes = ", ".join(policy.recipes)
-                out.print(f"{file}: ok ({policy.name} {policy.digest}: {recipes})", highlight=False, soft_wrap=True)
-    if as_json:
-        print_json({"valid": not any(problems.values()), "files": problems})
-    else:
-        for lines in problems.values():
-            for line in lines:
-                err.print(line, style="red", highlight=False, soft_wrap=True, markup=False)
-    if any(problems.values()):
-        raise typer.Exit(2)
-
-
 @models_app.command("list")
 def models_list(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """The model cards that a config serves."""
@@ -247,10 +204,6 @@ def write_pictures(answer: Mapping[str, Any], output: Path) -> list[Path]:
         file.write_bytes(base64.b64decode(item["b64_json"]))
         files.append(file)
     return files
-
-
-def print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
 
 
 def exit_code(error: BaseException) -> int:

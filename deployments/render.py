@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 from rich.text import Text
 
+from deployments.comparing import Comparison
 from router.types import ModelCard
 
 
@@ -105,6 +106,35 @@ def models(cards: Sequence[ModelCard]) -> Table:
             source,
         )
     return table
+
+
+def comparison(found: Sequence[Comparison]) -> Table:
+    """The prompts whose recipe changes between two policies."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("prompt", overflow="fold")
+    for heading in ("before", "after", "quality", "cost", "latency"):
+        table.add_column(heading, justify="left" if heading in ("before", "after") else "right")
+    for entry in (entry for entry in found if entry.changes):
+        before, after = entry.before, entry.after
+        changes = ["-", "-", "-"]
+        if before and after:
+            changes = [
+                f"{after.quality.mean - before.quality.mean:+.2f}",
+                f"{after.cost_usd - before.cost_usd:+.2g} USD",
+                f"{after.latency_s - before.latency_s:+.2f} s",
+            ]
+        table.add_row(entry.prompt, *(e.recipe if e else "refused" for e in (before, after)), *changes)
+    return table
+
+
+def summary(totals: Mapping[str, Any]) -> Text:
+    """How many change, and what that does on average."""
+    means = ", ".join(
+        f"{name} {totals[key]['before']:.3g} → {totals[key]['after']:.3g} {unit}".rstrip()
+        for name, key, unit in (("quality", "quality", ""), ("cost", "cost_usd", "USD"), ("latency", "latency_s", "s"))
+    )
+    refused = f"; refused: {totals['refused_before']} before, {totals['refused_after']} after"
+    return Text(f"{totals['changed']} of {totals['prompts']} prompts change; expected on average: {means}{refused}")
 
 
 @contextmanager

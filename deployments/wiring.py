@@ -45,14 +45,19 @@ def build_orchestrator(
     """An orchestrator over `workers`. Raises what loading cards, policies and the artefact may raise."""
     catalogue = catalogue_of(settings)
     policies = policies_of(settings, catalogue)
-    predictor = QualityPredictor(load_artifact(settings.artifact_path), catalogue)
     costs = CostModel(catalogue)
-    queues = Queues(costs, {model: replicas_of(settings, model) for model in settings.models})
-    router = Router(catalogue, MiniLMEmbedder(), predictor, queues)
+    router = router_of(settings, catalogue, costs)
     replicas = settings.orchestrator.replicas
     ledger = Ledger(1 / (replicas if isinstance(replicas, int) else replicas.max_replicas))
     timeout_s = settings.limits.request_timeout_s
     return Orchestrator(catalogue, policies, router, costs, workers, monitor, timeout_s, ledger, metrics)
+
+
+def router_of(settings: AppSettings, catalogue: Catalog, costs: CostModel) -> Router:
+    """The router with the configured predictor, and queues that ask `costs`."""
+    predictor = QualityPredictor(load_artifact(settings.artifact_path), catalogue)
+    queues = Queues(costs, {model: replicas_of(settings, model) for model in settings.models})
+    return Router(catalogue, MiniLMEmbedder(), predictor, queues)
 
 
 def replicas_of(settings: AppSettings, model: str) -> int:

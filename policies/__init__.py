@@ -11,4 +11,4 @@ from policies.schema import json_schema
 __all__ = ["PRESETS", "Arranged", "Known", "Policy", "PolicyBook", "json_schema", "load_policy", "load_policy_text"]
 
 PRESETS = _Path(__file__).parent / "presets"
-"""The directory of the policies that are shipped: fast, balanced, best."""
+"""The directory of the policies that are shipped; `probes/` beside them says what each must do."""

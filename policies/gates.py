@@ -11,7 +11,7 @@ from policies.reasons import dollars, seconds
 from policies.schema_choice import Limits
 from policies.schema_rules import Rule
 from policies.terms import Applied
-from router.errors import BudgetError, NoRecipeError, NotFoundError, did_you_mean
+from router.errors import BudgetError, NoRecipeError, NotFoundError, OverloadedError, did_you_mean
 from router.types import Allowance, Estimate, GenerationRequest, Plan, Recipe, Rejection
 
 _LATENCY, _WORK, _COST = (attrgetter(name) for name in ("latency_s", "work_s", "cost_usd"))
@@ -31,7 +31,10 @@ class _Bound:
 
 @dataclass
 class Gates:
-    """`open` can still be chosen; `rejected` says why others cannot. policy: its name, for messages."""
+    """`open` can still be chosen; `rejected` says why others cannot. policy: its name, for messages.
+
+    crowded: recipes that are out only because of waiting, with the seconds that are too many
+    """
 
     policy: str
     recipes: Mapping[str, Recipe]
@@ -43,6 +46,7 @@ class Gates:
     applied: list[str] = field(default_factory=list)
     preferred: list[list[str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    crowded: dict[str, float] = field(default_factory=dict)
 
     def reject(self, recipe: str, gate: str, reason: str) -> None:
         self.open.pop(recipe, None)
@@ -73,6 +77,7 @@ class Gates:
     def hold_limits(self, limits: Limits) -> None:
         bounds = self._bounds(limits)
         pixels = limits.max_pixels if limits.max_pixels is not None else math.inf
+        latency_s = next((bound.most for bound in bounds if bound.value is _LATENCY), math.inf)
         for name, estimate in list(self.open.items()):
             plan = self.plans[name]
             broken = []
@@ -84,6 +89,9 @@ class Gates:
                     broken.append((bound.gate, f"{bound.what} {bound.text(value)}, over {bound.whose}"))
             if broken:
                 self.reject(name, broken[0][0], "; ".join(reason for _, reason in broken))
+                excess = estimate.latency_s - latency_s
+                if len(broken) == 1 and 0 < excess <= estimate.queue_s:
+                    self.crowded[name] = excess
 
     def _bounds(self, limits: Limits) -> list[_Bound]:
         """Of the policy's limit and the request's budget for the same thing the tighter one."""
@@ -134,8 +142,8 @@ class Gates:
             if rule.prefer:
                 self.preferred.append(rule.prefer)
 
-    def nothing_left(self, allowances: Sequence[Allowance]) -> NoRecipeError | BudgetError:
-        """The error that carries every reason; a `BudgetError` if a smaller bill or patience would help."""
+    def nothing_left(self, allowances: Sequence[Allowance]) -> NoRecipeError | OverloadedError:
+        """The error that carries every reason; an `OverloadedError` if a later request might be served."""
         if pinned := self.request.recipe:
             why = self.rejected[pinned].reason if pinned in self.rejected else "it was not planned"
             message = f"recipe {pinned!r} cannot serve this request under policy {self.policy!r}: {why}"
@@ -144,6 +152,8 @@ class Gates:
             more = f"; and {len(listed) - 5} more" if len(listed) > 5 else ""
             why = "; ".join(listed[:5]) + more or "none of its recipes was planned"
             message = f"no recipe of policy {self.policy!r} can serve this request ({why})"
+        if self.crowded:
+            return OverloadedError(message, min(self.crowded.values()))
         wanted = [self.rejected[pinned]] if pinned in self.rejected else list(self.rejected.values())
         if any(rejection.gate == "budget" for rejection in wanted):
             return BudgetError(message, max(1.0, *(allowance.renews_s for allowance in allowances)))

@@ -79,7 +79,7 @@ class PolicySpec(Spec):
     """A policy file. `name` is what clients write as their model."""
 
     version: Literal[1] = Field(description="of the language")
-    name: Name = Field(description="the file is called <name>.yaml")
+    name: Name = Field(description="the file is called `<name>.yaml`")
     description: Annotated[str, Field(max_length=2000)] = Field(default="", description="for people")
     recipes: Annotated[dict[Name, RecipeSpec], Field(min_length=1, max_length=200)] = Field(
         description="name: recipe; what may be chosen"
@@ -127,7 +127,9 @@ def json_schema() -> dict[str, Any]:
     defaults = {}
     for kind, part in (("generate", "GenerateSpec"), ("refine", "RefineSpec"), ("upscale", "UpscaleSpec"),
                        ("fuse", "FuseSpec"), ("best_of", "BestOfSpec")):  # fmt: skip
-        parts[part].pop("required", None)
+        for key in parts[part].pop("required", ()):
+            value = parts[part]["properties"][key]
+            value["description"] = f"{value['description']}; required, here or by inheritance"
         defaults[kind] = {"$ref": f"#/$defs/{part}", "description": f"for every {kind} that does not say otherwise"}
     parts["Defaults"] = {
         "type": "object",

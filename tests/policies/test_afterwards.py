@@ -66,6 +66,17 @@ def test_overload_refuses_what_would_wait_too_long() -> None:
     assert caught.value.retry_after_s == pytest.approx(1)
 
 
+def test_a_limit_that_only_waiting_breaks_is_overload() -> None:
+    """If a later request would be within the limits, the error says when, and is no refusal for good."""
+    limited = policy("limits: {latency_s: 4}\n" + QUALITY)
+    late = tuple(replace(e, queue_s=5.0, latency_s=e.latency_s + 5.0) for e in THREE)
+    with pytest.raises(OverloadedError, match=r"draft: expected 5\.1 s, over the limit") as caught:
+        decide(limited, ASK, *late)
+    assert caught.value.retry_after_s == pytest.approx(1.1)
+    with pytest.raises(NoRecipeError):
+        decide(policy("limits: {latency_s: 0.05}\n" + QUALITY), ASK, *late)
+
+
 # ---------------------------------------------------------------------------------------------------------- explore
 
 CURIOUS = policy(QUALITY + "explore: {rate: 0.3}\n")

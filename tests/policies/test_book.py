@@ -33,7 +33,13 @@ def book(shelf: Path) -> PolicyBook:
 
 def test_presets_make_a_book() -> None:
     """The shipped presets are a valid directory, and the default comes first."""
-    assert PolicyBook(PRESETS, "balanced", models=MODELS).names() == ["balanced", "best", "fast"]
+    assert PolicyBook(PRESETS, "balanced", models=MODELS).names() == [
+        "balanced",
+        "best",
+        "fast",
+        "frugal",
+        "product-photo",
+    ]
 
 
 def test_changed_file_counts_for_the_next_look_up(shelf: Path, book: PolicyBook) -> None:

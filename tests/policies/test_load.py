@@ -15,7 +15,7 @@ from router.errors import PolicyError
 from router.types import Chain, Fuse, Generate, Refine, Upscale
 from tests.policies.values import HEAD, MODELS, QUALITY, RECIPES, policy
 
-KNOWN = Known(MODELS, signals=("text_rendering", "counting"), schedulers=("default", "dpmsolver++"))
+KNOWN = Known(MODELS, signals=("text_rendering", "counting", "complexity"), schedulers=("default", "dpmsolver++"))
 
 
 def problems_of(text: str) -> tuple[str, ...]:
@@ -24,7 +24,7 @@ def problems_of(text: str) -> tuple[str, ...]:
     return caught.value.problems
 
 
-@pytest.mark.parametrize("name", ["fast", "balanced", "best"])
+@pytest.mark.parametrize("name", ["fast", "balanced", "best", "frugal", "product-photo"])
 def test_preset_loads(name: str) -> None:
     """Every preset loads against the catalogue ids, the known signals and the known schedulers."""
     loaded = load_policy(PRESETS / f"{name}.yaml", known=KNOWN)
@@ -49,6 +49,9 @@ def test_json_schema_accepts_presets() -> None:
     validator = jsonschema.Draft202012Validator(schema)
     for path in PRESETS.glob("*.yaml"):
         assert list(validator.iter_errors(yaml.safe_load(path.read_text()))) == []
+    short = {"version": 1, "name": "x", "objective": {"maximise": "quality"}, "defaults": {"generate": {"steps": 9}}}
+    short["recipes"] = {"a": {"generate": {"model": "sd15"}}, "b": {"extends": "a", "generate": {"steps": 3}}}
+    assert list(validator.iter_errors(short)) == []
     broken = yaml.safe_load((PRESETS / "fast.yaml").read_text()) | {"verifyy": {}}
     assert not validator.is_valid(broken)
 
