@@ -9,9 +9,10 @@ import base64
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any
 
-from deployments.outcome import Check, Made, Outcome, Overview
+from deployments.outcome import Check, Made, Outcome, Overview, PolicyFile
 from deployments.schemas import ImageRequest
 from deployments.worker import WorkerStatus
 from models.provenance import encode_image
@@ -206,6 +207,7 @@ def replay(route: Route, wire: ImageRequest, made_by: Collection[str] = ()) -> d
 def headers(report: Mapping[str, Any]) -> dict[str, str]:
     """The decision in the response's headers, for whoever does not read bodies."""
     made = {"x-triptych-recipe": report["recipe"], "x-triptych-policy": report["policy"]}
+    made["x-triptych-policy-digest"] = report["policy_digest"]
     if "latency_s" in report:
         made |= {"x-triptych-latency-s": str(report["latency_s"]), "x-triptych-cost": f"{report['cost_usd']:.6g}"}
     return made
@@ -283,3 +285,12 @@ def readiness(overview: Overview) -> tuple[bool, dict[str, Any]]:
         "policy_problems": list(overview.problems),
     }
     return ready, body
+
+
+def policy_file(file: PolicyFile) -> dict[str, Any]:
+    """A policy's file with its history; times in ISO 8601."""
+    versions = [
+        {"digest": v.digest, "since": datetime.fromtimestamp(v.since_s, UTC).isoformat(timespec="milliseconds")}
+        for v in file.versions
+    ]
+    return {"name": file.name, "digest": file.digest, "text": file.text, "versions": versions}

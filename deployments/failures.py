@@ -22,7 +22,15 @@ STATUS: dict[type[Exception], int] = {
 }
 
 # A code may narrow what its class says.
-STATUS_OF_CODE = {"request_too_large": 413, "method_not_allowed": 405}
+STATUS_OF_CODE = {
+    "request_too_large": 413,
+    "method_not_allowed": 405,
+    "admin_key_required": 401,
+    "admin_disabled": 403,
+    "read_only": 409,
+    "conflict": 409,
+    "policy_refused": 422,
+}
 
 
 def status_of(error: BaseException) -> int:

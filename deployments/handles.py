@@ -121,6 +121,12 @@ class RemoteOrchestrator:
     async def overview(self) -> Any:
         return await self._call(self._handle.overview.remote())
 
+    async def policy_file(self, name: str, digest: str | None) -> Any:
+        return await self._call(self._handle.policy_file.remote(name, digest))
+
+    async def put_policy(self, name: str, text: str, expected: str | None) -> Any:
+        return await self._call(self._handle.put_policy.remote(name, text, expected))
+
     async def _call(self, response: Any) -> Any:
         with own_failures("the orchestrator"):
             try:

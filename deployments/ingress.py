@@ -18,7 +18,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deployments import explain, failures
+from deployments import explain, failures, policy_api
 from deployments.schemas import ImageRequest, parse_body
 from deployments.service import Service, new_request_id
 from deployments.settings import Limits
@@ -34,6 +34,7 @@ ENDPOINTS = {
     "GET /v1/models": "what `model` may be: auto, policies, recipes, models",
     "GET /health": "whether the process answers",
     "GET /readyz": "whether the models are loaded, one by one",
+    **policy_api.ENDPOINTS,
     "GET /docs": "this API as OpenAPI",
 }
 
@@ -42,7 +43,7 @@ BODY = {
 }
 
 
-def create_app(service: Service, limits: Limits, echo_request_id: bool = True) -> FastAPI:
+def create_app(service: Service, limits: Limits, echo_request_id: bool = True, admin_key: str | None = None) -> FastAPI:
     """The ASGI application. Every failure leaves as OpenAI's error envelope."""
     app = FastAPI(title="Triptych", description="A routing orchestrator for text-to-image models.")
     app.state.service, app.state.limits = service, limits
@@ -53,6 +54,7 @@ def create_app(service: Service, limits: Limits, echo_request_id: bool = True) -
     app.get("/v1/models/{name:path}")(get_model)
     app.post("/v1/route", openapi_extra=BODY)(route)
     app.post("/v1/images/generations", openapi_extra=BODY, response_model=None)(generate)
+    policy_api.add_endpoints(app, admin_key)
     app.add_exception_handler(TriptychError, on_failure)
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(RequestValidationError, on_validation_error)

@@ -17,7 +17,7 @@ from functools import partial
 from deployments.availability import Availability, Monitor
 from deployments.ledger import Charge, Ledger
 from deployments.metrics import Metrics, Tally
-from deployments.outcome import Event, Made, OnEvent, Outcome, Overview, PolicySummary
+from deployments.outcome import Event, Made, OnEvent, Outcome, Overview, PolicyFile, PolicySummary
 from deployments.running import Runner, WorkerClient
 from deployments.shadows import Shadows
 from deployments.streams import stream
@@ -107,6 +107,17 @@ class Orchestrator:
             statuses=statuses,
             problems=problems,
         )
+
+    async def policy_file(self, name: str, digest: str | None = None) -> PolicyFile:
+        """The file in force, or that of an earlier digest. Raises `NotFoundError`."""
+        text = await asyncio.to_thread(self.policies.text, name, digest)
+        versions = await asyncio.to_thread(self.policies.versions, name)
+        return PolicyFile(name, digest or self.policies.get(name).digest, text, tuple(versions))
+
+    async def put_policy(self, name: str, text: str, expected: str | None = None) -> PolicyFile:
+        """Validate and put in force. Raises `PolicyError` or `RequestError`; nothing has changed then."""
+        policy = await asyncio.to_thread(self.policies.put, name, text, expected)
+        return PolicyFile(name, policy.digest, text, tuple(await asyncio.to_thread(self.policies.versions, name)))
 
     # ------------------------------------------------------------------------------------------------------- deciding
 

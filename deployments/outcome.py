@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from deployments.worker import WorkerStatus
+from policies.history import Version
 from router.errors import StepError
 from router.types import ModelCard, Picture, Progress, Route, StepTrace
 
@@ -84,6 +85,16 @@ class Overview:
     cards: tuple[ModelCard, ...]
     statuses: Mapping[str, WorkerStatus]
     problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PolicyFile:
+    """A policy's file, and which versions were in force, newest first."""
+
+    name: str
+    digest: str
+    text: str
+    versions: tuple[Version, ...] = ()
 
 
 @dataclass(frozen=True)

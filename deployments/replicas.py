@@ -17,7 +17,9 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.handles import HandleMonitor, HandleWorker, RemoteOrchestrator
 from deployments.ingress import create_app
-from deployments.outcome import Event, Outcome
+from deployments.outcome import Event, Outcome, PolicyFile
+from deployments.policy_api import ADMIN_KEY
+from deployments.serve_metrics import ServeMetrics
 from deployments.service import Overview, Service
 from deployments.settings import AppSettings
 from deployments.streams import stream
@@ -67,8 +69,10 @@ class OrchestratorReplica:
     """The orchestrator with worker deployments behind it."""
 
     def __init__(self, settings: dict[str, Any], workers: dict[str, DeploymentHandle]) -> None:
+        logging.getLogger("triptych").setLevel(logging.INFO)
         clients = {model: HandleWorker(model, handle) for model, handle in workers.items()}
-        self._orchestrator = build_orchestrator(AppSettings.model_validate(settings), clients, HandleMonitor(clients))
+        monitor, metrics = HandleMonitor(clients), ServeMetrics()
+        self._orchestrator = build_orchestrator(AppSettings.model_validate(settings), clients, monitor, metrics)
 
     async def route(self, request: GenerationRequest) -> Route:
         return await self._orchestrator.route(request)
@@ -83,6 +87,12 @@ class OrchestratorReplica:
 
     async def overview(self) -> Overview:
         return await self._orchestrator.overview()
+
+    async def policy_file(self, name: str, digest: str | None) -> PolicyFile:
+        return await self._orchestrator.policy_file(name, digest)
+
+    async def put_policy(self, name: str, text: str, expected: str | None) -> PolicyFile:
+        return await self._orchestrator.put_policy(name, text, expected)
 
 
 @serve.ingress()
@@ -102,7 +112,7 @@ class IngressReplica:
 
     def __serve_build_asgi_app__(self) -> Any:
         # Serve's proxy puts the request id on the response; a second header would contradict it.
-        return create_app(self._service, self._limits, echo_request_id=False)
+        return create_app(self._service, self._limits, echo_request_id=False, admin_key=os.environ.get(ADMIN_KEY))
 
     async def generate(self, body: dict[str, Any]) -> dict[str, Any]:
         """`POST /v1/images/generations` without HTTP; `response_format: bytes` spares the base64."""

@@ -11,12 +11,12 @@ from contextlib import aclosing
 from typing import Any, Protocol
 
 from deployments import explain, failures
-from deployments.outcome import Advanced, Event, Outcome, Overview, Routed
+from deployments.outcome import Advanced, Event, Outcome, Overview, PolicyFile, Routed
 from deployments.schemas import ImageRequest, parse_request, to_request
 from deployments.settings import Limits
 from models.handoff import resize
 from models.provenance import encode_image
-from router.errors import NotFoundError, RequestError, TriptychError, did_you_mean
+from router.errors import NotFoundError, PolicyError, RequestError, TriptychError, did_you_mean
 from router.types import GenerationRequest, Picture, Route
 
 logger = logging.getLogger("triptych.service")
@@ -34,6 +34,10 @@ class Backend(Protocol):
     def stream(self, request: GenerationRequest) -> AsyncGenerator[Event | Outcome]: ...
 
     async def overview(self) -> Overview: ...
+
+    async def policy_file(self, name: str, digest: str | None) -> PolicyFile: ...
+
+    async def put_policy(self, name: str, text: str, expected: str | None) -> PolicyFile: ...
 
 
 class Service:
@@ -109,6 +113,36 @@ class Service:
         """Whether no worker is still starting, and how each of them is."""
         overview = await self._backend.overview()
         return explain.readiness(overview)
+
+    async def policies(self) -> dict[str, Any]:
+        """All policies in force, the default first, and what is wrong with their files."""
+        overview = await self._backend.overview()
+        return {
+            "object": "list",
+            "data": [{"name": p.name, "digest": p.digest, "description": p.description} for p in overview.policies],
+            "problems": list(overview.problems),
+        }
+
+    async def policy(self, name: str, digest: str | None = None) -> dict[str, Any]:
+        """A policy's file as it is in force (or was, under `digest`), and its history. Raises `NotFoundError`."""
+        return explain.policy_file(await self._backend.policy_file(name, digest))
+
+    async def put_policy(self, name: str, text: str, expected: str | None = None) -> dict[str, Any]:
+        """Validate and put in force. Raises `PolicyError` with every problem; nothing has changed then."""
+        try:
+            return explain.policy_file(await self._backend.put_policy(name, text, expected))
+        except PolicyError as error:
+            error.code = "policy_refused"  # the client's mistake, not that of the server's configuration
+            raise
+
+    async def roll_back(self, name: str, digest: str | None = None) -> dict[str, Any]:
+        """Put an earlier version in force: that of `digest`, or else the one before the present."""
+        present = await self._backend.policy_file(name, None)
+        earlier = [version.digest for version in present.versions if version.digest != present.digest]
+        if digest is None and not earlier:
+            raise NotFoundError(f"policy {name!r} has no earlier version to go back to", "digest")
+        wanted = await self._backend.policy_file(name, digest or earlier[0])
+        return await self.put_policy(name, wanted.text, present.digest)
 
     def _parsed(self, body: Any) -> ImageRequest:
         return body if isinstance(body, ImageRequest) else parse_request(body, self._limits)

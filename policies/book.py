@@ -224,8 +224,8 @@ class PolicyBook:
         except PolicyError as error:
             return _Entry(stamp, before.policy if before else None, before.text if before else "", error.problems)
         if before is not None and before.policy is not None and before.policy.digest != policy.digest:
-            self._history.keep(policy.name, before.policy.digest, before.text)
-            self._history.keep(policy.name, policy.digest, text)
+            self._history.keep(policy.name, before.stamp[0], before.policy.digest, before.text)
+            self._history.keep(policy.name, stamp[0], policy.digest, text)
         return _Entry(stamp, policy, text)
 
     def _tell(self, old: _Shelf, new: _Shelf) -> None:

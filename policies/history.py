@@ -1,4 +1,4 @@
-"""The versions of policy files that were in force: `<directory>/.history/<policy>/<nanoseconds>-<digest>.yaml`."""
+"""The versions of policy files that were in force: `<directory>/.history/<policy>/<time of writing>-<digest>.yaml`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KEPT = 100  # versions of each policy
 
 @dataclass(frozen=True)
 class Version:
-    """since_s: Unix time at which it came into force, as far as the server saw it."""
+    """since_s: Unix time at which its file was written."""
 
     digest: str
     since_s: float
@@ -29,16 +29,15 @@ class History:
         self._root = directory / ".history"
         self._complained = False
 
-    def keep(self, name: str, digest: str, text: str) -> None:
-        """Remember `text` as the newest version, unless it already is. Several processes may do so at once."""
+    def keep(self, name: str, since_ns: int, digest: str, text: str) -> None:
+        """Remember a version. Several processes may do so at once: the same version is the same file."""
+        path = self._root / name / f"{since_ns:020d}-{digest}.yaml"
         try:
-            versions = self.versions(name)
-            if versions and versions[0].digest == digest:
+            if path.exists():
                 return
-            folder = self._root / name
-            folder.mkdir(parents=True, exist_ok=True)
-            write_whole(folder / f"{time.time_ns():020d}-{digest}.yaml", text)
-            for version in versions[KEPT - 1 :]:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, text)
+            for version in self.versions(name)[KEPT:]:
                 version.path.unlink(missing_ok=True)
         except OSError as error:
             if not self._complained:

@@ -44,6 +44,9 @@ def tiny_settings(tiny_weights: Path, tiny_artifact: Path, tmp_path_factory: pyt
     }
 
 
+ADMIN_KEY = "open sesame"
+
+
 @dataclass(frozen=True)
 class RayApp:
     """The running application. cluster_gpus: accelerators that were declared."""
@@ -56,14 +59,18 @@ class RayApp:
 
 @pytest.fixture(scope="session")
 def ray_app(tiny_settings: dict[str, Any]) -> Iterator[RayApp]:
-    """Triptych on a Ray of its own with three declared GPUs, one each for sd15, sdxl and flux (they compute on CPU)."""
+    """Triptych on a Ray of its own with three declared GPUs, one each for sd15, sdxl and flux (they compute on CPU).
+
+    Two orchestrators, so that what must hold across replicas is seen to.
+    """
     from deployments.runtime import free_port, start
     from deployments.settings import ServeConfig, parse_settings
 
     models = {name: dict(chosen) for name, chosen in tiny_settings["models"].items()}
     for name in ("sd15", "sdxl", "flux"):
         models[name]["num_gpus"] = 1
-    settings = {**tiny_settings, "models": models}
+    env_vars = {"TRIPTYCH_ADMIN_KEY": ADMIN_KEY}
+    settings = {**tiny_settings, "models": models, "env_vars": env_vars, "orchestrator": {"replicas": 2}}
     config = ServeConfig(settings=parse_settings(settings))
     with start(config, port=free_port(), num_gpus=3, timeout_s=500) as running:
         yield RayApp(running.url, settings, Path(tiny_settings["policies"]["directory"]))

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from deployments.settings import AppSettings, parse_settings
+from tests.conftest import ADMIN_KEY
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +38,7 @@ def app(service: Any, settings: AppSettings) -> Any:
     """The ASGI application."""
     from deployments.ingress import create_app
 
-    return create_app(service, settings.limits)
+    return create_app(service, settings.limits, admin_key=ADMIN_KEY)
 
 
 @pytest.fixture(scope="session")

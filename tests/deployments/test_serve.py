@@ -14,7 +14,7 @@ import openai
 import pytest
 
 from models.provenance import read_metadata
-from tests.conftest import RayApp
+from tests.conftest import ADMIN_KEY, RayApp
 from tests.deployments.policies import SWITCH
 
 pytestmark = pytest.mark.ray
@@ -126,6 +126,47 @@ async def test_the_next_request_follows_the_policy_file(http: httpx.AsyncClient,
         response = await http.post(GENERATE, json={"prompt": EASY, "model": "switch"})
         recipes.append(response.json()["x_triptych"]["recipe"])
     assert recipes == ["first", "second", "second", "first"]
+
+
+async def test_fifty_swaps_under_load_drop_and_mix_nothing(http: httpx.AsyncClient, ray_app: RayApp) -> None:
+    """While a policy is put fifty times, over two orchestrators, no request fails, and each is answered by a version
+    that was in force between its start and its end."""
+    headers = {"Authorization": f"Bearer {ADMIN_KEY}"}
+    url, texts = "/v1/policies/switch", [SWITCH.format(only=only) for only in ("second", "first")]
+    present = (await http.put(url, content=texts[1], headers=headers)).json()["digest"]
+    in_force = {present: [(0.0, float("inf"))]}
+    answers: list[tuple[float, float, httpx.Response]] = []
+    done = asyncio.Event()
+
+    async def ask() -> None:
+        while not done.is_set():
+            began = time.monotonic()
+            response = await http.post(GENERATE, json={"prompt": EASY, "model": "switch"})
+            answers.append((began, time.monotonic(), response))
+
+    load = [asyncio.create_task(ask()) for _ in range(3)]
+    for k in range(50):
+        began = time.monotonic()
+        put = await http.put(url, content=texts[k % 2], headers=headers)
+        assert put.status_code == 200, put.text
+        in_force[present][-1] = (in_force[present][-1][0], time.monotonic())
+        present = put.json()["digest"]
+        in_force.setdefault(present, []).append((began, float("inf")))
+        await asyncio.sleep(0.05)
+    done.set()
+    await asyncio.gather(*load)
+    assert {response.status_code for *_, response in answers} == {200}
+    assert len(answers) >= 10
+    recipes = {}
+    for began, ended, response in answers:
+        digest = response.headers["x-triptych-policy-digest"]
+        assert any(start <= ended and began <= end for start, end in in_force[digest])
+        assert (
+            recipes.setdefault(digest, response.headers["x-triptych-recipe"]) == response.headers["x-triptych-recipe"]
+        )
+    assert set(recipes.values()) == {"first", "second"}
+    versions = (await http.get(url, headers=headers)).json()["versions"]
+    assert len(versions) >= 50
 
 
 @pytest.mark.parametrize(
