@@ -64,12 +64,17 @@ def validate(
 @policy_app.command()
 def schema(
     markdown: Annotated[bool, typer.Option("--markdown", help="As the tables of docs/policies.md.")] = False,
+    into: Annotated[Path | None, typer.Option(help="With --markdown: put the tables into this file.")] = None,
 ) -> None:
     """The language as JSON Schema, for editors: every key with its type, range and default."""
     from policies import json_schema
-    from policies.reference import reference
+    from policies.reference import put_into, reference
 
-    if markdown:
+    if into is not None and not markdown:
+        raise errors.RequestError("--into needs --markdown")
+    if into is not None:
+        into.write_text(put_into(into.read_text(encoding="utf-8")), encoding="utf-8")
+    elif markdown:
         say(reference().rstrip())
     else:
         print_json(json_schema())

@@ -6,6 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from policies.schema import json_schema
+from router.errors import RequestError
+
+BEGIN, END = "<!-- reference: begin -->", "<!-- reference: end -->"
 
 ORDER = (
     "", "Defaults", "RecipeSpec", "GenerateSpec", "RefineSpec", "UpscaleSpec", "FuseSpec", "BestOfSpec", "Limits",
@@ -32,6 +35,15 @@ def reference() -> str:
     return "\n".join(line for name in ORDER for line in _table(name, parts[name]))
 
 
+def put_into(document: str) -> str:
+    """The document with the tables between its two markers."""
+    before, begin, rest = document.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise RequestError(f"the document needs the lines {BEGIN} and {END}")
+    return f"{before}{begin}\n\n{reference()}\n{end}{after}"
+
+
 def _table(name: str, part: Mapping[str, Any]) -> Iterator[str]:
     yield f"### {TITLES[name]}"
     yield ""
@@ -41,9 +53,9 @@ def _table(name: str, part: Mapping[str, Any]) -> Iterator[str]:
     yield "| --- | --- | --- | --- |"
     required = part.get("required", ())
     for key, value in part["properties"].items():
-        default = "required" if key in required else _default(value)
-        meaning = str(value.get("description", "")) or _inner(value, "description")
-        yield f"| `{key}` | {_type(value)} | {default} | {meaning} |"
+        meaning, _, default = (value.get("description") or _inner(value, "description")).partition("default: ")
+        default = "required" if key in required else default or _default(value)
+        yield f"| `{key}` | {_type(value)} | {default} | {meaning.removesuffix('; ')} |"
     yield ""
 
 
@@ -58,8 +70,10 @@ def _inner(value: Mapping[str, Any], key: str) -> str:
 
 def _type(value: Mapping[str, Any]) -> str:
     """As a person says it: `number > 0`, `list of names`, `one of a, b`."""
-    options = [option for option in value.get("anyOf", value.get("oneOf", [value])) if option.get("type") != "null"]
-    return " or ".join(dict.fromkeys(_one(option) for option in options))
+    alternatives = value.get("anyOf") or value.get("oneOf")
+    if alternatives:
+        return " or ".join(dict.fromkeys(_type(option) for option in alternatives if option.get("type") != "null"))
+    return _one(value)
 
 
 def _one(value: Mapping[str, Any]) -> str:
@@ -83,7 +97,7 @@ def _one(value: Mapping[str, Any]) -> str:
 
 def _range(value: Mapping[str, Any]) -> str:
     signs = (("exclusiveMinimum", ">"), ("minimum", "≥"), ("exclusiveMaximum", "<"), ("maximum", "≤"))
-    bounds = [f"{sign} {value[key]:g}" for key, sign in signs if key in value]
+    bounds = [f"{sign} {value[key]:.10g}" for key, sign in signs if key in value]
     return f" {', '.join(bounds)}" if bounds else ""
 
 

@@ -1,0 +1,48 @@
+"""docs/policies.md: its examples load, and its reference is what the schema says."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from deployments.knowledge import known_of
+from policies import load_policy_text
+from policies.reference import put_into
+from tests.router.cards import CATALOGUE
+
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "policies.md"
+TEXT = DOCUMENT.read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"^```yaml\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+KNOWN = replace(known_of(CATALOGUE), schedulers=("default", "dpmsolver++"))
+PARTS = {
+    "version": "version: 1\n",
+    "name": "name: shop\n",
+    "recipes": """recipes:
+  draft: {generate: {model: sd15}}
+  standard: {chain: [{generate: {model: sdxl, until: 0.8}}, {refine: {model: sdxl-refiner, from: 0.8}}]}
+  premium: {generate: {model: flux}}
+""",
+    "objective": "objective: {maximise: quality}\n",
+}
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=[example.split("\n")[0][:40] for example in EXAMPLES])
+def test_every_example_is_a_policy(example: str) -> None:
+    """Each example loads as it stands, with the parts that it leaves out."""
+    given = set(re.findall(r"^([a-z_]+):", example, re.MULTILINE))
+    load_policy_text("".join(text for key, text in PARTS.items() if key not in given) + example, known=KNOWN)
+
+
+def test_the_reference_is_up_to_date() -> None:
+    """The tables of the document are those of the schema; `triptych policy schema --markdown --into` renews them."""
+    assert put_into(TEXT) == TEXT
+
+
+def test_every_key_says_what_it_is() -> None:
+    """No row of the reference lacks a type, and every number says its unit or what it is a share of."""
+    rows = re.findall(r"^\| `(.+?)` \| (.*?) \| (.*?) \| (.*?) \|$", TEXT, re.MULTILINE)
+    assert len(rows) > 90
+    assert [key for key, kind, _, meaning in rows if not kind or ("number" in kind and not meaning)] == []
