@@ -6,6 +6,7 @@ is forgotten when an orchestrator ends.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -46,28 +47,31 @@ class Charge:
 
 
 class Ledger:
-    """The accounts. Used from one event loop and from the threads that decide; each method is short and consistent."""
+    """The accounts. Safe to use from several threads: decisions read them while other requests are charged."""
 
     def __init__(self, share: float = 1.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._share = share
         self._clock = clock
         self._accounts: dict[_Key, deque[_Entry]] = {}
+        self._lock = threading.Lock()
 
     def allowances(self, policy: Policy, tenant: str) -> tuple[Allowance, ...]:
         """What the budgets that bind this tenant have left now."""
-        return tuple(self._left(budget, entries) for budget, entries in self._binding(policy, tenant))
+        with self._lock:
+            return tuple(self._left(budget, entries) for budget, entries in self._binding(policy, tenant))
 
     def charge(self, policy: Policy, tenant: str, work_s: float, cost_usd: float) -> Charge | None:
         """Take what a request is expected to use; None if a budget has not that much left any more."""
-        accounts = list(self._binding(policy, tenant))
-        for allowance in (self._left(budget, entries) for budget, entries in accounts):
-            for value, left in ((work_s, allowance.work_s), (cost_usd, allowance.cost_usd)):
-                if left is not None and value > left:
-                    return None
-        charge = Charge([_Entry(self._clock(), work_s, cost_usd) for _ in accounts])
-        for (_, entries), entry in zip(accounts, charge.entries, strict=True):
-            entries.append(entry)
-        return charge
+        with self._lock:
+            accounts = list(self._binding(policy, tenant))
+            for allowance in (self._left(budget, entries) for budget, entries in accounts):
+                for value, left in ((work_s, allowance.work_s), (cost_usd, allowance.cost_usd)):
+                    if left is not None and value > left:
+                        return None
+            charge = Charge([_Entry(self._clock(), work_s, cost_usd) for _ in accounts])
+            for (_, entries), entry in zip(accounts, charge.entries, strict=True):
+                entries.append(entry)
+            return charge
 
     def _binding(self, policy: Policy, tenant: str) -> Iterator[tuple[BudgetSpec, deque[_Entry]]]:
         for budget in policy.budgets:

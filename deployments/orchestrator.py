@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -59,6 +60,8 @@ class Orchestrator:
         self._router = router
         self._ledger = ledger or Ledger()
         self._draw = draw
+        self._revision = 0
+        self._looking = threading.Lock()
         self._shadows = Shadows(router, self.metrics)
         self.availability = Availability(monitor)
         self._runner = Runner(router.queues, costs, workers, self.availability, self.metrics, timeout_s)
@@ -99,13 +102,12 @@ class Orchestrator:
         """What is here; the workers are asked now."""
         statuses = await self.availability.refresh(now=True)
         policies = [self.policies.get(name) for name in self.policies.names()]
-        problems = self.policies.problems()
-        self.metrics.record("triptych_policy_problems", len(problems))
+        self._look_at_policies()
         return Overview(
             policies=tuple(PolicySummary(p.name, p.digest, p.description, tuple(p.recipes)) for p in policies),
             cards=tuple(self.catalogue[model] for model in self.catalogue.ids()),
             statuses=statuses,
-            problems=problems,
+            problems=self.policies.problems(),
         )
 
     async def policy_file(self, name: str, digest: str | None = None) -> PolicyFile:
@@ -134,8 +136,7 @@ class Orchestrator:
         raise BudgetError("too many requests of this tenant compete for what is left of its budget; try again later")
 
     def _decide(self, request: GenerationRequest, draw: float | None) -> Decided:
-        if self.policies.refresh():
-            self.metrics.record("triptych_policy_changes_total")
+        self._look_at_policies()
         policy, pinned = self.policies.resolve(request.target, self.catalogue.ids())
         if pinned is not None:
             request = replace(request, recipe=pinned)
@@ -151,6 +152,15 @@ class Orchestrator:
             note = f"canary: {served.name} answers a share of the requests to {policy.name}"
             route = replace(route, decision=replace(route.decision, reasons=(*route.decision.reasons, note)))
         return Decided(served, route)
+
+    def _look_at_policies(self) -> None:
+        """Follow what changed in the policy folder, and count it."""
+        self.policies.refresh()
+        with self._looking:  # several decisions may see the same change
+            if (revision := self.policies.revision) != self._revision:
+                self.metrics.record("triptych_policy_changes_total", revision - self._revision)
+                self.metrics.record("triptych_policy_problems", len(self.policies.problems()))
+                self._revision = revision
 
     def _count(self, route: Route) -> None:
         decision = route.decision

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from policies.decide import Policy
-from policies.history import History, Version, write_whole
+from policies.history import History, Version, locked, write_whole
 from policies.load import Known, load_policy_text, load_with_text
 from policies.schema import RESERVED
 from policies.splits import falls_in
@@ -65,6 +65,7 @@ class PolicyBook:
         self.default_name = default
         self._known = known or Known(models)
         self._lock = threading.Lock()
+        self._revision = 0
         self._history = History(self.directory)
         self._shelf = self._read(_Shelf())
         if self._shelf.problems:
@@ -97,6 +98,11 @@ class PolicyBook:
         self.refresh()
         return self._shelf.problems
 
+    @property
+    def revision(self) -> int:
+        """How often anything changed since the start, problems included, as far as it was looked at."""
+        return self._revision
+
     def refresh(self) -> bool:
         """Read again what changed. True if a policy came, went or changed. Never raises."""
         with self._lock:
@@ -106,6 +112,7 @@ class PolicyBook:
             self._tell(self._shelf, shelf)
             self._policies = shelf.policies()
             self._shelf = shelf
+            self._revision += 1
             return self._policies != before
 
     # ------------------------------------------------------------------------------------------------------- choosing
@@ -166,19 +173,14 @@ class PolicyBook:
         expected: the digest that the caller saw; if another one is in force, nothing is changed (`RequestError`).
         Raises `PolicyError` with every problem, or `RequestError` if the folder cannot be written to.
         """
-        self.refresh()
-        present = self._policies.get(name)
-        if expected is not None and (present is None or present.digest != expected):
-            force = present.digest if present else "none"
-            message = f"policy {name!r} changed meanwhile: {force} is in force, not {expected}; read it again"
-            raise RequestError(message, None, "conflict")
         policy = load_policy_text(text, f"{name}.yaml", known=self._known)
         if policy.name != name:
             raise PolicyError(f"{name}.yaml: the policy is named {policy.name!r}; put it under that name", ())
-        if problems := tuple(_splits({**self._policies, name: policy}, [policy])):
-            raise PolicyError("\n  ".join(problems), problems)
         try:
-            write_whole(self.directory / f"{name}.yaml", text)
+            with locked(self.directory):
+                self.refresh()
+                self._check_put(policy, expected)
+                write_whole(self.directory / f"{name}.yaml", text)
         except OSError as error:
             raise RequestError(
                 f"{self.directory} cannot be written to ({error.strerror}); change the policy where it is kept",
@@ -187,6 +189,15 @@ class PolicyBook:
             ) from None
         self.refresh()
         return policy
+
+    def _check_put(self, policy: Policy, expected: str | None) -> None:
+        present = self._policies.get(policy.name)
+        if expected is not None and (present is None or present.digest != expected):
+            force = present.digest if present else "none"
+            message = f"policy {policy.name!r} changed meanwhile: {force} is in force, not {expected}; read it again"
+            raise RequestError(message, None, "conflict")
+        if problems := tuple(_splits({**self._policies, policy.name: policy}, [policy])):
+            raise PolicyError("\n  ".join(problems), problems)
 
     # -------------------------------------------------------------------------------------------------------- reading
 

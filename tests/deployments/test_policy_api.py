@@ -134,7 +134,7 @@ async def test_swaps_under_load(settings: AppSettings, tmp_path: Path) -> None:
     """While policies change under steady load, no request fails and each is answered wholly by one version that was in
     force while it ran."""
     texts = {"switch": SECOND.replace("version: 1\nname: switch\n", "").strip() + "\n"}
-    orchestrator, _ = scripted(settings, tmp_path, Script({60: 1.0}, delay_s=0.002), texts)
+    orchestrator, tally = scripted(settings, tmp_path, Script({60: 1.0}, delay_s=0.002), texts)
     clock = asyncio.get_running_loop().time
     since = {orchestrator.policies.get("switch").digest: [(0.0, float("inf"))]}
     answers: list[tuple[float, float, str, str]] = []
@@ -162,3 +162,7 @@ async def test_swaps_under_load(settings: AppSettings, tmp_path: Path) -> None:
     for began, ended, digest, recipe in answers:
         assert any(start <= ended and began <= end for start, end in since[digest])
         assert meaning[digest] == recipe
+    assert tally.value("triptych_policy_changes_total") == 50
+    (tmp_path / "switch.yaml").write_text("version: 1\n")
+    await orchestrator.route(GenerationRequest("a cat"))
+    assert tally.value("triptych_policy_problems") == len(orchestrator.policies.problems()) > 0
