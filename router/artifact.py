@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from router.errors import ArtifactError
 
 FORMAT = "triptych-quality-predictor"
-VERSION = 1
+VERSION = 2
 FILES = ("config.json", "weights.safetensors", "card.md")
 
 
@@ -41,13 +41,13 @@ class Artifact:
     path: Path | None = None
 
 
-def load_artifact(path: str | Path, digest: str | None = None) -> Artifact:
-    """Read and verify the artefact in folder `path`; with `digest`, only this very one will do.
+def load_artifact(path: str | Path, digest: str | None = None, form: str = FORMAT) -> Artifact:
+    """Read and verify the artefact of format `form` in folder `path`; with `digest`, only this very one will do.
 
     Raises `ArtifactError` if it is missing, incomplete, tampered with, of another format or version.
     """
     folder = Path(path)
-    manifest, found = _manifest(folder)
+    manifest, found = _manifest(folder, form)
     if digest is not None and digest != found:
         raise ArtifactError(
             f"{folder} has digest {found[:12]}, expected {digest[:12]}; restore it or update the setting"
@@ -67,7 +67,7 @@ def load_artifact(path: str | Path, digest: str | None = None) -> Artifact:
 
 
 def save_artifact(
-    path: str | Path, config: Mapping[str, Any], weights: Mapping[str, NDArray[Any]], card: str
+    path: str | Path, config: Mapping[str, Any], weights: Mapping[str, NDArray[Any]], card: str, form: str = FORMAT
 ) -> Artifact:
     """Write an artefact to folder `path` so that a reader sees the old one or the new one, never half of one."""
     from safetensors.numpy import save as save_tensors
@@ -81,7 +81,7 @@ def save_artifact(
         "card.md": card.encode("utf-8"),
     }
     files = {name: {"sha256": _sha256(data), "bytes": len(data)} for name, data in contents.items()}
-    manifest = {"format": FORMAT, "version": VERSION, "files": files}
+    manifest = {"format": form, "version": VERSION, "files": files}
     contents["manifest.json"] = (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode()
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -92,7 +92,7 @@ def save_artifact(
         _swap_in(fresh, folder)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-    return load_artifact(folder)
+    return load_artifact(folder, form=form)
 
 
 def _swap_in(fresh: Path, folder: Path) -> None:
@@ -109,7 +109,7 @@ def _swap_in(fresh: Path, folder: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def _manifest(folder: Path) -> tuple[dict[str, Any], str]:
+def _manifest(folder: Path, due: str) -> tuple[dict[str, Any], str]:
     file = folder / "manifest.json"
     if not file.is_file():
         raise ArtifactError(f"{folder} holds no trained artefact (no manifest.json); check the path, or train one")
@@ -119,9 +119,9 @@ def _manifest(folder: Path) -> tuple[dict[str, Any], str]:
         form, version, files = manifest["format"], manifest["version"], manifest["files"]
     except (ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{file} is broken ({error}); restore the folder or train it again") from error
-    if form != FORMAT or version != VERSION or not isinstance(files, dict):
+    if form != due or version != VERSION or not isinstance(files, dict):
         raise ArtifactError(
-            f"{file} is {form!r} version {version!r}; this Triptych reads {FORMAT!r} version {VERSION}; train it again"
+            f"{file} is {form!r} version {version!r}; this Triptych reads {due!r} version {VERSION}; train it again"
         )
     return manifest, _sha256(data)
 

@@ -5,19 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import fields
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from router.artifact import Artifact
-from router.calibration import Calibration
+from router.calibration import Calibration, Z
 from router.composition import Composition, compose
 from router.domain import Domain
 from router.errors import ArtifactError
-from router.features import FEATURES
-from router.kernels import KernelRidge, Scaler, feature_rows
+from router.features import FEATURES, SIGNALS
+from router.kernels import feature_rows
+from router.ratings import Scale
 from router.recipes import resolve
+from router.regression import Mixture, Prompts
+from router.skills import SkillHeads
 from router.types import Catalogue, PromptView, Quality, Recipe
 
 
@@ -41,7 +43,7 @@ class QualityPredictor:
         self, view: PromptView, recipes: Mapping[str, Recipe], only: Collection[str] | None = None
     ) -> dict[str, Quality]:
         """Quality of each of `recipes` (of `only` those, if given; fusions may name any of them)."""
-        known = self._columns(view)
+        known = self.rated(view)
         return {
             name: compose(resolve(recipe, recipes, (name,)), known, self._prior, self._rules, self._catalogue)
             for name, recipe in recipes.items()
@@ -57,18 +59,33 @@ class QualityPredictor:
         """Keys of the recipes that were rated."""
         return self._names
 
-    def _columns(self, view: PromptView) -> dict[str, Quality]:
+    def signals(self, features: Mapping[str, float], embedding: NDArray[np.float32]) -> dict[str, float]:
+        """The skills that a prompt asks for, each in 0..1; see router/skills.py."""
+        return self._heads.signals(features, self._checked(embedding))
+
+    def rated(self, view: PromptView) -> dict[str, Quality]:
         """Quality of each rated recipe: with trust t, a mixture of prediction (t) and column prior (1 - t)."""
         embedding = self._checked(view.embedding)
         trust = self._domain.familiarity(embedding) if view.in_domain is None else view.in_domain
-        rows = feature_rows([view.features], FEATURES)
-        raw = self._model.predict(self._scaler.join(embedding[None].astype(np.float64), rows))[0]
+        signals = self._heads.signals(view.features, embedding)
+        features = [feature_rows([view.features], FEATURES), feature_rows([signals], SIGNALS)]
+        prompts = Prompts((view.prompt,), embedding[None].astype(np.float64), np.concatenate(features, axis=1))
+        raw = self._mixture.predict(prompts)[0]
         known = {}
         for k, name in enumerate(self._names):
             mean = float(self._calibrations[k].mean(raw[k]))
             std = float(self._calibrations[k].std(np.float64(mean)))
             known[name] = _blend(mean, std, float(self._column_mean[k]), float(self._column_std[k]), trust)
         return known
+
+    def interval(self, quality: Quality) -> tuple[float, float]:
+        """The 90 % interval of one score of this quality, within 0..1."""
+        return max(0.0, quality.mean - Z * quality.std), min(1.0, quality.mean + Z * quality.std)
+
+    @property
+    def scale(self) -> Scale:
+        """What 0 and 1 of the qualities are on the scale of the ratings."""
+        return self._scale
 
     def _checked(self, embedding: NDArray[np.float32]) -> NDArray[np.float32]:
         if embedding.shape != (self._width,):
@@ -79,45 +96,28 @@ class QualityPredictor:
         return embedding
 
     def _take(self, artifact: Artifact) -> None:
-        config, weights = artifact.config, {name: np.asarray(w, np.float64) for name, w in artifact.weights.items()}
-        if tuple(config["features"]) != FEATURES:
+        config, weights = artifact.config, artifact.weights
+        if tuple(config["features"]) != (*FEATURES, *SIGNALS):
             raise ValueError("its features are not those of this version")
         self._names: tuple[str, ...] = tuple(config["columns"])
         self._width = int(config["embedding"]["width"])
         self._model_name = str(config["embedding"]["model"])
-        self._scaler = Scaler(weights["feature_mean"], weights["feature_std"], float(config["feature_weight"]))
-        self._model = KernelRidge(
-            weights["support"], weights["dual"], weights["slope"], weights["level"], float(config["gamma"])
-        )
+        self._scale = Scale(float(config["scale"]["low"]), float(config["scale"]["high"]))
+        self._heads = SkillHeads.of(weights)
+        self._mixture = Mixture.of(config, weights, len(self._names))
         self._calibrations = [
             Calibration(np.array(c["knots"], np.float64).reshape(-1, 2), float(c["spread"]), float(c["floor"]))
             for c in config["calibration"]
         ]
-        self._domain = Domain(np.asarray(artifact.weights["anchors"], np.float32), float(config["domain"]["near"]))
+        self._domain = Domain(np.asarray(weights["anchors"], np.float32), float(config["domain"]["near"]))
         self._column_mean, self._column_std = weights["column_mean"], weights["column_std"]
         self._prior = Quality(float(config["prior"]["mean"]), float(config["prior"]["std"]), "prior")
         self._rules = Composition(**{f.name: float(config["composition"][f.name]) for f in fields(Composition)})
-        self._check_shapes()
-
-    def _check_shapes(self) -> None:
-        c, f, d = len(self._names), len(FEATURES), self._width
-        s = len(self._model.support)
-        due: dict[str, tuple[NDArray[Any], tuple[int, ...]]] = {
-            "support": (self._model.support, (s, d + f)),
-            "dual": (self._model.dual, (s, c)),
-            "slope": (self._model.slope, (d + f, c)),
-            "level": (self._model.level, (c,)),
-            "feature_mean": (self._scaler.mean, (f,)),
-            "feature_std": (self._scaler.std, (f,)),
-            "anchors": (self._domain.anchors, (len(self._domain.anchors), d)),
-            "column_mean": (self._column_mean, (c,)),
-            "column_std": (self._column_std, (c,)),
-        }
-        for name, (array, shape) in due.items():
-            if array.shape != shape:
-                raise ValueError(f"{name} has shape {array.shape}, expected {shape}")
-        if len(self._calibrations) != c:
-            raise ValueError(f"{len(self._calibrations)} calibrations for {c} columns")
+        columns = (len(self._names),)
+        if not columns == self._column_mean.shape == self._column_std.shape == (len(self._calibrations),):
+            raise ValueError(f"column_mean, column_std and calibration are not for {columns[0]} columns")
+        if self._domain.anchors.shape[1:] != (self._width,):
+            raise ValueError(f"anchors has shape {self._domain.anchors.shape}, expected rows of {self._width}")
 
 
 def _blend(mean: float, std: float, prior_mean: float, prior_std: float, trust: float) -> Quality:

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import csv
 import gzip
+import importlib
+import importlib.util
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from router.errors import ArtifactError, did_you_mean
 
-COLUMNS = ("prompt", "recipe", "score", "group", "weight")
+COLUMNS = ("prompt", "recipe", "score", "group", "raters", "weight")
 REQUIRED = COLUMNS[:3]
+ALIASES = {"model": "recipe"}
 MIN_PROMPTS = 20
+MAX_FIELD = 4_000_000  # characters of one field; beyond that a file is taken to be broken
 
 
 @dataclass(frozen=True, slots=True)
 class Rating:
-    """score: 0..1, the mean over seeds where there are several; recipe: its key (router/recipes.py);
-    group: prompts that must not be split between training and test (near-duplicates); weight: > 0."""
+    """score: on any scale, the same for all; recipe: its key (router/recipes.py), a model's name being the simplest;
+    group: prompts that must not be split between training and test (near-duplicates); weight: > 0, such as raters."""
 
     prompt: str
     recipe: str
@@ -32,25 +37,77 @@ class Rating:
     weight: float = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """The range of the scores. Inside Triptych, quality runs from 0 to 1; people see the scale that they rated on."""
+
+    low: float = 0.0
+    high: float = 1.0
+
+    @classmethod
+    def of(cls, scores: Sequence[float]) -> Scale:
+        """0..1 if all scores are in it, otherwise from the least to the greatest."""
+        low, high = min(scores), max(scores)
+        return cls() if low >= 0 and high <= 1 else cls(low, high if high > low else low + 1.0)
+
+    def unit(self, score: float) -> float:
+        """A score as quality."""
+        return (score - self.low) / (self.high - self.low)
+
+    def score(self, unit: float) -> float:
+        """A quality as score."""
+        return self.low + unit * (self.high - self.low)
+
+
 @dataclass(frozen=True)
 class RatingsTable:
-    """prompts (n,), groups (n,) and columns (c,); scores and weights (n, c), NaN and 0 where not rated."""
+    """prompts (n,), groups (n,) and columns (c,); scores and weights (n, c), NaN and 0 where not rated. The scores are
+    on 0..1; `scale` leads back to those that were given."""
 
     prompts: tuple[str, ...]
     groups: tuple[str, ...]
     columns: tuple[str, ...]
     scores: NDArray[np.float64] = field(repr=False)
     weights: NDArray[np.float64] = field(repr=False)
+    scale: Scale = Scale()
+
+    def only(self, rows: NDArray[np.bool_]) -> RatingsTable:
+        """The table of some of its prompts."""
+        kept = np.flatnonzero(rows)
+        prompts, groups = tuple(self.prompts[k] for k in kept), tuple(self.groups[k] for k in kept)
+        return RatingsTable(prompts, groups, self.columns, self.scores[kept], self.weights[kept], self.scale)
 
 
-def read_ratings(path: str | Path) -> list[Rating]:
-    """Rows of a .tsv or .csv file (perhaps .gz) whose header names prompt, recipe, score and perhaps group and weight.
+def read_ratings(path: str | Path, scale: Scale | None = None) -> list[Rating]:
+    """Rows of a .tsv, .csv (perhaps .gz) or .parquet file whose header names prompt, recipe (or model), score and
+    perhaps group, raters and weight; a row weighs `raters` times `weight`.
 
-    Raises `ArtifactError` with file and line for anything that is missing or not a number.
+    Raises `ArtifactError` with file and line for anything that is missing, not a number, or outside `scale`.
     """
     file = Path(path)
     if not file.is_file():
         raise ArtifactError(f"{file}: there is no such ratings table")
+    rows = _parquet(file) if file.suffix == ".parquet" else _delimited(file)
+    _, header = next(rows, (1, []))
+    names = [ALIASES.get(name, name) for name in header]
+    for name in REQUIRED:
+        if name not in names:
+            spoken = "'model' (or 'recipe')" if name == "recipe" else repr(name)
+            raise ArtifactError(f"{file}:1: no column {spoken}{did_you_mean(name, header)}")
+        if names.count(name) > 1:
+            raise ArtifactError(f"{file}:1: the column {name!r} is there twice; keep one of them")
+    place = {name: names.index(name) for name in COLUMNS if name in names}
+    ratings = []
+    for line, row in rows:
+        if any(row):
+            ratings.append(rating := _rating(row, place, len(header), f"{file}:{line}"))
+            if scale and not scale.low <= rating.score <= scale.high:
+                raise ArtifactError(f"{file}:{line}: score {rating.score:g} is outside {scale.low:g}..{scale.high:g}")
+    return ratings
+
+
+def _delimited(file: Path) -> Iterator[tuple[int, list[str]]]:
+    """(line number, fields) of a text file, its header first."""
     data = file.read_bytes()
     try:
         text = (gzip.decompress(data) if file.suffix == ".gz" else data).decode("utf-8-sig")
@@ -59,23 +116,37 @@ def read_ratings(path: str | Path) -> list[Rating]:
             f"{file} cannot be read ({error}); it must be UTF-8 text, gzipped only if called .gz"
         ) from error
     comma = ".csv" in file.suffixes
+    csv.field_size_limit(MAX_FIELD)
     # In TSV, a quotation mark is a character of the prompt like any other.
     reader = csv.reader(
         io.StringIO(text), delimiter="," if comma else "\t", quoting=csv.QUOTE_MINIMAL if comma else csv.QUOTE_NONE
     )
-    header = next(reader, [])
-    for name in REQUIRED:
-        if name not in header:
-            raise ArtifactError(f"{file}:1: no column {name!r}{did_you_mean(name, header)}")
-    place = {name: header.index(name) for name in COLUMNS if name in header}
     try:
-        return [_rating(row, place, len(header), f"{file}:{reader.line_num}") for row in reader if any(row)]
+        for row in reader:
+            yield reader.line_num, row
     except csv.Error as error:
         raise ArtifactError(f"{file}:{reader.line_num}: {error}") from error
 
 
-def tabulate(ratings: Iterable[Rating]) -> RatingsTable:
-    """Arrange ratings as a matrix; several ratings of one prompt and recipe become their weighted mean.
+def _parquet(file: Path) -> Iterator[tuple[int, list[str]]]:
+    """The same of a Parquet file; its rows are counted as if the header were line 1."""
+    if importlib.util.find_spec("pyarrow") is None:
+        raise ArtifactError(
+            f"{file}: reading Parquet needs pyarrow; run: pip install pyarrow, or save the table as TSV"
+        )
+    parquet: Any = importlib.import_module("pyarrow.parquet")
+    try:
+        table = parquet.read_table(file)
+    except Exception as error:  # pyarrow has exception classes of its own
+        raise ArtifactError(f"{file} cannot be read ({error})") from error
+    yield 1, list(table.column_names)
+    for line, row in enumerate(zip(*(column.to_pylist() for column in table.columns), strict=True), start=2):
+        yield line, ["" if value is None else str(value) for value in row]
+
+
+def tabulate(ratings: Iterable[Rating], scale: Scale | None = None) -> RatingsTable:
+    """Arrange ratings as a matrix; several ratings of one prompt and recipe become their weighted mean. Without
+    `scale`, the scores themselves show their range.
 
     Raises `ArtifactError` if there is nothing to learn from: bad values, fewer than two recipes, too few prompts.
     """
@@ -100,16 +171,17 @@ def tabulate(ratings: Iterable[Rating]) -> RatingsTable:
         raise ArtifactError(
             f"the table has {len(set(groups.values()))} different prompts; at least {MIN_PROMPTS} are needed"
         )
+    scale = scale or Scale.of([rating.score for rating in rows])
     scores = np.full((len(prompts), len(columns)), np.nan)
     weights = np.zeros_like(scores)
-    row_of = {prompt: k for k, prompt in enumerate(prompts)}
+    row_of, column_of = ({name: k for k, name in enumerate(names)} for names in (prompts, columns))
     for (prompt, recipe), (total, weight) in sums.items():
-        place = (row_of[prompt], columns.index(recipe))
-        scores[place], weights[place] = total / weight, weight
+        place = (row_of[prompt], column_of[recipe])
+        scores[place], weights[place] = scale.unit(total / weight), weight
     for column, rated in zip(columns, (~np.isnan(scores)).sum(axis=0), strict=True):
         if rated < MIN_PROMPTS:
             raise ArtifactError(f"recipe {column!r} is rated on {rated} prompts; at least {MIN_PROMPTS} are needed")
-    return RatingsTable(prompts, tuple(groups.values()), columns, scores, weights)
+    return RatingsTable(prompts, tuple(groups.values()), columns, scores, weights, scale)
 
 
 def _rating(row: Sequence[str], place: dict[str, int], width: int, where: str) -> Rating:
@@ -120,7 +192,7 @@ def _rating(row: Sequence[str], place: dict[str, int], width: int, where: str) -
         recipe=row[place["recipe"]],
         score=_number(row[place["score"]], "score", where),
         group=row[place["group"]] if "group" in place else "",
-        weight=_number(row[place["weight"]], "weight", where) if "weight" in place else 1.0,
+        weight=math.prod(_number(row[place[n]], n, where) for n in ("raters", "weight") if n in place),
     )
     _check(rating, where)
     return rating
@@ -136,8 +208,8 @@ def _number(text: str, name: str, where: str) -> float:
 def _check(rating: Rating, where: str) -> None:
     if not rating.prompt.strip() or not rating.recipe.strip():
         raise ArtifactError(f"{where}: the {'prompt' if rating.recipe.strip() else 'recipe'} is empty")
-    if not (math.isfinite(rating.score) and 0 <= rating.score <= 1):
-        raise ArtifactError(f"{where}: score {rating.score} is outside 0..1; rescale the marks, e.g. (mark - 1) / 4")
+    if not math.isfinite(rating.score):
+        raise ArtifactError(f"{where}: score {rating.score} is not a finite number; leave the row out if it is missing")
     if not (math.isfinite(rating.weight) and rating.weight > 0):
         raise ArtifactError(f"{where}: weight {rating.weight} must be a positive number")
 

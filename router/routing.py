@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from router.embedding import Embedder
 from router.errors import NotFoundError, PlanError, did_you_mean
-from router.features import lexical_features, skill_signals
+from router.features import lexical_features
 from router.planning import make_plan
 from router.predictors import QualityPredictor
 from router.queues import Queues
@@ -53,7 +53,8 @@ class Router:
         """What the prompt asks for, its embedding, and how near it is to what the predictor knows."""
         features = lexical_features(prompt)
         embedding = self.embedder.embed([prompt])[0]
-        return PromptView(prompt, features, skill_signals(features), embedding, self.predictor.familiarity(embedding))
+        signals = self.predictor.signals(features, embedding)
+        return PromptView(prompt, features, signals, embedding, self.predictor.familiarity(embedding))
 
     def candidates(self, request: GenerationRequest, policy: Policy) -> dict[str, Recipe]:
         """The policy's recipes, and, if the request names a model instead, that model with its card's settings."""

@@ -22,7 +22,7 @@ import numpy as np
 from benchmarks.embedded_outcomes.run import shipped
 from deployments.settings import ROOT
 from router.embedding import MiniLMEmbedder
-from router.features import lexical_features, skill_signals
+from router.features import lexical_features
 from router.predictors import QualityPredictor
 from router.ratings import Rating
 from router.training import train
@@ -58,7 +58,7 @@ def judge(predictor: QualityPredictor, marks: dict[tuple[str, str], list[float]]
     measured: dict[str, list[float]] = defaultdict(list)
     for prompt, embedding in zip(prompts, embeddings, strict=True):
         features = lexical_features(prompt)
-        view = PromptView(prompt, features, skill_signals(features), embedding)
+        view = PromptView(prompt, features, predictor.signals(features, embedding), embedding)
         for key, quality in predictor.predict(view, recipes).items():
             if (prompt, key) in marks:
                 predicted[key].append(quality.mean)

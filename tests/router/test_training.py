@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import importlib
+import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from router.artifact import Artifact, load_artifact
+from router.artifact import Artifact
 from router.calibration import Z, fit_calibration, isotonic_curve
 from router.embedding import MiniLMEmbedder
 from router.errors import ArtifactError
@@ -16,7 +19,7 @@ from router.features import lexical_features, skill_signals
 from router.predictors import QualityPredictor
 from router.ratings import Rating, read_ratings, tabulate
 from router.recipes import recipe_key
-from router.training import ColumnReport, main, train
+from router.training import ColumnReport, split_groups, train
 from router.types import Chain, Generate, PromptView, Recipe, Refine
 from tests.router.conftest import synthetic_prompts, synthetic_ratings
 
@@ -117,7 +120,7 @@ def write(path: Path, text: str) -> Path:
     [
         ("r.tsv", 'prompt\trecipe\tscore\na "red" circle\tsd15\t0.5\n'),
         ("r.csv", 'score,prompt,recipe\n0.5,"a ""red"" circle",sd15\n'),
-        ("r.tsv.gz", '\ufeffprompt\trecipe\tscore\textra\na "red" circle\tsd15\t0.5\tx\n'),
+        ("r.tsv.gz", '\ufeffprompt\tmodel\tscore\textra\na "red" circle\tsd15\t0.5\tx\n'),
     ],
 )
 def test_tables_are_read_in_their_usual_forms(tmp_path: Path, name: str, text: str) -> None:
@@ -129,8 +132,9 @@ def test_tables_are_read_in_their_usual_forms(tmp_path: Path, name: str, text: s
     ("text", "message"),
     [
         ("prompt\trecipe\tscores\n", r"r.tsv:1: no column 'score'; did you mean 'scores'"),
-        ("prompt\trecipe\tscore\na\tb\t0.5\na\tb\tnan\n", r"r.tsv:3: score nan is outside 0..1"),
-        ("prompt\trecipe\tscore\na\tb\t4\n", r"r.tsv:2: score 4.0 is outside 0..1; rescale"),
+        ("prompt\tscore\na\t0.5\n", r"r.tsv:1: no column 'model' \(or 'recipe'\)"),
+        ("prompt\tmodel\trecipe\tscore\na\tb\tb\t0.5\n", r"r.tsv:1: the column 'recipe' is there twice"),
+        ("prompt\trecipe\tscore\na\tb\t0.5\na\tb\tnan\n", r"r.tsv:3: score nan is not a finite number"),
         ("prompt\trecipe\tscore\na\tb\t\n", r"r.tsv:2: score is '', not a number"),
         ("prompt\trecipe\tscore\na\tb\n", r"r.tsv:2: 2 fields where the header has 3"),
         ("prompt\trecipe\tscore\n \tb\t0.5\n", r"r.tsv:2: the prompt is empty"),
@@ -169,12 +173,65 @@ def test_constant_scores_train_without_complaint(embedder: MiniLMEmbedder, tmp_p
     assert all(entry["floor"] > 0 for entry in artifact.config["calibration"])
 
 
-def test_the_command_trains_and_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`python -m router.training table folder` writes an artefact and prints its card; errors exit."""
-    rows = [f"{r.prompt}\t{r.recipe}\t{r.score}" for r in synthetic_ratings(synthetic_prompts(30))]
-    table = write(tmp_path / "r.tsv.gz", "\n".join(["prompt\trecipe\tscore", *rows]))
-    main([str(table), str(tmp_path / "out"), "--name", "tiny", "--folds", "3"])
-    assert "# Quality predictor `tiny`" in capsys.readouterr().out
-    assert load_artifact(tmp_path / "out").config["name"] == "tiny"
-    with pytest.raises(SystemExit, match="there is no such ratings table"):
-        main([str(tmp_path / "none.tsv"), str(tmp_path / "out")])
+def test_raters_and_weight_multiply(tmp_path: Path) -> None:
+    """A mean of five raters weighs five times as much as one rater's score."""
+    file = write(tmp_path / "r.tsv", "prompt\tmodel\tscore\traters\tweight\na\tsd15\t4\t5\t0.5\n")
+    assert read_ratings(file) == [Rating("a", "sd15", 4.0, weight=2.5)]
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1.0, 2.0), (1.0, 5.0), (0.0, 100.0)])
+def test_scores_may_be_on_any_scale(embedder: MiniLMEmbedder, tmp_path: Path, low: float, high: float) -> None:
+    """The same ratings on another scale give the same predictor, which knows the scale that they were on."""
+    usual = synthetic_ratings(synthetic_prompts(60))
+    least, most = min(r.score for r in usual), max(r.score for r in usual)
+    moved = [replace(r, score=low + (r.score - least) / (most - least) * (high - low)) for r in usual]
+    artifact, reports = train(moved, tmp_path / "scaled", "scaled", "a formula", "CC0", embedder)
+    scale = QualityPredictor(artifact).scale
+    assert (scale.low, scale.high) == pytest.approx((low, high))
+    assert scale.score(scale.unit(low + 0.3)) == pytest.approx(low + 0.3)
+    _, others = train(usual, tmp_path / "usual", "usual", "a formula", "CC0", embedder)
+    for one, other in zip(reports, others, strict=True):
+        assert one.pearson == pytest.approx(other.pearson, abs=0.02)
+
+
+def test_duplicate_rows_count_as_more_of_the_same() -> None:
+    """Two ratings of one picture are their weighted mean with the sum of their weights."""
+    ratings = [Rating(f"p{k}", key, 0.5) for k in range(30) for key in "ab"]
+    table = tabulate([*ratings, Rating("p0", "a", 1.0, weight=3.0)])
+    assert table.scores[0, 0] == pytest.approx((0.5 + 3.0) / 4)
+    assert table.weights[0, 0] == 4.0
+
+
+def test_a_group_is_never_split() -> None:
+    """Near-duplicates are held out together, and impossible numbers of folds are refused."""
+    groups = [f"g{k // 3}" for k in range(90)]
+    split = split_groups(groups, 5, seed=1)
+    assert all(len({int(split[k]) for k in range(90) if groups[k] == group}) == 1 for group in groups)
+    with pytest.raises(ArtifactError, match="31 folds of 30 groups"):
+        split_groups(groups, 31, seed=1)
+
+
+HOSTILE = ["x" * 1_000_000, "a red 圆 и круг दो ⭐", "🎨🎨🎨", "\ud800 broken", "a\x00b", "'", "word " * 5_000]
+
+
+def test_hostile_prompts_train_and_predict(embedder: MiniLMEmbedder, tmp_path: Path) -> None:
+    """A million characters, mixed scripts, emoji and broken text are prompts like any other, with finite answers."""
+    ratings = [Rating(p, key, 1.0 + k % 5) for k, p in enumerate(HOSTILE + synthetic_prompts(40)) for key in ("a", "b")]
+    artifact, _ = train(ratings, tmp_path / "hostile", "hostile", "chance", "CC0", embedder, folds=3)
+    predictor = QualityPredictor(artifact)
+    for prompt in HOSTILE:
+        features = lexical_features(prompt)
+        for quality in predictor.rated(PromptView(prompt, features, {}, embedder.embed([prompt])[0])).values():
+            assert 0 <= quality.mean <= 1 and 0 < quality.std < 1
+
+
+def test_parquet_is_read_or_its_remedy_named(tmp_path: Path) -> None:
+    """Parquet is read where pyarrow is there; where it is not, the error says so."""
+    if importlib.util.find_spec("pyarrow") is None:
+        with pytest.raises(ArtifactError, match="pip install pyarrow"):
+            read_ratings(write(tmp_path / "r.parquet", "PAR1"))
+        return
+    pyarrow, parquet = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
+    table = pyarrow.table({"prompt": ["a"], "model": ["sd15"], "score": [4.5]})
+    parquet.write_table(table, tmp_path / "r.parquet")
+    assert read_ratings(tmp_path / "r.parquet") == [Rating("a", "sd15", 4.5)]

@@ -1,0 +1,127 @@
+"""Raw predictions of all columns: a kernel ridge on what a prompt means, mixed with a ridge on the words it uses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.blocks import blocks_of
+from router.features import FEATURES, SIGNALS, lexical_features
+from router.grams import KINDS, GramRidge, fit_grams
+from router.kernels import KernelRidge, Scaler, choose_landmarks, feature_rows, fit_kernel_ridge
+from router.ratings import RatingsTable
+from router.skills import SkillHeads
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Hyperparameters: weight of the features against the embedding, width of the kernel, and share of the kernel in
+    the mixture (the n-grams have the rest)."""
+
+    feature_weight: float
+    gamma: float
+    share: float = 1.0
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Prompts as the regression sees them: texts, embeddings (n, d), and features with signals (n, f)."""
+
+    texts: tuple[str, ...]
+    embeddings: Array
+    features: Array
+
+    def only(self, rows: NDArray[np.bool_]) -> Prompts:
+        """Some of them."""
+        texts = tuple(text for text, kept in zip(self.texts, rows, strict=True) if kept)
+        return Prompts(texts, self.embeddings[rows], self.features[rows])
+
+
+def prompts_of(texts: Sequence[str], embeddings: NDArray[np.float32], heads: SkillHeads) -> Prompts:
+    """Texts and their embeddings (n, d), analysed."""
+    features = [lexical_features(text) for text in texts]
+    signals = [heads.signals(row, embedding) for row, embedding in zip(features, embeddings, strict=True)]
+    rows = np.concatenate([feature_rows(features, FEATURES), feature_rows(signals, SIGNALS)], axis=1)
+    return Prompts(tuple(texts), embeddings.astype(np.float64), rows)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """The two regressions and the share (0..1] of the kernel's. With share 1 there are no n-grams."""
+
+    scaler: Scaler
+    kernel: KernelRidge
+    grams: GramRidge | None
+    share: float
+
+    def predict(self, prompts: Prompts) -> Array:
+        """Raw predictions (n, c)."""
+        first = self.kernel.predict(self.scaler.join(prompts.embeddings, prompts.features))
+        if self.grams is None:
+            return first
+        return self.share * first + (1 - self.share) * (self.kernel.level + self.grams.predict(prompts.texts))
+
+    @property
+    def weights(self) -> dict[str, NDArray[Any]]:
+        """The numbers for an artefact."""
+        content: dict[str, NDArray[Any]] = {
+            "support": self.kernel.support, "dual": self.kernel.dual, "level": self.kernel.level,
+            "feature_mean": self.scaler.mean, "feature_std": self.scaler.std,
+        }  # fmt: skip
+        for k, kind in enumerate(KINDS if self.grams else ()):
+            assert self.grams is not None
+            content |= {f"{kind}_idf": self.grams.idf[k], f"{kind}_slope": self.grams.slope[k]}
+        content = {name: np.asarray(array, np.float32) for name, array in content.items()}
+        for k, kind in enumerate(KINDS if self.grams else ()):
+            assert self.grams is not None
+            content[f"{kind}_keys"] = self.grams.keys[k]
+        return content
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], weights: Mapping[str, NDArray[Any]], columns: int) -> Mixture:
+        """The mixture within an artefact. Raises `KeyError` or `ValueError` if something is missing or misshapen."""
+        width, f = int(config["embedding"]["width"]), len(FEATURES) + len(SIGNALS)
+        share = float(config["share"])
+        due = {
+            "support": (len(weights["support"]), width + f), "dual": (len(weights["support"]), columns),
+            "level": (columns,), "feature_mean": (f,), "feature_std": (f,),
+        }  # fmt: skip
+        for kind in KINDS if share < 1 else ():
+            g = len(weights[f"{kind}_keys"])
+            due |= {f"{kind}_keys": (g,), f"{kind}_idf": (g,), f"{kind}_slope": (g, columns)}
+        for name, shape in due.items():
+            if weights[name].shape != shape:
+                raise ValueError(f"{name} has shape {weights[name].shape}, expected {shape}")
+        real = {name: np.asarray(weights[name], np.float64) for name in due if not name.endswith("_keys")}
+        grams = None
+        if share < 1:
+            grams = GramRidge(
+                tuple(np.asarray(weights[f"{kind}_keys"], np.uint32) for kind in KINDS),
+                tuple(real[f"{kind}_idf"] for kind in KINDS),
+                tuple(real[f"{kind}_slope"] for kind in KINDS),
+            )
+        scaler = Scaler(real["feature_mean"], real["feature_std"], float(config["feature_weight"]))
+        return cls(
+            scaler, KernelRidge(real["support"], real["dual"], real["level"], float(config["gamma"])), grams, share
+        )
+
+
+def fit_mixture(
+    prompts: Prompts, table: RatingsTable, choice: Choice, seed: int, with_grams: bool | None = None
+) -> Mixture:
+    """Fit both regressions to a table (the n-grams only if they have a share, or on request)."""
+    scaler = Scaler.fit(prompts.features, choice.feature_weight)
+    level, blocks = blocks_of(table.scores, table.weights)
+    rows = choose_landmarks(table.groups, seed)
+    inputs = scaler.join(prompts.embeddings, prompts.features)
+    kernel, penalties = fit_kernel_ridge(inputs, blocks, level, table.groups, choice.gamma, rows)
+    grams = None
+    if choice.share < 1 if with_grams is None else with_grams:
+        grams = fit_grams(table.prompts, blocks, len(level), penalties)
+    return Mixture(scaler, kernel, grams, choice.share)

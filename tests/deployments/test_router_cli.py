@@ -1,0 +1,124 @@
+"""The command group `triptych router`, called as a shell would call it, on a small table that the test makes."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from deployments import cli
+from router.artifact import load_artifact
+from tests.router.conftest import synthetic_prompts, synthetic_ratings
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def triptych(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs `triptych router ARGS` and returns (exit code, stdout, stderr)."""
+
+    def run(*args: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["triptych", "router", *map(str, args)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as left:
+            code = int(left.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ratings from 1 to 5 of four recipes, gzipped."""
+    file = tmp_path_factory.mktemp("ratings") / "ratings.tsv.gz"
+    rows = [
+        f"{r.prompt}\t{r.recipe}\t{1 + 4 * r.score}\t{r.prompt}\t3" for r in synthetic_ratings(synthetic_prompts(60))
+    ]
+    file.write_bytes(gzip.compress("\n".join(["prompt\tmodel\tscore\tgroup\traters", *rows]).encode()))
+    return file
+
+
+@pytest.fixture(scope="module")
+def folder(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An artefact trained on the table by the command."""
+    out = tmp_path_factory.mktemp("trained") / "artefact"
+    argv, sys.argv = sys.argv, ["triptych", "router", "train", str(table), "--out", str(out), "--scale", "1", "5"]
+    try:
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+    finally:
+        sys.argv = argv
+    assert left.value.code == 0
+    return out
+
+
+def test_train_writes_a_verified_artefact_with_its_card(folder: Path) -> None:
+    """The folder loads, knows its scale, and its card reports every column."""
+    artifact = load_artifact(folder)
+    assert artifact.config["scale"] == {"low": 1.0, "high": 5.0}
+    assert all(f"`{column}`" in artifact.card for column in artifact.config["columns"])
+
+
+def test_predict_prints_one_object_a_prompt(triptych: Run, folder: Path, tmp_path: Path) -> None:
+    """Every prompt of the file gets a JSON line with means and intervals on the scale of the ratings, and signals."""
+    prompts = ["a red circle", "three small yellow stars above a large blue ring", "🎨 ein Kreis 圆", "x" * 1_000_000]
+    (tmp_path / "prompts.txt").write_text("\n".join(prompts) + "\n\n", encoding="utf-8")
+    code, out, err = triptych("predict", "--artefact", folder, "--prompts", tmp_path / "prompts.txt", "--json")
+    assert code == 0, err
+    answers = [json.loads(line) for line in out.splitlines()]
+    assert [answer["prompt"] for answer in answers] == prompts
+    for answer in answers:
+        assert set(answer["quality"]) == set(answer["interval"]) == set(load_artifact(folder).config["columns"])
+        assert all(1 <= low <= answer["quality"][m] <= high <= 5 for m, (low, high) in answer["interval"].items())
+        assert all(0 <= value <= 1 for value in answer["signals"].values())
+    assert answers[0]["quality"]["sd15"] > answers[1]["quality"]["sd15"]
+    assert answers[3]["basis"] == "prior"
+    code, out, _ = triptych("predict", "--artefact", folder, "--prompts", tmp_path / "prompts.txt")
+    assert code == 0 and "unlike the training prompts" in out
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["train", "none.tsv", "--out", "x"], "none.tsv: there is no such ratings table"),
+        (["train", "one.tsv", "--out", "x"], "at least two to choose between"),
+        (["train", "far.tsv", "--out", "x", "--scale", "1", "5"], "far.tsv:3: score 16.667 is outside 1..5"),
+        (["train", "far.tsv", "--out", "x", "--scale", "5", "1"], "must be below"),
+        (["predict", "--artefact", "nowhere", "--prompts", "p.txt"], "nowhere holds no trained artefact"),
+        (["predict", "--artefact", "nowhere", "--prompts", "none.txt"], "none.txt: there is no such file"),
+        (["predict", "--artefact", "nowhere", "--prompts", "far.csv"], "far.csv:1: no column 'prompt'"),
+    ],
+)
+def test_bad_input_is_one_clear_message(
+    triptych: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, args: list[str], says: str
+) -> None:
+    """Bad input exits with 2 and says what, where and the remedy."""
+    monkeypatch.chdir(tmp_path)
+    Path("one.tsv").write_text("prompt\tmodel\tscore\n" + "".join(f"p{k}\tsd15\t0.5\n" for k in range(30)))
+    Path("far.tsv").write_text("prompt\tmodel\tscore\na\tsd15\t4\nb\tsd15\t16.667\n")
+    Path("far.csv").write_text("prompts\na\n")
+    Path("p.txt").write_text("a red circle\n")
+    code, out, err = triptych(*args)
+    assert code == 2, err
+    assert says in " ".join(err.split())
+    assert "Traceback" not in err and out == ""
+
+
+def test_a_tampered_artefact_is_refused(triptych: Run, folder: Path, tmp_path: Path) -> None:
+    """A changed weight file exits with 2 and names the file."""
+    import shutil
+
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    data = bytearray((copy / "weights.safetensors").read_bytes())
+    data[-1] ^= 1
+    (copy / "weights.safetensors").write_bytes(data)
+    (tmp_path / "p.txt").write_text("a red circle\n")
+    code, _, err = triptych("predict", "--artefact", copy, "--prompts", tmp_path / "p.txt", "--json")
+    assert code == 2 and "changed after training" in " ".join(err.split())
