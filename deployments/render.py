@@ -82,6 +82,45 @@ def steps(report: Mapping[str, Any]) -> Table:
     return table
 
 
+def evaluation(report: Mapping[str, Any]) -> list[Table]:
+    """Figures of each column, then of each pair of models, one table each."""
+    columns = Table(title=None, box=None, pad_edge=False, header_style="bold")
+    for heading in ("model", "prompts", "Pearson", "95 %", "Spearman", "coverage of 90 %"):
+        columns.add_column(heading, justify="left" if heading == "model" else "right")
+    for name, r in report["columns"].items():
+        low, high = r["pearson_95"]
+        inside = f"{r['coverage']:.3f}" if "coverage" in r else ""
+        columns.add_row(
+            name, str(r["prompts"]), f"{r['pearson']:.3f}", f"\\[{low:.3f}, {high:.3f}]",
+            f"{r['spearman']:.3f}", inside,
+        )  # fmt: skip
+    tables = [columns]
+    for pair, r in report["pairs"].items():
+        table = Table(title=f"{pair}, {r['prompts']} prompts", box=None, pad_edge=False, header_style="bold")
+        for heading in ("routing by", "APGR", "95 %", "dear calls for 50, 80, 95 % of the gap", "AIQ", "of oracle"):
+            table.add_column(heading, justify="left" if heading == "routing by" else "right")
+        chance = r["random"]
+        calls = ", ".join(f"{share:.2f}" for share in chance["calls_at"])
+        table.add_row("random mixing", f"{chance['apgr']:.3f}", "", calls, f"{chance['aiq']:.3f}", "0.00")
+        for name, q in r["rankings"].items():
+            low, high = q["apgr_95"]
+            calls = ", ".join(f"{share:.2f}" for share in q["calls_at"])
+            table.add_row(
+                name,
+                f"{q['apgr']:.3f}",
+                f"\\[{low:.3f}, {high:.3f}]",
+                calls,
+                f"{q['aiq']:.3f}",
+                f"{q['of_oracle']:.2f}",
+            )
+        table.caption = (
+            f"always cheap {r['ends'][0]:.3f}, always dear {r['ends'][1]:.3f}; winner: Brier {r['brier']:.3f} "
+            f"(constant {r['brier_constant']:.3f}), ECE {r['ece']:.3f}"
+        )
+        tables.append(table)
+    return tables
+
+
 def models(cards: Sequence[ModelCard]) -> Table:
     """The catalogue, one card a line."""
     table = Table(box=None, pad_edge=False, header_style="bold")

@@ -1,16 +1,21 @@
-"""The command group `triptych router`: train, predict. Long work says on stderr what it does; results go to stdout."""
+"""The command group `triptych router`: train, predict, evaluate. Results go to stdout, the rest to stderr."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from router.errors import ArtifactError
+from router.errors import ArtifactError, did_you_mean
+
+if TYPE_CHECKING:
+    from router.ratings import RatingsTable, Scale
+    from router.training import HeldOutScores
 
 app = typer.Typer(help="Train, judge and ask the quality predictor.", no_args_is_help=True)
 out = Console()
@@ -42,12 +47,10 @@ def train(
     """Fit a predictor to a table of ratings, and print its card: held-out figures of every column."""
     from dataclasses import asdict
 
-    from router.ratings import Scale, read_ratings
+    from router.ratings import read_ratings
     from router.training import train as fit
 
-    if scale and not scale[0] < scale[1]:
-        raise ArtifactError(f"--scale {scale[0]:g} {scale[1]:g}: the lowest score must be below the highest")
-    bounds = Scale(*scale) if scale else None
+    bounds = _bounds(scale)
     rows = read_ratings(ratings, bounds)
     err.print(f"{len(rows)} ratings; choosing, calibrating and fitting on {folds} folds", highlight=False)
     artifact, reports = fit(rows, out_folder, name, source, licence, folds=folds, seed=seed, scale=bounds)
@@ -84,3 +87,93 @@ def predict(
             out.print(f"  {model}: {mean:.3f}  [{low:.3f}, {high:.3f}]", highlight=False, markup=False)
         if answer["basis"] == "prior":
             out.print("  unlike the training prompts: these are mostly the columns' means", style="yellow")
+
+
+@app.command()
+def evaluate(
+    ratings: Ratings,
+    pair: Annotated[
+        list[str] | None,
+        typer.Option(help="CHEAP:DEAR, may be repeated (default: the worst to the best column)."),
+    ] = None,
+    artefact: Annotated[
+        Path | None,
+        typer.Option("--artefact", "--artifact", help="Judge this artefact, on ratings that it was not trained on."),
+    ] = None,
+    control: Annotated[
+        bool, typer.Option(help="Also train on shuffled labels, which must come out as chance.")
+    ] = False,
+    plots: Annotated[Path | None, typer.Option(help="Folder for a plot (SVG) of each pair.")] = None,
+    scale: Range = None,
+    folds: Folds = 5,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Judge routing between pairs of models on prompts that were held out, beside chance and other baselines."""
+    from deployments import render
+    from router.evaluation import evaluate as judge
+    from router.evaluation import shuffled
+    from router.plots import plot_pairs
+    from router.ratings import read_ratings, tabulate
+    from router.training import predict_held_out
+
+    bounds = _bounds(scale)
+
+    table = tabulate(read_ratings(ratings, bounds), bounds)
+    pairs = [_pair(text, table.columns) for text in pair or ()] or [_widest(table)]
+    if artefact is not None:
+        held_out = _asked(artefact, table, pairs)
+    else:
+        err.print(f"{len(table.prompts)} prompts; training {folds} times without a fold", highlight=False)
+        held_out, _ = predict_held_out(table, folds=folds, seed=seed)
+    report = judge(table, held_out, pairs)
+    if control:
+        err.print("training again on shuffled labels", highlight=False)
+        blind, _ = predict_held_out(shuffled(table, seed), folds=folds, seed=seed)
+        found = judge(table, blind, pairs)
+        for name, figures in report["pairs"].items():
+            figures["rankings"]["shuffled labels"] = found["pairs"][name]["rankings"]["learned"]
+    if plots is not None:
+        for file in plot_pairs(report, plots, ratings.name.partition(".")[0]):
+            err.print(f"wrote {file}", highlight=False, markup=False, soft_wrap=True)
+    if as_json:
+        print(json.dumps(report, indent=2))
+    else:
+        render.show(out, *render.evaluation(report))
+
+
+def _bounds(scale: tuple[float, float] | None) -> Scale | None:
+    from router.ratings import Scale
+
+    if scale and not scale[0] < scale[1]:
+        raise ArtifactError(f"--scale {scale[0]:g} {scale[1]:g}: the lowest score must be below the highest")
+    return Scale(*scale) if scale else None
+
+
+def _pair(text: str, columns: Sequence[str]) -> tuple[str, str]:
+    cheap, _, dear = text.partition(":")
+    for name in (cheap, dear):
+        if name not in columns:
+            raise ArtifactError(f"--pair {text}: the table has no model {name!r}{did_you_mean(name, columns)}")
+    return cheap, dear
+
+
+def _widest(table: RatingsTable) -> tuple[str, str]:
+    """The worst and the best column by mean."""
+    import numpy as np
+
+    means = np.nanmean(table.scores, axis=0)
+    return table.columns[int(means.argmin())], table.columns[int(means.argmax())]
+
+
+def _asked(artefact: Path, table: RatingsTable, pairs: Sequence[tuple[str, str]]) -> HeldOutScores:
+    from router.artifact import load_artifact
+    from router.asking import predict_table
+    from router.embedding import MiniLMEmbedder
+    from router.predictors import QualityPredictor
+
+    predictor = QualityPredictor(load_artifact(artefact))
+    for name in (name for pair in pairs for name in pair):
+        if name not in predictor.columns:
+            raise ArtifactError(f"{artefact} knows no model {name!r}{did_you_mean(name, predictor.columns)}")
+    return predict_table(predictor, MiniLMEmbedder(), table)

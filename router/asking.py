@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from router.embedding import Embedder
 from router.features import lexical_features
 from router.predictors import QualityPredictor
+from router.ratings import RatingsTable
+from router.training import HeldOutScores
 from router.types import PromptView
 
 
@@ -31,3 +35,14 @@ def ask(predictor: QualityPredictor, embedder: Embedder, prompt: str) -> dict[st
         "in_domain": view.in_domain,
         "basis": "prior" if "prior" in basis else "learned",
     }
+
+
+def predict_table(predictor: QualityPredictor, embedder: Embedder, table: RatingsTable) -> HeldOutScores:
+    """What an artefact says of the prompts of a table that it was not trained on; NaN for columns that it lacks."""
+    mean, std = (np.full_like(table.scores, np.nan) for _ in range(2))
+    for row, prompt in enumerate(table.prompts):
+        known = predictor.rated(view_of(predictor, embedder, prompt))
+        for column, name in enumerate(table.columns):
+            if name in known:
+                mean[row, column], std[row, column] = known[name].mean, known[name].std
+    return HeldOutScores(mean, std, np.zeros(len(table.prompts), dtype=np.int64))

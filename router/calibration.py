@@ -7,7 +7,7 @@ Std: sigma^2 = spread * mean (1 - mean) + floor, scaled so that mean +- 1.645 st
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,10 @@ class Calibration:
     def std(self, mean: Array | np.float64) -> Array:
         """Standard deviation of one score around its calibrated mean."""
         return np.sqrt(np.maximum(self.spread * mean * (1 - mean) + self.floor, MIN_STD**2))
+
+    def widened(self, factor: float) -> Calibration:
+        """The same means with deviations `factor` times as large."""
+        return replace(self, spread=self.spread * factor**2, floor=self.floor * factor**2)
 
 
 @dataclass(frozen=True)

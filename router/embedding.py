@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -18,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router.errors import ArtifactError
+from router.recent import Recent
 
 WIDTH = 384
 MAX_TOKENS = 256
@@ -58,7 +57,7 @@ class MiniLMEmbedder:
         self._tokenizer = Tokenizer.from_file(str(tokenizer))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(MAX_TOKENS)
-        self._cache = _Cache(cache_size)
+        self._cache = Recent[str, NDArray[np.float32]](cache_size)
 
     def embed(self, prompts: Sequence[str]) -> NDArray[np.float32]:
         """Shape (len(prompts), 384). A prompt's vector does not depend on what else is in the batch."""
@@ -97,30 +96,6 @@ class SentenceTransformerEmbedder:
         texts = [readable(prompt) for prompt in prompts]
         rows = self._model.encode(texts, normalize_embeddings=True, convert_to_numpy=True, show_progress_bar=False)
         return np.asarray(rows, dtype=np.float32)
-
-
-class _Cache:
-    """The `size` vectors used last."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._rows: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, text: str) -> NDArray[np.float32] | None:
-        with self._lock:
-            row = self._rows.get(text)
-            if row is not None:
-                self._rows.move_to_end(text)
-            return row
-
-    def put(self, text: str, row: NDArray[np.float32]) -> NDArray[np.float32]:
-        with self._lock:
-            self._rows[text] = row
-            self._rows.move_to_end(text)
-            while len(self._rows) > self._size:
-                self._rows.popitem(last=False)
-        return row
 
 
 def readable(prompt: str) -> str:

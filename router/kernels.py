@@ -111,11 +111,12 @@ def fit_ridge(inputs: Array, targets: Array, weights: Array, groups: Sequence[st
     scores, aims = root * (inputs @ vectors), root * targets
     pulled = scores.T @ aims
     several = _members(groups)
+    leverages = scores**2 @ (1.0 / (values[:, None] + np.array(PENALTIES)))
     errors = np.empty((len(PENALTIES), targets.shape[1]))
     for row, penalty in enumerate(PENALTIES):
         shrunk = 1.0 / (values + penalty)
         residuals = aims - scores @ (shrunk[:, None] * pulled)
-        left_out = residuals / (1.0 - np.minimum((scores**2) @ shrunk, 1 - 1e-9))[:, None]
+        left_out = residuals / (1.0 - np.minimum(leverages[:, row], 1 - 1e-9))[:, None]
         for rows in several:
             hat = (scores[rows] * shrunk) @ scores[rows].T
             left_out[rows] = np.linalg.solve(np.eye(len(rows)) * (1 + 1e-9) - hat, residuals[rows])

@@ -17,14 +17,18 @@ from router.errors import ArtifactError
 from router.features import FEATURES, SIGNALS
 from router.kernels import feature_rows
 from router.ratings import Scale
+from router.recent import Recent
 from router.recipes import resolve
 from router.regression import Mixture, Prompts
 from router.skills import SkillHeads
 from router.types import Catalogue, PromptView, Quality, Recipe
 
+REMEMBERED = 1024  # prompts whose predictions are kept
+
 
 class QualityPredictor:
-    """Serves one artefact (router/training.py makes them). Stateless after construction; any number of threads."""
+    """Serves one artefact (router/training.py makes them) to any number of threads. A prompt is taken to always
+    have the same embedding, so the last predictions are remembered by prompt."""
 
     def __init__(self, artifact: Artifact, catalogue: Catalogue | None = None) -> None:
         """With a `catalogue`, settings that equal a card's defaults count as not given (see router/recipes.py).
@@ -33,6 +37,7 @@ class QualityPredictor:
         """
         self.digest = artifact.digest
         self._catalogue = catalogue
+        self._recent = Recent[tuple[str, float | None], dict[str, Quality]](REMEMBERED)
         try:
             self._take(artifact)
         except (KeyError, ValueError, TypeError, IndexError) as error:
@@ -66,6 +71,9 @@ class QualityPredictor:
     def rated(self, view: PromptView) -> dict[str, Quality]:
         """Quality of each rated recipe: with trust t, a mixture of prediction (t) and column prior (1 - t)."""
         embedding = self._checked(view.embedding)
+        remembered = self._recent.get((view.prompt, view.in_domain))
+        if remembered is not None:
+            return dict(remembered)
         trust = self._domain.familiarity(embedding) if view.in_domain is None else view.in_domain
         signals = self._heads.signals(view.features, embedding)
         features = [feature_rows([view.features], FEATURES), feature_rows([signals], SIGNALS)]
@@ -76,7 +84,7 @@ class QualityPredictor:
             mean = float(self._calibrations[k].mean(raw[k]))
             std = float(self._calibrations[k].std(np.float64(mean)))
             known[name] = _blend(mean, std, float(self._column_mean[k]), float(self._column_std[k]), trust)
-        return known
+        return dict(self._recent.put((view.prompt, view.in_domain), known))
 
     def interval(self, quality: Quality) -> tuple[float, float]:
         """The 90 % interval of one score of this quality, within 0..1."""

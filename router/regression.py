@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from router.blocks import blocks_of
 from router.features import FEATURES, SIGNALS, lexical_features
 from router.grams import KINDS, GramRidge, fit_grams
-from router.kernels import KernelRidge, Scaler, choose_landmarks, feature_rows, fit_kernel_ridge
+from router.kernels import MAX_LANDMARKS, KernelRidge, Scaler, choose_landmarks, feature_rows, fit_kernel_ridge
 from router.ratings import RatingsTable
 from router.skills import SkillHeads
 
@@ -113,12 +113,17 @@ class Mixture:
 
 
 def fit_mixture(
-    prompts: Prompts, table: RatingsTable, choice: Choice, seed: int, with_grams: bool | None = None
+    prompts: Prompts,
+    table: RatingsTable,
+    choice: Choice,
+    seed: int,
+    landmarks: int = MAX_LANDMARKS,
+    with_grams: bool | None = None,
 ) -> Mixture:
     """Fit both regressions to a table (the n-grams only if they have a share, or on request)."""
     scaler = Scaler.fit(prompts.features, choice.feature_weight)
     level, blocks = blocks_of(table.scores, table.weights)
-    rows = choose_landmarks(table.groups, seed)
+    rows = choose_landmarks(table.groups, seed, landmarks)
     inputs = scaler.join(prompts.embeddings, prompts.features)
     kernel, penalties = fit_kernel_ridge(inputs, blocks, level, table.groups, choice.gamma, rows)
     grams = None

@@ -11,6 +11,7 @@ from router.features import lexical_features
 from router.planning import make_plan
 from router.predictors import QualityPredictor
 from router.queues import Queues
+from router.recent import Recent
 from router.requests import check_request
 from router.types import (
     NO_CONTEXT,
@@ -27,6 +28,8 @@ from router.types import (
     Route,
 )
 
+VIEWS = 1024  # prompts whose analysis is remembered
+
 
 class Router:
     """Estimates every recipe of a policy for a request and lets the policy choose one."""
@@ -36,6 +39,7 @@ class Router:
         self.embedder = embedder
         self.predictor = predictor
         self.queues = queues
+        self._views = Recent[str, PromptView](VIEWS)
 
     def route(self, request: GenerationRequest, policy: Policy, context: Context = NO_CONTEXT) -> Route:
         """Decide. Raises `RequestError`, `NotFoundError` (no such recipe or model), and what `Policy.decide` raises."""
@@ -51,10 +55,13 @@ class Router:
 
     def analyse(self, prompt: str) -> PromptView:
         """What the prompt asks for, its embedding, and how near it is to what the predictor knows."""
+        if (known := self._views.get(prompt)) is not None:
+            return known
         features = lexical_features(prompt)
         embedding = self.embedder.embed([prompt])[0]
         signals = self.predictor.signals(features, embedding)
-        return PromptView(prompt, features, signals, embedding, self.predictor.familiarity(embedding))
+        view = PromptView(prompt, features, signals, embedding, self.predictor.familiarity(embedding))
+        return self._views.put(prompt, view)
 
     def candidates(self, request: GenerationRequest, policy: Policy) -> dict[str, Recipe]:
         """The policy's recipes, and, if the request names a model instead, that model with its card's settings."""

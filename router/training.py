@@ -7,7 +7,7 @@ columns).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -24,6 +24,7 @@ from router.domain import fit_domain
 from router.embedding import Embedder, MiniLMEmbedder
 from router.errors import ArtifactError
 from router.features import FEATURES, SIGNALS
+from router.kernels import MAX_LANDMARKS
 from router.ratings import Rating, RatingsTable, Scale, tabulate
 from router.regression import Choice, Mixture, Prompts, fit_mixture, prompts_of
 from router.skills import SkillHeads, load_skills
@@ -32,7 +33,8 @@ Array = NDArray[np.float64]
 FEATURE_WEIGHTS = (0.3, 0.6, 1.0)
 GAMMAS = (0.7, 1.5)
 SHARES = (1.0, 0.8, 0.65, 0.5)
-MANY_PROMPTS = 3_000  # from here on, one fold is enough to compare hyperparameters
+MANY_PROMPTS = 3_000  # from here on, one fold and fewer landmarks are enough to compare hyperparameters
+SEARCH_LANDMARKS = 1_500
 
 
 @dataclass(frozen=True)
@@ -70,9 +72,11 @@ def train(
     seed: int = 0,
     notes: str = "",
     scale: Scale | None = None,
+    widen: Mapping[str, float] | None = None,
 ) -> tuple[Artifact, tuple[ColumnReport, ...]]:
     """Fit, calibrate, save to folder `path`. `source` and `licence` tell in the card where the ratings are from;
     `notes` (Markdown) stand at its end. `scale`: the range of the scores, if it is known.
+    `widen`: by how much the deviations of some columns grow, because their ratings only stand in for others.
 
     Raises `ArtifactError` if the table cannot be learned from. Same table and seed, same artefact.
     """
@@ -83,6 +87,7 @@ def train(
     split = split_groups(table.groups, folds, seed)
     choice, raw = choose(prompts, table, split, seed)
     calibrations, _, reports = calibrate(table, raw, split)
+    calibrations = [c.widened((widen or {}).get(n, 1.0)) for c, n in zip(calibrations, table.columns, strict=True)]
     mixture = fit_mixture(prompts, table, choice, seed)
     config, weights = _content(name, table, embeddings, choice, mixture, calibrations, reports, heads, seed)
     return save_artifact(path, config, weights, predictor_card(config, reports, source, licence, notes)), reports
@@ -102,8 +107,9 @@ def predict_held_out(
 def choose(prompts: Prompts, table: RatingsTable, split: NDArray[np.int64], seed: int) -> tuple[Choice, Array]:
     """The hyperparameters with the least held-out squared error, and the held-out raw predictions (n, c) they give."""
     candidates = [Choice(weight, gamma) for weight, gamma in product(FEATURE_WEIGHTS, GAMMAS)]
-    folds = np.unique(split)[: 1 if len(split) > MANY_PROMPTS else None]
-    tried = {candidate: _crossed(prompts, table, split, folds, candidate, seed)[0] for candidate in candidates}
+    many = len(split) > MANY_PROMPTS
+    folds, landmarks = (np.unique(split)[:1], SEARCH_LANDMARKS) if many else (np.unique(split), MAX_LANDMARKS)
+    tried = {c: _crossed(prompts, table, split, folds, c, seed, landmarks)[0] for c in candidates}
     best = min(candidates, key=lambda choice: _error(table, tried[choice]))
     kernel, grams = _crossed(prompts, table, split, np.unique(split), best, seed, with_grams=True)
     mixed = {share: share * kernel + (1 - share) * grams for share in SHARES}
@@ -113,13 +119,13 @@ def choose(prompts: Prompts, table: RatingsTable, split: NDArray[np.int64], seed
 
 def _crossed(
     prompts: Prompts, table: RatingsTable, split: NDArray[np.int64], folds: NDArray[np.int64], choice: Choice,
-    seed: int, with_grams: bool = False,
+    seed: int, landmarks: int = MAX_LANDMARKS, with_grams: bool = False,
 ) -> tuple[Array, Array]:  # fmt: skip
     """Raw predictions (n, c) for the prompts of `folds`, held out, of the kernel alone and of the n-grams alone."""
     kernel, grams = (np.full_like(table.scores, np.nan) for _ in range(2))
     for fold in folds:
         out = split == fold
-        fitted = fit_mixture(prompts.only(~out), table.only(~out), choice, seed, with_grams)
+        fitted = fit_mixture(prompts.only(~out), table.only(~out), choice, seed, landmarks, with_grams)
         kernel[out] = replace(fitted, grams=None).predict(prompts.only(out))
         if fitted.grams is not None:
             grams[out] = replace(fitted, share=0.0).predict(prompts.only(out))

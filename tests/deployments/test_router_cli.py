@@ -84,6 +84,28 @@ def test_predict_prints_one_object_a_prompt(triptych: Run, folder: Path, tmp_pat
     assert code == 0 and "unlike the training prompts" in out
 
 
+def test_evaluate_stands_beside_its_baselines(triptych: Run, table: Path, tmp_path: Path) -> None:
+    """Routing, hand rule, prompt length, oracle and the shuffled control are judged on the same held-out prompts."""
+    args = ("evaluate", table, "--pair", "sd15:flux", "--folds", 3, "--control", "--plots", tmp_path, "--json")
+    code, out, err = triptych(*args)
+    assert code == 0, err
+    figures = json.loads(out)["pairs"]["sd15 -> flux"]
+    assert set(figures["rankings"]) == {"learned", "hand rule", "prompt length", "oracle", "shuffled labels"}
+    found = {name: ranking["apgr"] for name, ranking in figures["rankings"].items()}
+    assert 0.5 < found["learned"] <= found["oracle"]
+    assert found["shuffled labels"] < found["learned"]
+    assert [file.suffix for file in tmp_path.iterdir()] == [".svg"]
+
+
+def test_an_artefact_is_judged_on_other_ratings(triptych: Run, table: Path, folder: Path) -> None:
+    """`evaluate --artefact` trains nothing; a pair that the table or the artefact lacks is named."""
+    code, out, err = triptych("evaluate", table, "--pair", "sd15:flux", "--artefact", folder)
+    assert code == 0, err
+    assert "random mixing" in out and "APGR" in out
+    code, _, err = triptych("evaluate", table, "--pair", "sd15:fluks", "--artefact", folder)
+    assert code == 2 and "did you mean 'flux'" in " ".join(err.split())
+
+
 @pytest.mark.parametrize(
     ("args", "says"),
     [

@@ -1,0 +1,143 @@
+"""Judges the router on public ratings of real models, and stores figures and plots.
+
+    python -m benchmarks.router_evaluation.run FOLDER [STUDY ...]
+
+FOLDER holds the rated sets (sets.py). Each study writes `results/<study>.json`; all say what they held out.
+
+    genai     5 grouped folds on GenAI-Bench, three seeds; with and without prompts about negation; shuffled control
+    pqpp      trained on the official training and validation parts of PQPP, judged on its test part and on GenAI-Bench
+    leave     GenAI-Bench, each skill left out of training as a whole
+    transfer  trained on GenAI-Bench, judged on PQPP's test part
+    evalmi    the artefact `real` on EvalMi, which it was not trained on; and, as an upper line, folds of EvalMi itself
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from benchmarks.router_evaluation.sets import SETS, Row, ratings, rows_of
+from router.artifact import load_artifact
+from router.asking import predict_table
+from router.embedding import MiniLMEmbedder
+from router.evaluation import evaluate, judge_pair, pair_of, shuffled
+from router.plots import plot_pairs
+from router.predictors import QualityPredictor
+from router.ratings import Rating, RatingsTable, Scale, tabulate
+from router.training import HeldOutScores, predict_held_out, train
+
+RESULTS = Path(__file__).resolve().parent / "results"
+REAL = Path(__file__).resolve().parents[2] / "router" / "artifacts" / "real"
+SEEDS = (0, 1, 2)
+GENAI_PAIRS = [("sd_v2_1", "dalle3"), ("sdxl_base", "dalle3"), ("sdxl_base", "midjourney_v6")]
+EMBEDDER = MiniLMEmbedder(cache_size=50_000)
+
+
+def genai(folder: Path) -> dict[str, Any]:
+    rows = rows_of(folder, "genai_bench")
+    table = tabulate(ratings(rows), SETS["genai_bench"].scale)
+    negated = {row.prompt for row in rows if "negation" in row.categories}
+    plain = np.array([prompt not in negated for prompt in table.prompts])
+    report: dict[str, Any] = {"seeds": {}}
+    for seed in SEEDS:
+        held_out, _ = predict_held_out(table, EMBEDDER, seed=seed)
+        whole = evaluate(table, held_out, GENAI_PAIRS)
+        without = {
+            f"{a} -> {b}": judge_pair(pair_of(table.only(plain), _only(held_out, plain), a, b)) for a, b in GENAI_PAIRS
+        }
+        report["seeds"][str(seed)] = {"all": whole, "without negation": {"pairs": without}}
+    blind, _ = predict_held_out(shuffled(table), EMBEDDER)
+    report["shuffled"] = evaluate(table, blind, GENAI_PAIRS)
+    plot_pairs(report["seeds"]["0"]["all"], RESULTS, "GenAI-Bench")
+    return report
+
+
+def pqpp(folder: Path) -> dict[str, Any]:
+    """Also judged on GenAI-Bench, by the model that both rate: how well SDXL's score is foreseen in another set."""
+    rows = rows_of(folder, "pqpp")
+    learned, tested = ([row for row in rows if (row.part == "test") == test] for test in (False, True))
+    table = tabulate(ratings(tested), SETS["pqpp"].scale)
+    other = tabulate(ratings(rows_of(folder, "genai_bench")), SETS["genai_bench"].scale)
+    held_out, foreign = _trained_elsewhere(ratings(learned), (table, other), SETS["pqpp"].scale)
+    report = evaluate(table, held_out, [("glide", "sdxl_base")])
+    plot_pairs(report, RESULTS, "PQPP test")
+    return {"test": report, "on genai_bench": {"sdxl_base": evaluate(other, foreign, [])["columns"]["sdxl_base"]}}
+
+
+def leave(folder: Path) -> dict[str, Any]:
+    rows = rows_of(folder, "genai_bench")
+    report = {}
+    skills = ("negation", "counting", "comparison", "differentiation", "universal", "spatial relation")
+    for skill in tqdm(skills, desc="skill left out"):
+        out = [row for row in rows if skill in row.categories]
+        groups = {row.group for row in out}
+        learned = [row for row in rows if row.group not in groups]
+        table = tabulate(ratings(out), SETS["genai_bench"].scale)
+        (held_out,) = _trained_elsewhere(ratings(learned), (table,), SETS["genai_bench"].scale)
+        report[skill] = evaluate(table, held_out, GENAI_PAIRS)
+    return report
+
+
+def transfer(folder: Path) -> dict[str, Any]:
+    """The other way round: GenAI-Bench to PQPP's test part."""
+    tested = [row for row in rows_of(folder, "pqpp") if row.part == "test"]
+    table = tabulate(ratings(tested), SETS["pqpp"].scale)
+    learned = ratings(rows_of(folder, "genai_bench"))
+    (held_out,) = _trained_elsewhere(learned, (table,), SETS["genai_bench"].scale)
+    return {"on pqpp": {"sdxl_base": evaluate(table, held_out, [])["columns"]["sdxl_base"]}}
+
+
+def evalmi(folder: Path) -> dict[str, Any]:
+    names = {"sd_v2_1": "sd15", "sdxl_base": "sdxl", "flux_schnell": "flux"}
+    rows = [_renamed(row, names) for row in rows_of(folder, "evalmi50k")]
+    table = tabulate(ratings(rows), SETS["evalmi50k"].scale)
+    pairs = [("sd15", "flux"), ("sdxl", "flux")]
+    elsewhere = predict_table(QualityPredictor(load_artifact(REAL)), EMBEDDER, table)
+    own, _ = predict_held_out(table, EMBEDDER)
+    report = {"real": evaluate(table, elsewhere, pairs), "trained on EvalMi (not shipped)": evaluate(table, own, pairs)}
+    plot_pairs(report["real"], RESULTS, "EvalMi by the artefact real")
+    return report
+
+
+STUDIES: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "genai": genai, "pqpp": pqpp, "leave": leave, "transfer": transfer, "evalmi": evalmi,
+}  # fmt: skip
+
+
+def _trained_elsewhere(learned: list[Rating], tables: Sequence[RatingsTable], scale: Scale) -> list[HeldOutScores]:
+    """Predictions for `tables` by an artefact trained on other rows, as it would serve."""
+    with tempfile.TemporaryDirectory() as folder:
+        artifact, _ = train(learned, Path(folder) / "artefact", "elsewhere", "-", "-", EMBEDDER, scale=scale)
+        return [predict_table(QualityPredictor(artifact), EMBEDDER, table) for table in tables]
+
+
+def _only(held_out: HeldOutScores, rows: np.ndarray) -> HeldOutScores:
+    return HeldOutScores(held_out.mean[rows], held_out.std[rows], held_out.split[rows])
+
+
+def _renamed(row: Row, names: dict[str, str]) -> Row:
+    return replace(row, scores={names[model]: score for model, score in row.scores.items()})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("studies", nargs="*", metavar="STUDY", help=f"of {', '.join(STUDIES)} (default: all)")
+    options = parser.parse_args()
+    RESULTS.mkdir(exist_ok=True)
+    for name in options.studies or STUDIES:
+        report = STUDIES[name](options.folder)
+        (RESULTS / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        print(f"{name}: done", flush=True)
+
+
+if __name__ == "__main__":
+    main()

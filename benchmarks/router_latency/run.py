@@ -1,0 +1,196 @@
+"""Milliseconds of a routing decision beside those of sentence-transformers for the embedding alone, in one run.
+
+    python -m benchmarks.router_latency.run [--prompts 200]
+
+Two processes, one thread each, take turns prompt by prompt, so that whatever else the machine does hits both alike:
+
+    router                 the whole decision (features, skills, embedding, estimates of every recipe, policy, plan),
+                           with the real cards, the policy `balanced` and the artefact `real`; then from its cache
+    sentence-transformers  all-MiniLM-L6-v2, fp32, one embedding
+
+Writes `latency.json`: cold import in seconds, first call, p50 and p99 in milliseconds, uncached and cached; a batch of
+32 in milliseconds a prompt; resident megabytes. Read the ratio together with the load that is stored beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+SUBJECTS = ("a dog", "two red cars", "a castle on a hill", "an old man reading", "a bowl of fruit", "five paper boats")
+PLACES = ("in the rain", "next to a blue door", "at night", "under a bridge", "without any people", "in a small garden")
+STYLES = ("", ", oil painting", ', with a sign that says "OPEN"', ", photorealistic, highly detailed, soft light")
+
+
+def prompts(count: int) -> list[str]:
+    """Different prompts of 4 to 20 words."""
+    whole = [
+        f"{subject} {place}{style}, picture {k}"
+        for k in range(1 + count // 144)
+        for subject in SUBJECTS
+        for place in PLACES
+        for style in STYLES
+    ]
+    return whole[:count]
+
+
+def router() -> tuple[Callable[[str], Any], Callable[[list[str]], Any]]:
+    """(decide on a prompt, embed a batch)."""
+    from deployments.settings import DEFAULT_CONFIG, load_serve_config
+    from deployments.wiring import catalogue_of, policies_of
+    from router.artifact import load_artifact
+    from router.costs import CostModel
+    from router.embedding import MiniLMEmbedder
+    from router.predictors import QualityPredictor
+    from router.queues import Queues
+    from router.routing import Router
+    from router.types import GenerationRequest
+
+    settings = load_serve_config(DEFAULT_CONFIG.with_name("real.yaml")).settings
+    catalogue = catalogue_of(settings)
+    policy = policies_of(settings, catalogue).get("balanced")
+    predictor = QualityPredictor(load_artifact(settings.artifact_path), catalogue)
+    decider = Router(catalogue, MiniLMEmbedder(), predictor, Queues(CostModel(catalogue)))
+
+    def decide(prompt: str) -> Any:
+        return decider.route(GenerationRequest(prompt), policy)
+
+    return decide, lambda batch: [decide(prompt) for prompt in batch]
+
+
+def reference() -> tuple[Callable[[str], Any], Callable[[list[str]], Any]]:
+    """(embed a prompt, embed a batch)."""
+    import torch
+
+    from router.embedding import SentenceTransformerEmbedder
+
+    torch.set_num_threads(1)
+    embedder = SentenceTransformerEmbedder()
+    return lambda prompt: embedder.embed([prompt]), embedder.embed
+
+
+CONTESTANTS = {"router": router, "sentence-transformers": reference}
+
+
+def serve(name: str) -> None:
+    """In a process of its own: answers lines of JSON (a prompt, or a list of them) with seconds."""
+    began = time.perf_counter()
+    one, many = CONTESTANTS[name]()
+    ready = time.perf_counter() - began
+    print(json.dumps({"ready_s": ready}), flush=True)
+    for line in sys.stdin:
+        asked = json.loads(line)
+        began = time.perf_counter()
+        many(asked) if isinstance(asked, list) else one(asked)
+        print(json.dumps({"seconds": time.perf_counter() - began, "megabytes": resident()}), flush=True)
+
+
+def resident() -> float:
+    """Resident memory of this process in MB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+class Contestant:
+    """A process that answers prompts, and how long each took."""
+
+    def __init__(self, name: str) -> None:
+        command = [sys.executable, "-m", "benchmarks.router_latency.run", "--serve", name]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
+        )  # fmt: skip
+        self.ready_s = float(self._line()["ready_s"])
+        self.megabytes = 0.0
+
+    def ask(self, prompt: str | list[str]) -> float:
+        """Milliseconds."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(prompt) + "\n")
+        self._process.stdin.flush()
+        answer = self._line()
+        self.megabytes = max(self.megabytes, float(answer["megabytes"]))
+        return 1e3 * float(answer["seconds"])
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(timeout=30)
+
+    def _line(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        while not (line := self._process.stdout.readline()).startswith("{"):
+            if not line:
+                raise RuntimeError("a contestant ended before it answered")
+        return json.loads(line)
+
+
+def cold_import() -> float:
+    """Seconds to import all that a decision needs, in a fresh process: the least of five."""
+    code = (
+        "import time; t = time.perf_counter(); import router.routing, router.predictors, router.embedding, "
+        "onnxruntime, tokenizers; import sys; assert 'torch' not in sys.modules; print(time.perf_counter() - t)"
+    )
+    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(5)]
+    return min(float(run.stdout) for run in runs)
+
+
+def measure(count: int) -> dict[str, Any]:
+    """Both contestants in turns."""
+    load = os.getloadavg()[0]
+    both = {name: Contestant(name) for name in CONTESTANTS}
+    asked = prompts(count + 1)
+    report: dict[str, Any] = {"prompts": count, "cores": os.cpu_count(), "load_before": load, "import_s": cold_import()}
+    first = {name: one.ask(asked[0]) for name, one in both.items()}
+    uncached: dict[str, list[float]] = {name: [] for name in both}
+    cached = []
+    for prompt in asked[1:]:
+        for name, one in both.items():
+            uncached[name].append(one.ask(prompt))
+        cached.append(both["router"].ask(prompt))
+    fresh = [prompt + " again" for prompt in asked[1:]]
+    batches = [fresh[k : k + 32] for k in range(0, len(fresh) - 31, 32)]
+    for name, one in both.items():
+        per_prompt = [one.ask(batch) / 32 for batch in batches]
+        report[name] = {
+            "ready_s": one.ready_s,
+            "first_ms": first[name],
+            "p50_ms": float(np.percentile(uncached[name], 50)),
+            "p99_ms": float(np.percentile(uncached[name], 99)),
+            "batch_of_32_ms_a_prompt": float(np.median(per_prompt)),
+            "resident_mb": one.megabytes,
+        }
+        one.close()
+    report["router"] |= {
+        "cached_p50_ms": float(np.percentile(cached, 50)),
+        "cached_p99_ms": float(np.percentile(cached, 99)),
+    }
+    report["p50_ratio"] = report["router"]["p50_ms"] / report["sentence-transformers"]["p50_ms"]
+    return report
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prompts", type=int, default=200)
+    parser.add_argument("--serve", choices=CONTESTANTS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        serve(options.serve)
+        return
+    report = measure(options.prompts)
+    (HERE / "latency.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    main()
