@@ -1,4 +1,4 @@
-"""The command group `triptych router`: train, predict, evaluate. Results go to stdout, the rest to stderr."""
+"""The commands `triptych router` train, predict, evaluate, anchors, add-model. Results: stdout; the rest: stderr."""
 
 from __future__ import annotations
 
@@ -140,6 +140,37 @@ def evaluate(
         print(json.dumps(report, indent=2))
     else:
         render.show(out, *render.evaluation(report))
+
+
+@app.command("anchors")
+def anchors() -> None:
+    """The prompts to rate a new model on, one a line, for `add-model`. Any beginning of the list holds every skill."""
+    from router.anchors import anchor_prompts
+
+    print("\n".join(anchor_prompts()))
+
+
+@app.command("add-model")
+def add_model(
+    ratings: Annotated[Path, typer.Argument(help="Ratings of the one new model, in the form that train reads.")],
+    artefact: ArtifactFolder,
+    out_folder: Annotated[Path, typer.Option("--out", "-o", help="Where the artefact with the new column goes.")],
+    as_json: AsJson = False,
+) -> None:
+    """Give an artefact a column for a new model, from a few rated anchor prompts; the other columns stay."""
+    from dataclasses import asdict
+
+    from router.adding import add_model as add
+    from router.artifact import load_artifact
+    from router.ratings import read_ratings
+
+    artifact, report = add(load_artifact(artefact), read_ratings(ratings), out_folder)
+    if as_json:
+        print(
+            json.dumps({"artefact": str(out_folder), "digest": artifact.digest, "held_out": asdict(report)}, indent=2)
+        )
+    else:
+        print(artifact.card)
 
 
 def _bounds(scale: tuple[float, float] | None) -> Scale | None:

@@ -158,7 +158,7 @@ def tabulate(ratings: Iterable[Rating], scale: Scale | None = None) -> RatingsTa
         key = (rating.prompt, rating.recipe)
         total, weight = sums.get(key, (0.0, 0.0))
         sums[key] = (total + rating.weight * rating.score, weight + rating.weight)
-        group = groups.setdefault(rating.prompt, rating.group or _normal(rating.prompt))
+        group = groups.setdefault(rating.prompt, rating.group or normal_group(rating.prompt))
         if rating.group and rating.group != group:
             raise ArtifactError(
                 f"rating {number}: prompt {rating.prompt[:60]!r} is in groups {group!r} and {rating.group!r}"
@@ -214,5 +214,6 @@ def _check(rating: Rating, where: str) -> None:
         raise ArtifactError(f"{where}: weight {rating.weight} must be a positive number")
 
 
-def _normal(prompt: str) -> str:
+def normal_group(prompt: str) -> str:
+    """The group of a prompt that names none: itself, but for case and spaces."""
     return " ".join(prompt.casefold().split())

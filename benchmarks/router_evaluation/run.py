@@ -8,6 +8,7 @@ FOLDER holds the rated sets (sets.py). Each study writes `results/<study>.json`;
     pqpp      trained on the official training and validation parts of PQPP, judged on its test part and on GenAI-Bench
     leave     GenAI-Bench, each skill left out of training as a whole
     transfer  trained on GenAI-Bench, judged on PQPP's test part
+    anchors   a model of GenAI-Bench is added from a few anchors to an artefact of the others, by number of anchors
     evalmi    the artefact `real` on EvalMi, which it was not trained on; and, as an upper line, folds of EvalMi itself
 """
 
@@ -25,14 +26,15 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.router_evaluation.sets import SETS, Row, ratings, rows_of
+from router.adding import add_model
 from router.artifact import load_artifact
 from router.asking import predict_table
 from router.embedding import MiniLMEmbedder
-from router.evaluation import evaluate, judge_pair, pair_of, shuffled
+from router.evaluation import evaluate, judge_pair, pair_of, pearson, shuffled
 from router.plots import plot_pairs
 from router.predictors import QualityPredictor
 from router.ratings import Rating, RatingsTable, Scale, tabulate
-from router.training import HeldOutScores, predict_held_out, train
+from router.training import HeldOutScores, predict_held_out, split_groups, train
 
 RESULTS = Path(__file__).resolve().parent / "results"
 REAL = Path(__file__).resolve().parents[2] / "router" / "artifacts" / "real"
@@ -95,6 +97,36 @@ def transfer(folder: Path) -> dict[str, Any]:
     return {"on pqpp": {"sdxl_base": evaluate(table, held_out, [])["columns"]["sdxl_base"]}}
 
 
+def anchors(folder: Path) -> dict[str, Any]:
+    """Pearson of the added column on a fifth of the prompts, which nothing was trained on: mean and least of the draws."""
+    rows = rows_of(folder, "genai_bench")
+    whole = tabulate(ratings(rows), SETS["genai_bench"].scale)
+    out = split_groups(whole.groups, 5, seed=0) == 0
+    tested = {prompt for prompt, held in zip(whole.prompts, out, strict=True) if held}
+    learned = [rating for rating in ratings(rows) if rating.prompt not in tested]
+    table = tabulate([rating for rating in ratings(rows) if rating.prompt in tested], SETS["genai_bench"].scale)
+    report: dict[str, Any] = {}
+    for new in tqdm(("sd_v2_1", "midjourney_v6", "dalle3"), desc="model added"):
+        own = [rating for rating in learned if rating.recipe == new]
+        report[new] = {}
+        with tempfile.TemporaryDirectory() as scratch:
+            others = [rating for rating in learned if rating.recipe != new]
+            base, _ = train(others, Path(scratch) / "base", "base", "-", "-", EMBEDDER, scale=SETS["genai_bench"].scale)
+            for count in (20, 40, 80, 160, 320, len(own)):
+                found = []
+                for draw in range(1 if count == len(own) else 5):
+                    picked = np.random.default_rng(draw).permutation(len(own))[:count]
+                    added, _ = add_model(base, [own[k] for k in picked], Path(scratch) / "added", EMBEDDER)
+                    said = predict_table(QualityPredictor(added), EMBEDDER, table)
+                    column = table.columns.index(new)
+                    known = np.isfinite(table.scores[:, column])
+                    found.append(pearson(table.scores[known, column], said.mean[known, column]))
+                report[new][str(count)] = {"draws": len(found), "mean": float(np.mean(found)), "least": min(found)}
+        (said,) = _trained_elsewhere(learned, (table,), SETS["genai_bench"].scale)
+        report[new]["trained with all"] = pearson(table.scores[known, column], said.mean[known, column])
+    return report
+
+
 def evalmi(folder: Path) -> dict[str, Any]:
     names = {"sd_v2_1": "sd15", "sdxl_base": "sdxl", "flux_schnell": "flux"}
     rows = [_renamed(row, names) for row in rows_of(folder, "evalmi50k")]
@@ -108,7 +140,7 @@ def evalmi(folder: Path) -> dict[str, Any]:
 
 
 STUDIES: dict[str, Callable[[Path], dict[str, Any]]] = {
-    "genai": genai, "pqpp": pqpp, "leave": leave, "transfer": transfer, "evalmi": evalmi,
+    "genai": genai, "pqpp": pqpp, "leave": leave, "transfer": transfer, "anchors": anchors, "evalmi": evalmi,
 }  # fmt: skip
 
 

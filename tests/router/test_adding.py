@@ -1,0 +1,71 @@
+"""A new model from a few anchors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from router.adding import add_model
+from router.anchors import anchor_prompts
+from router.artifact import Artifact
+from router.asking import ask
+from router.embedding import MiniLMEmbedder
+from router.errors import ArtifactError
+from router.predictors import QualityPredictor
+from router.ratings import Rating
+from router.training import ColumnReport
+from tests.router.conftest import synthetic_prompts, synthetic_ratings
+
+Trained = tuple[Artifact, tuple[ColumnReport, ...]]
+
+
+def like_sd15(prompts: list[str]) -> list[Rating]:
+    """Ratings of a new model that fails where SD1.5 fails."""
+    rated = [rating for rating in synthetic_ratings(prompts, seed=5) if rating.recipe == "sd15"]
+    return [Rating(rating.prompt, "new", rating.score) for rating in rated]
+
+
+def test_forty_anchors_show_where_a_new_model_fails(trained: Trained, embedder: MiniLMEmbedder, tmp_path: Path) -> None:
+    """On prompts that neither saw, the added column agrees with the law of the model that it is like."""
+    artifact, report = add_model(trained[0], like_sd15(synthetic_prompts(40, seed=7)), tmp_path / "added", embedder)
+    predictor = QualityPredictor(artifact)
+    tests = synthetic_prompts(80, seed=9)
+    truth = [rating.score for rating in like_sd15(tests)]
+    said = [ask(predictor, embedder, prompt)["quality"]["new"] for prompt in tests]
+    assert np.corrcoef(truth, said)[0, 1] > 0.7
+    assert report.pearson > 0.6
+    assert "Added: `new`" in artifact.card
+
+
+def test_the_other_columns_stay(trained: Trained, embedder: MiniLMEmbedder, tmp_path: Path) -> None:
+    """What was predicted of the known models is predicted still, to the last digit."""
+    artifact, _ = add_model(trained[0], like_sd15(synthetic_prompts(30, seed=7)), tmp_path / "added", embedder)
+    before, after = (ask(QualityPredictor(a), embedder, "a red circle")["quality"] for a in (trained[0], artifact))
+    assert {name: after[name] for name in before} == before
+    assert set(after) - set(before) == {"new"}
+
+
+@pytest.mark.parametrize(
+    ("ratings", "message"),
+    [
+        (like_sd15(synthetic_prompts(19)), r"19 anchors are too few"),
+        ([Rating(f"p{k}", "flux", 0.5) for k in range(30)], r"has a column 'flux' already"),
+        ([Rating(f"p{k}", "ab"[k % 2], 0.5) for k in range(40)], r"rate 2 models \(a, b\)"),
+        ([Rating(f"p{k}", "new", 4.0) for k in range(40)], r"outside 0\.\.1, the scale of the artefact"),
+        ([], r"rate 0 models"),
+    ],
+)
+def test_wrong_anchors_are_refused(trained: Trained, tmp_path: Path, ratings: list[Rating], message: str) -> None:
+    """Too few, of a known model, of several, off the scale: each is an error that says what to do."""
+    with pytest.raises(ArtifactError, match=message):
+        add_model(trained[0], ratings, tmp_path / "added")
+
+
+def test_the_anchors_are_fixed_and_mixed() -> None:
+    """Ninety-six different prompts, and the first two dozen already hold text, counts, places and negation."""
+    prompts = anchor_prompts()
+    assert len(set(prompts)) == len(prompts) == 96
+    beginning = " ".join(prompts[:24])
+    assert all(word in beginning for word in ('"OPEN"', "seven", "to the left of", "without", "velvet"))
