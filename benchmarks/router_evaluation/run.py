@@ -98,7 +98,7 @@ def transfer(folder: Path) -> dict[str, Any]:
 
 
 def anchors(folder: Path) -> dict[str, Any]:
-    """Pearson of the added column on a fifth of the prompts, which nothing was trained on: mean and least of the draws."""
+    """Pearson of the added column on a fifth of the prompts, never trained on: mean and least of the draws."""
     rows = rows_of(folder, "genai_bench")
     whole = tabulate(ratings(rows), SETS["genai_bench"].scale)
     out = split_groups(whole.groups, 5, seed=0) == 0
