@@ -48,7 +48,8 @@ class Pair:
 def pair_of(table: RatingsTable, held_out: HeldOutScores, cheap: str, dear: str) -> Pair:
     """Scores on the scale of the ratings; the predicted gain on 0..1, with its deviation were both independent."""
     one, other = table.columns.index(cheap), table.columns.index(dear)
-    rows = np.flatnonzero(np.isfinite(table.scores[:, one] + table.scores[:, other]))
+    known = table.scores + held_out.mean
+    rows = np.flatnonzero(np.isfinite(known[:, one] + known[:, other]))
     span = table.scale.high - table.scale.low
     given = [table.scale.low + span * table.scores[rows, k] for k in (one, other)]
     return Pair(
@@ -198,6 +199,8 @@ def judge_columns(table: RatingsTable, held_out: HeldOutScores) -> dict[str, dic
         means.append(("(mean of all)", score, mean))
     for k, (name, score, mean) in enumerate(means):
         rows = np.flatnonzero(np.isfinite(score + mean))
+        if len(rows) < 3:  # an artefact need not know every model of a table
+            continue
         report[name] = {
             "prompts": len(rows),
             "pearson": pearson(score[rows], mean[rows]),

@@ -44,7 +44,7 @@ def plot_pairs(report: Mapping[str, Any], folder: str | Path, title: str) -> lis
         axes.set_title(f"{title}: {pair}, {figures['prompts']} prompts", fontsize=10)
         axes.legend(fontsize=8, frameon=False)
         axes.spines[["top", "right"]].set_visible(False)
-        files.append(target / f"{re.sub('[^A-Za-z0-9_.-]+', '_', f'{title}-{pair}')}.svg")
+        files.append(target / f"{re.sub('[^A-Za-z0-9_.-]+', '-', f'{title} {cheap} to {dear}')}.svg")
         figure.savefig(files[-1], metadata={"Date": None})
         pyplot.close(figure)
     return files

@@ -15,12 +15,13 @@ from router.evaluation import (
     evaluate,
     hand_rule,
     hull_area,
+    judge_columns,
     judge_pair,
     resampled,
     shuffled,
 )
 from router.ratings import tabulate
-from router.training import predict_held_out
+from router.training import HeldOutScores, predict_held_out
 from tests.router.conftest import synthetic_prompts, synthetic_ratings
 
 ONE = np.zeros(4, dtype=np.int64)
@@ -96,3 +97,12 @@ def test_a_dear_model_that_is_no_better_has_no_figure() -> None:
     """Without a gap to recover, APGR is not a number, and nothing crashes."""
     worse = Pair(np.ones(4), np.zeros(4), np.zeros(4), np.ones(4), ONE, np.arange(4), ("a", "b", "c", "d"))
     assert np.isnan(judge_pair(worse)["rankings"]["learned"]["apgr"])
+
+
+def test_a_model_that_was_not_predicted_is_left_out() -> None:
+    """An artefact that knows fewer models than a table is judged on those that it knows."""
+    table = tabulate(synthetic_ratings(synthetic_prompts(40)))
+    mean = np.full_like(table.scores, np.nan)
+    mean[:, 0] = table.scores[:, 0]
+    split = np.zeros(len(mean), dtype=np.int64)
+    assert set(judge_columns(table, HeldOutScores(mean, np.full_like(mean, 0.1), split))) == {table.columns[0]}
