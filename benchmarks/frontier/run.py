@@ -31,7 +31,7 @@ from deployments.settings import ROOT
 from router.artifact import load_artifact
 from router.embedding import MiniLMEmbedder
 from router.escalation import Judge, Option, next_attempt
-from router.features import lexical_features, skill_signals
+from router.features import lexical_features
 from router.predictors import QualityPredictor
 from router.types import Fuse, Generate, PromptView
 
@@ -98,7 +98,7 @@ def chances(outcomes: Outcomes) -> Array:
     rows = []
     for prompt, embedding in zip(outcomes.prompts, MiniLMEmbedder().embed(list(outcomes.prompts)), strict=True):
         features = lexical_features(prompt)
-        found = predictor.predict(PromptView(prompt, features, skill_signals(features), embedding), kept)
+        found = predictor.predict(PromptView(prompt, features, predictor.signals(features, embedding), embedding), kept)
         rows.append([found[name].mean for name in outcomes.recipes])
     return np.array(rows)
 
