@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from deployments import router_cli
+from deployments import cli_router
 from deployments.cli_policy import policy_app
 from deployments.console import AsJson, Config, Prompt, err, out, print_json
 from deployments.settings import DEFAULT_CONFIG, ConfigError, load_serve_config
@@ -46,7 +46,7 @@ app = typer.Typer(
 models_app = typer.Typer(help="See the catalogue.", no_args_is_help=True)
 app.add_typer(policy_app, name="policy")
 app.add_typer(models_app, name="models")
-app.add_typer(router_cli.app, name="router")
+app.add_typer(cli_router.app, name="router")
 
 Url = Annotated[
     str | None, typer.Option(help="A running Triptych, such as http://127.0.0.1:8000; else in this process.")
