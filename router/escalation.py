@@ -8,6 +8,7 @@ recipe are not independent: what failed on a prompt before fails more easily aga
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -33,20 +34,43 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """What a scorer's verdict is worth: its mean probability of "right" on right and on wrong pictures."""
+    """What a scorer's score is worth as evidence: fitted by logistic regression on judged pictures.
 
+    log-odds of "right" = slope * logit(score) + trust * logit(chance) + level
+
+    on_right, on_wrong: mean logit(score) of right and of wrong pictures, for what a look may be expected to bring
+    """
+
+    slope: float
+    trust: float
+    level: float
     on_right: float
     on_wrong: float
+
+    def verdict(self, chance: float, score: float) -> float:
+        """The probability that a picture is right, from the recipe's chance before and the picture's score (0..1)."""
+        return self._probability(chance, logit(score))
 
     def reservation(self, chance: float, price: float) -> float:
         """The z at which opening a box gains nothing: E[(verdict - z)+] = price, for a verdict of two values.
 
         price: what opening it costs, in quality (0..1).
         """
-        inside = self.on_right - price / chance if chance > 0 else float("-inf")
-        if inside >= self.on_wrong:
+        right, wrong = self._probability(chance, self.on_right), self._probability(chance, self.on_wrong)
+        inside = right - price / chance if chance > 0 else float("-inf")
+        if inside >= wrong:
             return inside
-        return chance * self.on_right + (1 - chance) * self.on_wrong - price
+        return chance * right + (1 - chance) * wrong - price
+
+    def _probability(self, chance: float, evidence: float) -> float:
+        odds = self.slope * evidence + self.trust * logit(chance) + self.level
+        return 1 / (1 + math.exp(-max(-30.0, min(30.0, odds))))
+
+
+def logit(probability: float) -> float:
+    """Log-odds; 0 and 1 are taken as 0.001 and 0.999."""
+    inside = min(0.999, max(0.001, probability))
+    return math.log(inside / (1 - inside))
 
 
 def next_attempt(

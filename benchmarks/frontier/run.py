@@ -16,23 +16,27 @@ from __future__ import annotations
 
 import csv
 import json
+import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression
 
 from benchmarks.embedded_outcomes.run import SCORER, shipped
+from benchmarks.embedded_outcomes.train_router import ratings
+from benchmarks.embedded_outcomes.train_router import read as read_marks
 from deployments.settings import ROOT
-from router.artifact import load_artifact
+from router.artifact import Artifact, load_artifact
 from router.embedding import MiniLMEmbedder
-from router.escalation import Judge, Option, next_attempt
+from router.escalation import Judge, Option, logit, next_attempt
 from router.features import lexical_features
 from router.predictors import QualityPredictor
+from router.training import train as train_artifact
 from router.types import Fuse, Generate, PromptView
 
 HERE = Path(__file__).resolve().parent
@@ -54,6 +58,12 @@ class Outcomes:
     score: Array
     seconds: Array
     check_s: float
+
+    def where(self, rows: NDArray[np.bool_]) -> Outcomes:
+        """Some of the prompts."""
+        kept = np.flatnonzero(rows)
+        prompts, tiers = tuple(self.prompts[k] for k in kept), tuple(self.tiers[k] for k in kept)
+        return replace(self, prompts=prompts, tiers=tiers, exact=self.exact[kept], score=self.score[kept])
 
     def at(self, recipe: str) -> int:
         """The column of a recipe."""
@@ -89,10 +99,9 @@ def read(split: str, recipes: Sequence[str]) -> Outcomes:
     return Outcomes(tuple(whole), order, tuple(recipes), cube[..., 0], cube[..., 1], seconds, prices[SCORER]["median"])
 
 
-def chances(outcomes: Outcomes) -> Array:
-    """The shipped artefact's probability that one picture is right, (prompts, recipes)."""
+def chances(outcomes: Outcomes, artifact: Artifact) -> Array:
+    """An artefact's probability that one picture is right, (prompts, recipes)."""
     catalogue, recipes = shipped()
-    artifact = load_artifact(ROOT / "router" / "artifacts" / "embedded")
     predictor = QualityPredictor(artifact, catalogue)
     kept = {name: recipes[name] for name in outcomes.recipes}
     rows = []
@@ -165,13 +174,7 @@ def cascade(outcomes: Outcomes, verdicts: Array, cheap: int, dear: int) -> list[
 
 
 def search(
-    outcomes: Outcomes,
-    curve: str,
-    chance: Array,
-    verdicts: Array,
-    judge: Judge,
-    strength: float,
-    columns: Sequence[int],
+    outcomes: Outcomes, curve: str, chance: Array, judge: Judge, strength: float, columns: Sequence[int]
 ) -> list[Point]:
     """`router.escalation`: try, check, and try again while the expected gain is worth the seconds."""
     prompts, _, seeds = outcomes.exact.shape
@@ -184,7 +187,7 @@ def search(
                 for c in columns
             ]
             for start in range(seeds):
-                mark, spent = _one_search(options, outcomes.exact[i], verdicts[i], judge, price, start)
+                mark, spent = _one_search(options, outcomes.exact[i], outcomes.score[i], judge, price, start)
                 exact[i] += mark / seeds
                 cost[i] += spent / seeds
         points.append(Point(curve, f"{price:.3g}/s", exact, cost))
@@ -192,18 +195,19 @@ def search(
 
 
 def _one_search(
-    options: Sequence[Option], exact: Array, verdicts: Array, judge: Judge, price: float, start: int
+    options: Sequence[Option], exact: Array, score: Array, judge: Judge, price: float, start: int
 ) -> tuple[float, float]:
     """(mark, seconds) of one request; pictures are those of the stored seeds, from `start` on."""
     seeds = exact.shape[1]
-    seconds = {option.recipe: option.seconds for option in options}
+    named = {option.recipe: option for option in options}
     made: dict[str, list[float]] = {}
     best, mark, spent = -1.0, 0.0, 0.0
     while name := next_attempt(options, made, judge, price, most=seeds):
-        seed = (start + len(made.get(name, ()))) % seeds
-        verdict = float(verdicts[int(name), seed])
-        made.setdefault(name, []).append(verdict)
-        spent += seconds[name]
+        before = made.setdefault(name, [])
+        seed = (start + len(before)) % seeds
+        verdict = judge.verdict(named[name].after(before), float(score[int(name), seed]))
+        before.append(verdict)
+        spent += named[name].seconds
         if verdict > best:
             best, mark = verdict, float(exact[int(name), seed])
     return mark, spent
@@ -212,21 +216,38 @@ def _one_search(
 # ---------------------------------------------------------------------------------------------- learned from training
 
 
-def learn_verdicts(train: Outcomes) -> tuple[Callable[[Array], Array], Judge]:
-    """The verifier's score as a probability (isotonic), and what such a verdict is worth."""
-    score, exact = train.score.ravel(), train.exact.ravel()
-    fitted = IsotonicRegression(y_min=0.01, y_max=0.99, out_of_bounds="clip").fit(score, exact)
-    verdict = fitted.predict(score)
-    judge = Judge(float(verdict[exact == 1].mean()), float(verdict[exact == 0].mean()))
-    return lambda scores: fitted.predict(scores.ravel()).reshape(scores.shape), judge
+def learn_judge(train: Outcomes) -> tuple[Judge, float]:
+    """What the verifier's score is worth beside a predicted chance, and how many pictures such a chance is worth.
+
+    The chances are of a router that was trained on two thirds of the prompts, for the other third.
+    """
+    kept = np.random.default_rng(0).random(len(train.prompts)) < 2 / 3
+    seen = {prompt for prompt, keep in zip(train.prompts, kept, strict=True) if keep}
+    marks = {cell: found for cell, found in read_marks(OUTCOMES / "outcomes_train.csv").items() if cell[0] in seen}
+    with tempfile.TemporaryDirectory() as folder:
+        artifact, _ = train_artifact(ratings(marks), Path(folder) / "part", "part", "two thirds", "Apache-2.0")
+    rest = train.where(~kept)
+    chance = chances(rest, artifact)
+    before = np.broadcast_to(logits(chance)[..., None], rest.score.shape).ravel()
+    evidence, right = logits(rest.score).ravel(), rest.exact.ravel() == 1
+    fitted = LogisticRegression(C=1000.0).fit(np.stack([evidence, before], 1), right)
+    slope, trust = fitted.coef_[0].tolist()
+    level = float(fitted.intercept_[0])
+    judge = Judge(slope, trust, level, float(evidence[right].mean()), float(evidence[~right].mean()))
+    return judge, _strength(rest, chance)
 
 
-def learn_strength(train: Outcomes, chance: Array) -> float:
-    """How many pictures a predicted chance is worth: from the correlation of two pictures of one prompt about it."""
-    error = train.exact - chance[..., None]
+def _strength(outcomes: Outcomes, chance: Array) -> float:
+    """From the correlation of two pictures of one prompt about what was predicted."""
+    error = outcomes.exact - chance[..., None]
     shared = float((error[..., 0] * error[..., 1]).mean())
     correlation = min(0.95, max(0.02, shared / float((chance * (1 - chance)).mean())))
     return 1 / correlation - 1
+
+
+def logits(probabilities: Array) -> Array:
+    """`router.escalation.logit` of an array."""
+    return np.vectorize(logit, otypes=[float])(probabilities)
 
 
 # -------------------------------------------------------------------------------------------------------- comparison
@@ -301,14 +322,14 @@ def tiers_of(outcomes: Outcomes) -> dict[str, dict[str, float]]:
 
 def all_points(test: Outcomes, train: Outcomes, bases: Sequence[str]) -> tuple[list[Point], dict[str, Any]]:
     """Every strategy on the test prompts, and what was learned for them."""
-    predicted, verdict_of, judge = chances(test), *learn_verdicts(train)
-    strength = learn_strength(train, chances(train))
-    verdicts = verdict_of(test.score)
+    predicted = chances(test, load_artifact(ROOT / "router" / "artifacts" / "embedded"))
+    judge, strength = learn_judge(train)
+    constant = np.broadcast_to(train.exact.mean((0, 2)), predicted.shape)
+    verdicts = np.vectorize(judge.verdict)(constant[..., None], test.score)
     columns = list(range(len(test.recipes)))
     marks = test.exact.mean((0, 2))
     best = max(map(test.at, bases), key=lambda k: (marks[k], -test.seconds[k]))
     cheap = min(map(test.at, bases), key=lambda k: test.seconds[k])
-    constant = np.broadcast_to(train.exact.mean((0, 2)), predicted.shape)
     points = [
         *always(test),
         *by_length(test, cheap, best),
@@ -316,13 +337,13 @@ def all_points(test: Outcomes, train: Outcomes, bases: Sequence[str]) -> tuple[l
         *chosen(test, "oracle", test.exact.mean(2), columns),
         *(point for base in bases for point in best_of_n(test, test.at(base))),
         *cascade(test, verdicts, cheap, best),
-        *search(test, "verify and escalate, no router", constant, verdicts, judge, strength, columns),
-        *search(test, "router + verify and escalate", predicted, verdicts, judge, strength, columns),
+        *search(test, "verify and escalate, no router", constant, judge, strength, columns),
+        *search(test, "router + verify and escalate", predicted, judge, strength, columns),
     ]
     learned = {
         "best single model": test.recipes[best],
         "cheapest model": test.recipes[cheap],
-        "judge": {"on_right": judge.on_right, "on_wrong": judge.on_wrong},
+        "judge": asdict(judge),
         "strength": strength,
     }
     return points, learned

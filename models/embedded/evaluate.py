@@ -16,7 +16,7 @@ from models.embedded.outcomes import Prompt, held_out_prompts, mark_images, wils
 from models.embedded.tokenizers import T5_LENGTH
 from models.embedded.world import SIZE, TIERS
 
-EVALUATION_SEED = 2026
+EVALUATION_SEED = 2027
 
 
 @dataclass(frozen=True)

@@ -131,6 +131,18 @@ def set_statistics(vae: AutoencoderKL, latents: Tensor) -> None:
     )
 
 
+@torch.no_grad()
+def fix_variance(vae: AutoencoderKL) -> None:
+    """Make the posterior a point: training uses its mean only, so its variance is whatever the start left there.
+
+    Pipelines that encode a picture (img2img) draw from the posterior, and would add noise of that variance.
+    """
+    last = vae.quant_conv if vae.quant_conv is not None else vae.encoder.conv_out
+    half = last.weight.shape[0] // 2
+    last.weight[half:] = 0.0
+    last.bias[half:] = -20.0
+
+
 def scaled(vae: AutoencoderKL, latents: Tensor) -> Tensor:
     """Raw latents to those the pipelines diffuse."""
     return (latents - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor

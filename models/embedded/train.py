@@ -110,6 +110,7 @@ def _load_vae(name: str) -> latents.AutoencoderKL:
     cache = CACHE / f"latents-{name}.safetensors"
     if Run(CACHE / name, nn.ModuleDict({"vae": model})).load_averaged() and cache.exists():
         latents.read_statistics(model, cache)
+        latents.fix_variance(model)
         return model
     shipped = WEIGHTS / next(owner for owner, card in MODELS.items() if card.vae == name) / "vae"
     if not shipped.exists():
@@ -118,6 +119,7 @@ def _load_vae(name: str) -> latents.AutoencoderKL:
     model.load_state_dict(loaded.state_dict())
     # Not the loaded object: its config remembers the path it came from.
     model.register_to_config(scaling_factor=loaded.config.scaling_factor, shift_factor=loaded.config.shift_factor)
+    latents.fix_variance(model)
     return model
 
 

@@ -133,6 +133,14 @@ def test_the_refiner_takes_over_the_bases_latents() -> None:
         assert torch.equal(mine, other)
 
 
+@pytest.mark.parametrize("name", ["sd15", "sdxl", "sdxl-refiner", "flux"])
+def test_encoding_a_picture_adds_no_noise(name: str) -> None:
+    """What img2img draws from the autoencoder's posterior is its mean."""
+    vae = load(WEIGHTS / name, name).vae
+    posterior = vae.encode(torch.zeros(1, 3, 64, 64)).latent_dist
+    assert float(posterior.std.max()) < 1e-3
+
+
 @pytest.mark.parametrize("name", ["sdxl", "flux"])
 def test_latents_are_as_the_pipelines_expect(name: str) -> None:
     """Scaled latents of the world are near unit size, and all weights together are small enough for the repository."""
