@@ -45,7 +45,7 @@ def main() -> None:
     axes.set_ylabel("share of pictures with an exact mark")
     axes.set_title(f"{found['prompts']} held-out prompts, {found['seeds']} seeds each")
     axes.grid(alpha=0.25)
-    axes.legend(fontsize=8, loc="lower right")
+    axes.legend(fontsize=8, loc="center right")
     figure.tight_layout()
     figure.savefig(HERE / "frontier.svg", metadata={"Date": None})
 

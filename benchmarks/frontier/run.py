@@ -292,10 +292,14 @@ def compare(points: Sequence[Point], best: str, cheapest: str) -> dict[str, Any]
             at, mark = cost[single, b], exact[single, b]
             # Cheaper than the curve's cheapest point there is only not answering; 0 stands for it.
             there = np.interp(at, x, y, left=np.nan)
-            half = np.interp(at / 2, x, y, left=np.nan)
+            half, most = np.interp(at / 2, x, y, left=np.nan), np.interp(0.7 * at, x, y, left=np.nan)
             draws["points over the best single model at its cost"].append(100 * (there - mark))
             draws["points over random mixing at that cost"].append(100 * (there - np.interp(at, mix_x, mix_y)))
             draws["points over random mixing at half of it"].append(100 * (half - np.interp(at / 2, mix_x, mix_y)))
+            mixed = np.interp(0.7 * at, mix_x, mix_y)
+            draws["points over random mixing at seven tenths of it"].append(100 * (most - mixed))
+            near = float(np.interp(mark - 0.03, y, x) / at) if y[-1] >= mark - 0.03 else np.nan
+            draws["share of its cost for three points less"].append(near)
             reaches = y[-1] >= mark
             draws["share of its cost for its quality"].append(float(np.interp(mark, y, x) / at) if reaches else np.nan)
         report[name] = {key: _summary(values) for key, values in draws.items()}
