@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,12 +26,16 @@ _Stamp = tuple[int, int, int]  # mtime_ns, size, inode
 
 @dataclass(frozen=True)
 class _Entry:
-    """A file: the policy in force with its text, and what is wrong with the file as it stands now."""
+    """A file: the policy in force with its text, and what is wrong with the file as it stands now.
+
+    read_s: Unix time at which the policy in force was read
+    """
 
     stamp: _Stamp
     policy: Policy | None
     text: str = ""
     problems: tuple[str, ...] = ()
+    read_s: float = field(default_factory=time.time, compare=False)
 
 
 @dataclass(frozen=True)
@@ -233,11 +238,26 @@ class PolicyBook:
         try:
             policy, text = load_with_text(self.directory / name, self._known)
         except PolicyError as error:
-            return _Entry(stamp, before.policy if before else None, before.text if before else "", error.problems)
+            if before is None or before.policy is None:
+                return _Entry(stamp, None, "", error.problems)
+            policy, text, read_s = self._last_good(before.policy, before)
+            return _Entry(stamp, policy, text, error.problems, read_s)
         if before is not None and before.policy is not None and before.policy.digest != policy.digest:
             self._history.keep(policy.name, before.stamp[0], before.policy.digest, before.text)
             self._history.keep(policy.name, stamp[0], policy.digest, text)
         return _Entry(stamp, policy, text)
+
+    def _last_good(self, policy: Policy, before: _Entry) -> tuple[Policy, str, float]:
+        """What was in force when a file broke: another process may have followed a version that this one never read."""
+        newest = next(iter(self._history.versions(policy.name)), None)
+        # A file's time comes from a coarser clock, which may be some milliseconds behind.
+        if newest is None or newest.since_s < before.read_s - 0.02 or newest.digest == policy.digest:
+            return policy, before.text, before.read_s
+        try:
+            text = newest.path.read_text(encoding="utf-8")
+            return load_policy_text(text, policy.origin, known=self._known), text, newest.since_s
+        except (OSError, PolicyError):
+            return policy, before.text, before.read_s
 
     def _tell(self, old: _Shelf, new: _Shelf) -> None:
         """A log line for everything that changed."""

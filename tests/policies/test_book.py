@@ -78,6 +78,18 @@ def test_broken_file_leaves_the_old_in_force(shelf: Path, book: PolicyBook) -> N
     assert book.default is not good
 
 
+def test_a_broken_file_leaves_what_another_process_followed_last(shelf: Path, book: PolicyBook) -> None:
+    """Of two books of one directory, the one that slept through a change takes it up when the next file is broken."""
+    awake = PolicyBook(shelf, "main", models=MODELS)
+    write(shelf, "main", "objective: {minimise: cost_usd}\n")
+    changed = awake.default.digest
+    (shelf / "main.yaml").write_text("version: 1\nname: {")
+    assert awake.default.digest == changed
+    assert book.default.digest == changed
+    assert book.default.objective.minimise == "cost_usd"
+    assert len(book.problems()) == 1
+
+
 def test_new_files_appear_and_deleted_ones_vanish(shelf: Path, book: PolicyBook) -> None:
     """A policy comes and goes with its file."""
     write(shelf, "third")
