@@ -34,7 +34,7 @@ def test_knowing_the_prompt_beats_random_mixing_and_nothing_else_does(outcomes: 
         *chosen(outcomes, "router", truth, [0, 1]),
         *chosen(outcomes, "control", shuffled, [0, 1]),
     ]
-    report = compare(points, "dear", "cheap")
+    report = compare(points, "dear")
     gain = "points over random mixing at half of it"
     assert report["router"][gain]["low"] > 10
     assert report["control"][gain]["low"] < 3

@@ -272,7 +272,7 @@ def _bends_up(corners: list[tuple[float, float]], x: float, y: float) -> bool:
     return (y1 - y0) * (x - x0) <= (y - y0) * (x1 - x0)
 
 
-def compare(points: Sequence[Point], best: str, cheapest: str) -> dict[str, Any]:
+def compare(points: Sequence[Point], best: str) -> dict[str, Any]:
     """Every curve against the best single model and against random mixing, with bootstrap intervals."""
     rng = np.random.default_rng(0)
     n = len(points[0].exact)
@@ -290,7 +290,7 @@ def compare(points: Sequence[Point], best: str, cheapest: str) -> dict[str, Any]
             x, y = hull(cost[members, b], exact[members, b])
             mix_x, mix_y = hull(cost[rows["always"], b], exact[rows["always"], b])
             at, mark = cost[single, b], exact[single, b]
-            # Cheaper than the curve's cheapest point there is only not answering; 0 stands for it.
+            # Below its cheapest point a curve has no value.
             there = np.interp(at, x, y, left=np.nan)
             half, most = np.interp(at / 2, x, y, left=np.nan), np.interp(0.7 * at, x, y, left=np.nan)
             draws["points over the best single model at its cost"].append(100 * (there - mark))
@@ -360,7 +360,7 @@ def main() -> None:
     bases = [name for name, recipe in recipes.items() if recipe == Generate(name) and name in catalogue]
     test, train = read("test", kept), read("train", kept)
     points, learned = all_points(test, train, bases)
-    report = compare(points, learned["best single model"], learned["cheapest model"])
+    report = compare(points, learned["best single model"])
     found: Mapping[str, Any] = {
         "prompts": len(test.prompts),
         "seeds": test.exact.shape[2],

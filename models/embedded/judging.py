@@ -72,7 +72,7 @@ def gallery(n: int, seed: int, vaes: list[latents.AutoencoderKL]) -> list[Viewed
             coded = coded + amount * (0.6 * torch.randn_like(coded) + 0.8 * coarse * (rng.random() < 0.5))
             images = latents.decode(vae, coded)
         elif way == "damaged":
-            images = np.stack([_damaged(image, scene, rng) for image, scene in zip(images, drawn, strict=True)])
+            images = np.stack([_damaged(scene, rng) for scene in drawn])
         views += [view(image, scene) for image, scene in zip(images, drawn, strict=True)]
     return views[:n]
 
@@ -99,7 +99,7 @@ def drawn_by(
     return views[:n]
 
 
-def _damaged(image: NDArray[np.uint8], scene: Scene, rng: random.Random) -> NDArray[np.uint8]:
+def _damaged(scene: Scene, rng: random.Random) -> NDArray[np.uint8]:
     """Erase, recolour, reshape or add one object: what half-trained models do."""
     spots = list(scene.placements)
     i = rng.randrange(len(spots))

@@ -124,8 +124,3 @@ def load_verifier(path: str | Path) -> Verifier:
     model = Verifier(VerifierConfig(**{**stored, "words": tuple(stored["words"])}))
     model.load_state_dict({k: v.float() for k, v in load_file(str(folder / "model.safetensors")).items()})
     return model.eval()
-
-
-def score(model: Verifier, images: NDArray[np.uint8], prompts: list[str]) -> NDArray[np.float64]:
-    """`Verifier.score` as a function: probabilities (N,) for pictures uint8 (N, H, W, 3)."""
-    return model.score(images, prompts)
