@@ -28,6 +28,8 @@ SCHEDULERS = {
     "default": Row("", flow=None),
     "dpmsolver++": Row("DPMSolverMultistepScheduler", flow=False, config={"algorithm_type": "dpmsolver++"}),
     "euler": Row("EulerDiscreteScheduler", flow=False),
+    # For models distilled to a few steps: their first step begins at the very last timestep.
+    "euler-trailing": Row("EulerDiscreteScheduler", flow=False, config={"timestep_spacing": "trailing"}),
     # Latents are not confined to -1..1, so nothing may be clipped there.
     "ddim": Row("DDIMScheduler", flow=False, config={"clip_sample": False, "set_alpha_to_one": False}),
     "unipc": Row("UniPCMultistepScheduler", flow=False),

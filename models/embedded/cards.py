@@ -11,11 +11,19 @@ from models.embedded.world import TIERS
 TITLES = {
     "sd15": "SD1.5-tiny",
     "sdxl": "SDXL-tiny",
+    "sdxl-turbo": "SDXL-turbo-tiny",
     "sdxl-refiner": "SDXL-refiner-tiny",
     "flux": "FLUX-tiny",
     "verifier": "Verifier",
 }
-COMMANDS = {"sd15": "sd15", "sdxl": "sdxl", "sdxl-refiner": "refiner", "flux": "flux", "verifier": "verifier"}
+COMMANDS = {
+    "sd15": "sd15",
+    "sdxl": "sdxl",
+    "sdxl-turbo": "turbo",
+    "sdxl-refiner": "refiner",
+    "flux": "flux",
+    "verifier": "verifier",
+}
 
 
 def read_measured(folder: Path) -> dict[str, Any]:

@@ -229,21 +229,29 @@ class Denoising(nn.Module):
         t = (low + (high - low) * (torch.arange(n) + torch.rand(n)) / n).long()
         alpha = self.alphas[t].view(-1, 1, 1, 1)
         noise = torch.randn_like(latents)
-        noisy = (alpha.sqrt() * latents + (1 - alpha).sqrt() * noise).contiguous(memory_format=torch.channels_last)
-        added = None
-        if self.card.kind == "sdxl":
-            added = {"text_embeds": read.pooled, "time_ids": torch.tensor([[64.0, 64, 0, 0, 64, 64]]).repeat(n, 1)}
-        elif self.card.kind == "refiner":
-            ids = torch.tensor([[64.0, 64, 0, 0, 6.0]]).repeat(n, 1)
-            ids[dropped, 4] = 2.5
-            added = {"text_embeds": read.pooled, "time_ids": ids}
-        guess = self.denoiser(noisy, t, read.hidden, added_cond_kwargs=added).sample
+        noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
+        guess = self.denoise(noisy, t, read.hidden, read.pooled, dropped)
         # Plain epsilon loss hardly sees the picture at high noise (an error of 1 counts 0.005 there), so backgrounds
         # come out black or gray. Weigh as v-prediction would (https://arxiv.org/abs/2202.00512), up to a ceiling, and
         # low noise less, as min-SNR does (https://arxiv.org/abs/2303.09556).
         snr = self.alphas[t] / (1 - self.alphas[t])
         weight = (snr.clamp(max=5) / snr) * (1 + 1 / snr).clamp(max=WEIGHT_CEILING)
         return (weight * (guess - noise).square().mean((1, 2, 3))).mean() / 4
+
+    def denoise(
+        self, noisy: Tensor, t: Tensor, hidden: Tensor, pooled: Tensor | None, dropped: Tensor | None = None
+    ) -> Tensor:
+        """A UNet's epsilon for latents (B, 4, 16, 16) of unit size at timesteps (B,); `dropped` (B,): no caption."""
+        added = None
+        if self.card.kind == "sdxl":
+            ids = torch.tensor([[64.0, 64, 0, 0, 64, 64]]).repeat(len(noisy), 1)
+            added = {"text_embeds": pooled, "time_ids": ids}
+        elif self.card.kind == "refiner":
+            ids = torch.tensor([[64.0, 64, 0, 0, 6.0]]).repeat(len(noisy), 1)
+            ids[dropped, 4] = 2.5
+            added = {"text_embeds": pooled, "time_ids": ids}
+        noisy = noisy.contiguous(memory_format=torch.channels_last)
+        return self.denoiser(noisy, t, hidden, added_cond_kwargs=added).sample
 
     def _flow(self, latents: Tensor, read: Conditioning, dropped: Tensor) -> Tensor:
         n = len(latents)

@@ -31,6 +31,7 @@ class Settings:
 SETTINGS: dict[str, Settings] = {
     "sd15": Settings(6, 3.0),
     "sdxl": Settings(10, 3.0),
+    "sdxl-turbo": Settings(2, 0.0),
     "sdxl-refiner": Settings(10, 2.0, takes_over=0.8),
     "flux": Settings(24, 4.0),
 }
@@ -64,7 +65,7 @@ def generate(
         asked |= {"true_cfg_scale": chosen.guidance, "negative_prompt": [""] * len(prompts)}
     else:
         asked |= {"guidance_scale": chosen.guidance}
-    if name == "sdxl" or name == "sd15":
+    if name in ("sd15", "sdxl", "sdxl-turbo"):
         asked |= {"height": SIZE, "width": SIZE}
     with torch.no_grad():
         pictures = pipe(**(asked | extra)).images

@@ -21,6 +21,7 @@ from models.embedded.diffusion import BETAS, FLOW_SHIFT, Denoising
 PIPELINES: dict[str, type[DiffusionPipeline]] = {
     "sd15": StableDiffusionPipeline,
     "sdxl": StableDiffusionXLPipeline,
+    "sdxl-turbo": StableDiffusionXLPipeline,
     "sdxl-refiner": StableDiffusionXLImg2ImgPipeline,
     "flux": FluxPipeline,
 }

@@ -23,6 +23,8 @@ from models.embedded.diffusion import LayoutHead, layout
 from models.embedded.verifier import Verifier
 from models.embedded.world import BACKGROUNDS, COLOURS, POSITIONS, SHAPES, SIZES, TIERS, Scene, render, sample_scene
 
+DRAWN_BATCH = 32
+"""Pictures that a model draws at once."""
 _OPPOSITE = {"above": "below", "below": "above", "left of": "right of", "right of": "left of"}
 
 
@@ -78,7 +80,7 @@ def gallery(n: int, seed: int, vaes: list[latents.AutoencoderKL]) -> list[Viewed
 
 
 def drawn_by(
-    draw: Callable[[list[str], list[int]], NDArray[np.uint8]], n: int, seed: int, split: str = "train", batch: int = 32
+    draw: Callable[[list[str], list[int]], NDArray[np.uint8]], n: int, seed: int, split: str = "train"
 ) -> list[Viewed]:
     """`n` pictures that a model drew for prompts of a split of phrasings: the mistakes it really makes.
 
@@ -89,7 +91,8 @@ def drawn_by(
     with tqdm(total=n, desc="pictures to judge", unit="picture") as bar:
         while len(views) < n:
             scenes = [
-                sample_scene(rng, tier) for tier in rng.choices(TIERS, (2, 3, 3, 3, 4), k=min(batch, n - len(views)))
+                sample_scene(rng, tier)
+                for tier in rng.choices(TIERS, (2, 3, 3, 3, 4), k=min(DRAWN_BATCH, n - len(views)))
             ]
             images = draw(
                 [caption(scene, rng, split) for scene in scenes], [1_000_000 + rng.randrange(10**6) for _ in scenes]

@@ -1,6 +1,7 @@
 """`python -m models.embedded.train`: reproduces the embedded family, stage by stage. See README.md beside this file."""
 
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -9,15 +10,17 @@ import torch
 import typer
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from models.embedded import cards, latents
 from models.embedded.architectures import MODELS
 from models.embedded.captions import caption
 from models.embedded.checker import check
 from models.embedded.diffusion import TEXT_FIRST, Batches, Denoising, LayoutHead
+from models.embedded.distilling import CHUNK, Distillation, batches, distillation_loss, read_chunks, write_chunk
 from models.embedded.export import PIPELINES
 from models.embedded.export import export as export_folder
-from models.embedded.judging import Viewed, accuracy, drawn_by, gallery, verifier_loss
+from models.embedded.judging import DRAWN_BATCH, Viewed, accuracy, drawn_by, gallery, verifier_loss
 from models.embedded.tokenizers import store_clip_tokenizer
 from models.embedded.training import Counters, Run, fit
 from models.embedded.verifier import new_verifier, save_verifier
@@ -27,8 +30,10 @@ CACHE = Path(".cache/embedded")
 WEIGHTS = Path(__file__).parent / "weights"
 CACHED_SCENES = 48_000
 DATA_SEED = 11
-JUDGED_MODELS = ("sd15", "sdxl", "flux")
-"""The models whose own mistakes the verifier learns to see."""
+DISTILLED = {"sdxl-turbo": Distillation("sdxl", steps=2, grid=8, guidance=3.0)}
+"""Students, and of whom they learn."""
+JUDGED_MODELS = {"sd15": 0.5, "sdxl": 1.0, "flux": 0.3}
+"""The models whose own mistakes the verifier learns to see, and how many pictures of each beside `--drawn`."""
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 
@@ -136,6 +141,16 @@ def _from_shipped(name: str, model: Denoising, run: Run) -> bool:
     counters = cards.read_measured(WEIGHTS / name).get("training")
     if run.path.exists() or not counters:
         return False
+    _copy_shipped(name, model)
+    for raw, ema in zip(run.raw, run.ema, strict=True):
+        ema.copy_(raw.detach())
+    run.counters = Counters(**counters)
+    run.save()
+    return True
+
+
+def _copy_shipped(name: str, model: Denoising) -> None:
+    """Put the averaged weights of the repository into a model of the same sizes."""
     pipe = PIPELINES[name].from_pretrained(WEIGHTS / name, dtype=torch.float32)
     parts = {
         "unet": model.denoiser,
@@ -147,11 +162,6 @@ def _from_shipped(name: str, model: Denoising, run: Run) -> bool:
         shipped = getattr(pipe, part, None)
         if shipped is not None and module is not None:
             module.load_state_dict(shipped.state_dict())
-    for raw, ema in zip(run.raw, run.ema, strict=True):
-        ema.copy_(raw.detach())
-    run.counters = Counters(**counters)
-    run.save()
-    return True
 
 
 def _export(name: str, averaged: bool = True) -> None:
@@ -200,6 +210,47 @@ def sdxl(minutes: Minutes = 45, steps: Steps = None, batch: int = 64) -> None:
 
 
 @app.command()
+def trajectories(
+    n: Annotated[int, typer.Option(help="trajectories to draw, exact or not")] = 10_000,
+) -> None:
+    """Draw what the turbo model learns from: the ways of exact pictures through the denoising of its teacher."""
+    how = DISTILLED["sdxl-turbo"]
+    teacher = Denoising(MODELS[how.teacher]).eval()
+    _copy_shipped(how.teacher, teacher)
+    autoencoder = _load_vae(MODELS[how.teacher].vae)
+    folder = CACHE / "trajectories"
+    for chunk in tqdm(range(-(-n // CHUNK)), desc="trajectories", unit="chunk"):
+        if not (folder / f"{chunk:05d}.safetensors").exists():
+            write_chunk(teacher, autoencoder, how, MODELS["sdxl-turbo"].mix, chunk, folder)
+
+
+@app.command()
+def turbo(minutes: Minutes = 40, steps: Steps = None, batch: int = 48) -> None:
+    """Train or resume the turbo model on the trajectories drawn so far, then export it."""
+    name = "sdxl-turbo"
+    how = DISTILLED[name]
+    model, run = _model_run(name, batch)
+    if not _from_shipped(name, model, run) and not run.path.exists():
+        _copy_shipped(how.teacher, model)
+        for raw, ema in zip(run.raw, run.ema, strict=True):
+            ema.copy_(raw.detach())
+        run.save()
+    known = read_chunks(CACHE / "trajectories")
+    pairs: Iterator[list[int]] = iter(())
+
+    def renew() -> None:
+        nonlocal known, pairs
+        # More may have been drawn by another process since.
+        known = read_chunks(CACHE / "trajectories")
+        pairs = batches(known, how, batch, random.Random(run.counters.step))
+        print(run.counters, f"{len(known.captions):,} trajectories", flush=True)
+
+    renew()
+    print(fit(run, lambda _: distillation_loss(model, how, known, next(pairs)), minutes, steps, on_save=renew))
+    _export(name)
+
+
+@app.command()
 def refiner(minutes: Minutes = 10, steps: Steps = None, batch: int = 64) -> None:
     """Train or resume the tiny SDXL refiner, then export it."""
     _train("sdxl-refiner", minutes, steps, batch)
@@ -217,7 +268,9 @@ def verifier(
     steps: Steps = None,
     batch: int = 96,
     pictures: Annotated[int, typer.Option(help="rendered and damaged pictures to learn from")] = 12_000,
-    drawn: Annotated[int, typer.Option(help="pictures of each exported model to learn from")] = 2_000,
+    drawn: Annotated[
+        int, typer.Option(help="pictures of the exported models to learn from, of each its share")
+    ] = 2_000,
 ) -> None:
     """Train or resume the verifier on pictures of every quality, then export it with its accuracy."""
     torch.manual_seed(23)
@@ -228,8 +281,8 @@ def verifier(
     vaes = [_load_vae(name) for name in latents.VAES]
     run.load()
     views = gallery(pictures, run.counters.step, vaes)
-    for name in JUDGED_MODELS:
-        views += _drawn(name, drawn, "train")
+    for name, share in JUDGED_MODELS.items():
+        views += _drawn(name, round(drawn * share), "train")
     print(fit(run, verifier_loss(judge, head, views, batch), minutes, steps))
     run.load_averaged()
     found = {"rendered and damaged": accuracy(judge, gallery(1500, -1 & 0xFFFF, vaes), 0)}
@@ -244,6 +297,7 @@ def _drawn(name: str, n: int, split: str) -> list[Viewed]:
     """Pictures by an exported model, kept in the cache: delete `drawn-*` there after the model has changed."""
     from models.embedded import evaluate
 
+    n -= n % DRAWN_BATCH  # whole batches, so that a shorter list is the beginning of a longer one
     path = CACHE / f"drawn-{name}-{split.replace(' ', '-')}.safetensors"
     kept: list[Tensor] = list(load_file(path)["images"]) if path.exists() else []
     if len(kept) < n:

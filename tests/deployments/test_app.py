@@ -26,7 +26,7 @@ def options(deployment: Any) -> dict[str, Any]:
 def test_every_model_card_is_a_deployment_of_its_own() -> None:
     """The shipped config gives one deployment per model, one orchestrator and one ingress."""
     found = deployments(load_serve_config(DEFAULT_CONFIG).settings)
-    models = {"model-sd15", "model-sdxl", "model-sdxl-refiner", "model-flux", "model-alignment"}
+    models = {"model-sd15", "model-sdxl", "model-sdxl-turbo", "model-sdxl-refiner", "model-flux", "model-alignment"}
     assert set(found) == models | {"orchestrator", "ingress"}
     assert all(options(found[name])["num_gpus"] == 0 for name in models)
 

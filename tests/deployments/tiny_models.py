@@ -14,7 +14,8 @@ def model_settings(weights: Path) -> dict[str, Any]:
     `broken` is sd15 with a folder that does not exist.
     """
     cards = tiny.cards(weights)
-    shipped = {"alignment": "clip", **{name: name for name in ("sd15", "sdxl", "sdxl-refiner", "flux")}}
+    shipped = {name: name for name in ("sd15", "sdxl", "sdxl-refiner", "flux")}
+    shipped |= {"alignment": "clip", "sdxl-turbo": "sdxl"}
     models = {model: _entry(model, cards[name]) for model, name in shipped.items()}
     lost = {**models["sd15"]["overrides"], "source": {"local": str(weights / "nowhere")}}
     return {**models, "broken": {**models["sd15"], "overrides": lost}}

@@ -144,6 +144,12 @@ PIPELINES: dict[str, dict[str, tuple[str, str, str]]] = {
         "text_encoder": ("transformers", "CLIPTextModel", "CLIP_L"),
         "text_encoder_2": ("transformers", "CLIPTextModelWithProjection", "OPENCLIP_BIGG"),
     },
+    "sdxl-turbo": {
+        "unet": ("diffusers", "UNet2DConditionModel", "SDXL_UNET"),
+        "vae": ("diffusers", "AutoencoderKL", "SDXL_VAE"),
+        "text_encoder": ("transformers", "CLIPTextModel", "CLIP_L"),
+        "text_encoder_2": ("transformers", "CLIPTextModelWithProjection", "OPENCLIP_BIGG"),
+    },
     "sdxl-refiner": {
         "unet": ("diffusers", "UNet2DConditionModel", "SDXL_REFINER_UNET"),
         "vae": ("diffusers", "AutoencoderKL", "SDXL_VAE"),

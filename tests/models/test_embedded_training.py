@@ -7,13 +7,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from models.embedded.architectures import MODELS
 from models.embedded.captions import caption, vocabulary
 from models.embedded.diffusion import Batches, Denoising, pack
+from models.embedded.distilling import (
+    Distillation,
+    Trajectories,
+    distillation_loss,
+    guided,
+    read_chunks,
+    write_chunk,
+)
 from models.embedded.evaluate import Settings, generate, load, refined
-from models.embedded.latents import encode, scenes
+from models.embedded.latents import build_vae, encode, scenes
 from models.embedded.tokenizers import Encoder, clip_tokenizer, t5_tokenizer
 from models.embedded.training import Run, fit
 from models.embedded.verifier import load_verifier, new_verifier, save_verifier
@@ -57,6 +66,49 @@ def test_training_resumes_where_it_stopped(kind: str, tmp_path: Path) -> None:
     assert any(not torch.equal(a, b) for a, b in zip(kept, second.raw, strict=True))
     assert not list(tmp_path.rglob("*.pt"))
     assert not list(tmp_path.rglob("*.bin"))
+
+
+@pytest.mark.parametrize(("guidance", "equal"), [(1.0, True), (3.0, False)])
+def test_a_student_that_steps_like_its_teacher_has_nothing_to_learn(guidance: float, equal: bool) -> None:
+    """Without guidance and with as many steps, a copy of the teacher loses nothing; with guidance it does."""
+    model = small("sdxl")
+    how = Distillation("sdxl", steps=3, grid=3, guidance=guidance)
+    captions = ["a red circle", "a large blue star above a ring"]
+    states = guided(model, how, captions, torch.randn(2, 4, 16, 16))
+    loss = distillation_loss(model, how, Trajectories(states, captions), list(range(6)))
+    assert (float(loss) < 1e-9) == equal
+
+
+def test_trajectories_end_where_the_pipeline_does() -> None:
+    """The teacher's own guided steps give the latents that diffusers' SDXL pipeline gives from the same noise."""
+    pipe = load(WEIGHTS / "sdxl", "sdxl")
+    teacher = Denoising(MODELS["sdxl"]).eval()
+    for mine, theirs in (
+        (teacher.denoiser, pipe.unet),
+        (teacher.text, pipe.text_encoder),
+        (teacher.text_2, pipe.text_encoder_2),
+    ):
+        mine.load_state_dict(theirs.state_dict())
+    start = torch.randn((1, 4, 16, 16), generator=torch.Generator().manual_seed(5))
+    how = Distillation("sdxl", steps=2, grid=4, guidance=3.0)
+    mine = guided(teacher, how, ["a red circle above a blue square"], start)[:, -1]
+    asked = {"height": 64, "width": 64, "num_inference_steps": 4, "guidance_scale": 3.0, "output_type": "latent"}
+    theirs = pipe("a red circle above a blue square", latents=start, **asked).images
+    assert torch.allclose(mine, theirs, atol=1e-3)
+
+
+def test_only_exact_pictures_become_trajectories(tmp_path: Path) -> None:
+    """What the checker finds wrong is not learned from, and a chunk's captions come back with their states."""
+    teacher = Denoising(MODELS["sdxl"]).eval()
+    how = Distillation("sdxl", steps=1, grid=4, guidance=1.0)
+    # An untrained teacher draws nothing right.
+    assert write_chunk(teacher, build_vae("vae4"), how, MODELS["sdxl-turbo"].mix, 3, tmp_path) == 0
+    assert read_chunks(tmp_path).captions == []
+    save_file({"states": torch.ones(1, 5, 4, 16, 16)}, tmp_path / "00004.safetensors", {"captions": '["a star"]'})
+    known = read_chunks(tmp_path)
+    assert (known.captions, len(known.states)) == (["a star"], 1)
+    with pytest.raises(FileNotFoundError, match="train trajectories"):
+        read_chunks(tmp_path / "empty")
 
 
 def test_a_state_of_another_model_is_refused(tmp_path: Path) -> None:
@@ -115,7 +167,7 @@ def test_a_missing_verifier_names_the_command_that_makes_one(tmp_path: Path) -> 
         load_verifier(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["sd15", "sdxl", "flux"])
+@pytest.mark.parametrize("name", ["sd15", "sdxl", "sdxl-turbo", "flux"])
 def test_shipped_weights_draw_through_the_real_pipelines(name: str) -> None:
     """A folder of weights loads in diffusers' own class and gives a 64x64 picture that its seed determines."""
     pipe = load(WEIGHTS / name, name)

@@ -9,7 +9,7 @@ import numpy as np
 from policies import Policy, load_policy_text
 from router.types import Context, Decision, Estimate, Plan, PromptView, Quality, Rejection
 
-MODELS = ("sd15", "sdxl", "sdxl-refiner", "flux", "alignment")
+MODELS = ("sd15", "sdxl", "sdxl-turbo", "sdxl-refiner", "flux", "alignment")
 
 HEAD = "version: 1\nname: test\n"
 RECIPES = """recipes:
