@@ -32,7 +32,7 @@ CACHED_SCENES = 48_000
 DATA_SEED = 11
 DISTILLED = {"sdxl-turbo": Distillation("sdxl", steps=2, grid=8, guidance=3.0)}
 """Students, and of whom they learn."""
-JUDGED_MODELS = {"sd15": 0.5, "sdxl": 1.0, "flux": 0.3}
+JUDGED_MODELS = {"sd15": 0.5, "sdxl": 1.0, "sdxl-turbo": 1.0, "flux": 0.3}
 """The models whose own mistakes the verifier learns to see, and how many pictures of each beside `--drawn`."""
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
@@ -372,6 +372,8 @@ def all_(minutes: Annotated[float, typer.Option(help="wall minutes for the longe
         vae(name, minutes / 16, 8, False)
     for name, share in (("sd15", 0.5), ("sdxl", 1.0), ("sdxl-refiner", 0.25), ("flux", 1.0)):
         _train(name, minutes * share, None, 64)
+    trajectories(12_000)
+    turbo(minutes / 4, None, 48)
     verifier(minutes / 8, None, 96, 12_000, 2_000)
     evaluate_(None, 200)
     sheet(None)
