@@ -1,8 +1,9 @@
-"""A student that draws in a few steps without guidance what its teacher draws in many with it.
+"""A student that draws in one step without guidance what its teacher draws in many with it.
 
 Trajectories of the teacher are drawn first, and only those whose picture the checker finds exactly right are learned
-from. The student's one Euler step has to land where the teacher's several guided steps do: progressive distillation
-(https://arxiv.org/abs/2202.00512) of a guided model (https://arxiv.org/abs/2210.03142), in one stage.
+from. The student's one Euler step has to land where the teacher's several steps do: progressive distillation
+(https://arxiv.org/abs/2202.00512) of a guided model (https://arxiv.org/abs/2210.03142), in two stages: eight guided
+steps become two without guidance, and these two become one.
 """
 
 import json
@@ -27,15 +28,12 @@ from models.embedded.world import TIERS, Scene, sample_scene
 CHUNK = 128
 """Trajectories of one file."""
 BATCH = 32
-KEPT = 4
-"""Steps that are stored of a trajectory; students of one, two and four can learn from them."""
 
 
 @dataclass(frozen=True)
 class Distillation:
-    """`steps` of the student stand for `grid` steps, a multiple, of the teacher named in `architectures.MODELS`."""
+    """`steps` of the student stand for `grid` steps of the teacher, a multiple; at 1 the teacher is not guided."""
 
-    teacher: str
     steps: int
     grid: int
     guidance: float
@@ -86,19 +84,20 @@ def _fine_scenes(rng: random.Random, mix: tuple[float, ...]) -> Iterator[Scene]:
 @torch.no_grad()
 def guided(teacher: Denoising, how: Distillation, captions: list[str], start: Tensor) -> Tensor:
     """The teacher's way from unit noise `start` (N, C, 16, 16): all its states (N, grid + 1, C, 16, 16)."""
-    read, empty = teacher.read(captions), teacher.read([""])
+    passes = 1 if how.guidance == 1 else 2
     n = len(captions)
     sigmas, timesteps = how.sigmas(), how.timesteps()
-    hidden = torch.cat((empty.hidden.expand(n, -1, -1), read.hidden))
+    read = teacher.read(captions + [""] * (n * (passes - 1)))
     assert read.pooled is not None
-    assert empty.pooled is not None
-    pooled = torch.cat((empty.pooled.expand(n, -1), read.pooled))
     state = start * sigmas[0]
     kept = [state / (1 + sigmas[0] ** 2).sqrt()]
     for k, t in enumerate(timesteps):
-        seen = (state / (1 + sigmas[k] ** 2).sqrt()).repeat(2, 1, 1, 1)
-        without, with_ = teacher.denoise(seen, t.expand(2 * n), hidden, pooled).chunk(2)
-        state = state + (sigmas[k + 1] - sigmas[k]) * (without + how.guidance * (with_ - without))
+        seen = (state / (1 + sigmas[k] ** 2).sqrt()).repeat(passes, 1, 1, 1)
+        guess = teacher.denoise(seen, t.expand(passes * n), read.hidden, read.pooled)
+        if passes == 2:
+            with_, without = guess.chunk(2)
+            guess = without + how.guidance * (with_ - without)
+        state = state + (sigmas[k + 1] - sigmas[k]) * guess
         kept.append(state / (1 + sigmas[k + 1] ** 2).sqrt())
     return torch.stack(kept, 1)
 
@@ -119,7 +118,7 @@ def write_chunk(
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f"{chunk:05d}.part"
     said = {"captions": json.dumps([text for (_, text), kept in zip(pairs, right.tolist(), strict=True) if kept])}
-    save_file({"states": states[right][:, :: how.grid // KEPT].half().contiguous()}, part, said)
+    save_file({"states": states[right][:, :: how.grid // how.steps].half().contiguous()}, part, said)
     part.rename(part.with_suffix(".safetensors"))
     return float(right.float().mean())
 

@@ -31,7 +31,7 @@ class Settings:
 SETTINGS: dict[str, Settings] = {
     "sd15": Settings(6, 3.0),
     "sdxl": Settings(5, 3.0),
-    "sdxl-turbo": Settings(2, 0.0),
+    "sdxl-turbo": Settings(1, 0.0),
     "sdxl-refiner": Settings(10, 2.0, takes_over=0.8),
     "flux": Settings(24, 4.0),
 }

@@ -30,9 +30,12 @@ CACHE = Path(".cache/embedded")
 WEIGHTS = Path(__file__).parent / "weights"
 CACHED_SCENES = 48_000
 DATA_SEED = 11
-DISTILLED = {"sdxl-turbo": Distillation("sdxl", steps=2, grid=8, guidance=3.0)}
-"""Students, and of whom they learn."""
-JUDGED_MODELS = {"sd15": 0.5, "sdxl": 1.0, "sdxl-turbo": 1.0, "flux": 0.3}
+STAGES = {
+    1: ("sdxl", "sdxl-turbo-2", Distillation(steps=2, grid=8, guidance=3.0)),
+    2: ("sdxl-turbo-2", "sdxl-turbo", Distillation(steps=1, grid=2, guidance=1.0)),
+}
+"""Teacher and student of each stage of the distillation; the student of the first is not shipped."""
+JUDGED_MODELS = {"sd15": 0.5, "sdxl": 1.0, "sdxl-turbo": 2.0, "flux": 0.3}
 """The models whose own mistakes the verifier learns to see, and how many pictures of each beside `--drawn`."""
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
@@ -209,45 +212,61 @@ def sdxl(minutes: Minutes = 45, steps: Steps = None, batch: int = 64) -> None:
     _train("sdxl", minutes, steps, batch)
 
 
+Stage = Annotated[int, typer.Option(min=1, max=2, help="1: two steps learn from SDXL's eight; 2: one from those two")]
+
+
+def _teacher(name: str) -> Denoising:
+    """The averaged weights of a teacher: of this run's state, or of the repository."""
+    model = Denoising(MODELS.get(name, MODELS["sdxl-turbo"])).eval()
+    if not Run(CACHE / name, nn.ModuleDict({"model": model})).load_averaged():
+        if name not in MODELS:
+            raise SystemExit(f"{name} has no state yet: run `python -m models.embedded.train turbo --stage 1` first")
+        _copy_shipped(name, model)
+    return model
+
+
 @app.command()
 def trajectories(
-    n: Annotated[int, typer.Option(help="trajectories to draw, exact or not")] = 10_000,
+    stage: Stage, n: Annotated[int, typer.Option(help="trajectories to draw, exact or not")] = 10_000
 ) -> None:
     """Draw what the turbo model learns from: the ways of exact pictures through the denoising of its teacher."""
-    how = DISTILLED["sdxl-turbo"]
-    teacher = Denoising(MODELS[how.teacher]).eval()
-    _copy_shipped(how.teacher, teacher)
-    autoencoder = _load_vae(MODELS[how.teacher].vae)
-    folder = CACHE / "trajectories"
-    for chunk in tqdm(range(-(-n // CHUNK)), desc="trajectories", unit="chunk"):
-        if not (folder / f"{chunk:05d}.safetensors").exists():
-            write_chunk(teacher, autoencoder, how, MODELS["sdxl-turbo"].mix, chunk, folder)
+    name, _, how = STAGES[stage]
+    teacher, autoencoder = _teacher(name), _load_vae(MODELS["sdxl-turbo"].vae)
+    folder = CACHE / f"trajectories-{stage}"
+    with tqdm(range(-(-n // CHUNK)), desc="trajectories", unit="chunk") as chunks:
+        for chunk in chunks:
+            if not (folder / f"{chunk:05d}.safetensors").exists():
+                right = write_chunk(teacher, autoencoder, how, MODELS["sdxl-turbo"].mix, chunk, folder)
+                chunks.set_postfix(right=f"{right:.2f}")
 
 
 @app.command()
-def turbo(minutes: Minutes = 40, steps: Steps = None, batch: int = 48) -> None:
-    """Train or resume the turbo model on the trajectories drawn so far, then export it."""
-    name = "sdxl-turbo"
-    how = DISTILLED[name]
-    model, run = _model_run(name, batch)
-    if not _from_shipped(name, model, run) and not run.path.exists():
-        _copy_shipped(how.teacher, model)
+def turbo(stage: Stage, minutes: Minutes = 40, steps: Steps = None, batch: int = 48) -> None:
+    """Train or resume a student on the trajectories drawn so far; the second stage exports it."""
+    teacher, name, how = STAGES[stage]
+    model = Denoising(MODELS["sdxl-turbo"])
+    run = Run(CACHE / name, nn.ModuleDict({"model": model}), lr=MODELS["sdxl-turbo"].lr, batch=batch)
+    resumed = name in MODELS and _from_shipped(name, model, run)
+    if not resumed and not run.path.exists():
+        model.load_state_dict(_teacher(teacher).state_dict())
         for raw, ema in zip(run.raw, run.ema, strict=True):
             ema.copy_(raw.detach())
         run.save()
-    known = read_chunks(CACHE / "trajectories")
+    folder = CACHE / f"trajectories-{stage}"
+    known = read_chunks(folder)
     pairs: Iterator[list[int]] = iter(())
 
     def renew() -> None:
         nonlocal known, pairs
         # More may have been drawn by another process since.
-        known = read_chunks(CACHE / "trajectories")
+        known = read_chunks(folder)
         pairs = batches(known, how, batch, random.Random(run.counters.step))
         print(run.counters, f"{len(known.captions):,} trajectories", flush=True)
 
     renew()
     print(fit(run, lambda _: distillation_loss(model, how, known, next(pairs)), minutes, steps, on_save=renew))
-    _export(name)
+    if name in MODELS:
+        _export(name)
 
 
 @app.command()
@@ -372,8 +391,9 @@ def all_(minutes: Annotated[float, typer.Option(help="wall minutes for the longe
         vae(name, minutes / 16, 8, False)
     for name, share in (("sd15", 0.5), ("sdxl", 1.0), ("sdxl-refiner", 0.25), ("flux", 1.0)):
         _train(name, minutes * share, None, 64)
-    trajectories(12_000)
-    turbo(minutes / 4, None, 48)
+    for stage in STAGES:
+        trajectories(stage, 10_000 * stage)
+        turbo(stage, minutes / 8, None, 48)
     verifier(minutes / 8, None, 96, 12_000, 2_000)
     evaluate_(None, 200)
     sheet(None)
