@@ -101,6 +101,8 @@ def evaluation(report: Mapping[str, Any]) -> list[Table]:
             table.add_column(heading, justify="left" if heading == "routing by" else "right")
         chance = r["random"]
         calls = ", ".join(f"{share:.2f}" for share in chance["calls_at"])
+        for name, share, score in zip(("always cheapest", "always best"), ("0", "1"), r["ends"], strict=True):
+            table.add_row(name, "", "", f"closes {share} of the gap", f"{score:.3f}", "")
         table.add_row("random mixing", f"{chance['apgr']:.3f}", "", calls, f"{chance['aiq']:.3f}", "0.00")
         for name, q in r["rankings"].items():
             low, high = q["apgr_95"]
@@ -114,7 +116,7 @@ def evaluation(report: Mapping[str, Any]) -> list[Table]:
                 f"{q['of_oracle']:.2f}",
             )
         table.caption = (
-            f"always cheap {r['ends'][0]:.3f}, always dear {r['ends'][1]:.3f}; winner: Brier {r['brier']:.3f} "
+            f"the dear picture is rated higher: Brier {r['brier']:.3f} "
             f"(constant {r['brier_constant']:.3f}), ECE {r['ece']:.3f}"
         )
         tables.append(table)

@@ -18,6 +18,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from router.recipes import recipe_key, stages_of
 from router.types import Catalogue, Chain, Fuse, Generate, Quality, Recipe, Refine
 
@@ -34,6 +37,37 @@ class Composition:
     refine_delta: float = 0.0
     widen: float = 1.25
     neighbour_widen: float = 0.5
+
+
+def composition_of(columns: Sequence[str], scores_of: NDArray[np.float64]) -> Composition:
+    """The default rules, with what scores (n, c; NaN = not rated) of recipe keys `columns` show: what a refine adds,
+    and what scorers are worth."""
+    usual = Composition()
+    scores = dict(zip(columns, scores_of.T, strict=True))
+    deltas = [
+        float(np.nanmean(scores[name] - scores[head]))
+        for name in columns
+        if "(" not in name
+        and (head := name.rpartition(">")[0]) in scores
+        and np.isfinite(scores[name] - scores[head]).any()
+    ]
+    gains: list[tuple[float, float]] = []
+    for name in columns:
+        branches = name.partition(";")[2].removesuffix(")").split("|") if name.startswith("best_of(") else []
+        if branches and all(branch in scores for branch in branches):
+            parts = np.stack([scores[branch] for branch in branches])
+            mean, perfect = parts.mean(axis=0), 1 - np.prod(1 - parts, axis=0)
+            gains.append(
+                (float(np.nansum((scores[name] - mean) * (perfect - mean))), float(np.nansum((perfect - mean) ** 2)))
+            )
+    room = sum(right for _, right in gains)
+    reliability = sum(left for left, _ in gains) / room if room > 1e-9 else usual.scorer_reliability
+    return Composition(
+        scorer_reliability=float(np.clip(reliability, 0.0, 1.0)),
+        refine_delta=float(np.mean(deltas)) if deltas else usual.refine_delta,
+        widen=usual.widen,
+        neighbour_widen=usual.neighbour_widen,
+    )
 
 
 def compose(

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from router.artifact import Artifact, save_artifact
 from router.calibration import Calibration, Z, fit_calibration
 from router.card import predictor_card
-from router.composition import Composition
+from router.composition import composition_of
 from router.domain import fit_domain
 from router.embedding import Embedder, MiniLMEmbedder
 from router.errors import ArtifactError
@@ -94,12 +94,17 @@ def train(
 
 
 def predict_held_out(
-    table: RatingsTable, embedder: Embedder | None = None, folds: int = 5, seed: int = 0
+    table: RatingsTable,
+    embedder: Embedder | None = None,
+    folds: int = 5,
+    seed: int = 0,
+    choice: Choice | None = None,
 ) -> tuple[HeldOutScores, tuple[ColumnReport, ...]]:
-    """Predictions for every prompt of a table by models that were trained without its fold, as `train` would."""
+    """Predictions for every prompt of a table by models that were trained without its fold, as `train` would; with
+    `choice`, by those hyperparameters instead of the best."""
     prompts = prompts_of(table.prompts, (embedder or MiniLMEmbedder()).embed(table.prompts), load_skills())
     split = split_groups(table.groups, folds, seed)
-    _, raw = choose(prompts, table, split, seed)
+    raw = crossed(prompts, table, split, choice, seed) if choice else choose(prompts, table, split, seed)[1]
     _, held_out, reports = calibrate(table, raw, split)
     return held_out, reports
 
@@ -115,6 +120,12 @@ def choose(prompts: Prompts, table: RatingsTable, split: NDArray[np.int64], seed
     mixed = {share: share * kernel + (1 - share) * grams for share in SHARES}
     share = min(SHARES, key=lambda share: _error(table, mixed[share]))
     return replace(best, share=share), mixed[share]
+
+
+def crossed(prompts: Prompts, table: RatingsTable, split: NDArray[np.int64], choice: Choice, seed: int) -> Array:
+    """Held-out raw predictions (n, c) with given hyperparameters."""
+    kernel, grams = _crossed(prompts, table, split, np.unique(split), choice, seed, with_grams=choice.share < 1)
+    return choice.share * kernel + (1 - choice.share) * grams if choice.share < 1 else kernel
 
 
 def _crossed(
@@ -178,36 +189,6 @@ def split_groups(groups: Sequence[str], folds: int, seed: int) -> NDArray[np.int
     return split
 
 
-def _composition(table: RatingsTable) -> Composition:
-    """The default rules, with what the table itself shows: what a refine adds, and what its scorers are worth."""
-    usual = Composition()
-    scores = dict(zip(table.columns, table.scores.T, strict=True))
-    deltas = [
-        float(np.nanmean(scores[name] - scores[head]))
-        for name in table.columns
-        if "(" not in name
-        and (head := name.rpartition(">")[0]) in scores
-        and np.isfinite(scores[name] - scores[head]).any()
-    ]
-    gains: list[tuple[float, float]] = []
-    for name in table.columns:
-        branches = name.partition(";")[2].removesuffix(")").split("|") if name.startswith("best_of(") else []
-        if branches and all(branch in scores for branch in branches):
-            parts = np.stack([scores[branch] for branch in branches])
-            mean, perfect = parts.mean(axis=0), 1 - np.prod(1 - parts, axis=0)
-            gains.append(
-                (float(np.nansum((scores[name] - mean) * (perfect - mean))), float(np.nansum((perfect - mean) ** 2)))
-            )
-    room = sum(right for _, right in gains)
-    reliability = sum(left for left, _ in gains) / room if room > 1e-9 else usual.scorer_reliability
-    return Composition(
-        scorer_reliability=float(np.clip(reliability, 0.0, 1.0)),
-        refine_delta=float(np.mean(deltas)) if deltas else usual.refine_delta,
-        widen=usual.widen,
-        neighbour_widen=usual.neighbour_widen,
-    )
-
-
 def _content(
     name: str,
     table: RatingsTable,
@@ -236,7 +217,7 @@ def _content(
             {"knots": c.knots.round(6).tolist(), "spread": c.spread, "floor": c.floor} for c in calibrations
         ],
         "prior": {"mean": float(rated.mean()), "std": spread},
-        "composition": asdict(_composition(table)),
+        "composition": asdict(composition_of(table.columns, table.scores)),
         "domain": {"near": domain.near},
         "training": {"prompts": len(table.prompts), "seed": seed, "held_out": [asdict(report) for report in reports]},
     }

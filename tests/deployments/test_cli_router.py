@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from deployments import cli
+from deployments import cli, cli_router
 from router.artifact import load_artifact
 from tests.router.conftest import synthetic_prompts, synthetic_ratings
 
@@ -95,6 +96,32 @@ def test_evaluate_stands_beside_its_baselines(triptych: Run, table: Path, tmp_pa
     assert 0.5 < found["learned"] <= found["oracle"]
     assert found["shuffled labels"] < found["learned"]
     assert [file.suffix for file in tmp_path.iterdir()] == [".svg"]
+
+
+def test_every_figure_that_judges_a_router_is_printed(
+    triptych: Run, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """APGR with intervals, cost for a share of the gap, AIQ, share of the oracle, correlations, coverage, Brier and ECE
+    are all on the page, beside every baseline."""
+    monkeypatch.setattr(cli_router, "out", Console(width=160))
+    code, out, err = triptych("evaluate", table, "--pair", "sd15:flux", "--folds", 3)
+    assert code == 0, err
+    page = " ".join(out.split())
+    for figure in (
+        "APGR",
+        "95 %",
+        "50, 80, 95 % of the gap",
+        "AIQ",
+        "of oracle",
+        "Pearson",
+        "Spearman",
+        "Brier",
+        "ECE",
+    ):
+        assert figure in page, figure
+    assert "coverage of 90 %" in page
+    for baseline in ("always cheapest", "always best", "random mixing", "prompt length", "hand rule", "oracle"):
+        assert f"{baseline} " in page, baseline
 
 
 def test_an_artefact_is_judged_on_other_ratings(triptych: Run, table: Path, folder: Path) -> None:
