@@ -38,6 +38,7 @@ class QualityPredictor:
         self.digest = artifact.digest
         self._catalogue = catalogue
         self._recent = Recent[tuple[str, float | None], dict[str, Quality]](REMEMBERED)
+        self._composed = Recent[tuple[str, float | None], tuple[dict[str, Recipe], dict[str, Quality]]](REMEMBERED)
         try:
             self._take(artifact)
         except (KeyError, ValueError, TypeError, IndexError) as error:
@@ -48,12 +49,19 @@ class QualityPredictor:
         self, view: PromptView, recipes: Mapping[str, Recipe], only: Collection[str] | None = None
     ) -> dict[str, Quality]:
         """Quality of each of `recipes` (of `only` those, if given; fusions may name any of them)."""
-        known = self.rated(view)
-        return {
-            name: compose(resolve(recipe, recipes, (name,)), known, self._prior, self._rules, self._catalogue)
-            for name, recipe in recipes.items()
-            if only is None or name in only
-        }
+        self._checked(view.embedding)
+        key = (view.prompt, view.in_domain)
+        kept = self._composed.get(key)
+        # A policy's recipes are the same objects each time, so comparing them is quick.
+        if kept is None or kept[0] != recipes:
+            kept = self._composed.put(key, (dict(recipes), {}))
+        wanted, found = [name for name in recipes if only is None or name in only], kept[1]
+        if missing := [name for name in wanted if name not in found]:
+            known = self.rated(view)
+            for name in missing:
+                recipe = resolve(recipes[name], recipes, (name,))
+                found[name] = compose(recipe, known, self._prior, self._rules, self._catalogue)
+        return {name: found[name] for name in wanted}
 
     def familiarity(self, embedding: NDArray[np.float32]) -> float:
         """0..1, how near a prompt's embedding is to the training prompts; see router/domain.py."""

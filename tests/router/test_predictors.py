@@ -62,6 +62,17 @@ def test_every_quality_lies_in_its_range_and_says_where_it_is_from(
     assert found["duel"].mean > (found["draft"].mean + found["premium"].mean) / 2
 
 
+def test_what_is_remembered_is_of_the_same_recipes(predictor: QualityPredictor, embedder: MiniLMEmbedder) -> None:
+    """Asked again, for fewer recipes, or for others under the same names, a prompt gets what a fresh predictor says."""
+    asked = view(HARD, embedder)
+    whole = predictor.predict(asked, RECIPES)
+    assert predictor.predict(asked, RECIPES) == whole
+    assert predictor.predict(asked, RECIPES, only={"draft", "elsewhere"}) == {"draft": whole["draft"]}
+    swapped = RECIPES | {"draft": RECIPES["premium"]}
+    found = predictor.predict(asked, swapped)
+    assert found["draft"] == whole["premium"] and found["duel"] != whole["duel"]
+
+
 def test_a_foreign_prompt_falls_back_to_the_prior(predictor: QualityPredictor, embedder: MiniLMEmbedder) -> None:
     """Off the training domain, means move to the column's mean and deviations grow."""
     strange = view("quarterly revenue of a shipping company, spreadsheet", embedder)
