@@ -1,11 +1,11 @@
-"""Trains the artefact `real`: what is known, before any picture, of SD1.5, SDXL and FLUX.
+"""Trains the artefact `real`: what is known, before any picture, of SD1.5, SDXL, SDXL-Turbo and FLUX.
 
     python -m benchmarks.router_real.train FOLDER
 
 FOLDER holds the rated sets (benchmarks/router_evaluation/sets.py). Only sets that may be learned from are read. No such
-set rates FLUX, and none of useful size rates SD1.5, so two of the three columns stand on stand-ins:
+set rates FLUX, and none of useful size rates SD1.5, so two of the four columns stand on stand-ins:
 
-    sdxl   sdxl_base in GenAI-Bench, as it is
+    sdxl, sdxl-turbo   sdxl_base and sdxl_turbo in GenAI-Bench, as they are
     sd15   sd_v2_1 in GenAI-Bench, moved by what TIFA160's people saw between sd_v1_5 and sd_v2_1 on 160 prompts
     flux   the mean of midjourney_v6 and dalle3 in GenAI-Bench: the tier of strong models, not FLUX itself
 
@@ -30,13 +30,13 @@ STRONG = ("midjourney_v6", "dalle3")
 
 
 def real_ratings(folder: Path) -> tuple[list[Rating], float]:
-    """Ratings of the three columns on 1..5, and by how much SD1.5 was moved."""
+    """Ratings of the four columns on 1..5, and by how much SD1.5 was moved."""
     both = [row.scores for row in rows_of(folder, "tifa160") if len(row.scores) == 2]
     shift = float(np.mean([scores["sd_v1_5"] - scores["sd_v2_1"] for scores in both]))
     scale = SETS["genai_bench"].scale
     found = []
     for row in rows_of(folder, "genai_bench"):
-        columns = {"sdxl": row.scores.get("sdxl_base")}
+        columns = {"sdxl": row.scores.get("sdxl_base"), "sdxl-turbo": row.scores.get("sdxl_turbo")}
         if "sd_v2_1" in row.scores:
             columns["sd15"] = min(scale.high, max(scale.low, row.scores["sd_v2_1"] + shift))
         if all(model in row.scores for model in STRONG):
@@ -50,7 +50,8 @@ def notes(shift: float) -> str:
     return f"""
 ## What stands behind each column
 
-- `sdxl`: sdxl_base itself, rated by 3 people for alignment with the prompt, one picture a prompt.
+- `sdxl`, `sdxl-turbo`: sdxl_base and sdxl_turbo themselves, rated by 3 people for alignment with the prompt, one
+  picture a prompt.
 - `sd15`: sd_v2_1, moved by {shift:+.2f}, the mean difference of sd_v1_5 on the 160 prompts of TIFA160. Which prompts
   are harder for SD1.5 than for SD2.1 is not known; deviations are {WIDEN["sd15"]} times as wide.
 - `flux`: not FLUX, but the mean of midjourney_v6 and dalle3, a tier of strong models. That FLUX is strong on the same

@@ -18,8 +18,8 @@ def real() -> QualityPredictor:
 
 
 def test_the_real_config_serves_with_real_ratings(real: QualityPredictor) -> None:
-    """real.yaml is wired to an artefact with a column for each of the three families, on a scale from 1 to 5."""
-    assert set(real.columns) == {"sd15", "sdxl", "flux"}
+    """real.yaml is wired to an artefact with a column for each of the four base models, on a scale from 1 to 5."""
+    assert set(real.columns) == {"sd15", "sdxl", "sdxl-turbo", "flux"}
     assert (real.scale.low, real.scale.high) == (1.0, 5.0)
 
 
