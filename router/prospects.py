@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from router.escalation import Option, worth_a_look
-from router.judge import Judgement
+from router.judge import Judge, Judgement
 from router.planning import with_check
 from router.queues import Queues, Timing
-from router.types import Decision, Estimate, Plan
+from router.types import Decision, Estimate, Plan, Worth
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,9 @@ class Prospects:
     timings: Mapping[str, Timing]
     look: Timing
 
-    def gain(self, decision: Decision, judgement: Judgement) -> float:
+    def gain(self, judge: Judge, worth: Worth) -> float:
         """Expected gain of looking at the first picture, in quality."""
-        assert decision.verify is not None
-        return worth_a_look(self.made, self.tries, judgement.judge, decision.verify.worth)
+        return worth_a_look(self.made, self.tries, judge, worth)
 
 
 def prospects(

@@ -102,7 +102,8 @@ class Router:
         reason = f"{verify.scorer}: {judgement.note}"
         if verify.by == "expected_gain":
             ahead = prospects(decision, plans, estimates, judgement, self.queues)
-            gain, price = ahead.gain(decision, judgement), verify.worth.price(ahead.look.latency_s, ahead.look.cost_usd)
+            gain = ahead.gain(judgement.judge, verify.worth)
+            price = verify.worth.price(ahead.look.latency_s, ahead.look.cost_usd)
             verdict = "so it is taken" if gain > price else "so it is left out"
             reason += f"; a look is expected to gain {gain:.3f} for {price:.4f}, {verdict}"
         return replace(decision, reasons=(*decision.reasons, reason))
