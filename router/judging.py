@@ -125,6 +125,22 @@ def calibrate(judged: Sequence[Judged], chance: Array) -> tuple[Judge, float, di
     return fit_judge(chance, score, right), fit_strength(chance, right, _pairs(judged)), report
 
 
+def held_out_chances(judged: Sequence[Judged], folds: int = FOLDS, seed: int = 0) -> Array:
+    """For each picture the chance by a predictor that was trained without its prompt, (n,)."""
+    from router.ratings import Rating, tabulate
+    from router.training import predict_held_out
+
+    marks: dict[tuple[str, str], list[float]] = {}
+    for one in judged:
+        marks.setdefault((one.prompt, one.recipe), []).append(float(one.right))
+    table = tabulate(
+        [Rating(prompt, recipe, float(np.mean(found)), prompt, float(len(found))) for (prompt, recipe), found in marks.items()]
+    )
+    held_out, _ = predict_held_out(table, folds=folds, seed=seed)
+    row, column = ({name: k for k, name in enumerate(names)} for names in (table.prompts, table.columns))
+    return np.array([held_out.mean[row[one.prompt], column[one.recipe]] for one in judged])
+
+
 def _pairs(judged: Sequence[Judged]) -> list[tuple[int, int]]:
     last: dict[tuple[str, str], int] = {}
     pairs = []
