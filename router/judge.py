@@ -8,6 +8,7 @@ router artefact whose chances it weighs. A scorer without one is read by `UNCALI
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -55,18 +56,10 @@ class Judge:
 
     def outlook(self, chance: Floats) -> tuple[Array, Array]:
         """What verdicts to expect of a picture: (values, weights), each (..., points), the highest value first."""
+        evidence, of_right, of_wrong = _points(self)
         chances = np.asarray(chance, np.float64)[..., None]
-        share = np.concatenate(
-            [
-                np.broadcast_to(chances / len(self.on_right), (*chances.shape[:-1], len(self.on_right))),
-                np.broadcast_to((1 - chances) / len(self.on_wrong), (*chances.shape[:-1], len(self.on_wrong))),
-            ],
-            axis=-1,
-        )
-        evidence = np.array((*self.on_right, *self.on_wrong))
-        order = np.argsort(-self.slope * evidence, kind="stable")
-        values = np.asarray(expit(self.slope * evidence[order] + self.offset(chances)), np.float64)
-        return values, share[..., order]
+        odds = evidence + np.asarray(self.offset(chances))
+        return 1 / (1 + np.exp(-odds.clip(-STEEP, STEEP))), chances * of_right + (1 - chances) * of_wrong
 
     def reservation(self, chance: Floats, price: Floats) -> Floats:
         """The z at which opening a box gains nothing: E[(verdict - z)+] = price. price: in quality (0..1)."""
@@ -81,6 +74,16 @@ class Judge:
         values, weights = self.outlook(chance)
         found = (weights * np.maximum(0.0, values - np.asarray(best, np.float64)[..., None])).sum(axis=-1)
         return float(found) if np.ndim(found) == 0 else found
+
+
+@functools.lru_cache(maxsize=64)
+def _points(judge: Judge) -> tuple[Array, Array, Array]:
+    """What its evidence adds to the log-odds, the most first, and the shares of right and of wrong pictures there."""
+    right, wrong = len(judge.on_right), len(judge.on_wrong)
+    added = judge.slope * np.array((*judge.on_right, *judge.on_wrong))
+    order = np.argsort(-added, kind="stable")
+    of_right = np.array([1 / right] * right + [0.0] * wrong)
+    return added[order], of_right[order], np.array([0.0] * right + [1 / wrong] * wrong)[order]
 
 
 _HINT = float(logit(0.75))

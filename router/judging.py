@@ -25,7 +25,7 @@ from router.types import ModelCard
 Array = NDArray[np.float64]
 FORMAT, VERSION = "triptych-judgement", 1
 COLUMNS = ("prompt", "recipe", "score", "right")
-QUANTILES = 4  # of the scores of right and of wrong pictures, each equally likely
+QUANTILES = 16  # of the scores of right and of wrong pictures, each equally likely
 LEAST = 20  # pictures of either kind
 FOLDS = 5
 

@@ -3,7 +3,7 @@
 The pictures are made one after the other, each is judged, and the search ends at the first that is good enough. Which
 recipe comes when, and from which verdict on the rest is left out, is Weitzman's rule (escalation.py): a picture is worth
 making if the best so far is below its reservation value. Both are fixed beforehand along the way on which no picture was
-good enough, so that the search is an ordinary plan, and what it will come to is a sum and not a simulation.
+good enough, so that the search is an ordinary plan, and what it will come to can be summed up (searching.py).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from router.escalation import Option
 from router.judge import Judge
+from router.searching import follow
 from router.types import Turn, Worth
 
 Array = NDArray[np.float64]
@@ -63,13 +64,11 @@ class _Path:
     values: Array = field(default_factory=lambda: np.zeros(1))
     weights: Array = field(default_factory=lambda: np.ones(1))
     passed: dict[str, list[float]] = field(default_factory=dict)
-    kept: float = 0.0
 
     def stop_from(self, bar: float) -> None:
         """End the search where the best verdict is at least `bar`."""
-        done = self.values >= bar
-        self.kept += float((self.values * self.weights)[done].sum())
-        self.values, self.weights = self.values[~done], self.weights[~done]
+        below = self.values < bar
+        self.values, self.weights = self.values[below], self.weights[below]
 
     def open(self, recipe: str, outlook: tuple[Array, Array]) -> None:
         """Make one more picture with these possible verdicts."""
@@ -95,7 +94,8 @@ def plan_search(
     """
     room = room or Room()
     by_name = {option.recipe: option for option in options}
-    path, turns, reached = _Path(), [], []
+    path = _Path()
+    turns: list[Turn] = []
     used = Room(0.0, 0.0, 0.0)
     while len(turns) < most:
         found = _next(options, work_s, path, judge, worth, room, used)
@@ -110,13 +110,11 @@ def plan_search(
             if float(path.weights[path.values < bar].sum()) < RARE:
                 break
             path.stop_from(bar)
-        reached.append(float(path.weights.sum()))
         chance = option.after(path.passed.get(name, []))
         turns.append(Turn(name, bar if turns else 1.0, judge.slope, float(judge.offset(chance)), chance))
         path.open(name, judge.outlook(chance))
         used = Room(used.seconds + option.seconds, used.usd + option.usd, used.work_s + work_s[name])
-    quality = path.kept + float((path.values * path.weights).sum())
-    return Outlook(tuple(turns), tuple(reached), quality)
+    return Outlook(tuple(turns), *follow(turns, options, judge))
 
 
 def _next(
