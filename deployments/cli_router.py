@@ -178,7 +178,9 @@ def add_model(
 
 @app.command("calibrate-scorer")
 def calibrate_scorer(
-    judged: Annotated[Path, typer.Argument(help="CSV: prompt, recipe, score (0..1) and right (0 or 1), a picture a row.")],
+    judged: Annotated[
+        Path, typer.Argument(help="CSV: prompt, recipe, score (0..1) and right (0 or 1), a picture a row.")
+    ],
     artefact: ArtifactFolder,
     card: Annotated[str, typer.Option(help="The scorer's model card, such as embedded/alignment, or a file.")],
     right: Annotated[str, typer.Option(help="The column that says whether a picture is right.")] = "right",
@@ -206,7 +208,9 @@ def calibrate_scorer(
     judge, strength, report = calibrate(rows, held_out_chances(rows, folds, seed))
     file = save_judgement(artefact, digest, scorer, revision(scorer), judge, strength, report, source)
     if as_json:
-        print(json.dumps({"file": str(file), "judge": asdict(judge), "strength": strength, "held_out": report}, indent=2))
+        print(
+            json.dumps({"file": str(file), "judge": asdict(judge), "strength": strength, "held_out": report}, indent=2)
+        )
         return
     out.print(f"wrote {file}", highlight=False, markup=False, soft_wrap=True)
     for name, value in report.items():

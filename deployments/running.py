@@ -209,9 +209,7 @@ class _PictureBench:
     def prospects(self) -> Prospects:
         route = self.run.route
         plans = {**route.alternatives, route.decision.recipe: route.plan}
-        return prospects(
-            route.decision, plans, route.estimates, route.judgement or Judgement(), self.runner.queues
-        )
+        return prospects(route.decision, plans, route.estimates, route.judgement or Judgement(), self.runner.queues)
 
     def in_time(self, timing: Timing) -> bool:
         verify = self.run.route.decision.verify

@@ -134,7 +134,10 @@ def held_out_chances(judged: Sequence[Judged], folds: int = FOLDS, seed: int = 0
     for one in judged:
         marks.setdefault((one.prompt, one.recipe), []).append(float(one.right))
     table = tabulate(
-        [Rating(prompt, recipe, float(np.mean(found)), prompt, float(len(found))) for (prompt, recipe), found in marks.items()]
+        [
+            Rating(prompt, recipe, float(np.mean(found)), prompt, float(len(found)))
+            for (prompt, recipe), found in marks.items()
+        ]
     )
     held_out, _ = predict_held_out(table, folds=folds, seed=seed)
     row, column = ({name: k for k, name in enumerate(names)} for names in (table.prompts, table.columns))

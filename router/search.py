@@ -151,4 +151,3 @@ def _passed(turns: Sequence[Turn], bar: float, judge: Judge) -> dict[str, list[f
         share = float(weights[below].sum())
         seen.setdefault(turn.recipe, []).append(float((values * weights)[below].sum()) / share if share else bar)
     return seen
-

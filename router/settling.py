@@ -82,9 +82,7 @@ def _room(search: Search, request: GenerationRequest) -> Room:
     )
 
 
-def _estimate(
-    name: str, outlook: Outlook, qualities: Mapping[str, Quality], timings: Mapping[str, Timing]
-) -> Estimate:
+def _estimate(name: str, outlook: Outlook, qualities: Mapping[str, Quality], timings: Mapping[str, Timing]) -> Estimate:
     used = [qualities[turn.recipe] for turn in outlook.turns]
     std = sum(quality.std for quality in used) / len(used)
     basis = "prior" if all(quality.basis == "prior" for quality in used) else "composed"

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from deployments.explain import outcome_report, route_report
 from deployments.running import seed_again
 from deployments.schemas import parse_request
 from deployments.settings import AppSettings
-from deployments.worker import OnProgress
+from deployments.worker import ModelWorker, OnProgress
 from router.errors import StepError
 from router.judge import Judge, Judgement
-from router.types import GenerationRequest, Step, StepResult, Value
+from router.types import GenerationRequest, Picture, Scores, Step, StepResult, Value
 from tests.deployments.scripted import Script, scripted
 
 RECIPES = """recipes:
@@ -112,7 +114,9 @@ async def test_a_retry_that_is_kept_can_be_made_again(settings: AppSettings, tmp
 async def test_most_bounds_the_pictures(settings: AppSettings, tmp_path: Path) -> None:
     """No more pictures are made than `most`, the first included."""
     script = Script({60: 0.03, 120: 0.03, 200: 0.03})
-    outcome, _, _ = await run(settings, tmp_path, by_gain(0.0001, "escalate_to: [single, direct], retry: 4, most: 3"), script)
+    outcome, _, _ = await run(
+        settings, tmp_path, by_gain(0.0001, "escalate_to: [single, direct], retry: 4, most: 3"), script
+    )
     assert sum(step.startswith("generate") for step in script.ran) == 3
     assert "3 pictures are the most" in outcome.made[0].choices[-1].reason
 
@@ -151,7 +155,9 @@ SEARCH = "  many: {best_of: {n: auto, most: 5, of: [draft, direct], scorer: alig
 
 def searching(price: float) -> str:
     rule = "rules: [{name: search, when: {not: {tag: never}}, prefer: [many]}]\n"
-    return RECIPES + SEARCH.replace("PRICE", f"{price}, quality_per_usd: 0") + "objective: {minimise: cost_usd}\n" + rule
+    return (
+        RECIPES + SEARCH.replace("PRICE", f"{price}, quality_per_usd: 0") + "objective: {minimise: cost_usd}\n" + rule
+    )
 
 
 async def test_a_search_ends_at_the_first_picture_that_is_good_enough(settings: AppSettings, tmp_path: Path) -> None:
@@ -234,4 +240,39 @@ async def test_too_many_lost_branches_fail_the_request(settings: AppSettings, tm
     script = Broken({60: 0.4})
     script.broken = ("flux", "sdxl")
     with pytest.raises(StepError, match="out of memory"):
-        await run(settings, tmp_path, fused("with: average, min_successful: 2"), script, GenerationRequest(ASK.prompt, recipe="both"))
+        await run(
+            settings,
+            tmp_path,
+            fused("with: average, min_successful: 2"),
+            script,
+            GenerationRequest(ASK.prompt, recipe="both"),
+        )
+
+
+# ------------------------------------------------------------------------------------------------------------- at once
+
+
+async def test_two_workers_compute_at_once(settings: AppSettings, tmp_path: Path) -> None:
+    """Both branches of a fusion are inside their engines at the same time: each waits there for the other."""
+    meeting = threading.Barrier(2, timeout=20)
+
+    class Meeting:
+        """An engine that only ends when another one is running, too."""
+
+        def __init__(self, grey: int) -> None:
+            self.grey = grey
+
+        def run(self, step: Step, inputs: Sequence[Value], **_: object) -> StepResult:
+            if step.kind == "score":
+                return StepResult(Scores(tuple(0.5 for _ in inputs)), 0.01)
+            meeting.wait()
+            return StepResult(Picture(np.full((64, 64, 3), self.grey, np.uint8)), 0.01)
+
+    orchestrator, _ = scripted(
+        settings, tmp_path, Script({}), {"main": fused("with: average").replace(", direct]", "]")}
+    )
+    engines = {"sd15": ModelWorker("sd15", lambda: Meeting(60)), "sdxl": ModelWorker("sdxl", lambda: Meeting(120))}
+    orchestrator._runner._workers = engines
+    outcome = await orchestrator.generate(GenerationRequest(ASK.prompt, recipe="both"))
+    first, second = (trace for trace in outcome.made[0].traces if trace.step.kind == "generate")
+    assert max(first.started_s, second.started_s) < min(first.ended_s, second.ended_s)

@@ -166,7 +166,18 @@ def save_clip(folder: Path) -> None:
 
 def save_blip(folder: Path) -> None:
     """A VQA model whose words are letters, and yes and no."""
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", "yes", "no", *ALPHABET, *("##" + c for c in ALPHABET)]
+    words = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        "[DEC]",
+        "yes",
+        "no",
+        *ALPHABET,
+        *("##" + c for c in ALPHABET),
+    ]
     folder.mkdir(parents=True)
     tokenizer = BertTokenizer(vocab={word: i for i, word in enumerate(words)}, model_max_length=64)
     sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -208,7 +219,9 @@ def cards(root: Path) -> dict[str, ModelCard]:
         for name, row in rows.items()
     }
     made["clip"] = ModelCard(id="clip", family="clip", role="scorer", source={"local": str(root / "clip")})
-    made["pickscore"] = ModelCard(id="pickscore", family="pickscore", role="scorer", source={"local": str(root / "clip")})
+    made["pickscore"] = ModelCard(
+        id="pickscore", family="pickscore", role="scorer", source={"local": str(root / "clip")}
+    )
     vqa = {"local": str(root / "vqa")}
     made["vqa"] = ModelCard(id="vqa", family="vqa", role="scorer", source=vqa, max_prompt_tokens=64)
     return made
