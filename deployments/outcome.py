@@ -50,6 +50,9 @@ class Check:
     probability: float = 0.0
 
 
+Action = Literal["check", "keep", "retry", "escalate", "stop"]
+
+
 @dataclass(frozen=True)
 class Choice:
     """What verification did next, and why. "keep" leaves the first picture unchecked.
@@ -57,7 +60,7 @@ class Choice:
     gain, price: expected, in quality, where these were weighed;   best: probability that the best so far is right
     """
 
-    action: Literal["check", "keep", "retry", "escalate", "stop"]
+    action: Action
     recipe: str
     reason: str
     gain: float | None = None

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from deployments.outcome import Check, Choice, Made
+from deployments.outcome import Action, Check, Choice, Made
 from router.errors import TriptychError
 from router.escalation import Option, weigh
 from router.judge import Judgement
@@ -30,8 +30,9 @@ class Bench(Protocol):
 
 
 async def verified(made: Made, verify: Verification, judgement: Judgement, bench: Bench, share: int = 1) -> Made:
-    """The best picture found, with every check and choice, and a note for whatever was not tried. Only fails if cancelled.
+    """The best picture found, with every check and choice, and a note for whatever was not tried.
 
+    Only fails if cancelled.
     A picture that was made is never lost: a try that fails or comes too late leaves the best one so far.
     share: pictures of the request, each of which may use one part of what `verify` allows
     """
@@ -87,7 +88,7 @@ class Search:
         ahead = self.ahead()
         gain = ahead.gain(self.judgement.judge, self.verify.worth)
         price = self.verify.worth.price(ahead.look.latency_s, ahead.look.cost_usd)
-        action = "check" if gain > price else "keep"
+        action: Action = "check" if gain > price else "keep"
         reason = "a look is worth its price" if gain > price else "a look would cost more than it is expected to gain"
         self.choices.append(Choice(action, self.made.recipe, reason, gain, price, ahead.made.chance))
         return gain > price
@@ -108,10 +109,12 @@ class Search:
         """The recipe of the next picture, or None to end; the choice is remembered with its reason."""
         most = self.verify.most
         if most is not None and sum(self.begun.values()) >= most:
-            return self.stop(f"{most} pictures are the most that the policy allows")
+            self.stop(f"{most} pictures are the most that the policy allows")
+            return None
         bar = self.verify.accept_above
         if bar is not None and any(check.score >= bar for check in self.checks):
-            return self.stop(f"a score reached {bar:g}")
+            self.stop(f"a score reached {bar:g}")
+            return None
         name = CHOOSERS[self.verify.by](self)
         if name is not None:
             self.begun[name] = self.begun.get(name, 0) + 1
@@ -166,7 +169,7 @@ class Search:
     def take(self, recipe: str, ahead: Prospects, reason: str, gain: float | None, price: float | None) -> str:
         timing = ahead.timings[recipe]
         self.used_s, self.used_usd = self.used_s + timing.work_s, self.used_usd + timing.cost_usd
-        action = "retry" if self.begun.get(recipe) else "escalate"
+        action: Action = "retry" if self.begun.get(recipe) else "escalate"
         self.choices.append(Choice(action, recipe, reason, gain, price, self._best_value()))
         return recipe
 
@@ -182,18 +185,21 @@ def _ladder(search: Search) -> str | None:
     ahead = search.ahead()
     if ahead.tries:
         return search.take(ahead.tries[0].recipe, ahead, "no score reached the bar yet", None, None)
-    return search.stop("there is nothing left to try")
+    search.stop("there is nothing left to try")
+    return None
 
 
 def _expected_gain(search: Search) -> str | None:
     """Weitzman's rule: the option with the highest reservation value, while that is above the best so far."""
     ahead = search.ahead()
-    found = weigh(ahead.tries, search.verdicts, search.judgement.judge, search.verify.worth, search.verify.retry + 2)
+    found = weigh(ahead.tries, search.verdicts, search.judgement.judge, search.verify.worth, search.verify.retry + 1)
     if found is None:
-        return search.stop("there is nothing left to try")
+        search.stop("there is nothing left to try")
+        return None
     if not found.worth_it:
         reason = f"{found.recipe}, the best try, is expected to gain less than it costs"
-        return search.stop(reason, found.gain, found.price)
+        search.stop(reason, found.gain, found.price)
+        return None
     return search.take(found.recipe, ahead, "it is expected to gain more than it costs", found.gain, found.price)
 
 

@@ -51,7 +51,7 @@ def explain(objective: Objective, best: Ranked, estimates: Estimates) -> str:
 
 
 def priced(objective: Objective | None, per_s: float | None, per_usd: float | None) -> Worth:
-    """What a second and a dollar are worth in quality: what is said, else the weights of the objective, else nothing."""
+    """What a second and a dollar are worth in quality: as said, else by the objective's weights, else nothing."""
     weight = (objective.weight if objective is not None else None) or Weight()
     return Worth(weight.latency_s if per_s is None else per_s, weight.cost_usd if per_usd is None else per_usd)
 

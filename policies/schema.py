@@ -21,8 +21,8 @@ RESERVED = ("auto",)
 class VerifySpec(Spec):
     """Look at each picture after it was made; while it is not good enough, try again or another recipe, keep the best.
 
-    By `ladder`, the recipes are tried in turn until a score reaches `accept_above`. By `expected_gain`, whatever is
-    expected to gain more than its seconds and dollars are worth is tried, and the look itself is left out if nothing is.
+    By `ladder`, the recipes are tried in turn until a score reaches `accept_above`. By `expected_gain`, whatever
+    is expected to gain more than its seconds and dollars are worth is tried, and without such the look is left out.
     """
 
     when: Condition | None = Field(default=None, description="default: always")

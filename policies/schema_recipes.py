@@ -131,7 +131,7 @@ class BestOfSpec(Spec):
     ] = Field(description="pictures made at most, or auto")
     of: Annotated[
         Annotated[Name, Tag("<name>")]
-        | Annotated["RecipeSpec", Tag("<recipe>")]
+        | Annotated[RecipeSpec, Tag("<recipe>")]
         | Annotated[list[Part], Field(min_length=1, max_length=MAX_BRANCHES), Tag("<list>")],
         Discriminator(_parts_kind),
     ] = Field(description="the recipe; with n: auto, one or several")

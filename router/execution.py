@@ -45,9 +45,9 @@ class Loss:
 async def execute(plan: Plan, perform: Perform, on_trace: OnTrace | None = None) -> Execution:
     """Run `plan`. `perform(step, inputs)` gets the values of `step.inputs` in this order.
 
-    If a step fails, or if this coroutine is cancelled, all other steps are cancelled and awaited before it raises. A step
-    of a fusion that has enough other branches (`Step.needs`) may fail: the fusion goes on with what there is, and raises
-    the first failure as soon as too few can be left.
+    If a step fails, or if this coroutine is cancelled, all other steps are cancelled and awaited before it raises. A
+    step of a fusion that has enough other branches (`Step.needs`) may fail: the fusion goes on with what there is, and
+    raises the first failure as soon as too few can be left.
     Expected failures (`TriptychError`) pass as they are; any other becomes a `StepError` that names the step.
     """
     _check_order(plan)

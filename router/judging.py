@@ -206,7 +206,14 @@ def load_judgement(artifact: Path, digest: str, card: ModelCard, revision: str) 
         said = content.pop("digest")
         if said != _digest(content) or (content["format"], content["version"]) != (FORMAT, VERSION):
             raise ArtifactError(f"{file} was changed after it was written, or is of another version; calibrate again")
-        judge = Judge(**{k: tuple(v) if isinstance(v, list) else float(v) for k, v in content["judge"].items()})
+        numbers = content["judge"]
+        judge = Judge(
+            float(numbers["slope"]),
+            float(numbers["trust"]),
+            float(numbers["level"]),
+            tuple(map(float, numbers["on_right"])),
+            tuple(map(float, numbers["on_wrong"])),
+        )
         strength, report = float(content["strength"]), content["held_out"]
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise ArtifactError(f"{file} cannot be read ({error!r}); calibrate the scorer again") from error

@@ -315,7 +315,7 @@ def _check_stages(stages: tuple[Recipe, ...]) -> None:
 
 
 def _unsettled(recipe: Fuse) -> Fuse:
-    """A search that was not settled for a prompt, for checks of its parts: every branch once, and two pictures at least."""
+    """A search that was not settled for a prompt, to check its parts: every branch once, two pictures at least."""
     branches = recipe.branches if len(recipe.branches) > 1 else recipe.branches * 2
     return replace(recipe, branches=branches, search=None, accept_above=1.0)
 

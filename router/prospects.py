@@ -1,4 +1,4 @@
-"""What verifying a picture may lead to: the recipes that could be tried, at their price now, and whether to look at all."""
+"""What verifying a picture may lead to: recipes that could be tried, at their price now, and what a look would gain."""
 
 from __future__ import annotations
 

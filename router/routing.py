@@ -83,7 +83,7 @@ class Router:
 
     def settle(self, request: GenerationRequest, view: PromptView, recipes: Mapping[str, Recipe]) -> dict[str, Settled]:
         """Those of `recipes` whose number of pictures is left to the router, settled for this prompt and moment."""
-        found = {}
+        found: dict[str, Settled] = {}
         for name, recipe in recipes.items():
             if isinstance(recipe, Fuse) and recipe.search is not None and request.recipe in (None, name):
                 judgement = self.judgement(str(recipe.scorer))
@@ -96,7 +96,7 @@ class Router:
     def foreseen(
         self, decision: Decision, plans: Mapping[str, Plan], estimates: Mapping[str, Estimate], judgement: Judgement
     ) -> Decision:
-        """The decision with a reason about its verification: how scores are read, and whether a look is worth it now."""
+        """The decision with a reason about its verification: how scores are read, whether a look is worth it now."""
         verify = decision.verify
         assert verify is not None
         reason = f"{verify.scorer}: {judgement.note}"

@@ -1,9 +1,10 @@
-"""Best-of-n with n left open: how many pictures of which recipes are worth their price, planned before the first is made.
+"""Best-of-n with n left open: how many pictures of which recipes are worth their price, planned before any is made.
 
 The pictures are made one after the other, each is judged, and the search ends at the first that is good enough. Which
-recipe comes when, and from which verdict on the rest is left out, is Weitzman's rule (escalation.py): a picture is worth
-making if the best so far is below its reservation value. Both are fixed beforehand along the way on which no picture was
-good enough, so that the search is an ordinary plan, and what it will come to can be summed up (searching.py).
+recipe comes when, and from which verdict on the rest is left out, is Weitzman's rule (escalation.py): a picture is
+worth making if the best so far is below its reservation value. Both are fixed beforehand along the way on which no
+picture was good enough, so that the search is an ordinary plan, and what it will come to can be summed up
+(searching.py).
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ class _Path:
         best = np.maximum(self.values[:, None], values).ravel()
         self.weights = (self.weights[:, None] * weights).ravel()
         self.values, place = np.unique(best.round(9), return_inverse=True)
-        self.weights = np.bincount(place, self.weights)
+        self.weights = np.asarray(np.bincount(place, self.weights), np.float64)
         self.passed.setdefault(recipe, []).append(float((values * weights).sum()))
 
 
@@ -99,9 +100,10 @@ def plan_search(
     used = Room(0.0, 0.0, 0.0)
     while len(turns) < most:
         found = _next(options, work_s, path, judge, worth, room, used)
-        for _ in range(SETTLING if turns and found else 0):
-            path.passed = _passed(turns, found[1], judge)
-            found = _next(options, work_s, path, judge, worth, room, used) or found
+        for _ in range(SETTLING if turns else 0):
+            if found is not None:
+                path.passed = _passed(turns, found[1], judge)
+                found = _next(options, work_s, path, judge, worth, room, used)
         if found is None and turns:
             break
         name, bar = found or (min(by_name, key=lambda n: (by_name[n].usd, by_name[n].seconds, n)), 0.0)

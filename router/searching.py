@@ -1,8 +1,8 @@
 """What a planned search comes to: how often each of its pictures is made, and how often the picture kept is right.
 
-Pictures of one recipe on one prompt succeed or fail together: the recipe's true chance on the prompt is unknown and beta
-distributed around the predicted one. So the search is followed for several true chances, given which its pictures are
-independent, and what they come to is averaged. Within one, everything is a sum over the possible verdicts.
+Pictures of one recipe on one prompt succeed or fail together: the recipe's true chance on the prompt is unknown and
+beta distributed around the predicted one. So the search is followed for several true chances, given which its pictures
+are independent, and what they come to is averaged. Within one, everything is a sum over the possible verdicts.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ def follow(turns: Sequence[Turn], options: Sequence[Option], judge: Judge) -> tu
     # Probability of each best verdict so far (worlds, grid), apart by whether that picture is right.
     right, wrong = np.zeros((len(true), len(grid))), np.zeros((len(true), len(grid)))
     wrong[:, 0] = 1.0  # no picture yet
-    kept, reached = np.zeros(len(true)), []
+    kept = np.zeros(len(true))
+    reached: list[float] = []
     for turn, pair in zip(turns, verdicts, strict=True):
         if reached:
             ended = grid >= turn.bar

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from router.errors import PlanError
 from router.escalation import Option
@@ -85,7 +86,7 @@ def _room(search: Search, request: GenerationRequest) -> Room:
 def _estimate(name: str, outlook: Outlook, qualities: Mapping[str, Quality], timings: Mapping[str, Timing]) -> Estimate:
     used = [qualities[turn.recipe] for turn in outlook.turns]
     std = sum(quality.std for quality in used) / len(used)
-    basis = "prior" if all(quality.basis == "prior" for quality in used) else "composed"
+    basis: Literal["composed", "prior"] = "prior" if all(quality.basis == "prior" for quality in used) else "composed"
     work, queue, latency, cost = (
         outlook.expected({place: getattr(timing, key) for place, timing in timings.items()})
         for key in ("work_s", "queue_s", "latency_s", "cost_usd")

@@ -7,8 +7,8 @@ serves. `duel` is best_of `standard` (sdxl, then the refiner) and `premium` (flu
 turns, so that whatever else the machine does hits all alike. Written: parallel.json (seconds, ratio of medians with a
 95 % bootstrap interval, load of the machine), trace.json (the steps of the median duel) and trace.svg, its picture.
 
-The ratio is 1 plus choosing if the branches run wholly side by side, and the sum of both over the slower one if they run
-in turn, which is printed beside it. Two busy cores are needed: on a machine that has other work it is higher.
+The ratio is 1 plus choosing if the branches run wholly side by side, and the sum of both over the slower one if they
+run in turn, which is printed beside it. Two busy cores are needed: on a machine that has other work it is higher.
 """
 
 from __future__ import annotations

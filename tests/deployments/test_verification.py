@@ -68,7 +68,7 @@ async def test_a_good_picture_ends_the_search_after_one_look(settings: AppSettin
 
 
 async def test_a_poor_picture_leads_to_what_gains_most(settings: AppSettings, tmp_path: Path) -> None:
-    """While more is to be gained than it costs others are tried; each choice tells gain and price, and the best stays."""
+    """While more is to be gained than it costs, others are tried; each choice tells gain and price; the best stays."""
     outcome, _, _ = await run(settings, tmp_path, by_gain(0.0001), Script(POOR))
     (made,) = outcome.made
     tries = [choice for choice in made.choices if choice.action == "escalate"]

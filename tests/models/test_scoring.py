@@ -88,7 +88,7 @@ def test_a_question_is_answered_as_the_model_would(engine: Callable[[str], Engin
 
 def test_a_question_without_the_prompt_is_refused(cards: dict[str, ModelCard]) -> None:
     """A card whose question does not contain the prompt would score every picture alike, so it does not load."""
-    with pytest.raises(LoadError, match="has no {prompt} in it"):
+    with pytest.raises(LoadError, match=r"has no \{prompt\} in it"):
         Engine(replace(cards["vqa"], settings={"question": "Is it good?"}))
 
 
