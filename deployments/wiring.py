@@ -19,7 +19,7 @@ from policies import PolicyBook
 from router.artifact import load_artifact
 from router.costs import CostModel
 from router.embedding import MiniLMEmbedder
-from router.judging import load_judgement
+from router.judging import judgement_file, load_judgement
 from router.predictors import QualityPredictor
 from router.queues import Queues
 from router.routing import Router
@@ -62,7 +62,7 @@ def router_of(settings: AppSettings, catalogue: Catalog, costs: CostModel) -> Ro
     judgements = {
         model: load_judgement(settings.artifact_path, artifact.digest, catalogue[model], revision(catalogue[model]))
         for model in catalogue.ids()
-        if catalogue[model].role == "scorer"
+        if catalogue[model].role == "scorer" and judgement_file(settings.artifact_path, model).is_file()
     }
     queues = Queues(costs, {model: replicas_of(settings, model) for model in settings.models})
     return Router(catalogue, MiniLMEmbedder(), predictor, queues, judgements)
