@@ -1,4 +1,7 @@
-"""The commands `triptych router` train, predict, evaluate, anchors, add-model. Results: stdout; the rest: stderr."""
+"""The commands `triptych router` train, predict, evaluate, anchors, add-model, calibrate-scorer.
+
+Results: stdout; the rest: stderr.
+"""
 
 from __future__ import annotations
 
@@ -171,6 +174,47 @@ def add_model(
         )
     else:
         print(artifact.card)
+
+
+@app.command("calibrate-scorer")
+def calibrate_scorer(
+    judged: Annotated[
+        Path, typer.Argument(help="CSV: prompt, recipe, score (0..1) and right (0 or 1), a picture a row.")
+    ],
+    artefact: ArtifactFolder,
+    card: Annotated[str, typer.Option(help="The scorer's model card, such as embedded/alignment, or a file.")],
+    right: Annotated[str, typer.Option(help="The column that says whether a picture is right.")] = "right",
+    source: Annotated[str, typer.Option(help="Where the pictures and their marks are from.")] = "an unnamed table",
+    folds: Folds = 5,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Learn what a scorer's scores are worth beside an artefact's chances, and keep it in the artefact's folder.
+
+    The chances are those of predictors that did not see a picture's prompt. Without this, verification says that scores
+    are not calibrated.
+    """
+    from dataclasses import asdict
+
+    from models.catalog import load_card
+    from models.weights import revision
+    from router.artifact import load_artifact
+    from router.judging import calibrate, held_out_chances, read_judged, save_judgement
+
+    digest, scorer, rows = load_artifact(artefact).digest, load_card(card), read_judged(judged, right)
+    if scorer.role != "scorer":
+        raise ArtifactError(f"--card {card}: {scorer.id!r} is a {scorer.role} and does not score")
+    err.print(f"{len(rows)} pictures; predicting their chances on {folds} folds", highlight=False)
+    judge, strength, report = calibrate(rows, held_out_chances(rows, folds, seed))
+    file = save_judgement(artefact, digest, scorer, revision(scorer), judge, strength, report, source)
+    if as_json:
+        print(
+            json.dumps({"file": str(file), "judge": asdict(judge), "strength": strength, "held_out": report}, indent=2)
+        )
+        return
+    out.print(f"wrote {file}", highlight=False, markup=False, soft_wrap=True)
+    for name, value in report.items():
+        out.print(f"  {name.replace('_', ' ')}: {value:.4g}", highlight=False)
 
 
 def _bounds(scale: tuple[float, float] | None) -> Scale | None:

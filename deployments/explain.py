@@ -16,6 +16,7 @@ from deployments.outcome import Check, Made, Outcome, Overview, PolicyFile
 from deployments.schemas import ImageRequest
 from deployments.worker import WorkerStatus
 from models.provenance import encode_image
+from router.judge import Judgement
 from router.types import ModelCard, Plan, Route, StepTrace
 
 PIXELS_PER_TOKEN = 16 * 16  # usage counts one image token for each patch of 16 x 16 pixels
@@ -103,13 +104,14 @@ def outcome_report(outcome: Outcome, wire: ImageRequest, request_id: str) -> dic
                 "plan_digest": made.plan_digest,
                 "steps": [_trace(t) for t in made.traces],
                 "checks": [_check(check) for check in made.checks],
+                "choices": [_plain(asdict(choice)) for choice in made.choices],
             }
             for made in outcome.made
         ],
         "seeds": [made.seed for made in outcome.made],
         "latency_s": _round(outcome.latency_s),
         "cost_usd": outcome.cost_usd,
-        "replay": replay(outcome.route, wire, {made.recipe for made in outcome.made}),
+        "replay": _replay(outcome, wire),
     }
 
 
@@ -117,7 +119,9 @@ def _check(check: Check) -> dict[str, Any]:
     seconds = sum(trace.seconds for trace in check.traces)
     return {
         "recipe": check.recipe,
+        "seed": check.seed,
         "score": _round(check.score),
+        "probability": _round(check.probability),
         "accepted": check.accepted,
         "seconds": _round(seconds),
     }
@@ -135,7 +139,7 @@ def route_report(route: Route) -> dict[str, Any]:
         "propensity": decision.propensity,
         "explored": decision.explored,
         "degraded_from": decision.degraded_from,
-        "verify": asdict(decision.verify) if decision.verify else None,
+        "verify": _verify(route),
         "features": {name: _round(value) for name, value in route.view.features.items() if value},
         "signals": {name: _round(value) for name, value in route.view.signals.items() if value},
         "in_domain": route.view.in_domain,
@@ -146,6 +150,14 @@ def route_report(route: Route) -> dict[str, Any]:
         "plan": plan_report(route.plan),
         "decided_in_s": _round(route.decided_in_s),
     }
+
+
+def _verify(route: Route) -> dict[str, Any] | None:
+    """How pictures are checked, and what stands behind the verdicts."""
+    if (verify := route.decision.verify) is None:
+        return None
+    judgement = route.judgement or Judgement()
+    return {**_plain(asdict(verify)), "calibrated": judgement.calibrated, "judgement": judgement.note}
 
 
 def warnings(route: Route) -> list[str]:
@@ -179,6 +191,12 @@ def plan_report(plan: Plan) -> dict[str, Any]:
             for s in plan.steps
         ],
     }
+
+
+def _replay(outcome: Outcome, wire: ImageRequest) -> dict[str, Any]:
+    """`replay` of what was made; a single picture of another seed than was asked for has that seed."""
+    body = replay(outcome.route, wire, {made.recipe for made in outcome.made})
+    return {**body, "seed": outcome.made[0].seed} if len(outcome.made) == 1 else body
 
 
 def replay(route: Route, wire: ImageRequest, made_by: Collection[str] = ()) -> dict[str, Any]:

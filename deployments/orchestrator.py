@@ -7,6 +7,7 @@ Ray Serve replica and inside one process.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import threading
 import time
@@ -190,10 +191,18 @@ class Decided:
     route: Route
 
     def expected(self) -> tuple[float, float]:
-        """Seconds of work and dollars if every escalation is needed."""
+        """Seconds of work and dollars if every try is needed that the verification allows."""
         decision, estimates = self.route.decision, self.route.estimates
-        names = (decision.recipe, *(decision.verify.escalate_to if decision.verify else ()))
-        return sum(estimates[name].work_s for name in names), sum(estimates[name].cost_usd for name in names)
+        chosen = estimates[decision.recipe]
+        if (verify := decision.verify) is None:
+            return chosen.work_s, chosen.cost_usd
+        tries = [estimates[name] for name in verify.tries(decision.recipe)]
+        tries = sorted(tries, key=lambda e: -e.cost_usd)[: None if verify.most is None else verify.most - 1]
+        work_s, cost_usd = sum(e.work_s for e in tries), sum(e.cost_usd for e in tries)
+        return (
+            chosen.work_s + min(work_s, math.inf if verify.work_s is None else verify.work_s),
+            chosen.cost_usd + min(cost_usd, math.inf if verify.cost_usd is None else verify.cost_usd),
+        )
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from deployments.worker import WorkerStatus
 from policies.history import Version
@@ -38,12 +39,33 @@ OnEvent = Callable[[Event], None]
 
 @dataclass(frozen=True)
 class Check:
-    """A picture that was scored. traces: of the steps that made it, and of the scoring."""
+    """A picture that was scored. traces: of the steps that made it, and of the scoring; probability: that it is right;
+    accepted: whether it is good enough (with a bar by its score, else if it is more likely right than not)"""
 
     recipe: str
     score: float
     traces: tuple[StepTrace, ...]
     accepted: bool = False
+    seed: int = 0
+    probability: float = 0.0
+
+
+Action = Literal["check", "keep", "retry", "escalate", "stop"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What verification did next, and why. "keep" leaves the first picture unchecked.
+
+    gain, price: expected, in quality, where these were weighed;   best: probability that the best so far is right
+    """
+
+    action: Action
+    recipe: str
+    reason: str
+    gain: float | None = None
+    price: float | None = None
+    best: float | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +74,7 @@ class Made:
 
     recipe: which one made it; not the decision's if an escalation was better
     checks: every picture that was scored on the way, in order; empty if none was
+    choices: what was decided on the way: to check, to try again or another recipe, to stop
     """
 
     picture: Picture
@@ -60,6 +83,7 @@ class Made:
     traces: tuple[StepTrace, ...]
     recipe: str
     checks: tuple[Check, ...] = ()
+    choices: tuple[Choice, ...] = ()
     notes: tuple[str, ...] = ()
 
 

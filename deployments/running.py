@@ -6,10 +6,11 @@ A plain class without Ray or torch; whatever runs the steps comes in as `WorkerC
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from deployments.availability import Availability
@@ -22,7 +23,9 @@ from models.fusion import run_step
 from router.costs import CostModel
 from router.errors import DeadlineError, LoadError, StepError
 from router.execution import execute
-from router.queues import Queues
+from router.judge import Judgement, read_score
+from router.prospects import Prospects, prospects
+from router.queues import Queues, Timing
 from router.types import Picture, Plan, Route, Scores, Step, StepResult, StepTrace, Value
 
 logger = logging.getLogger("triptych.orchestrator")
@@ -64,7 +67,7 @@ class Runner:
         if on_event is not None:
             on_event(Routed(route))
         request = route.request
-        run = _Run(route, started + (request.latency_budget_s or self.timeout_s), on_event, charge)
+        run = _Run(route, started + (request.latency_budget_s or self.timeout_s), on_event, charge, started)
         ticket = self.queues.reserve(route.plan, request.n)
         failure: BaseException | None = None
         try:
@@ -87,11 +90,15 @@ class Runner:
         made = await self.make(run, plan, index, seed, lambda step: self.queues.release(ticket, step, index))
         if decision.verify is None:
             return made
-        best = await verified(made, decision.verify, _PictureBench(self, run, index, seed))
+        judgement = run.route.judgement or Judgement()
+        bench = _PictureBench(self, run, index, seed)
+        best = await verified(made, decision.verify, judgement, bench, run.route.request.n)
         if best.checks:
             passed = any(check.accepted for check in best.checks)
             verdict = ("accepted" if len(best.checks) == 1 else "escalated") if passed else "not_accepted"
             self._metrics.record("triptych_verified_total", policy=decision.policy, verdict=verdict)
+        elif best.choices:
+            self._metrics.record("triptych_verified_total", policy=decision.policy, verdict="not_checked")
         return best
 
     async def make(self, run: _Run, plan: Plan, index: int, seed: int, release: Callable[[str], None]) -> Made:
@@ -100,7 +107,7 @@ class Runner:
 
         async def perform(step: Step, inputs: Sequence[Value]) -> StepResult:
             result = await self.step(step, inputs, run, index)
-            self._costs.observe(step, result.seconds, pixels)
+            self.observe(step, result.seconds, pixels)
             release(step.id)
             return result
 
@@ -109,7 +116,15 @@ class Runner:
             release(step.id)
         if not isinstance(execution.output, Picture):
             raise StepError(f"the plan of {plan.recipe!r} ended in {type(execution.output).__name__}, not in a picture")
-        return Made(execution.output, seed, plan.digest(), execution.traces, plan.recipe)
+        notes = tuple(
+            f"{plan.recipe} went on without {loss.origin.id}, which failed: {loss.error.message}"
+            for loss in execution.losses
+        )
+        return Made(execution.output, seed, plan.digest(), execution.traces, plan.recipe, notes=notes)
+
+    def observe(self, step: Step, seconds: float, pixels: int | None = None) -> None:
+        """Learn what a step took."""
+        self._costs.observe(step, seconds, pixels)
 
     async def step(self, step: Step, inputs: Sequence[Value], run: _Run, index: int) -> StepResult:
         """One step of picture `index` where it belongs: in this process, or on the worker of its model."""
@@ -123,6 +138,8 @@ class Runner:
             self._availability.mark_failed(step.model, error.message)
             raise
         run.charge.use(result.seconds, self._costs.cost_usd(step, result.seconds))
+        if isinstance(result.value, Scores):
+            result = replace(result, value=Scores(read_score(result.value.values, step.settings)))
         return result
 
     async def _on_worker(
@@ -137,12 +154,13 @@ class Runner:
 
 @dataclass(frozen=True)
 class _Run:
-    """What the pictures of one request share. deadline: on the monotonic clock of this process."""
+    """What the pictures of one request share. started, deadline: on the monotonic clock of this process."""
 
     route: Route
     deadline: float
     on_event: OnEvent | None
     charge: Charge
+    started: float
 
     def left(self, step: Step) -> float:
         """Seconds until the deadline; raises `DeadlineError` if there are none."""
@@ -173,23 +191,39 @@ class _PictureBench:
         result = await self.runner.step(step, [made.picture], self.run, self.index)
         if not isinstance(result.value, Scores):
             raise StepError(f"model {scorer!r} returned {type(result.value).__name__} where scores were due")
+        self.runner.observe(step, result.seconds)
         trace = StepTrace(step, started, started + result.seconds, result.seconds, result.facts)
-        return Check(made.recipe, result.value.values[0], (*made.traces, trace))
+        return Check(made.recipe, result.value.values[0], (*made.traces, trace), seed=made.seed)
 
-    async def make(self, recipe: str) -> Made:
-        plan, queues = self.run.route.alternatives[recipe], self.runner.queues
+    async def make(self, recipe: str, again: int) -> Made:
+        route, queues = self.run.route, self.runner.queues
+        plan = route.alternatives.get(recipe, route.plan)
+        seed = seed_again(self.seed, again)
         ticket = queues.reserve(plan)
         try:
-            moved = plan if self.index == 0 else plan.with_seed(self.seed)
-            return await self.runner.make(
-                self.run, moved, self.index, self.seed, lambda step: queues.release(ticket, step)
-            )
+            moved = plan if seed == route.request.seed else plan.with_seed(seed)
+            return await self.runner.make(self.run, moved, self.index, seed, lambda step: queues.release(ticket, step))
         finally:
             queues.release(ticket)
 
-    def in_time(self, recipe: str) -> bool:
-        expected = self.runner.queues.estimate(self.run.route.alternatives[recipe])
-        return time.monotonic() + expected.latency_s < self.run.deadline
+    def prospects(self) -> Prospects:
+        route = self.run.route
+        plans = {**route.alternatives, route.decision.recipe: route.plan}
+        return prospects(route.decision, plans, route.estimates, route.judgement or Judgement(), self.runner.queues)
+
+    def in_time(self, timing: Timing) -> bool:
+        verify = self.run.route.decision.verify
+        within = verify.within_s if verify is not None else None
+        due = self.run.deadline if within is None else min(self.run.deadline, self.run.started + within)
+        return time.monotonic() + timing.latency_s < due
+
+
+def seed_again(seed: int, again: int) -> int:
+    """The seed of the picture after `again` others of the same request and recipe: always the same, and not the next
+    number, which the next picture of the request has."""
+    if not again:
+        return seed
+    return int.from_bytes(hashlib.sha256(f"{seed}/{again}".encode()).digest()[:4], "big")
 
 
 def first_of(failures: BaseExceptionGroup) -> BaseException:

@@ -14,10 +14,12 @@ from deployments.running import WorkerClient
 from deployments.settings import AppSettings, ConfigError
 from deployments.worker import StepEngine
 from models.catalog import Catalog, load_catalogue
+from models.weights import revision
 from policies import PolicyBook
 from router.artifact import load_artifact
 from router.costs import CostModel
 from router.embedding import MiniLMEmbedder
+from router.judging import judgement_file, load_judgement
 from router.predictors import QualityPredictor
 from router.queues import Queues
 from router.routing import Router
@@ -55,9 +57,15 @@ def build_orchestrator(
 
 def router_of(settings: AppSettings, catalogue: Catalog, costs: CostModel) -> Router:
     """The router with the configured predictor, and queues that ask `costs`."""
-    predictor = QualityPredictor(load_artifact(settings.artifact_path), catalogue)
+    artifact = load_artifact(settings.artifact_path)
+    predictor = QualityPredictor(artifact, catalogue)
+    judgements = {
+        model: load_judgement(settings.artifact_path, artifact.digest, catalogue[model], revision(catalogue[model]))
+        for model in catalogue.ids()
+        if catalogue[model].role == "scorer" and judgement_file(settings.artifact_path, model).is_file()
+    }
     queues = Queues(costs, {model: replicas_of(settings, model) for model in settings.models})
-    return Router(catalogue, MiniLMEmbedder(), predictor, queues)
+    return Router(catalogue, MiniLMEmbedder(), predictor, queues, judgements)
 
 
 def replicas_of(settings: AppSettings, model: str) -> int:

@@ -21,6 +21,8 @@ FAMILIES = {
     "sdxl": ("base", "refiner"),
     "flux": ("base", "refiner"),
     "clip": ("scorer",),
+    "pickscore": ("scorer",),
+    "vqa": ("scorer",),
     "verifier": ("scorer",),
 }
 """Families that models/loading.py and models/scoring.py can load, and the roles each may have."""

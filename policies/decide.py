@@ -76,7 +76,7 @@ class Policy:
             raise gates.nothing_left(context.allowances)
         ranking = rank(terms.objective, gates.open, gates.preferred)
         taken = take(ranking, gates.open, request, context, self.overload, terms.explore)
-        verify, checks = verification(self.verify, facts, terms.limits, gates.open, taken.recipe)
+        verify, checks = verification(self.verify, facts, terms.objective, terms.limits, gates.open, taken.recipe)
         in_words = reasons(terms.objective, taken.recipe, ranking, gates.open)
         return Decision(
             recipe=taken.recipe,

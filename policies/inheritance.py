@@ -156,6 +156,10 @@ def _contradicts(kind: str, key: str, own: Mapping[str, Any]) -> bool:
     """Whether a default does not go with what a recipe says: the other way to continue, a scorer for a blend."""
     if kind == "refine":
         return (key == "strength" and "from" in own) or (key == "from" and "strength" in own)
+    if kind == "best_of" and own.get("n") == "auto":
+        return key in ("accept_above", "min_successful")
+    if kind == "fuse" and key == "min_successful":
+        return own.get("with") == "frequency"
     return kind == "fuse" and key in ("scorer", "accept_above") and own.get("with", "best_of") != "best_of"
 
 

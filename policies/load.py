@@ -23,7 +23,7 @@ from policies.reachability import Arrange, check_reach
 from policies.recipes import arrangeable, build_recipes, check_members, check_recipes, named_inside
 from policies.rules import check_condition, check_names, check_rules, in_order
 from policies.schema import BudgetSpec, OverloadSpec, PolicySpec, SplitSpec, VerifySpec
-from policies.schema_choice import ExploreSpec, Limits
+from policies.schema_choice import ExploreSpec, Limits, Objective
 from policies.schema_recipes import RecipeSpec
 from policies.schema_rules import Rule
 from policies.source import MAX_BYTES, Path, Problem, Source, decode, read
@@ -104,7 +104,7 @@ def _built(spec: PolicySpec, origin: str, places: Mapping[str, tuple[int, int]])
     return Policy(
         name=spec.name,
         digest=hashlib.sha256(canonical.encode()).hexdigest()[:12],
-        recipes=build_recipes(spec.recipes),
+        recipes=build_recipes(spec.recipes, spec.objective, spec.limits),
         limits=spec.limits,
         objective=spec.objective,
         rules=in_order(spec.rules),
@@ -139,6 +139,7 @@ def _findings(data: Any, known: Known, stem: str | None) -> Iterator[Finding]:
     wrong = [*check_recipes(recipes, set(named)), *check_members(recipes, known.models, known.schedulers)]
     yield from wrong
     yield from check_rules(rules, set(named), known.signals)
+    yield from _prices(top, recipes)
     yield from _afterwards(top, set(named), known)
     if stem is not None and (name := top.get("name")) != stem and isinstance(name, str) and re.match(NAME, name):
         yield ("name",), f"the policy is named {name!r} but its file {stem!r}; give both the same name"
@@ -173,6 +174,23 @@ def _afterwards(top: Mapping[str, Any], recipes: Collection[str], known: Known) 
     for key in ("shadow", "canary"):
         if (split := _sound(SplitSpec, top.get(key))) and split.policy == top.get("name"):
             yield (key, "policy"), f"{key}: a policy cannot be its own {key}; name another one"
+
+
+def _prices(top: Mapping[str, Any], recipes: Mapping[str, RecipeSpec]) -> Iterator[Finding]:
+    """What weighs gains against seconds needs a price: its own, or the weights of an objective that has some."""
+    objective = _sound(Objective, top.get("objective"))
+    if objective is None or objective.maximise is not None:
+        return
+    weighing: list[tuple[Path, float | None]] = [
+        (("recipes", name, "best_of", "n"), spec.best_of.quality_per_s)
+        for name, spec in recipes.items()
+        if spec.best_of is not None and spec.best_of.n == "auto"
+    ]
+    if (verify := _sound(VerifySpec, top.get("verify"))) and verify.by == "expected_gain":
+        weighing.append((("verify", "by"), verify.quality_per_s))
+    for path, price in weighing:
+        if price is None:
+            yield path, "what is a second worth here? this objective has no weight, so give quality_per_s"
 
 
 def _sound(model: type[_Model], raw: Any) -> _Model | None:

@@ -16,6 +16,9 @@ from router.errors import did_you_mean
 UNBUILT = ("style", "styles", "sweep", "tenants", "licence")
 """Keys of the design that this version cannot honour yet. Refused by name, so that nobody relies on them."""
 
+TAGS = ("<name>", "<recipe>", "<list>", "<number>", "<word>", "[key]")
+"""What pydantic puts into a place that is not in the file: which of several types a value was taken for."""
+
 
 def telling(errors: Sequence[ErrorDetails]) -> list[ErrorDetails]:
     """The errors without those of a key that is missing because it is misspelt."""
@@ -27,7 +30,7 @@ def telling(errors: Sequence[ErrorDetails]) -> list[ErrorDetails]:
 
 
 def _path(error: ErrorDetails) -> Path:
-    return tuple(part for part in error["loc"] if part not in ("<name>", "<recipe>", "[key]"))
+    return tuple(part for part in error["loc"] if part not in TAGS)
 
 
 def translated(error: ErrorDetails, source: Source) -> Problem:

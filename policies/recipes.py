@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 
-from policies.schema_recipes import FuseSpec, RecipeSpec
+from policies.objectives import priced
+from policies.schema_choice import Limits, Objective
+from policies.schema_recipes import USUAL_MOST, BestOfSpec, FuseSpec, RecipeSpec
 from policies.source import Path
 from router.errors import did_you_mean
-from router.types import Chain, Fuse, Generate, Recipe, Refine, Upscale
+from router.types import Chain, Fuse, Generate, Recipe, Refine, Search, Upscale
 
 MAX_STEPS = 64  # of one recipe with everything it names; doubling by reference reaches thousands in ten lines
 
@@ -23,6 +25,7 @@ _IMAGE = 1.0  # what a part leaves behind: a finished picture, or latents denois
 def check_recipes(recipes: Mapping[str, RecipeSpec], names: Collection[str]) -> list[Finding]:
     """Everything wrong with the arrangement of `recipes`; `names` are all that the file has, sound or not."""
     findings = list(_unknown_names(recipes, names))
+    findings += _searches_inside(recipes)
     circles = list(_circles(recipes))
     findings += circles
     for name, spec in recipes.items():
@@ -60,8 +63,13 @@ def arrangeable(recipes: Mapping[str, RecipeSpec], wrong: Collection[str]) -> se
     return sound
 
 
-def build_recipes(recipes: Mapping[str, RecipeSpec]) -> dict[str, Recipe]:
-    """The values of checked recipes. Names inside chains are replaced by their stages; fusions keep them."""
+def build_recipes(
+    recipes: Mapping[str, RecipeSpec], objective: Objective | None = None, limits: Limits | None = None
+) -> dict[str, Recipe]:
+    """The values of checked recipes. Names inside chains are replaced by their stages; fusions keep them.
+
+    objective, limits: of the policy, for recipes that decide how many pictures are worth their price
+    """
 
     def built(part: Part) -> Recipe:
         spec = recipes[part] if isinstance(part, str) else part
@@ -73,10 +81,14 @@ def build_recipes(recipes: Mapping[str, RecipeSpec]) -> dict[str, Recipe]:
             return Upscale(**spec.upscale.model_dump())
         if spec.fuse:
             branches = (part if isinstance(part, str) else built(part) for _, part in _branches(spec.fuse))
-            return Fuse(spec.fuse.method, tuple(branches), spec.fuse.scorer, spec.fuse.accept_above)
+            fuse = spec.fuse
+            return Fuse(fuse.method, tuple(branches), fuse.scorer, fuse.accept_above, fuse.min_successful)
         if spec.best_of:
-            branch = spec.best_of.of if isinstance(spec.best_of.of, str) else built(spec.best_of.of)
-            return Fuse("best_of", (branch,) * spec.best_of.n, spec.best_of.scorer, spec.best_of.accept_above)
+            best = spec.best_of
+            of = tuple(part if isinstance(part, str) else built(part) for part in best.parts)
+            if best.n == "auto":
+                return Fuse("best_of", of, best.scorer, search=_search(best, objective, limits or Limits()))
+            return Fuse("best_of", of * best.n, best.scorer, best.accept_above, best.min_successful)
         return Chain(tuple(stage for part in spec.chain or () for stage in stages(part)))
 
     def stages(part: Part) -> tuple[Recipe, ...]:
@@ -84,6 +96,11 @@ def build_recipes(recipes: Mapping[str, RecipeSpec]) -> dict[str, Recipe]:
         return recipe.stages if isinstance(recipe, Chain) else (recipe,)
 
     return {name: built(spec) for name, spec in recipes.items()}
+
+
+def _search(best: BestOfSpec, objective: Objective | None, limits: Limits) -> Search:
+    worth = priced(objective, best.quality_per_s, best.quality_per_usd)
+    return Search(best.most or USUAL_MOST, worth, limits.latency_s, limits.cost_usd, limits.work_s)
 
 
 def _branches(fuse: FuseSpec) -> list[tuple[Path, Part]]:
@@ -97,7 +114,10 @@ def _children(spec: RecipeSpec) -> list[tuple[Path, Part]]:
     if spec.chain is not None:
         return [(("chain", index), part) for index, part in enumerate(spec.chain)]
     if spec.best_of is not None:
-        return [(("best_of", "of"), spec.best_of.of)]
+        of = spec.best_of.of
+        if isinstance(of, list):
+            return [(("best_of", "of", index), part) for index, part in enumerate(of)]
+        return [(("best_of", "of"), of)]
     return [(("fuse", *path), part) for path, part in _branches(spec.fuse)] if spec.fuse else []
 
 
@@ -118,6 +138,19 @@ def _unknown_names(recipes: Mapping[str, RecipeSpec], names: Collection[str]) ->
         for path, wanted in _references(name, spec):
             if wanted not in names:
                 yield path, f"unknown recipe {wanted!r}{did_you_mean(wanted, set(names) - {name})}"
+
+
+def _searches_inside(recipes: Mapping[str, RecipeSpec]) -> Iterator[Finding]:
+    """Searches that are not recipes of their own: how many pictures are worth it is decided for whole recipes only."""
+    searches = {name for name, spec in recipes.items() if _is_search(spec)}
+    for name, spec in recipes.items():
+        for path, part in _parts(spec, ("recipes", name)):
+            if part in searches if isinstance(part, str) else _is_search(part) and len(path) > 2:
+                yield path, "best_of with n: auto is a recipe of its own; it cannot be part of another one"
+
+
+def _is_search(part: RecipeSpec) -> bool:
+    return part.best_of is not None and part.best_of.n == "auto"
 
 
 def _circles(recipes: Mapping[str, RecipeSpec]) -> Iterator[Finding]:
@@ -144,7 +177,8 @@ def _steps(part: Part, recipes: Mapping[str, RecipeSpec], seen: dict[str, int] |
             seen[part] = _steps(recipes[part], recipes, seen) if part in recipes else 1
         return seen[part]
     children = sum(_steps(child, recipes, seen) for _, child in _children(part))
-    children *= part.best_of.n if part.best_of is not None else 1
+    if (best := part.best_of) is not None:
+        children *= (best.most or USUAL_MOST) if best.n == "auto" else best.n
     return children if part.chain is not None else children + 1
 
 

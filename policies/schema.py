@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from policies.schema_choice import ExploreSpec, Limits, Objective
-from policies.schema_recipes import RecipeSpec
+from policies.schema_recipes import Price, RecipeSpec
 from policies.schema_rules import Condition, Names, Rule
 from policies.spec import ModelId, Name, Positive, Spec, Text, Unit, Window, at_least_one
 
@@ -19,14 +19,45 @@ RESERVED = ("auto",)
 
 
 class VerifySpec(Spec):
-    """Check each picture after it was made; one that is not good enough is made again by another recipe."""
+    """Look at each picture after it was made; while it is not good enough, try again or another recipe, keep the best.
+
+    By `ladder`, the recipes are tried in turn until a score reaches `accept_above`. By `expected_gain`, whatever
+    is expected to gain more than its seconds and dollars are worth is tried, and without such the look is left out.
+    """
 
     when: Condition | None = Field(default=None, description="default: always")
     scorer: ModelId = Field(description="catalogue id of a scorer")
-    accept_above: Unit = Field(description="score from which a picture is good enough")
-    escalate_to: Names | None = Field(
-        default=None, description="recipes to try in turn, as far as limits and deadline allow; default: only score"
+    by: Literal["ladder", "expected_gain"] = Field(default="ladder", description="what decides about the next try")
+    accept_above: Unit | None = Field(
+        default=None, description="score from which a picture is good enough; required by: ladder"
     )
+    escalate_to: Names | None = Field(
+        default=None, description="recipes to try, as far as limits and deadline allow; default: only score"
+    )
+    retry: Annotated[int, Field(ge=1, le=8)] | None = Field(
+        default=None, description="how often each recipe may be tried again with another seed; default: not at all"
+    )
+    most: Annotated[int, Field(ge=2, le=16)] | None = Field(
+        default=None, description="pictures at most, the first included; default: all that retry and escalate_to allow"
+    )
+    quality_per_s: Price | None = Field(
+        default=None, description="what a second is worth, by expected_gain; default: the weight in objective"
+    )
+    quality_per_usd: Price | None = Field(
+        default=None, description="what a dollar is worth, by expected_gain; default: the weight in objective"
+    )
+
+    @model_validator(mode="after")
+    def _keys_fit(self) -> VerifySpec:
+        if self.by == "ladder" and self.accept_above is None:
+            raise ValueError("by ladder, the key 'accept_above' is needed; or write by: expected_gain")
+        if self.by == "ladder" and (self.quality_per_s is not None or self.quality_per_usd is not None):
+            raise ValueError("quality_per_s and quality_per_usd are for by: expected_gain; a ladder asks for no price")
+        if self.most is not None and not self.retry and not self.escalate_to:
+            raise ValueError("most bounds what retry and escalate_to allow; give one of them")
+        if self.by == "expected_gain" and not self.retry and not self.escalate_to:
+            raise ValueError("by expected_gain, a look is only worth what may follow it; give retry or escalate_to")
+        return self
 
 
 class OverloadSpec(Spec):

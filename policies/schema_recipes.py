@@ -20,6 +20,11 @@ Scheduler = Annotated[Text, Field(description="sampler; default: the model card'
 Accept = Annotated[
     Unit, Field(description="score that ends the search: branches run in turn; default: all run side by side")
 ]
+Successful = Annotated[
+    int, Field(ge=1, le=MAX_BRANCHES, description="so many branches are enough if others fail; default: all of them")
+]
+Price = Annotated[float, Field(ge=0)]
+USUAL_MOST = 6
 
 
 class GenerateSpec(Spec):
@@ -64,6 +69,14 @@ def _part_kind(value: Any) -> str:
     return "<name>" if isinstance(value, str) else "<recipe>"
 
 
+def _number_kind(value: Any) -> str:
+    return "<word>" if isinstance(value, str) else "<number>"
+
+
+def _parts_kind(value: Any) -> str:
+    return "<list>" if isinstance(value, list) else _part_kind(value)
+
+
 Part = Annotated[
     Annotated[Name, Tag("<name>")] | Annotated["RecipeSpec", Tag("<recipe>")],
     Discriminator(_part_kind),
@@ -82,6 +95,7 @@ class FuseSpec(Spec):
     )
     scorer: ModelId | None = Field(default=None, description="catalogue id of a scorer; for best_of")
     accept_above: Accept | None = None
+    min_successful: Successful | None = None
     low: Part | None = Field(default=None, description="frequency: where composition and colour come from")
     high: Part | None = Field(default=None, description="frequency: where detail comes from")
 
@@ -89,21 +103,68 @@ class FuseSpec(Spec):
     def _keys_fit_the_method(self) -> FuseSpec:
         needed = {"best_of": {"of", "scorer"}, "frequency": {"low", "high"}}.get(self.method, {"of"})
         allowed = needed | ({"accept_above"} if self.method == "best_of" else set())
+        allowed |= {"min_successful"} if "of" in needed else set()
         given = set(self.given()) - {"with"}
         if missing := sorted(needed - given):
             raise ValueError(f"fuse with {self.method} needs {' and '.join(missing)}")
         if surplus := sorted(given - allowed):
             raise ValueError(f"fuse with {self.method} takes {' and '.join(sorted(needed))}, not {', '.join(surplus)}")
+        _check_successful(self.min_successful, len(self.of or ()))
         return self
 
 
-class BestOfSpec(Spec):
-    """The same recipe several times with other seeds; the scorer keeps the picture that fits the prompt best."""
+def _check_successful(wanted: int | None, branches: int) -> None:
+    if wanted is not None and wanted > branches:
+        raise ValueError(f"min_successful {wanted} is more than the {branches} branches that there are")
 
-    n: Annotated[int, Field(ge=2, le=MAX_BRANCHES)] = Field(description="pictures made at most")
-    of: Part = Field(description="the recipe")
+
+class BestOfSpec(Spec):
+    """The same recipe several times with other seeds; the scorer keeps the picture that fits the prompt best.
+
+    With `n: auto` the router decides for each prompt how many pictures of which recipes are worth their price, and ends
+    as soon as one is good enough.
+    """
+
+    n: Annotated[
+        Annotated[int, Field(ge=2, le=MAX_BRANCHES), Tag("<number>")] | Annotated[Literal["auto"], Tag("<word>")],
+        Discriminator(_number_kind),
+    ] = Field(description="pictures made at most, or auto")
+    of: Annotated[
+        Annotated[Name, Tag("<name>")]
+        | Annotated[RecipeSpec, Tag("<recipe>")]
+        | Annotated[list[Part], Field(min_length=1, max_length=MAX_BRANCHES), Tag("<list>")],
+        Discriminator(_parts_kind),
+    ] = Field(description="the recipe; with n: auto, one or several")
     scorer: ModelId = Field(description="catalogue id of a scorer")
     accept_above: Accept | None = None
+    min_successful: Successful | None = None
+    most: Annotated[int, Field(ge=1, le=MAX_BRANCHES)] | None = Field(
+        default=None, description=f"pictures at most; for n: auto; default: {USUAL_MOST}"
+    )
+    quality_per_s: Price | None = Field(
+        default=None, description="what a second is worth; for n: auto; default: the weight in objective"
+    )
+    quality_per_usd: Price | None = Field(
+        default=None, description="what a dollar is worth; for n: auto; default: the weight in objective"
+    )
+
+    @property
+    def parts(self) -> list[Part]:
+        """The recipes, however many."""
+        return self.of if isinstance(self.of, list) else [self.of]
+
+    @model_validator(mode="after")
+    def _keys_fit_n(self) -> BestOfSpec:
+        if self.n != "auto":
+            given = [key for key in self.given() if key in ("most", "quality_per_s", "quality_per_usd")]
+            if isinstance(self.of, list):
+                raise ValueError("a list of recipes goes with n: auto; name one recipe, or fuse with best_of")
+            if given:
+                raise ValueError(f"{given[0]} goes with n: auto, not with a number of pictures")
+            _check_successful(self.min_successful, self.n)
+        elif self.accept_above is not None or self.min_successful is not None:
+            raise ValueError("n: auto decides itself when to end; drop accept_above and min_successful")
+        return self
 
 
 class RecipeSpec(Spec):

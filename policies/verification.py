@@ -6,42 +6,67 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from policies.conditions import Facts, holds
+from policies.objectives import priced
 from policies.schema import VerifySpec
-from policies.schema_choice import Limits
+from policies.schema_choice import Limits, Objective
 from router.types import Estimate, Verification
+
+KEYS = ("latency_s", "cost_usd", "work_s")
 
 
 def verification(
-    verify: VerifySpec | None, facts: Facts, limits: Limits, open_: Mapping[str, Estimate], chosen: str
+    verify: VerifySpec | None,
+    facts: Facts,
+    objective: Objective,
+    limits: Limits,
+    open_: Mapping[str, Estimate],
+    chosen: str,
 ) -> tuple[Verification | None, tuple[str, ...]]:
     """What to check and to try, and in words why; (None, ()) if the picture is not checked.
 
-    A recipe that was asked for by name is checked, but no other takes its place.
+    A recipe that was asked for by name is checked by a ladder, but no other picture takes its place; by expected gain
+    there is nothing to look for then.
     """
     if verify is None:
         return None, ()
     fact = holds(verify.when, replace(facts, chosen=open_[chosen])) if verify.when else "always"
-    if fact is None:
+    pinned = facts.request.recipe is not None
+    if fact is None or (pinned and verify.by == "expected_gain"):
         return None, ()
-    wanted = [] if facts.request.recipe else verify.escalate_to or []
-    ladder = _affordable([name for name in wanted if name in open_ and name != chosen], facts, limits, open_, chosen)
-    then = f"below, {', then '.join(ladder)} is tried" if ladder else "nothing is tried below"
-    note = f"verified ({fact}): accepted from {verify.accept_above:g} by {verify.scorer}; {then}"
-    return Verification(verify.scorer, verify.accept_above, ladder), (note,)
+    wanted = [name for name in verify.escalate_to or () if name in open_ and name != chosen]
+    left = _left(facts, limits, open_[chosen])
+    fitting = _affordable(wanted, left, open_) if verify.by == "ladder" else _each_affordable(wanted, left, open_)
+    ladder = () if pinned else fitting
+    bounds = [facts.request.latency_budget_s, limits.latency_s]
+    made = Verification(
+        scorer=verify.scorer,
+        accept_above=verify.accept_above,
+        escalate_to=ladder,
+        by=verify.by,
+        retry=0 if pinned else verify.retry or 0,
+        most=verify.most,
+        worth=priced(objective, verify.quality_per_s, verify.quality_per_usd),
+        within_s=min((bound for bound in bounds if bound is not None), default=None),
+        cost_usd=_known(left["cost_usd"]),
+        work_s=_known(left["work_s"]),
+    )
+    return made, (f"verified ({fact}): {_words(made)}",)
 
 
-def _affordable(
-    names: Iterable[str], facts: Facts, limits: Limits, open_: Mapping[str, Estimate], chosen: str
-) -> tuple[str, ...]:
-    """Those of `names` that stay within every limit and budget if the chosen recipe and all before them run, too."""
+def _left(facts: Facts, limits: Limits, chosen: Estimate) -> dict[str, float]:
+    """What limits and budgets leave beyond the chosen recipe."""
     request, allowances = facts.request, facts.context.allowances
     bounds = {
         "latency_s": (limits.latency_s, request.latency_budget_s),
         "cost_usd": (limits.cost_usd, request.max_cost_usd, *(a.cost_usd for a in allowances)),
         "work_s": (limits.work_s, *(a.work_s for a in allowances)),
     }
-    left = {key: min((b for b in given if b is not None), default=float("inf")) for key, given in bounds.items()}
-    left = {key: bound - getattr(open_[chosen], key) for key, bound in left.items()}
+    least = {key: min((b for b in given if b is not None), default=float("inf")) for key, given in bounds.items()}
+    return {key: bound - getattr(chosen, key) for key, bound in least.items()}
+
+
+def _affordable(names: Iterable[str], left: Mapping[str, float], open_: Mapping[str, Estimate]) -> tuple[str, ...]:
+    """Those of `names` that stay within every limit and budget if all before them run, too."""
     ladder = []
     for name in names:
         after = {key: bound - getattr(open_[name], key) for key, bound in left.items()}
@@ -49,3 +74,26 @@ def _affordable(
             ladder.append(name)
             left = after
     return tuple(ladder)
+
+
+def _each_affordable(names: Iterable[str], left: Mapping[str, float], open_: Mapping[str, Estimate]) -> tuple[str, ...]:
+    """Those of `names` that stay within every limit and budget alone; which of them run is decided picture by picture,
+    within what is left then."""
+    return tuple(name for name in names if all(getattr(open_[name], key) <= left[key] for key in KEYS))
+
+
+def _known(bound: float) -> float | None:
+    return None if bound == float("inf") else max(0.0, bound)
+
+
+def _words(made: Verification) -> str:
+    again = f"each up to {made.retry} times again" if made.retry else ""
+    bar = f"accepted from {made.accept_above:g} by {made.scorer}" if made.accept_above is not None else ""
+    if made.by == "ladder":
+        names = ", then ".join(made.escalate_to)
+        then = f"below, {names} is tried" if names else "" if made.retry else "nothing is tried below"
+        return "; ".join(part for part in (bar, then, again) if part)
+    names = ", ".join(made.escalate_to)
+    price = f"{made.worth.per_s:g} a second and {made.worth.per_usd:g} a dollar"
+    what = f"what gains more than {price} is tried{f', of {names}' if names else ''}"
+    return "; ".join(part for part in (f"by {made.scorer}, {what}", again, bar) if part)

@@ -1,16 +1,22 @@
 """After a picture was made and judged: keep it, try again with another seed, or take a dearer recipe?
 
-Each recipe is a box that may hold a right picture and costs seconds to open. Weitzman's rule says which to open next
-and when to stop: the box with the highest reservation value, until the best picture so far is worth more than any of
-them (Optimal Search for the Best Alternative, Econometrica 47(3), 1979, https://doi.org/10.2307/1910412). Boxes of one
-recipe are not independent: what failed on a prompt before fails more easily again, so its chance is updated.
+Each recipe is a box that may hold a right picture and costs seconds and money to open. Weitzman's rule says which to
+open next and when to stop: the box with the highest reservation value, until the best picture so far is worth more than
+any of them (Optimal Search for the Best Alternative, Econometrica 47(3), 1979, https://doi.org/10.2307/1910412). Boxes
+of one recipe are not independent: what failed on a prompt before fails more easily again, so its chance is updated.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+
+from router.judge import Judge, logit
+from router.types import Worth
+
+__all__ = ["Judge", "Option", "Weighed", "logit", "next_attempt", "weigh", "worth_a_look"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,13 +25,14 @@ class Option:
 
     chance:   probability that one picture of it is right on this prompt, before any was seen
     strength: how many pictures that estimate is worth; small when pictures of one prompt tend to fail together
-    seconds:  accelerator seconds of one picture and its check
+    seconds:  of one picture and its check;   usd: what they cost
     """
 
     recipe: str
     chance: float
     strength: float
     seconds: float
+    usd: float = 0.0
 
     def after(self, verdicts: Sequence[float]) -> float:
         """The chance when pictures of it were judged right with these probabilities (a beta prior's mean)."""
@@ -33,44 +40,33 @@ class Option:
 
 
 @dataclass(frozen=True, slots=True)
-class Judge:
-    """What a scorer's score is worth as evidence: fitted by logistic regression on judged pictures.
+class Weighed:
+    """The best option there is. gain: by how much its picture is expected to be better than the best so far;
+    price: what it costs, in quality;   worth_it: whether its reservation value is above the best so far."""
 
-    log-odds of "right" = slope * logit(score) + trust * logit(chance) + level
+    recipe: str
+    gain: float
+    price: float
+    worth_it: bool
 
-    on_right, on_wrong: mean logit(score) of right and of wrong pictures, for what a look may be expected to bring
+
+def weigh(
+    options: Sequence[Option], verdicts: Mapping[str, Sequence[float]], judge: Judge, worth: Worth, most: int = 4
+) -> Weighed | None:
+    """The option with the highest reservation value; None if every recipe was tried `most` times. Pure.
+
+    verdicts: probabilities of "right" of the pictures made so far, by recipe; empty before the first picture
     """
-
-    slope: float
-    trust: float
-    level: float
-    on_right: float
-    on_wrong: float
-
-    def verdict(self, chance: float, score: float) -> float:
-        """The probability that a picture is right, from the recipe's chance before and the picture's score (0..1)."""
-        return self._probability(chance, logit(score))
-
-    def reservation(self, chance: float, price: float) -> float:
-        """The z at which opening a box gains nothing: E[(verdict - z)+] = price, for a verdict of two values.
-
-        price: what opening it costs, in quality (0..1).
-        """
-        right, wrong = self._probability(chance, self.on_right), self._probability(chance, self.on_wrong)
-        inside = right - price / chance if chance > 0 else float("-inf")
-        if inside >= wrong:
-            return inside
-        return chance * right + (1 - chance) * wrong - price
-
-    def _probability(self, chance: float, evidence: float) -> float:
-        odds = self.slope * evidence + self.trust * logit(chance) + self.level
-        return 1 / (1 + math.exp(-max(-30.0, min(30.0, odds))))
-
-
-def logit(probability: float) -> float:
-    """Log-odds; 0 and 1 are taken as 0.001 and 0.999."""
-    inside = min(0.999, max(0.001, probability))
-    return math.log(inside / (1 - inside))
+    left = sorted((o for o in options if len(verdicts.get(o.recipe, ())) < most), key=lambda o: o.recipe)
+    if not left:
+        return None
+    best = max((value for values in verdicts.values() for value in values), default=float("-inf"))
+    chances = np.array([option.after(verdicts.get(option.recipe, ())) for option in left])
+    prices = np.array([worth.price(option.seconds, option.usd) for option in left])
+    values = np.asarray(judge.reservation(chances, prices))
+    k = len(left) - 1 - int(values[::-1].argmax())  # of equal ones the last by name
+    gain = float(judge.gain(float(chances[k]), max(best, 0.0)))
+    return Weighed(left[k].recipe, gain, float(prices[k]), bool(values[k] > best))
 
 
 def next_attempt(
@@ -80,19 +76,26 @@ def next_attempt(
     quality_per_s: float,
     most: int = 4,
 ) -> str | None:
-    """The recipe to try next, or None to keep the best picture so far. Pure.
+    """The recipe to try next, or None to keep the best picture so far: `weigh` where only seconds have a price."""
+    found = weigh(options, verdicts, judge, Worth(quality_per_s), most)
+    return found.recipe if found is not None and found.worth_it else None
 
-    verdicts: probabilities of "right" of the pictures made so far, by recipe; empty before the first picture
-    quality_per_s: how much probability of a right picture one second is worth
-    most: pictures of one recipe at most
+
+def worth_a_look(made: Option, options: Sequence[Option], judge: Judge, worth: Worth) -> float:
+    """What checking a picture of `made` is expected to gain, in quality, before the price of the look itself.
+
+    A look is worth what may be tried after it: for each verdict, the best single try less its price, if that is above
+    zero. Further tries after that one are left out, so the value is a lower bound.
     """
-    best = max((value for values in verdicts.values() for value in values), default=float("-inf"))
-    values = {
-        option.recipe: judge.reservation(option.after(made), option.seconds * quality_per_s)
-        for option in options
-        if len(made := verdicts.get(option.recipe, ())) < most
-    }
-    if not values:
-        return None
-    recipe = max(values, key=lambda name: (values[name], name))
-    return recipe if values[recipe] > best else None
+    if not options:
+        return 0.0
+    verdicts, weights = judge.outlook(made.chance)
+    total = 0.0
+    for verdict, weight in zip(verdicts.tolist(), weights.tolist(), strict=True):
+        gains = (
+            judge.gain(option.after([verdict] if option.recipe == made.recipe else ()), verdict)
+            - worth.price(option.seconds, option.usd)
+            for option in options
+        )
+        total += weight * max(0.0, *(float(gain) for gain in gains))
+    return total

@@ -32,6 +32,7 @@ from router.types import (
     Scalar,
     Step,
     StepKind,
+    Turn,
     Unless,
     Upscale,
 )
@@ -57,6 +58,12 @@ def make_plan(
     except PlanError as error:
         raise PlanError(f"recipe {name!r}: {error.message}", error.param) from error
     return Plan(name, tuple(draft.steps), output.id, width, height, tuple(dict.fromkeys(draft.notes)))
+
+
+def with_check(plan: Plan, scorer: str) -> Plan:
+    """The plan with a look of `scorer` at its picture, for what that would take; the output is still the picture."""
+    name = f"verify-{scorer}"
+    return replace(plan, steps=(*plan.steps, Step(name, "score", scorer, (plan.output,), "scores")))
 
 
 # ------------------------------------------------------------------------------------------------------------- steps
@@ -176,44 +183,65 @@ class _Draft:
 
     def add_fusion(self, recipe: Fuse, width: int, height: int, seed: int) -> Step:
         _check_fusion(recipe)
-        in_turn = recipe.accept_above is not None
+        if recipe.search is not None and not recipe.turns:
+            recipe = _unsettled(recipe)
+        if len(recipe.turns) == 1:
+            self.notes.append("a single picture: no further one is expected to be worth its price")
+            assert not isinstance(recipe.branches[0], str)
+            return self.add(recipe.branches[0], width, height, seed)
+        in_turn = recipe.accept_above is not None or bool(recipe.turns)
         seen: dict[str, int] = {}
         outputs: list[Step] = []
         scores: list[Step] = []
-        for branch in recipe.branches:
+        for place, branch in enumerate(recipe.branches):
             assert not isinstance(branch, str)
             key = recipe_key(branch, {}, self.catalogue)
             again = seen[key] = seen.get(key, -1) + 1
-            if again:
+            if again and not recipe.turns:
                 self.notes.append(f"{key} is repeated in the fusion: repetition {again} uses seed + {again}")
             begun = len(self.steps)
             outputs.append(self.add(branch, width, height, (seed + again) % 2**32))
             if in_turn:
-                scores.append(self.add_score(recipe, outputs[-1:]))
-                self.spare(begun, scores[-2:-1], recipe.accept_above or 0.0)
+                turn = recipe.turns[place] if recipe.turns else None
+                scores.append(self.add_score(recipe, outputs[-1:], turn))
+                self.spare(begun, scores[:-1], turn.bar if turn else recipe.accept_above or 0.0)
         settings: dict[str, Scalar] = {"method": recipe.method}
         inputs = tuple(step.id for step in outputs)
+        needs = recipe.min_successful
+        if needs is not None:
+            self.notes.append(f"{needs} of {len(outputs)} branches of the {recipe.method} are enough if others fail")
         if FUSIONS[recipe.method] == "blend":
-            return self.new("blend", None, inputs, "image", settings)
-        if in_turn:
+            return self.new("blend", None, inputs, "image", settings, needs)
+        if recipe.turns:
+            bars = ", ".join(f"{turn.bar:.2f}" for turn in recipe.turns[1:])
+            self.notes.append(
+                f"up to {len(outputs)} pictures in turn, each left out if an earlier one is right with {bars}"
+            )
+        elif in_turn:
             self.notes.append(f"the branches run in turn until one scores at least {recipe.accept_above:g}")
         else:
-            scores.append(self.add_score(recipe, outputs))
-        return self.new("select", None, (*inputs, *(step.id for step in scores)), "image", settings)
+            scores.append(self.add_score(recipe, outputs, None))
+        return self.new("select", None, (*inputs, *(step.id for step in scores)), "image", settings, needs)
 
-    def add_score(self, recipe: Fuse, pictures: list[Step]) -> Step:
+    def add_score(self, recipe: Fuse, pictures: list[Step], turn: Turn | None) -> Step:
         scorer = card_of(str(recipe.scorer), self.catalogue)
         if scorer.role != "scorer":
             raise PlanError(f"{scorer.id!r} is a {scorer.role} and cannot score; name a scorer", "recipe")
         inputs = tuple(step.id for step in pictures)
-        return self.new("score", scorer.id, inputs, "scores", {"prompt": self.request.prompt})
+        settings: dict[str, Scalar] = {"prompt": self.request.prompt}
+        if turn is not None:  # the scores become probabilities, so that they compare between recipes
+            settings |= {"slope": turn.slope, "offset": turn.offset}
+        needs = recipe.min_successful if len(pictures) > 1 else None
+        return self.new("score", scorer.id, inputs, "scores", settings, needs)
 
     def spare(self, begun: int, before: list[Step], bar: float) -> None:
-        """Let the steps from number `begun` on be left out if the score `before` them is good enough."""
-        for score in before:
-            for place, step in enumerate(self.steps[begun:], begun):
-                if step.unless is None:
-                    self.steps[place] = replace(step, unless=Unless(score.id, bar))
+        """Let the steps from number `begun` on be left out if a score `before` them is good enough."""
+        if not before:
+            return
+        earlier = tuple(score.id for score in before[:-1])
+        for place, step in enumerate(self.steps[begun:], begun):
+            if step.unless is None:
+                self.steps[place] = replace(step, unless=Unless(before[-1].id, bar, earlier))
 
     def new(
         self,
@@ -222,9 +250,10 @@ class _Draft:
         inputs: tuple[str, ...],
         produces: Literal["image", "latents", "scores"],
         settings: Mapping[str, Scalar],
+        needs: int | None = None,
     ) -> Step:
         name = f"{len(self.steps) + 1}-{kind}-{model or settings.get('method') or settings.get('factor')}"
-        self.steps.append(Step(name, kind, model, inputs, produces, settings))
+        self.steps.append(Step(name, kind, model, inputs, produces, settings, needs=needs))
         return self.steps[-1]
 
     def overridden(self, name: str, asked: Number | None, recipe_value: Number | None, card_value: Number) -> Number:
@@ -285,10 +314,16 @@ def _check_stages(stages: tuple[Recipe, ...]) -> None:
             raise PlanError(f"upscale by {stage.factor:g} is outside 1..{MAX_UPSCALE:g}", "recipe")
 
 
+def _unsettled(recipe: Fuse) -> Fuse:
+    """A search that was not settled for a prompt, to check its parts: every branch once, two pictures at least."""
+    branches = recipe.branches if len(recipe.branches) > 1 else recipe.branches * 2
+    return replace(recipe, branches=branches, search=None, accept_above=1.0)
+
+
 def _check_fusion(recipe: Fuse) -> None:
     if recipe.method not in FUSIONS:
         raise PlanError(f"unknown fusion {recipe.method!r}{did_you_mean(recipe.method, FUSIONS)}", "recipe")
-    if len(recipe.branches) < 2:
+    if len(recipe.branches) < 2 and recipe.search is None:
         raise PlanError(f"{recipe.method} of {len(recipe.branches)} branch; a fusion needs at least two", "recipe")
     if recipe.method == "frequency" and len(recipe.branches) != 2:
         raise PlanError(f"frequency takes two branches (low, high), not {len(recipe.branches)}", "recipe")
@@ -296,6 +331,10 @@ def _check_fusion(recipe: Fuse) -> None:
         raise PlanError("best_of needs a scorer to choose by; name one, such as scorer: alignment", "recipe")
     if recipe.accept_above is not None and recipe.method != "best_of":
         raise PlanError(f"accept_above belongs to best_of, not to {recipe.method}; drop it", "recipe")
+    if recipe.min_successful is not None and not 1 <= recipe.min_successful <= len(recipe.branches):
+        raise PlanError(
+            f"min_successful {recipe.min_successful} of {len(recipe.branches)} branches; at most all of them", "recipe"
+        )
     if recipe.method != "best_of" and recipe.scorer:
         raise PlanError(f"{recipe.method} uses no scorer; drop it, or fuse with best_of", "recipe")
 

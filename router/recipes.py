@@ -8,6 +8,7 @@ The key is what the columns of a ratings table and of a trained artefact are cal
     flux>sdxl-refiner:strength=0.25>upscale:2
     best_of(alignment;flux|sd15@12)         a fusion; branches sorted, except for `frequency` (low|high)
     best_of(alignment>0.9;sd15@12|flux)     with `accept_above` the branches run in turn, so their order stays
+    best_of(alignment<6;flux|sd15@12)       a search of at most six pictures
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ def _key(recipe: Recipe | str, catalogue: Catalogue | None) -> str:
         keys = [_key(branch, catalogue) for branch in recipe.branches]
         in_turn = recipe.accept_above is not None
         joined = "|".join(keys if in_turn or recipe.method in ORDERED_FUSIONS else sorted(keys))
-        bar = f">{recipe.accept_above:g}" if in_turn else ""
+        bar = f">{recipe.accept_above:g}" if in_turn else f"<{recipe.search.most}" if recipe.search else ""
         return f"{recipe.method}({recipe.scorer}{bar};{joined})" if recipe.scorer else f"{recipe.method}({joined})"
     if isinstance(recipe, Upscale):
         return f"upscale:{recipe.factor:g}"

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from router.embedding import Embedder
 from router.errors import NotFoundError, PlanError, did_you_mean
 from router.features import lexical_features
+from router.judge import Judgement
 from router.planning import make_plan
 from router.predictors import QualityPredictor
+from router.prospects import prospects
 from router.queues import Queues
 from router.recent import Recent
 from router.requests import check_request
+from router.settling import Settled, settle
 from router.types import (
     NO_CONTEXT,
     Catalogue,
     Context,
+    Decision,
     Estimate,
+    Fuse,
     Generate,
     GenerationRequest,
     Plan,
@@ -34,7 +40,16 @@ VIEWS = 1024  # prompts whose analysis is remembered
 class Router:
     """Estimates every recipe of a policy for a request and lets the policy choose one."""
 
-    def __init__(self, catalogue: Catalogue, embedder: Embedder, predictor: QualityPredictor, queues: Queues) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        embedder: Embedder,
+        predictor: QualityPredictor,
+        queues: Queues,
+        judgements: Mapping[str, Judgement] | None = None,
+    ) -> None:
+        """judgements: how the scores of each scorer are read, by catalogue id; what is missing is not calibrated."""
+        self.judgements = dict(judgements or {})
         self.catalogue = catalogue
         self.embedder = embedder
         self.predictor = predictor
@@ -47,11 +62,51 @@ class Router:
         check_request(request)
         view = self.analyse(request.prompt)
         recipes = self.candidates(request, policy)
+        searches = self.settle(request, view, recipes)
+        recipes |= {name: found.recipe for name, found in searches.items()}
         plans, refused = self.arrange(request, recipes)
         estimates = self.estimate(view, recipes, plans, request.n)
+        for name, found in ((name, searches[name]) for name in plans if name in searches):
+            plans[name] = replace(plans[name], notes=(*plans[name].notes, found.note))
+            estimates[name] = found.estimate
         decision = policy.decide(request, view, plans, estimates, refused, context)
         further = {name: plans[name] for name in decision.verify.escalate_to} if decision.verify else {}
-        return Route(request, view, estimates, decision, plans[decision.recipe], time.perf_counter() - began, further)
+        judgement = self.judgement(decision.verify.scorer) if decision.verify else None
+        if judgement is not None:
+            decision = self.foreseen(decision, plans, estimates, judgement)
+        taken = time.perf_counter() - began
+        return Route(request, view, estimates, decision, plans[decision.recipe], taken, further, judgement)
+
+    def judgement(self, scorer: str) -> Judgement:
+        """How the scores of `scorer` are read; the default if it is not calibrated."""
+        return self.judgements.get(scorer) or Judgement()
+
+    def settle(self, request: GenerationRequest, view: PromptView, recipes: Mapping[str, Recipe]) -> dict[str, Settled]:
+        """Those of `recipes` whose number of pictures is left to the router, settled for this prompt and moment."""
+        found: dict[str, Settled] = {}
+        for name, recipe in recipes.items():
+            if isinstance(recipe, Fuse) and recipe.search is not None and request.recipe in (None, name):
+                judgement = self.judgement(str(recipe.scorer))
+                settled = settle(
+                    name, recipe, request, view, recipes, judgement, self.catalogue, self.predictor, self.queues
+                )
+                found |= {name: settled} if settled is not None else {}
+        return found
+
+    def foreseen(
+        self, decision: Decision, plans: Mapping[str, Plan], estimates: Mapping[str, Estimate], judgement: Judgement
+    ) -> Decision:
+        """The decision with a reason about its verification: how scores are read, whether a look is worth it now."""
+        verify = decision.verify
+        assert verify is not None
+        reason = f"{verify.scorer}: {judgement.note}"
+        if verify.by == "expected_gain":
+            ahead = prospects(decision, plans, estimates, judgement, self.queues)
+            gain = ahead.gain(judgement.judge, verify.worth)
+            price = verify.worth.price(ahead.look.latency_s, ahead.look.cost_usd)
+            verdict = "so it is taken" if gain > price else "so it is left out"
+            reason += f"; a look is expected to gain {gain:.3f} for {price:.4f}, {verdict}"
+        return replace(decision, reasons=(*decision.reasons, reason))
 
     def analyse(self, prompt: str) -> PromptView:
         """What the prompt asks for, its embedding, and how near it is to what the predictor knows."""

@@ -18,6 +18,8 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from router.judge import Judgement
+
 Scalar = str | int | float | bool | None
 
 # --------------------------------------------------------------------------------------------------------- request
@@ -201,17 +203,64 @@ class Chain:
 
 
 @dataclass(frozen=True, slots=True)
+class Worth:
+    """What a second and a dollar are worth in quality (0..1): the price of waiting and of spending."""
+
+    per_s: float = 0.0
+    per_usd: float = 0.0
+
+    def price(self, seconds: float, usd: float) -> float:
+        """Seconds and dollars in quality."""
+        return self.per_s * seconds + self.per_usd * usd
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A best_of whose number of pictures is decided for each prompt: at most `most`, while they are worth their price.
+
+    latency_s, cost_usd, work_s: what all pictures of a request may take together; None: no such limit
+    """
+
+    most: int
+    worth: Worth = Worth()
+    latency_s: float | None = None
+    cost_usd: float | None = None
+    work_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One picture of a settled search. recipe: the number of its branch, as text, or a name.
+
+    bar:    it is left out if an earlier picture is right with at least this probability
+    slope, offset: log-odds that it is right = slope * logit(score) + offset;   chance: before its score is seen
+    """
+
+    recipe: str
+    bar: float
+    slope: float
+    offset: float
+    chance: float
+
+
+@dataclass(frozen=True, slots=True)
 class Fuse:
     """Recipes side by side, made into one picture: `best_of` (needs `scorer`), `average`, `pyramid`, `frequency`.
 
     branches: recipe names of the same policy, or inline recipes. For `frequency`, (low, high) in this order.
     accept_above: best_of only: the branches run one after the other until one scores at least this
+    min_successful: so many branches are enough if others fail; None: all of them are needed
+    search: best_of only: the branches are what may be tried, and the router decides how often and in which order
+    turns: what a search came to for one prompt, one for each branch; with them `search` is settled
     """
 
     method: str
     branches: tuple[str | Recipe, ...]
     scorer: str | None = None
     accept_above: float | None = None
+    min_successful: int | None = None
+    search: Search | None = None
+    turns: tuple[Turn, ...] = ()
 
 
 Recipe = Generate | Refine | Upscale | Chain | Fuse
@@ -224,10 +273,12 @@ StepKind = Literal["generate", "refine", "upscale", "score", "select", "blend"]
 
 @dataclass(frozen=True, slots=True)
 class Unless:
-    """When a step is left out: if the step `score` gave at least `at_least`, or was itself left out."""
+    """When a step is left out: if the step `score` or one of the `earlier` ones gave at least `at_least`, or if `score`
+    was itself left out."""
 
     score: str
     at_least: float
+    earlier: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -238,9 +289,10 @@ class Step:
     inputs:   ids of the steps whose values it takes, in order
     produces: "image", "latents" or "scores"
     settings: builtins only. generate/refine: prompt, negative_prompt, width, height, steps, guidance_scale, scheduler,
-              seed, and until / from / strength where they apply. score: prompt. select/blend: method.
-              upscale: factor.
+              seed, and until / from / strength where they apply. score: prompt, and slope and offset where its
+              scores are to be probabilities. select/blend: method. upscale: factor.
     unless:   set where an earlier picture may be good enough to spare this step
+    needs:    so many of its pictures are enough, if the steps that make the others fail; None: all of them
     """
 
     id: str
@@ -250,11 +302,13 @@ class Step:
     produces: Literal["image", "latents", "scores"]
     settings: Mapping[str, Scalar] = field(default_factory=dict)
     unless: Unless | None = None
+    needs: int | None = None
 
     @property
     def after(self) -> tuple[str, ...]:
         """Ids of the steps that must have ended before this one may begin."""
-        return self.inputs if self.unless is None else (*self.inputs, self.unless.score)
+        waits = () if self.unless is None else (self.unless.score, *self.unless.earlier)
+        return (*self.inputs, *waits)
 
 
 @dataclass(frozen=True)
@@ -344,11 +398,31 @@ class Ranked:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """Score each picture by `scorer`; below `accept_above` try the recipes of `escalate_to` in turn, keep the best."""
+    """How each picture is checked by `scorer`, and what may be tried while it is not good enough; the best is kept.
+
+    by:           "ladder": the recipes in turn, until a score reaches `accept_above`; "expected_gain": whatever is
+                  expected to gain more than it costs at the prices of `worth`, or nothing, not even the look
+    accept_above: score from which a picture is good enough in any case
+    retry:        how often a recipe may be tried again, with other seeds;   most: pictures at most, with the first
+    within_s:     seconds from the start of the request by which a try must be expected to end
+    cost_usd, work_s: what the tries for all pictures of the request may use; None: no such limit
+    """
 
     scorer: str
-    accept_above: float
+    accept_above: float | None = None
     escalate_to: tuple[str, ...] = ()
+    by: Literal["ladder", "expected_gain"] = "ladder"
+    retry: int = 0
+    most: int | None = None
+    worth: Worth = Worth()
+    within_s: float | None = None
+    cost_usd: float | None = None
+    work_s: float | None = None
+
+    def tries(self, chosen: str) -> tuple[str, ...]:
+        """Every picture that may be made after the first of `chosen`, in the order of the ladder."""
+        every = [chosen] * self.retry + [name for name in self.escalate_to for _ in range(1 + self.retry)]
+        return tuple(every)
 
 
 @dataclass(frozen=True)
@@ -409,6 +483,7 @@ class Route:
     """The answer of `Router.route`: all that is needed to run, explain and replay a request.
 
     alternatives: plans of the recipes that the decision may escalate to
+    judgement: how the scores of the decision's verification are read; None if nothing is verified
     """
 
     request: GenerationRequest
@@ -418,6 +493,7 @@ class Route:
     plan: Plan
     decided_in_s: float
     alternatives: Mapping[str, Plan] = field(default_factory=dict)
+    judgement: Judgement | None = None
 
 
 # --------------------------------------------------------------------------------------------- what workers exchange

@@ -25,7 +25,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
 
 from benchmarks.embedded_outcomes.run import SCORER, shipped
 from benchmarks.embedded_outcomes.train_router import ratings
@@ -33,8 +32,9 @@ from benchmarks.embedded_outcomes.train_router import read as read_marks
 from deployments.settings import ROOT
 from router.artifact import Artifact, load_artifact
 from router.embedding import MiniLMEmbedder
-from router.escalation import Judge, Option, logit, next_attempt
+from router.escalation import Judge, Option, next_attempt
 from router.features import lexical_features
+from router.judging import fit_judge, fit_strength
 from router.predictors import QualityPredictor
 from router.training import train as train_artifact
 from router.types import Fuse, Generate, PromptView
@@ -230,26 +230,12 @@ def learn_judge(train: Outcomes) -> tuple[Judge, float]:
         artifact, _ = train_artifact(ratings(marks), Path(folder) / "part", "part", "two thirds", "Apache-2.0")
     rest = train.where(~kept)
     chance = chances(rest, artifact)
-    before = np.broadcast_to(logits(chance)[..., None], rest.score.shape).ravel()
-    evidence, right = logits(rest.score).ravel(), rest.exact.ravel() == 1
-    fitted = LogisticRegression(C=1000.0).fit(np.stack([evidence, before], 1), right)
-    slope, trust = fitted.coef_[0].tolist()
-    level = float(fitted.intercept_[0])
-    judge = Judge(slope, trust, level, float(evidence[right].mean()), float(evidence[~right].mean()))
-    return judge, _strength(rest, chance)
-
-
-def _strength(outcomes: Outcomes, chance: Array) -> float:
-    """From the correlation of two pictures of one prompt about what was predicted."""
-    error = outcomes.exact - chance[..., None]
-    shared = float((error[..., 0] * error[..., 1]).mean())
-    correlation = min(0.95, max(0.02, shared / float((chance * (1 - chance)).mean())))
-    return 1 / correlation - 1
-
-
-def logits(probabilities: Array) -> Array:
-    """`router.escalation.logit` of an array."""
-    return np.vectorize(logit, otypes=[float])(probabilities)
+    before = np.broadcast_to(chance[..., None], rest.score.shape)
+    right = rest.exact == 1
+    judge = fit_judge(before.ravel(), rest.score.ravel(), right.ravel())
+    # Two pictures of each prompt and recipe stand next to each other.
+    pairs = [(k, k + 1) for k in range(0, right.size, right.shape[2])]
+    return judge, fit_strength(before.ravel(), right.ravel(), pairs)
 
 
 # -------------------------------------------------------------------------------------------------------- comparison

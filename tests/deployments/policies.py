@@ -13,6 +13,7 @@ recipes:
   latents:  {chain: [{generate: {model: sdxl, steps: 5, until: 0.6}}, {refine: {model: sdxl-refiner, from: 0.6}}]}
   pixels:   {chain: [{generate: {model: flux, steps: 3}}, {refine: {model: sdxl-refiner, steps: 4, strength: 0.5}}]}
   best:     {fuse: {with: best_of, scorer: alignment, of: [one, pixels]}}
+  aside:    {fuse: {with: best_of, scorer: alignment, of: [{generate: {model: sd15}}, {generate: {model: flux}}]}}
   blended:  {fuse: {with: frequency, low: one, high: latents}}
   bigger:   {chain: [one, {upscale: {factor: 2}}]}
   lost:     {generate: {model: broken}}

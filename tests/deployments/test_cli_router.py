@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,11 @@ import pytest
 from rich.console import Console
 
 from deployments import cli, cli_router
+from models import load_card
+from models.weights import revision
 from router.artifact import load_artifact
+from router.errors import ArtifactError
+from router.judging import judgement_file, load_judgement
 from tests.router.conftest import synthetic_prompts, synthetic_ratings
 
 Run = Callable[..., tuple[int, str, str]]
@@ -171,3 +176,50 @@ def test_a_tampered_artefact_is_refused(triptych: Run, folder: Path, tmp_path: P
     (tmp_path / "p.txt").write_text("a red circle\n")
     code, _, err = triptych("predict", "--artefact", copy, "--prompts", tmp_path / "p.txt", "--json")
     assert code == 2 and "changed after training" in " ".join(err.split())
+
+
+def test_calibrating_a_scorer_gives_its_scores_a_meaning(triptych: Run, folder: Path, tmp_path: Path) -> None:
+    """The command learns from judged pictures, and what it writes is read for this artefact and these weights only."""
+    rng, card = random.Random(0), load_card("embedded/alignment")
+    rows = ["prompt,recipe,score,right"]
+    for rating in synthetic_ratings(synthetic_prompts(60)):
+        right = rng.random() < rating.score
+        score = min(0.98, max(0.02, rng.gauss(0.75 if right else 0.35, 0.2)))
+        rows.append(f'"{rating.prompt}",{rating.recipe},{score:.3f},{int(right)}')
+    judged = tmp_path / "judged.csv"
+    judged.write_text("\n".join(rows))
+    code, out, _ = triptych("calibrate-scorer", judged, "--artefact", folder, "--card", "embedded/alignment", "--json")
+    assert code == 0
+    report = json.loads(out)
+    assert report["held_out"]["brier"] < report["held_out"]["brier_chance"]
+    digest, weights = load_artifact(folder).digest, revision(card)
+    found = load_judgement(folder, digest, card, weights)
+    assert found.calibrated
+    assert found.judge.verdict(0.5, 0.9) > 0.5 > found.judge.verdict(0.5, 0.1)
+    for other in (load_judgement(folder, "another", card, weights), load_judgement(folder, digest, card, "sha256:0")):
+        assert not other.calibrated
+        assert "not calibrated for this" in other.note
+    file = judgement_file(folder, card.id)
+    file.write_text(file.read_text().replace('"strength"', '"strenght"'))
+    with pytest.raises(ArtifactError, match="was changed after it was written"):
+        load_judgement(folder, digest, card, weights)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("prompt,recipe,score,rigth\na,sd15,0.5,1", "no column 'right'; did you mean 'rigth'"),
+        ("prompt,recipe,score,right\na,sd15,1.5,1", "judged.csv:2: score 1.5 lies in 0..1"),
+        ("prompt,recipe,score,right\na,sd15,0.5,maybe", "judged.csv:2: could not convert"),
+    ],
+)
+def test_a_judged_table_that_cannot_be_read_is_named_by_line(
+    triptych: Run, folder: Path, tmp_path: Path, table: str, message: str
+) -> None:
+    """A missing column or a value that is no mark is refused with file and line."""
+    (tmp_path / "judged.csv").write_text(table)
+    code, _, err = triptych(
+        "calibrate-scorer", tmp_path / "judged.csv", "--artefact", folder, "--card", "embedded/alignment"
+    )
+    assert code != 0
+    assert message in " ".join(err.split())

@@ -82,6 +82,15 @@ async def test_chains_and_fusions_run_across_workers(http: httpx.AsyncClient, re
     assert all(step["facts"]["model"] == step["model"] for step in steps if step["model"])
 
 
+async def test_branches_on_different_workers_run_at_once(http: httpx.AsyncClient) -> None:
+    """While one branch of a fusion computes, the other one does, too: their times on the accelerators overlap."""
+    body = {"prompt": EASY, "model": "lab", "recipe": "aside", "seed": 2, "steps": 100}
+    steps = (await http.post(GENERATE, json=body)).json()["x_triptych"]["pictures"][0]["steps"]
+    spans = [(s["ended_s"] - s["seconds"], s["ended_s"]) for s in steps if s["kind"] == "generate"]
+    assert len(spans) == 2
+    assert max(begin for begin, _ in spans) < min(end for _, end in spans)
+
+
 async def test_http_handle_and_process_give_the_same_bytes(http: httpx.AsyncClient, service: Any) -> None:
     """The same request with the same seed is the same file over HTTP, through the handle, and without Ray."""
     from ray import serve

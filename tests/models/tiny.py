@@ -17,6 +17,10 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from transformers import (
+    BertTokenizer,
+    BlipConfig,
+    BlipForQuestionAnswering,
+    BlipImageProcessor,
     CLIPConfig,
     CLIPImageProcessor,
     CLIPModel,
@@ -160,6 +164,33 @@ def save_clip(folder: Path) -> None:
     CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=side).save_pretrained(folder)
 
 
+def save_blip(folder: Path) -> None:
+    """A VQA model whose words are letters, and yes and no."""
+    words = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        "[DEC]",
+        "yes",
+        "no",
+        *ALPHABET,
+        *("##" + c for c in ALPHABET),
+    ]
+    folder.mkdir(parents=True)
+    tokenizer = BertTokenizer(vocab={word: i for i, word in enumerate(words)}, model_max_length=64)
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    ids = {"bos_token_id": 5, "pad_token_id": 0, "sep_token_id": 3, "eos_token_id": 3}
+    config = BlipConfig(
+        text_config={**sizes, **ids, "vocab_size": len(words), "encoder_hidden_size": 8, "max_position_embeddings": 64},
+        vision_config={**sizes, "image_size": 32, "patch_size": 16},
+    )
+    BlipForQuestionAnswering(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    BlipImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+
+
 def save_all(root: Path) -> None:
     """One folder per model under `root`, the same weights every time."""
     torch.manual_seed(0)
@@ -168,6 +199,7 @@ def save_all(root: Path) -> None:
     for name, pipe in pipes.items():
         pipe.save_pretrained(root / name, safe_serialization=True)
     save_clip(root / "clip")
+    save_blip(root / "vqa")
 
 
 def cards(root: Path) -> dict[str, ModelCard]:
@@ -187,4 +219,9 @@ def cards(root: Path) -> dict[str, ModelCard]:
         for name, row in rows.items()
     }
     made["clip"] = ModelCard(id="clip", family="clip", role="scorer", source={"local": str(root / "clip")})
+    made["pickscore"] = ModelCard(
+        id="pickscore", family="pickscore", role="scorer", source={"local": str(root / "clip")}
+    )
+    vqa = {"local": str(root / "vqa")}
+    made["vqa"] = ModelCard(id="vqa", family="vqa", role="scorer", source=vqa, max_prompt_tokens=64)
     return made

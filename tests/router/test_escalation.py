@@ -7,7 +7,7 @@ import pytest
 
 from router.escalation import Judge, Option, next_attempt
 
-PERFECT = Judge(1.0, 1.0, 0.0, on_right=20.0, on_wrong=-20.0)
+PERFECT = Judge(1.0, 1.0, 0.0, on_right=(20.0,), on_wrong=(-20.0,))
 CHEAP, DEAR = Option("cheap", 0.6, 2.0, 0.2), Option("dear", 0.9, 2.0, 1.0)
 
 
@@ -37,7 +37,7 @@ def test_time_that_is_dear_ends_the_search() -> None:
 
 def test_a_judge_that_sees_nothing_is_not_asked_twice() -> None:
     """When verdicts do not depend on the picture, the first one is kept."""
-    blind = Judge(0.0, 1.0, 0.0, on_right=1.0, on_wrong=-1.0)
+    blind = Judge(0.0, 1.0, 0.0, on_right=(1.0,), on_wrong=(-1.0,))
     alike = Option("alike", 0.6, 2.0, 0.2)
     assert next_attempt([CHEAP, alike], {"cheap": [blind.verdict(0.6, 0.99)]}, blind, 0.01) is None
 
@@ -68,7 +68,7 @@ def test_the_rule_beats_fixed_plans_on_average() -> None:
 @pytest.mark.parametrize("chance", [0.05, 0.3, 0.99])
 def test_reservation_values_balance_gain_and_price(chance: float) -> None:
     """At the reservation value, the expected gain over it equals the price of looking."""
-    judge, price = Judge(0.8, 0.7, 0.1, on_right=1.5, on_wrong=-1.0), 0.02
+    judge, price = Judge(0.8, 0.7, 0.1, on_right=(1.5,), on_wrong=(-1.0,)), 0.02
     z = judge.reservation(chance, price)
     right, wrong = judge.verdict(chance, 1 / (1 + math.exp(-1.5))), judge.verdict(chance, 1 / (1 + math.exp(1.0)))
     gain = chance * max(0.0, right - z) + (1 - chance) * max(0.0, wrong - z)
@@ -77,5 +77,5 @@ def test_reservation_values_balance_gain_and_price(chance: float) -> None:
 
 def test_a_good_score_counts_for_more_where_the_prompt_is_easy() -> None:
     """The same score means less from a recipe that mostly fails on such prompts."""
-    judge = Judge(0.8, 0.7, 0.1, on_right=1.5, on_wrong=-1.0)
+    judge = Judge(0.8, 0.7, 0.1, on_right=(1.5,), on_wrong=(-1.0,))
     assert judge.verdict(0.9, 0.7) > judge.verdict(0.2, 0.7) > judge.verdict(0.2, 0.3)

@@ -176,3 +176,96 @@ async def test_a_good_enough_picture_spares_the_rest(bar: float, made: int) -> N
     assert isinstance(done.output, Picture)
     assert done.output.pixels[0, 0, 0] == (100 if made == 1 else 200)
     assert len(done.values) == 2 * made + 1
+
+
+# ------------------------------------------------------------------------------------------------------- lost branches
+
+
+def lenient(needs: int, method: str = "best_of", bar: float | None = None) -> Plan:
+    branches = (Generate("sd15"), Generate("flux"), Generate("sdxl"))
+    scorer = "alignment" if method == "best_of" else None
+    recipe = Fuse(method, branches, scorer, bar, min_successful=needs)
+    return make_plan("lenient", recipe, GenerationRequest("a dog"), CATALOGUE, {})
+
+
+def losing(*lost: str, error: Exception | None = None):  # type: ignore[no-untyped-def]
+    """`perform`, except that the steps of `lost` models or kinds fail."""
+
+    async def run(step: Step, inputs: Sequence[Value]) -> StepResult:
+        if step.model in lost or step.kind in lost:
+            await asyncio.sleep(PAUSE / 5)
+            raise error or StepError("out of memory")
+        pictures = [value for value in inputs if isinstance(value, Picture)]
+        if step.kind in ("select", "blend"):
+            scores = [score for value in inputs if isinstance(value, Scores) for score in value.values]
+            assert step.kind == "blend" or len(pictures) == len(scores)
+            return StepResult(pictures[int(np.argmax(scores)) if scores else 0], 0.0)
+        return await perform(step, inputs)
+
+    return run
+
+
+@pytest.mark.parametrize("method", ["best_of", "average", "pyramid"])
+@pytest.mark.parametrize("bar", [None, 0.99])
+async def test_a_fusion_does_with_the_branches_that_it_needs(method: str, bar: float | None) -> None:
+    """A lost branch is left out, in turn or side by side; pictures and scores still belong together."""
+    if method != "best_of" and bar is not None:
+        return
+    done = await execute(lenient(2, method, bar), losing("sdxl"))
+    assert [loss.origin.model for loss in done.losses] == ["sdxl"]
+    assert isinstance(done.output, Picture)
+    assert done.output.pixels[0, 0, 0] == (200 if method == "best_of" else 100)
+
+
+async def test_a_lost_branch_in_turn_is_followed_by_the_next() -> None:
+    """A failure is not good enough: the next branch runs, and a good picture still ends the search."""
+    done = await execute(lenient(1, bar=0.7), losing("sd15"))
+    assert [trace.step.model for trace in done.traces] == ["flux", "alignment", None]
+
+
+@pytest.mark.parametrize("lost", [("flux", "sdxl"), ("flux", "sdxl", "sd15"), ("score",), ("select",)])
+async def test_too_few_branches_fail_the_fusion(lost: tuple[str, ...]) -> None:
+    """With fewer pictures than needed, or without the scorer or the choice itself, the failure passes through."""
+    with pytest.raises(StepError, match="out of memory"):
+        await execute(lenient(2), losing(*lost))
+
+
+async def test_a_branch_that_is_too_late_is_a_lost_branch() -> None:
+    """A branch whose step could not begin before the deadline counts as failed, and the others answer."""
+    done = await execute(lenient(2), losing("flux", error=DeadlineError("the deadline passed")))
+    assert isinstance(done.losses[0].error, DeadlineError)
+    with pytest.raises(DeadlineError):
+        await execute(lenient(3), losing("flux", error=DeadlineError("the deadline passed")))
+
+
+async def test_cancelling_ends_every_branch() -> None:
+    """A cancelled fusion leaves no branch running, whatever it could do without."""
+    running: set[str] = set()
+
+    async def slow(step: Step, inputs: Sequence[Value]) -> StepResult:
+        running.add(step.id)
+        try:
+            await asyncio.sleep(60)
+        finally:
+            running.discard(step.id)
+        raise AssertionError("it should have been cancelled")
+
+    task = asyncio.create_task(execute(lenient(1), slow))
+    await asyncio.sleep(PAUSE)
+    assert len(running) == 3
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not running
+
+
+async def test_a_chain_in_a_branch_is_lost_as_a_whole() -> None:
+    """When a stage of a branch fails, its later stages are not run, and the fusion goes on."""
+    from router.types import Chain, Refine
+
+    chain = Chain((Generate("sdxl"), Refine("sdxl-refiner", strength=0.3)))
+    recipe = Fuse("average", (Generate("sd15"), chain), min_successful=1)
+    plan = make_plan("lenient", recipe, GenerationRequest("a dog"), CATALOGUE, {})
+    done = await execute(plan, losing("sdxl"))
+    assert [trace.step.model for trace in done.traces] == ["sd15", None]
+    assert [loss.origin.model for loss in done.losses] == ["sdxl"]

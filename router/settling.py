@@ -1,0 +1,101 @@
+"""Settles the searches among a policy's recipes: how many pictures of which branches are worth their price, for one
+prompt and the queues of this moment. What comes out is an ordinary best_of, and an estimate beside all others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from router.errors import PlanError
+from router.escalation import Option
+from router.judge import Judgement
+from router.planning import make_plan, with_check
+from router.predictors import QualityPredictor
+from router.queues import Queues, Timing
+from router.recipes import resolve
+from router.search import Outlook, Room, plan_search
+from router.types import Catalogue, Estimate, Fuse, GenerationRequest, PromptView, Quality, Recipe, Search
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A search that was settled. estimate: expected over where it may end; note: in words, for the plan."""
+
+    recipe: Fuse
+    estimate: Estimate
+    note: str
+
+
+def settle(
+    name: str,
+    recipe: Fuse,
+    request: GenerationRequest,
+    view: PromptView,
+    recipes: Mapping[str, Recipe],
+    judgement: Judgement,
+    catalogue: Catalogue,
+    predictor: QualityPredictor,
+    queues: Queues,
+) -> Settled | None:
+    """The search that `recipe` comes to; None if none of its branches can be arranged for this request."""
+    resolved = resolve(recipe, recipes, (name,))
+    assert isinstance(resolved, Fuse) and resolved.search is not None and resolved.scorer is not None
+    plans = {}
+    for place, branch in enumerate(resolved.branches):
+        try:
+            assert not isinstance(branch, str)
+            plans[str(place)] = make_plan(name, branch, request, catalogue, recipes)
+        except PlanError:
+            continue
+    if not plans:
+        return None
+    parts = {place: resolved.branches[int(place)] for place in plans}
+    qualities = predictor.predict(view, {place: part for place, part in parts.items() if not isinstance(part, str)})
+    checked = {place: queues.estimate(with_check(plan, resolved.scorer), request.n) for place, plan in plans.items()}
+    options = [
+        Option(place, qualities[place].mean, judgement.strength, checked[place].latency_s, checked[place].cost_usd)
+        for place in plans
+    ]
+    work = {place: timing.work_s for place, timing in checked.items()}
+    search = resolved.search
+    outlook = plan_search(options, work, judgement.judge, search.worth, search.most, _room(search, request))
+    turns = tuple(
+        replace(turn, bar=round(turn.bar, 4), slope=round(turn.slope, 6), offset=round(turn.offset, 6))
+        for turn in outlook.turns
+    )
+    fused = replace(resolved, branches=tuple(parts[turn.recipe] for turn in turns), turns=turns)
+    if len(turns) == 1:  # nothing is scored then
+        checked = {place: queues.estimate(plan, request.n) for place, plan in plans.items()}
+    return Settled(fused, _estimate(name, outlook, qualities, checked), _note(outlook, search, judgement))
+
+
+def _room(search: Search, request: GenerationRequest) -> Room:
+    """The tighter of the policy's limits and the request's budgets: the worst case must keep to them."""
+
+    def least(*bounds: float | None) -> float:
+        return min((bound for bound in bounds if bound is not None), default=float("inf"))
+
+    return Room(
+        least(search.latency_s, request.latency_budget_s),
+        least(search.cost_usd, request.max_cost_usd),
+        least(search.work_s),
+    )
+
+
+def _estimate(name: str, outlook: Outlook, qualities: Mapping[str, Quality], timings: Mapping[str, Timing]) -> Estimate:
+    used = [qualities[turn.recipe] for turn in outlook.turns]
+    std = sum(quality.std for quality in used) / len(used)
+    basis: Literal["composed", "prior"] = "prior" if all(quality.basis == "prior" for quality in used) else "composed"
+    work, queue, latency, cost = (
+        outlook.expected({place: getattr(timing, key) for place, timing in timings.items()})
+        for key in ("work_s", "queue_s", "latency_s", "cost_usd")
+    )
+    quality = qualities[outlook.turns[0].recipe].mean if len(outlook.turns) == 1 else outlook.quality
+    return Estimate(name, Quality(min(1.0, max(0.0, quality)), std, basis), work, queue, latency, cost)
+
+
+def _note(outlook: Outlook, search: Search, judgement: Judgement) -> str:
+    if len(outlook.turns) == 1:
+        return f"search: one picture of at most {search.most} ({judgement.note})"
+    return f"search: {outlook.pictures:.2f} pictures expected of at most {len(outlook.turns)} ({judgement.note})"

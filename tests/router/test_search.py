@@ -1,0 +1,121 @@
+"""Best-of-n with n left open: planned beforehand, and as good as it says."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from router.escalation import Option
+from router.judge import UNCALIBRATED, Judge
+from router.judging import fit_judge
+from router.search import Outlook, Room, plan_search
+from router.types import Worth
+
+FREE = {"cheap": 0.2, "dear": 1.0}
+LEVELS = (0.9, 2.0, 3.0, 4.2)
+FAIR = Judge(1.0, 1.0, 0.0, LEVELS, tuple(-level for level in LEVELS))
+
+
+def options(cheap: float = 0.5, dear: float = 0.8, strength: float = 1e6) -> list[Option]:
+    return [Option("cheap", cheap, strength, 0.2, 0.001), Option("dear", dear, strength, 1.0, 0.01)]
+
+
+def scored(rng: np.random.Generator, right: np.ndarray) -> np.ndarray:
+    """Scores of a scorer whose log-odds are normal, two apart on either side."""
+    return 1 / (1 + np.exp(-rng.normal(np.where(right, 2.0, -1.0), 1.4)))
+
+
+def simulated(outlook: Outlook, chances: dict[str, float], strength: float, n: int = 40_000) -> tuple[float, float]:
+    """(share of right pictures, pictures made) when the search is run on `n` prompts with real rights and scores."""
+    rng = np.random.default_rng(1)
+    true = {name: rng.beta(c * strength, (1 - c) * strength, n) for name, c in chances.items()}
+    best, kept, made = np.zeros(n), np.zeros(n, bool), np.zeros(n)
+    going = np.ones(n, bool)
+    for place, turn in enumerate(outlook.turns):
+        going &= best < turn.bar if place else going
+        right = rng.random(n) < true[turn.recipe]
+        score = np.clip(scored(rng, right), 0.001, 0.999)
+        verdict = 1 / (1 + np.exp(-turn.slope * np.log(score / (1 - score)) - turn.offset))
+        better = going & (verdict > best)
+        kept, best = np.where(better, right, kept), np.where(better, verdict, best)
+        made += going
+    return float(kept.mean()), float(made.mean())
+
+
+@pytest.fixture(scope="module")
+def learned() -> Judge:
+    """A judge fitted to scores like those of the simulation, of recipes of many chances."""
+    rng = np.random.default_rng(0)
+    chance = rng.uniform(0.05, 0.95, 40_000)
+    right = rng.random(len(chance)) < chance
+    return fit_judge(chance, scored(rng, right), right)
+
+
+@pytest.mark.parametrize("strength", [2.0, 1000.0])
+@pytest.mark.parametrize(("cheap", "dear"), [(0.3, 0.4), (0.5, 0.8), (0.7, 0.75), (0.1, 0.9)])
+@pytest.mark.parametrize("price", [0.02, 0.2])
+def test_what_is_expected_is_what_a_simulation_finds(
+    learned: Judge, cheap: float, dear: float, price: float, strength: float
+) -> None:
+    """Quality and number of pictures of a search come out as predicted, whether failures repeat or not."""
+    found = plan_search(options(cheap, dear, strength), FREE, learned, Worth(price), 6)
+    quality, made = simulated(found, {"cheap": cheap, "dear": dear}, strength)
+    assert found.quality == pytest.approx(quality, abs=0.035)
+    assert found.pictures == pytest.approx(made, rel=0.12)
+
+
+def test_dear_seconds_leave_one_picture() -> None:
+    """When nothing is worth its price there is one picture, of the recipe that is worth most or costs least."""
+    assert len(plan_search(options(), FREE, FAIR, Worth(50.0), 6).turns) == 1
+    assert plan_search(options(0.5, 0.5), FREE, FAIR, Worth(1.0), 6).turns[0].recipe == "cheap"
+
+
+def test_cheaper_seconds_never_give_less() -> None:
+    """As a second gets cheaper, the expected quality and the number of pictures rise."""
+    found = [plan_search(options(), FREE, FAIR, Worth(price), 6) for price in (2.0, 0.5, 0.1, 0.01)]
+    assert all(a.quality <= b.quality + 1e-9 for a, b in pairwise(found))
+    assert all(a.pictures <= b.pictures + 1e-9 for a, b in pairwise(found))
+
+
+def test_the_bar_falls_on_the_way() -> None:
+    """The longer a search lasts, the less a picture must promise to end it."""
+    found = plan_search(options(strength=2.0), FREE, FAIR, Worth(0.05), 6)
+    bars = [turn.bar for turn in found.turns[1:]]
+    assert len(bars) >= 2
+    assert bars == sorted(bars, reverse=True)
+    assert found.reached[0] == 1.0
+    assert list(found.reached) == sorted(found.reached, reverse=True)
+
+
+def test_the_worst_case_keeps_to_the_limits() -> None:
+    """No more pictures are planned than there is room for, if all of them should be needed; one there always is."""
+    plenty = plan_search(options(), FREE, FAIR, Worth(0.001), 6)
+    tight = plan_search(options(), FREE, FAIR, Worth(0.001), 6, Room(seconds=1.5))
+    cost = {"cheap": 0.2, "dear": 1.0}
+    assert sum(cost[turn.recipe] for turn in plenty.turns) > 1.5
+    assert 0 < sum(cost[turn.recipe] for turn in tight.turns) <= 1.5
+    assert len(plan_search(options(), FREE, FAIR, Worth(0.001), 6, Room(seconds=0.0)).turns) == 1
+
+
+def test_money_counts_like_time() -> None:
+    """A recipe that costs much is put off when a dollar is worth much."""
+    by_time = plan_search(options(), FREE, FAIR, Worth(per_s=0.001), 6)
+    by_money = plan_search(options(), FREE, FAIR, Worth(per_s=0.001, per_usd=60.0), 6)
+    assert by_time.turns[0].recipe == "dear"
+    assert by_money.turns[0].recipe == "cheap"
+
+
+def test_a_scorer_that_sees_nothing_makes_no_second_picture() -> None:
+    """When verdicts do not depend on the picture, more pictures are worth nothing."""
+    blind = Judge(0.0, 1.0, 0.0, LEVELS, tuple(-level for level in LEVELS))
+    assert len(plan_search([options()[0]], FREE, blind, Worth(0.001), 6).turns) == 1
+
+
+def test_the_default_judge_expects_what_it_was_told() -> None:
+    """Without calibration a look changes nothing on average: the mean verdict is the chance before it."""
+    for chance in (0.1, 0.5, 0.9):
+        values, weights = UNCALIBRATED.outlook(chance)
+        assert math.isclose(float((values * weights).sum()), chance, rel_tol=1e-6)
