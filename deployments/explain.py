@@ -16,7 +16,7 @@ from deployments.outcome import Check, Made, Outcome, Overview, PolicyFile
 from deployments.schemas import ImageRequest
 from deployments.worker import WorkerStatus
 from models.provenance import encode_image
-from router.types import ModelCard, Plan, Route, StepTrace
+from router.types import HandOver, ModelCard, Plan, Route, StepTrace
 
 PIXELS_PER_TOKEN = 16 * 16  # usage counts one image token for each patch of 16 x 16 pixels
 
@@ -167,6 +167,7 @@ def plan_report(plan: Plan) -> dict[str, Any]:
         "height": plan.height,
         "output": plan.output,
         "notes": list(plan.notes),
+        "handovers": [handover_report(taken) for taken in plan.handovers],
         "steps": [
             {
                 "id": s.id,
@@ -178,6 +179,15 @@ def plan_report(plan: Plan) -> dict[str, Any]:
             }
             for s in plan.steps
         ],
+    }
+
+
+def handover_report(taken: HandOver) -> dict[str, Any]:
+    """What a step takes from the one before, sizes as `WxH`."""
+    return {
+        **asdict(taken),
+        "size_from": "{}x{}".format(*taken.size_from),
+        "size_to": "{}x{}".format(*taken.size_to),
     }
 
 

@@ -187,7 +187,7 @@ def _outcome(part: Part, path: Path, before: float | None, say: Callable[[Path, 
             _check_complete(branch, (*path, *below), say)
         return _IMAGE
     _check_continues(part, path, before, say)
-    return _IMAGE
+    return part.refine.until or _IMAGE if part.refine is not None else _IMAGE
 
 
 def _check_continues(part: RecipeSpec, path: Path, before: float | None, say: Callable[[Path, str], None]) -> None:

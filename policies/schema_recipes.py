@@ -17,9 +17,21 @@ MAX_BRANCHES = 16
 Steps = Annotated[int, Field(ge=1, le=1000, description="denoising steps; default: the model card's")]
 Guidance = Annotated[float, Field(ge=0, le=100, description="classifier-free guidance; default: the model card's")]
 Scheduler = Annotated[Text, Field(description="sampler; default: the model card's")]
+TileSize = Annotated[
+    Literal["native"] | Side, Field(description="work on overlapping tiles of this side, or of the model's native size")
+]
+Overlap = Annotated[
+    float, Field(gt=0, le=0.75, description="share of a tile that neighbours have in common; default: 0.25")
+]
 Accept = Annotated[
     Unit, Field(description="score that ends the search: branches run in turn; default: all run side by side")
 ]
+
+
+def check_overlap(tile: int | str | None, overlap: float | None) -> None:
+    """Raise `ValueError` for an overlap without tiles."""
+    if overlap is not None and tile is None:
+        raise ValueError("overlap belongs to tile; add tile: native")
 
 
 class GenerateSpec(Spec):
@@ -32,6 +44,13 @@ class GenerateSpec(Spec):
     until: Share | None = Field(default=None, description="share of the denoising after which latents are handed over")
     width: Side | None = Field(default=None, description="pixels; default: the request's, else the model's native")
     height: Side | None = Field(default=None, description="pixels; default: the request's, else the model's native")
+    tile: TileSize | None = None
+    overlap: Overlap | None = None
+
+    @model_validator(mode="after")
+    def _overlap_of_tiles(self) -> GenerateSpec:
+        check_overlap(self.tile, self.overlap)
+        return self
 
 
 class RefineSpec(Spec):
@@ -41,16 +60,26 @@ class RefineSpec(Spec):
     from_: Share | None = Field(
         default=None, alias="from", description="share of the denoising at which latents are taken over"
     )
+    until: Share | None = Field(
+        default=None, description="with from: share of the denoising after which latents are handed on"
+    )
     strength: Annotated[float, Field(gt=0, le=1)] | None = Field(
         default=None, description="share of the denoising that a finished picture goes through again"
     )
     steps: Steps | None = None
     guidance_scale: Guidance | None = None
     scheduler: Scheduler | None = None
+    tile: TileSize | None = None
+    overlap: Overlap | None = None
 
     @model_validator(mode="after")
     def _one_way_to_continue(self) -> RefineSpec:
         exactly_one(self, ("from", "strength"), "refine")
+        check_overlap(self.tile, self.overlap)
+        if self.until is not None and (self.from_ is None or self.until <= self.from_):
+            raise ValueError("until belongs to from and comes after it; a refine by strength runs to its end")
+        if self.tile is not None and self.strength is None:
+            raise ValueError("tile needs strength; latents are taken over whole")
         return self
 
 

@@ -5,7 +5,9 @@ The key is what the columns of a ratings table and of a trained artefact are cal
     sd15                                    a model at its card's settings
     sd15@12:scheduler=dpmsolver++           12 steps; further settings in alphabetical order, joined by commas
     sdxl>sdxl-refiner:from=0.8              a chain; `until` is left out where the next stage's `from` says it
+    sdxl>sd15:from=0.3>sdxl:from=0.6        a relay within one latent space
     flux>sdxl-refiner:strength=0.25>upscale:2
+    sd15>upscale:2>sdxl:strength=0.3,tile=native
     best_of(alignment;flux|sd15@12)         a fusion; branches sorted, except for `frequency` (low|high)
     best_of(alignment>0.9;sd15@12|flux)     with `accept_above` the branches run in turn, so their order stays
 """
@@ -91,7 +93,8 @@ def _key(recipe: Recipe | str, catalogue: Catalogue | None) -> str:
 def _chain_key(stages: tuple[Recipe, ...], catalogue: Catalogue | None) -> str:
     keys = []
     for stage, following in zip(stages, (*stages[1:], None), strict=True):
-        handed_over = isinstance(stage, Generate) and isinstance(following, Refine) and stage.until == following.from_
+        gives = isinstance(stage, Generate | Refine) and stage.until is not None
+        handed_over = gives and isinstance(following, Refine) and stage.until == following.from_  # type: ignore[union-attr]
         keys.append(_model_key(stage, catalogue, bare=True) if handed_over else _key(stage, catalogue))
     return ">".join(keys)
 
@@ -108,8 +111,11 @@ def _model_key(stage: Recipe, catalogue: Catalogue | None, bare: bool = False) -
     if isinstance(stage, Refine):
         settings |= {"from": f"{stage.from_:g}"} if stage.from_ is not None else {}
         settings |= {"strength": f"{stage.strength:g}"} if stage.strength is not None else {}
-    elif stage.until is not None and not bare:
+    if stage.until is not None and not bare:
         settings["until"] = f"{stage.until:g}"
+    if stage.tile is not None:
+        settings["tile"] = str(stage.tile)
+        settings |= {"overlap": f"{stage.overlap:g}"} if stage.overlap is not None else {}
     if isinstance(stage, Generate) and (stage.width or stage.height):
         settings["size"] = f"{stage.width or ''}x{stage.height or ''}"
     body = stage.model + (f"@{steps}" if steps is not None else "")

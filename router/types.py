@@ -160,9 +160,15 @@ class Catalogue(Protocol):
 # ----------------------------------------------------------------------------------------------------------- recipe
 
 
+Tile = int | Literal["native"]
+
+
 @dataclass(frozen=True, slots=True)
 class Generate:
-    """Noise to picture on one model. `until` < 1 stops after that share of the denoising and yields latents."""
+    """Noise to picture on one model. `until` < 1 stops after that share of the denoising and yields latents.
+
+    tile, overlap: as of `Refine`; here every denoising step is made of overlapping windows (SD and SDXL families)
+    """
 
     model: str
     steps: int | None = None
@@ -171,12 +177,19 @@ class Generate:
     until: float | None = None
     width: int | None = None
     height: int | None = None
+    tile: Tile | None = None
+    overlap: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Refine:
-    """Continue a picture on one model: `from_` takes over latents at that share of the denoising (same latent space);
-    `strength` (0..1] re-noises a picture by that share and denoises it again (img2img; any pair of models)."""
+    """Continue a picture on one model: `from_` takes over latents at that share of the denoising (same latent space),
+    and with `until` hands them on; `strength` (0..1] re-noises a picture by that share and denoises it again (img2img;
+    any pair of models).
+
+    tile:    with strength: work on overlapping tiles of this side in pixels, or of the model's native size
+    overlap: share of a tile that neighbours have in common; None: a quarter
+    """
 
     model: str
     strength: float | None = None
@@ -184,6 +197,9 @@ class Refine:
     steps: int | None = None
     guidance_scale: float | None = None
     scheduler: str | None = None
+    until: float | None = None
+    tile: Tile | None = None
+    overlap: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +254,8 @@ class Step:
     inputs:   ids of the steps whose values it takes, in order
     produces: "image", "latents" or "scores"
     settings: builtins only. generate/refine: prompt, negative_prompt, width, height, steps, guidance_scale, scheduler,
-              seed, and until / from / strength where they apply. score: prompt. select/blend: method.
+              seed, and until / from / strength where they apply; tile_width, tile_height, tile_overlap (pixels) and
+              tiles (how many) for a picture that is worked on in tiles. score: prompt. select/blend: method.
               upscale: factor.
     unless:   set where an earlier picture may be good enough to spare this step
     """
@@ -257,10 +274,29 @@ class Step:
         return self.inputs if self.unless is None else (*self.inputs, self.unless.score)
 
 
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """What one model's step takes from an earlier step.
+
+    kind:  "latents" (unfinished, of latent space `space`) or "pixels" (a picture, `space` is "srgb")
+    giver, taker: ids of the steps;   size_from, size_to: width and height in pixels, given and worked at
+    share: part of the denoising that the taker runs, 0..1
+    """
+
+    giver: str
+    taker: str
+    kind: Literal["latents", "pixels"]
+    space: str
+    size_from: tuple[int, int]
+    size_to: tuple[int, int]
+    share: float
+
+
 @dataclass(frozen=True)
 class Plan:
     """A recipe made concrete for one request and one picture: steps in topological order.
 
+    handovers: what goes from model to model, in the order of the steps
     notes: in words, everything that was inserted or changed (a hand-over through pixels, a size that was snapped)
     """
 
@@ -270,6 +306,7 @@ class Plan:
     width: int
     height: int
     notes: tuple[str, ...] = ()
+    handovers: tuple[HandOver, ...] = ()
 
     def with_seed(self, seed: int) -> Plan:
         """The same plan for another picture: every step's seed is moved by the same amount."""
