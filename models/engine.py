@@ -21,6 +21,7 @@ from models.handoff import check_latents, check_picture, to_image, to_latents, t
 from models.loading import img2img, load_pipeline
 from models.previews import fit_colours
 from models.progress import OnProgress, ShouldStop, Watch
+from models.regions import looks
 from models.schedulers import build_scheduler, start_from, start_index, ve_factor
 from models.scoring import load_scorer
 from models.tiles import blend, boxes
@@ -237,7 +238,11 @@ class Engine:
         if not isinstance(prompt, str):
             raise StepError(f"step {step.id!r}: 'prompt' must be text", "prompt")
         pictures = [check_picture(value, self.card).pixels for value in inputs]
-        return Scores(self._scorer.score(pictures, prompt)), {"truncated_tokens": self._scorer.truncated_tokens(prompt)}
+        facts: dict[str, Scalar] = {"truncated_tokens": self._scorer.truncated_tokens(prompt)}
+        if most := step.settings.get("segments"):
+            pictures = [alone for _, alone in looks(pictures, int(most))]
+            facts["segments"] = len(pictures)
+        return Scores(self._scorer.score(pictures, prompt) if pictures else ()), facts
 
     def _unpacker(self, call: Call) -> Any:
         if self.card.family != "flux":

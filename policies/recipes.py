@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 
 from policies.schema_recipes import FuseSpec, RecipeSpec
 from policies.source import Path
+from policies.spec import Spec
 from router.errors import did_you_mean
 from router.types import Chain, Fuse, Generate, Recipe, Refine, Upscale
 
@@ -38,13 +39,16 @@ def check_members(
         for path, part in _parts(spec, ("recipes", name)):
             if isinstance(part, str):
                 continue
-            members = {key: getattr(part, key) for key in ("generate", "refine", "fuse", "best_of")}
+            members: dict[Path, Spec | None] = {
+                (key,): getattr(part, key) for key in ("generate", "refine", "fuse", "best_of")
+            }
+            members["fuse", "harmonise"] = part.fuse.harmonise if part.fuse else None
             for key, inner in members.items():
                 for attribute, known in (("model", models), ("scorer", models), ("scheduler", schedulers)):
                     value = getattr(inner, attribute, None)
                     if known is not None and value is not None and value not in known:
                         what = "scheduler" if attribute == "scheduler" else "model"
-                        yield (*path, key, attribute), f"unknown {what} {value!r}{did_you_mean(value, known)}"
+                        yield (*path, *key, attribute), f"unknown {what} {value!r}{did_you_mean(value, known)}"
 
 
 def named_inside(name: str, spec: RecipeSpec) -> set[str]:
@@ -73,7 +77,10 @@ def build_recipes(recipes: Mapping[str, RecipeSpec]) -> dict[str, Recipe]:
             return Upscale(**spec.upscale.model_dump())
         if spec.fuse:
             branches = (part if isinstance(part, str) else built(part) for _, part in _branches(spec.fuse))
-            return Fuse(spec.fuse.method, tuple(branches), spec.fuse.scorer, spec.fuse.accept_above)
+            weights = spec.fuse.weights if spec.fuse.weights != "contrast" else None
+            fused = Fuse(spec.fuse.method, tuple(branches), spec.fuse.scorer, spec.fuse.accept_above, weights)
+            harmonise = spec.fuse.harmonise
+            return fused if harmonise is None else Chain((fused, Refine(**harmonise.model_dump())))
         if spec.best_of:
             branch = spec.best_of.of if isinstance(spec.best_of.of, str) else built(spec.best_of.of)
             return Fuse("best_of", (branch,) * spec.best_of.n, spec.best_of.scorer, spec.best_of.accept_above)
@@ -145,6 +152,7 @@ def _steps(part: Part, recipes: Mapping[str, RecipeSpec], seen: dict[str, int] |
         return seen[part]
     children = sum(_steps(child, recipes, seen) for _, child in _children(part))
     children *= part.best_of.n if part.best_of is not None else 1
+    children += part.fuse is not None and part.fuse.harmonise is not None
     return children if part.chain is not None else children + 1
 
 

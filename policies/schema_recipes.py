@@ -17,8 +17,16 @@ MAX_BRANCHES = 16
 Steps = Annotated[int, Field(ge=1, le=1000, description="denoising steps; default: the model card's")]
 Guidance = Annotated[float, Field(ge=0, le=100, description="classifier-free guidance; default: the model card's")]
 Scheduler = Annotated[Text, Field(description="sampler; default: the model card's")]
+
+
+def _tile_kind(value: Any) -> str:
+    return "<native>" if isinstance(value, str) else "<side>"
+
+
 TileSize = Annotated[
-    Literal["native"] | Side, Field(description="work on overlapping tiles of this side, or of the model's native size")
+    Annotated[Literal["native"], Tag("<native>")] | Annotated[Side, Tag("<side>")],
+    Discriminator(_tile_kind),
+    Field(description="work on overlapping tiles of this side in pixels, or of the model's native size"),
 ]
 Overlap = Annotated[
     float, Field(gt=0, le=0.75, description="share of a tile that neighbours have in common; default: 0.25")
@@ -103,22 +111,29 @@ Part = Annotated[
 class FuseSpec(Spec):
     """Recipes side by side, made into one picture."""
 
-    method: Literal["best_of", "average", "pyramid", "frequency"] = Field(
+    method: Literal["best_of", "average", "pyramid", "frequency", "regions"] = Field(
         alias="with", description="how one picture is made of several"
     )
     of: Annotated[list[Part], Field(min_length=2, max_length=MAX_BRANCHES)] | None = Field(
         default=None, description="the branches; for all but frequency"
     )
-    scorer: ModelId | None = Field(default=None, description="catalogue id of a scorer; for best_of")
+    scorer: ModelId | None = Field(default=None, description="catalogue id of a scorer; for best_of and regions")
     accept_above: Accept | None = None
     low: Part | None = Field(default=None, description="frequency: where composition and colour come from")
     high: Part | None = Field(default=None, description="frequency: where detail comes from")
+    weights: Literal["contrast", "saliency", "mask"] | None = Field(
+        default=None, description="pyramid: where a picture counts; default: contrast"
+    )
+    harmonise: RefineSpec | None = Field(default=None, description="a refine by strength that follows the fusion")
 
     @model_validator(mode="after")
     def _keys_fit_the_method(self) -> FuseSpec:
-        needed = {"best_of": {"of", "scorer"}, "frequency": {"low", "high"}}.get(self.method, {"of"})
-        allowed = needed | ({"accept_above"} if self.method == "best_of" else set())
-        given = set(self.given()) - {"with"}
+        scored = {"of", "scorer"}
+        needed = {"best_of": scored, "regions": scored, "frequency": {"low", "high"}}.get(self.method, {"of"})
+        allowed = needed | {"best_of": {"accept_above"}, "pyramid": {"weights"}}.get(self.method, set())
+        given = set(self.given()) - {"with", "harmonise"}
+        if self.harmonise is not None and self.harmonise.strength is None:
+            raise ValueError("harmonise refines a finished picture; give it a strength, not from")
         if missing := sorted(needed - given):
             raise ValueError(f"fuse with {self.method} needs {' and '.join(missing)}")
         if surplus := sorted(given - allowed):

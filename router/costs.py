@@ -2,9 +2,8 @@
 
     seconds = overhead + seconds_per_step x work        work = denoising steps x pixels / native pixels
 
-In tiles, the pixels are those of all tiles together.
-For scorers, work is the number of pictures. The blend, select and upscale of pictures need no model; their work is
-megapixels x pictures.
+In tiles, the pixels are those of all tiles together. For scorers, work is the number of pictures, or of their objects
+where these are scored. The blend, select and upscale of pictures need no model; their work is megapixels x pictures.
 """
 
 from __future__ import annotations
@@ -84,7 +83,9 @@ class CostModel:
         """Units of work of one step, as in the law above."""
         settings = step.settings
         if step.kind == "score":
-            return float(len(step.inputs))
+            # Of `segments`, as many as there are phrases are usual: two fewer than are looked for at most.
+            looks = max(1, int(settings.get("segments") or 3) - 2)
+            return float(len(step.inputs) * looks)
         width, height = settings.get("width"), settings.get("height")
         area = float(width * height) if isinstance(width, int) and isinstance(height, int) else float(pixels or 0)
         if step.model is None:

@@ -19,6 +19,7 @@ from typing import Literal, TypeVar
 
 from router.errors import PlanError, did_you_mean
 from router.handovers import check_takeover, handovers
+from router.phrases import object_phrases
 from router.recipes import recipe_key, resolve, stages_of
 from router.sizes import answer_size, card_of, check_size, enlargement, first_generate, reduced
 from router.tiling import tiled
@@ -39,8 +40,17 @@ from router.types import (
     Upscale,
 )
 
-FUSIONS: dict[str, str] = {"best_of": "select", "average": "blend", "pyramid": "blend", "frequency": "blend"}
+FUSIONS: dict[str, str] = {
+    "best_of": "select",
+    "average": "blend",
+    "pyramid": "blend",
+    "frequency": "blend",
+    "regions": "select",
+}
+WEIGHTS = ("contrast", "saliency", "mask")
+SCORED = ("best_of", "regions")
 MAX_UPSCALE = 8.0
+MAX_PHRASES = 4  # of regions; each is a look at every picture
 Number = TypeVar("Number", int, float)
 
 
@@ -196,6 +206,11 @@ class _Draft:
                 scores.append(self.add_score(recipe, outputs[-1:]))
                 self.spare(begun, scores[-2:-1], recipe.accept_above or 0.0)
         settings: dict[str, Scalar] = {"method": recipe.method}
+        if recipe.method == "regions":
+            outputs += self.add_regions(recipe, outputs)
+            settings = {"method": "best_of"}
+        if recipe.weights is not None:
+            settings["weights"] = recipe.weights
         inputs = tuple(step.id for step in outputs)
         if FUSIONS[recipe.method] == "blend":
             return self.new("blend", None, inputs, "image", settings)
@@ -205,12 +220,32 @@ class _Draft:
             scores.append(self.add_score(recipe, outputs))
         return self.new("select", None, (*inputs, *(step.id for step in scores)), "image", settings)
 
-    def add_score(self, recipe: Fuse, pictures: list[Step]) -> Step:
+    def add_regions(self, recipe: Fuse, pictures: list[Step]) -> list[Step]:
+        """A further picture: the object of each phrase of the prompt from the picture that shows it best.
+
+        None if the prompt does not name several single objects; then regions is best_of, and a note says so.
+        """
+        phrases = object_phrases(self.request.prompt)
+        if not 2 <= len(phrases) <= MAX_PHRASES or any(phrase.count != 1 for phrase in phrases):
+            self.notes.append(
+                "the prompt does not name two or more single objects; regions keeps the best whole picture"
+            )
+            return []
+        most: Scalar = len(phrases) + 2
+        inputs = tuple(step.id for step in pictures)
+        scores = [self.add_score(recipe, pictures, phrase.text, most) for phrase in phrases]
+        asked = ", ".join(repr(phrase.text) for phrase in phrases)
+        self.notes.append(f"regions looks for {asked} in every picture and puts the best of each together")
+        settings: dict[str, Scalar] = {"method": "regions", "segments": most}
+        return [self.new("blend", None, (*inputs, *(step.id for step in scores)), "image", settings)]
+
+    def add_score(self, recipe: Fuse, pictures: list[Step], prompt: str | None = None, segments: Scalar = None) -> Step:
         scorer = card_of(str(recipe.scorer), self.catalogue)
         if scorer.role != "scorer":
             raise PlanError(f"{scorer.id!r} is a {scorer.role} and cannot score; name a scorer", "recipe")
         inputs = tuple(step.id for step in pictures)
-        return self.new("score", scorer.id, inputs, "scores", {"prompt": self.request.prompt})
+        settings: dict[str, Scalar] = {"prompt": self.request.prompt if prompt is None else prompt}
+        return self.new("score", scorer.id, inputs, "scores", settings | ({"segments": segments} if segments else {}))
 
     def spare(self, begun: int, before: list[Step], bar: float) -> None:
         """Let the steps from number `begun` on be left out if the score `before` them is good enough."""
@@ -296,11 +331,13 @@ def _check_fusion(recipe: Fuse) -> None:
         raise PlanError(f"{recipe.method} of {len(recipe.branches)} branch; a fusion needs at least two", "recipe")
     if recipe.method == "frequency" and len(recipe.branches) != 2:
         raise PlanError(f"frequency takes two branches (low, high), not {len(recipe.branches)}", "recipe")
-    if recipe.method == "best_of" and not recipe.scorer:
-        raise PlanError("best_of needs a scorer to choose by; name one, such as scorer: alignment", "recipe")
+    if recipe.method in SCORED and not recipe.scorer:
+        raise PlanError(f"{recipe.method} needs a scorer to choose by; name one, such as scorer: alignment", "recipe")
+    if recipe.weights is not None and (recipe.method != "pyramid" or recipe.weights not in WEIGHTS):
+        raise PlanError(f"weights belong to pyramid and are one of {', '.join(WEIGHTS)}", "recipe")
     if recipe.accept_above is not None and recipe.method != "best_of":
         raise PlanError(f"accept_above belongs to best_of, not to {recipe.method}; drop it", "recipe")
-    if recipe.method != "best_of" and recipe.scorer:
+    if recipe.method not in SCORED and recipe.scorer:
         raise PlanError(f"{recipe.method} uses no scorer; drop it, or fuse with best_of", "recipe")
 
 

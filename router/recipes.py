@@ -8,7 +8,9 @@ The key is what the columns of a ratings table and of a trained artefact are cal
     sdxl>sd15:from=0.3>sdxl:from=0.6        a relay within one latent space
     flux>sdxl-refiner:strength=0.25>upscale:2
     sd15>upscale:2>sdxl:strength=0.3,tile=native
-    best_of(alignment;flux|sd15@12)         a fusion; branches sorted, except for `frequency` (low|high)
+    best_of(alignment;flux|sd15@12)         a fusion; branches sorted, except for `frequency` (low|high) and `regions`
+    regions(alignment;flux|sdxl)>sdxl-refiner:strength=0.15    a fusion that is harmonised
+    pyramid(saliency;flux|sdxl)             a pyramid by other weights than contrast
     best_of(alignment>0.9;sd15@12|flux)     with `accept_above` the branches run in turn, so their order stays
 """
 
@@ -20,7 +22,8 @@ from dataclasses import replace
 from router.errors import PlanError, did_you_mean
 from router.types import Catalogue, Chain, Fuse, Generate, Recipe, Refine, Upscale
 
-ORDERED_FUSIONS = frozenset({"frequency"})
+ORDERED_FUSIONS = frozenset({"frequency", "regions"})
+"""Those in which the order of the branches changes the picture: low before high; the first of equal regions."""
 
 
 def resolve(recipe: Recipe, recipes: Mapping[str, Recipe], path: tuple[str, ...] = ()) -> Recipe:
@@ -84,6 +87,8 @@ def _key(recipe: Recipe | str, catalogue: Catalogue | None) -> str:
         in_turn = recipe.accept_above is not None
         joined = "|".join(keys if in_turn or recipe.method in ORDERED_FUSIONS else sorted(keys))
         bar = f">{recipe.accept_above:g}" if in_turn else ""
+        if recipe.weights is not None:
+            return f"{recipe.method}({recipe.weights};{joined})"
         return f"{recipe.method}({recipe.scorer}{bar};{joined})" if recipe.scorer else f"{recipe.method}({joined})"
     if isinstance(recipe, Upscale):
         return f"upscale:{recipe.factor:g}"

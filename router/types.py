@@ -218,8 +218,10 @@ class Chain:
 
 @dataclass(frozen=True, slots=True)
 class Fuse:
-    """Recipes side by side, made into one picture: `best_of` (needs `scorer`), `average`, `pyramid`, `frequency`.
+    """Recipes side by side, made into one picture: `best_of` and `regions` (need `scorer`), `average`, `pyramid`,
+    `frequency`. To have the result harmonised, a `Chain` refines it.
 
+    weights: pyramid only: where a picture counts, by "contrast" (None), "saliency" or "mask"
     branches: recipe names of the same policy, or inline recipes. For `frequency`, (low, high) in this order.
     accept_above: best_of only: the branches run one after the other until one scores at least this
     """
@@ -228,6 +230,7 @@ class Fuse:
     branches: tuple[str | Recipe, ...]
     scorer: str | None = None
     accept_above: float | None = None
+    weights: str | None = None
 
 
 Recipe = Generate | Refine | Upscale | Chain | Fuse
@@ -255,8 +258,8 @@ class Step:
     produces: "image", "latents" or "scores"
     settings: builtins only. generate/refine: prompt, negative_prompt, width, height, steps, guidance_scale, scheduler,
               seed, and until / from / strength where they apply; tile_width, tile_height, tile_overlap (pixels) and
-              tiles (how many) for a picture that is worked on in tiles. score: prompt. select/blend: method.
-              upscale: factor.
+              tiles (how many) for a picture that is worked on in tiles. score: prompt, and segments where not pictures
+              are scored but up to so many objects of each. select/blend: method, weights, segments. upscale: factor.
     unless:   set where an earlier picture may be good enough to spare this step
     """
 
@@ -482,7 +485,7 @@ class Latents:
 
 @dataclass(frozen=True)
 class Scores:
-    """One score in 0..1 per input picture, higher is better."""
+    """One score in 0..1 per input picture, or per object of each where a step asks for segments; higher is better."""
 
     values: tuple[float, ...]
 

@@ -131,6 +131,35 @@ def test_blends_take_the_pictures_in_order(method: str) -> None:
     assert blend.settings["method"] == method
 
 
+def test_regions_look_for_every_object_of_the_prompt() -> None:
+    """Each phrase is scored over the objects of all pictures; the mixture is scored beside the pictures themselves."""
+    request = replace(REQUEST, prompt="a red circle and a blue square")
+    made = plan(Fuse("regions", (Generate("flux"), Generate("sdxl")), "alignment"), request)
+    assert [step.id for step in made.steps] == [
+        "1-generate-flux", "2-generate-sdxl", "3-score-alignment", "4-score-alignment", "5-blend-regions",
+        "6-score-alignment", "7-select-best_of",
+    ]  # fmt: skip
+    pictures = ("1-generate-flux", "2-generate-sdxl")
+    first, second, blend, whole, select = made.steps[2:]
+    assert [dict(step.settings) for step in (first, second, whole)] == [
+        {"prompt": "a red circle", "segments": 4}, {"prompt": "a blue square", "segments": 4},
+        {"prompt": request.prompt},
+    ]  # fmt: skip
+    assert first.inputs == second.inputs == pictures
+    assert blend.inputs == (*pictures, first.id, second.id)
+    assert whole.inputs == (*pictures, blend.id)
+    assert select.inputs == (*whole.inputs, whole.id)
+    assert CostModel(CATALOGUE).work(first) == 4
+
+
+@pytest.mark.parametrize("prompt", ["a red circle", "two cats and a dog", "sunset", "a, b, " + "a cat, " * 5])
+def test_regions_of_one_object_or_of_groups_choose_a_whole_picture(prompt: str) -> None:
+    """Without two to four single objects regions is best_of, and the plan says so."""
+    made = plan(Fuse("regions", (Generate("flux"), Generate("sdxl")), "alignment"), replace(REQUEST, prompt=prompt))
+    assert [step.kind for step in made.steps] == ["generate", "generate", "score", "select"]
+    assert any("keeps the best whole picture" in note for note in made.notes)
+
+
 def test_repeated_branches_get_their_own_seeds() -> None:
     """Three times the same recipe under seed 7 is 7, 8 and 9; another recipe beside it starts at 7 again."""
     again = Generate("sd15")
@@ -247,6 +276,10 @@ REFUSALS: dict[str, tuple[Recipe, GenerationRequest, str]] = {
     "fusion of one": (Fuse("average", (Generate("sd15"),)), REQUEST, "at least two"),
     "frequency of three": (Fuse("frequency", (Generate("sd15"),) * 3), REQUEST, "takes two branches"),
     "best_of without scorer": (Fuse("best_of", (Generate("sd15"),) * 2), REQUEST, "needs a scorer"),
+    "regions without scorer": (Fuse("regions", (Generate("sd15"),) * 2), REQUEST, "regions needs a scorer"),
+    "average with weights": (
+        Fuse("average", (Generate("sd15"),) * 2, weights="mask"), REQUEST, "weights belong to pyramid",
+    ),
     "average that accepts": (
         Fuse("average", (Generate("sd15"),) * 2, accept_above=0.5), REQUEST, "accept_above belongs to best_of",
     ),
