@@ -27,7 +27,7 @@ def telling(errors: Sequence[ErrorDetails]) -> list[ErrorDetails]:
 
 
 def _path(error: ErrorDetails) -> Path:
-    return tuple(part for part in error["loc"] if part not in ("<name>", "<recipe>", "[key]"))
+    return tuple(part for part in error["loc"] if part not in ("<name>", "<recipe>", "<native>", "<side>", "[key]"))
 
 
 def translated(error: ErrorDetails, source: Source) -> Problem:
