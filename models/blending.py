@@ -14,10 +14,13 @@ from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
+from scipy import ndimage
 
 from models.colour import Floats, Pixels, clip, to_linear, to_srgb
 from models.handoff import resize
 from router.errors import StepError, did_you_mean
+
+NEAR = 14.0  # CIE Lab units from the background that certainly still are background: shadows, noise of the decoder
 
 
 def average(pictures: Sequence[Pixels]) -> Pixels:
@@ -101,11 +104,18 @@ def _saliency(pictures: Sequence[Pixels]) -> Floats:
 
 
 def _mask(pictures: Sequence[Pixels]) -> Floats:
-    """All of the most salient picture at every pixel, the first among equals; specks of the map are smoothed away."""
-    salient = _saliency(pictures)
-    salient[0] += 3.0  # below what an eye tells apart, the first picture is the ground
-    best = np.argmax(salient, axis=0).astype(np.uint8)
-    best = cv2.medianBlur(best, 5)
+    """Whole objects: where any picture has something, all of it comes from the one in which most stands out there.
+
+    An object and what lies in its place in the other pictures are one patch, so no seam goes through an object. The
+    first picture is the ground, and the first among equals.
+    """
+    far = np.stack([distance_from_background(picture) for picture in pictures])
+    rim = max(2, round(min(far.shape[1:]) / 32))
+    patches, _ = ndimage.label(ndimage.binary_dilation((far > NEAR).any(axis=0), iterations=rim), np.ones((3, 3)))
+    best = np.zeros(patches.shape, np.intp)
+    for number in range(1, int(patches.max()) + 1):
+        inside = patches == number
+        best[inside] = int(np.argmax([plane[inside].sum() for plane in far]))
     return np.stack([(best == index) for index in range(len(pictures))]).astype(np.float32)
 
 

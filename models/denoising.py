@@ -86,6 +86,7 @@ def _check_size(step: Step, card: ModelCard, call: Call) -> None:
             f"step {step.id!r}: size {call.width}x{call.height} is no multiple of {card.size_multiple} ({card.id!r})",
             "size",
         )
+    # In tiles, the model works at the size of a tile.
     width, height = (call.width, call.height) if call.tiling is None else (call.tiling.width, call.tiling.height)
     if min(width, height) < card.min_side or width * height > card.max_pixels:
         raise StepError(

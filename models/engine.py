@@ -18,7 +18,7 @@ import numpy as np
 from models.colour import Pixels
 from models.denoising import Call, arguments, ignores_negative, read_call
 from models.handoff import check_latents, check_picture, to_image, to_latents, to_picture, to_tensor
-from models.loading import img2img, load_pipeline
+from models.loading import FAMILIES, img2img, load_pipeline
 from models.previews import fit_colours
 from models.progress import OnProgress, ShouldStop, Watch
 from models.regions import looks
@@ -139,14 +139,15 @@ class Engine:
         pipe = self._prepared(step, call)
         watch = self._watch(step, call, pipe, on_progress, should_stop)
         watch.check()
-        if step.kind == "refine" and call.tiling is not None:
+        if call.tiling is not None and not FAMILIES[self.card.family].windows:
             made = self._refine_tiles(step, call, check_picture(inputs[0], self.card), watch)
             return made, {**self._call_facts(pipe, call), "steps": watch.done, "tiles": call.tiling.count}
         output = self._denoise(pipe, [call], [inputs], watch)
         if not watch.done:
             raise StepError(f"step {step.id!r}: {call.steps} steps leave none to run here; ask for more steps", "steps")
         value = self._value(pipe, call, output, watch.done)
-        return value, {**self._call_facts(pipe, call), "steps": watch.done}
+        tiles: dict[str, Scalar] = {} if call.tiling is None else {"tiles": call.tiling.count}
+        return value, {**self._call_facts(pipe, call), **tiles, "steps": watch.done}
 
     def _prepared(self, step: Step, call: Call) -> Any:
         """The pipeline for a step, with a fresh scheduler."""
@@ -158,7 +159,8 @@ class Engine:
         self, step: Step, call: Call, pipe: Any, on_progress: OnProgress | None, should_stop: ShouldStop | None
     ) -> Watch:
         """The callback of a run. Families whose pipelines cannot stop early themselves are stopped by it."""
-        tiles = call.tiling.count if call.tiling is not None and step.kind == "refine" else 1
+        apart = call.tiling is not None and not FAMILIES[self.card.family].windows
+        tiles = call.tiling.count if call.tiling is not None and apart else 1
         last = None
         if call.until is not None and self.card.family != "sdxl":
             begin = 0 if call.start is None else start_index(pipe.scheduler, call.steps, call.start)

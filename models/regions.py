@@ -16,13 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from models.blending import distance_from_background, same_size
+from models.blending import NEAR, distance_from_background, same_size
 from models.colour import Pixels, clip
 from router.errors import StepError
 
 Mask = NDArray[np.bool_]
 
-NEAR = 14.0  # CIE Lab units from the background that certainly still are background: shadows, noise of the decoder
 LEAST = 1 / 256  # of the picture; smaller segments are specks
 GAIN = 0.15  # by which the weakest phrase of a mixture must beat that of the best single picture
 

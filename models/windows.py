@@ -1,7 +1,8 @@
-"""Wide pictures from noise: each denoising step in overlapping windows of the native size, averaged in latent space.
+"""Large pictures: each denoising step in overlapping windows of the native size, averaged in latent space.
 
-MultiDiffusion, https://arxiv.org/abs/2302.08113. All windows move one common latent, so they cannot drift apart, and
-memory is that of the native size, the VAE's decoding excepted.
+MultiDiffusion, https://arxiv.org/abs/2302.08113. All windows move one common latent, so they cannot drift apart as
+tiles that are finished one by one can (tiles.py, for networks of packed tokens). Memory is that of the native size;
+beyond what the card takes at once, the VAE works in tiles too.
 """
 
 from __future__ import annotations
@@ -43,7 +44,12 @@ def windowed(pipe: Any, card: ModelCard, call: Call) -> Iterator[None]:
         return (made,)
 
     network.forward = forward
+    large = call.width * call.height > card.max_pixels
+    if large:
+        pipe.vae.enable_tiling()
     try:
         yield
     finally:
+        if large:
+            pipe.vae.disable_tiling()
         del network.forward  # the class's own again

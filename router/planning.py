@@ -145,7 +145,9 @@ class _Draft:
         shared = before.settings.get("steps") if stage.from_ is not None else None
         usual = shared if isinstance(shared, int) else card.steps
         steps = usual if stage.steps is None else stage.steps
-        guidance = card.guidance_scale if stage.guidance_scale is None else stage.guidance_scale
+        # A tile shows a part of what the prompt says; guidance would paint all of it into every tile.
+        usual_guidance = 1.0 if tiles else card.guidance_scale
+        guidance = usual_guidance if stage.guidance_scale is None else stage.guidance_scale
         settings = self.sampling(card, width, height, steps, guidance, stage.scheduler, seed)
         if stage.from_ is not None:
             check_takeover(card, stage.from_, before, self.catalogue)

@@ -8,6 +8,7 @@ sides, as a multiple of the inputs there, beside a hard cut of the same inputs b
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -74,10 +75,15 @@ Row = list[tuple[str, Pixels]]
 
 
 def main() -> None:
-    """All sheets, and the seams beside them."""
-    studio, seams = Studio(), {}
-    (HERE / "sheets").mkdir(exist_ok=True)
-    for name, rows_of in SHEETS.items():
+    """The sheets that are asked for, and the seams beside them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sheets", nargs="*", help="default: all")
+    asked = parser.parse_args().sheets or list(SHEETS)
+    studio, file = Studio(), HERE / "sheets" / "seams.json"
+    file.parent.mkdir(exist_ok=True)
+    seams: dict[str, dict[str, float]] = json.loads(file.read_text()) if file.exists() else {}
+    for name in asked:
+        rows_of = SHEETS[name]
         rows = []
         for prompt, seed in PROMPTS:
             row, found = rows_of(studio, prompt, seed)
@@ -85,7 +91,7 @@ def main() -> None:
             if found is not None:
                 seams[f"{name}: {prompt}"] = found
         sheet(rows).save(HERE / "sheets" / f"{name}.png", optimize=True)
-    (HERE / "sheets" / "seams.json").write_text(json.dumps(seams, indent=1) + "\n")
+    file.write_text(json.dumps(seams, indent=1) + "\n")
 
 
 Seams = dict[str, float] | None
@@ -159,7 +165,7 @@ def chains(studio: Studio, prompt: str, seed: int) -> tuple[Row, Seams]:
 def tiled(studio: Studio, prompt: str, seed: int) -> tuple[Row, Seams]:
     """Enlarged by 2, refined in tiles of the native size, and windows from noise at twice the width."""
     small, large = studio.picture(BASE, prompt, seed), Chain((BASE, Upscale(2)))
-    tiles = Chain((BASE, Upscale(2), Refine("sdxl", strength=0.3, tile="native", overlap=0.5)))
+    tiles = Chain((BASE, Upscale(2), Refine("sdxl", strength=0.1, steps=20, tile="native", overlap=0.5)))
     wide = studio.picture(Generate("sdxl", tile="native", overlap=0.5), prompt, seed, width=128, height=64)
     made = studio.picture(tiles, prompt, seed, width=128, height=128)
     enlarged = studio.picture(large, prompt, seed, width=128, height=128)
