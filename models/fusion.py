@@ -29,13 +29,25 @@ def best_of(pictures: Sequence[Pixels], scores: Sequence[float] | None = None) -
     return pictures[int(np.argmax(scores))]
 
 
-FUSERS: dict[str, Callable[[Sequence[Pixels], Sequence[float] | None], Pixels]] = {
+Fuser = Callable[[Sequence[Pixels], Sequence[float] | None], Pixels]
+
+
+def _blend(blend: Callable[..., Pixels], *settings: str) -> Fuser:
+    """A fuser that needs no scores."""
+
+    def fuser(pictures: Sequence[Pixels], scores: Sequence[float] | None = None) -> Pixels:
+        return blend(pictures, *settings)
+
+    return fuser
+
+
+FUSERS: dict[str, Fuser] = {
     "best_of": best_of,
-    "average": lambda pictures, scores=None: average(pictures),
-    "pyramid": lambda pictures, scores=None: pyramid(pictures),
-    "pyramid by saliency": lambda pictures, scores=None: pyramid(pictures, "saliency"),
-    "pyramid by mask": lambda pictures, scores=None: pyramid(pictures, "mask"),
-    "frequency": lambda pictures, scores=None: frequency(pictures),
+    "average": _blend(average),
+    "pyramid": _blend(pyramid),
+    "pyramid by saliency": _blend(pyramid, "saliency"),
+    "pyramid by mask": _blend(pyramid, "mask"),
+    "frequency": _blend(frequency),
 }
 
 

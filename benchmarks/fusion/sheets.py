@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from benchmarks.embedded_outcomes.run import Workers
-from benchmarks.fusion.recipes import SCORER
+from benchmarks.fusion.recipes import SCORER, SINGLES
 from benchmarks.fusion.seams import seam
 from deployments.settings import DEFAULT_CONFIG, load_serve_config
 from deployments.wiring import catalogue_of
@@ -39,8 +39,8 @@ PROMPTS = (
     ("a large green star on a black background", 1),
     ("a yellow ring above a purple triangle", 5),
 )
-BASE = Generate("sdxl")
-AGAIN = Chain((BASE, Refine("sd15", strength=0.5)))
+BASE = SINGLES["sdxl"]
+AGAIN = Chain((BASE, Refine("sd15", steps=6, strength=0.5)))
 
 
 class Studio:
@@ -114,7 +114,7 @@ def blended(method: str, weights: str = "") -> Callable[[Studio, str, int], tupl
 
 def mask_of_two(studio: Studio, prompt: str, seed: int) -> tuple[Row, Seams]:
     """Two pictures of unlike composition: where each stands out decides."""
-    first, second = studio.picture(BASE, prompt, seed), studio.picture(Generate("sd15"), prompt, seed + 1)
+    first, second = studio.picture(BASE, prompt, seed), studio.picture(SINGLES["sd15"], prompt, seed + 1)
     share = pyramid_weights([first, second], "mask")[0]
     made = fuse("pyramid by mask", [first, second])
     row = [("sdxl", first), ("sd15, another seed", second), ("mask of the first", grey(share)), ("pyramid", made)]
@@ -124,7 +124,7 @@ def mask_of_two(studio: Studio, prompt: str, seed: int) -> tuple[Row, Seams]:
 def regions(studio: Studio, prompt: str, seed: int) -> tuple[Row, Seams]:
     """Each object from the picture in which the verifier likes it best; here all are forced to mix."""
     phrases = [phrase.text for phrase in object_phrases(prompt)]
-    first, second = studio.picture(BASE, prompt, seed), studio.picture(Generate("sd15"), prompt, seed + 1)
+    first, second = studio.picture(BASE, prompt, seed), studio.picture(SINGLES["sd15"], prompt, seed + 1)
     found = list(looks([first, second], len(phrases) + 2))
     scores = [list(studio.score([alone for _, alone in found], phrase)) for phrase in phrases]
     # The sheet shows seams, so the first phrase must come from the first picture and the others from the second.
@@ -145,7 +145,7 @@ def regions(studio: Studio, prompt: str, seed: int) -> tuple[Row, Seams]:
 def harmonised(studio: Studio, prompt: str, seed: int) -> tuple[Row, Seams]:
     """A fusion, and the same refined lightly."""
     fused = Fuse("pyramid", (BASE, AGAIN))
-    last = Chain((fused, Refine("sdxl-refiner", strength=0.15)))
+    last = Chain((fused, Refine("sdxl-refiner", steps=10, strength=0.15)))
     return [("pyramid", studio.picture(fused, prompt, seed)), ("harmonised", studio.picture(last, prompt, seed))], None
 
 
@@ -153,11 +153,11 @@ def chains(studio: Studio, prompt: str, seed: int) -> tuple[Row, Seams]:
     """FLUX and SDXL alone and refined."""
     kinds: Mapping[str, Recipe] = {
         "sdxl": BASE,
-        "sdxl > refiner": Chain((Generate("sdxl", until=0.8), Refine("sdxl-refiner", from_=0.8))),
-        "flux": Generate("flux"),
-        "flux > refiner 0.25": Chain((Generate("flux"), Refine("sdxl-refiner", strength=0.25))),
-        "flux > sdxl 0.25": Chain((Generate("flux"), Refine("sdxl", strength=0.25))),
-        "sdxl 0.5 > sd15": Chain((Generate("sdxl", until=0.5), Refine("sd15", from_=0.5))),
+        "sdxl > refiner": Chain((Generate("sdxl", steps=10, until=0.8), Refine("sdxl-refiner", from_=0.8))),
+        "flux": SINGLES["flux"],
+        "flux > refiner 0.25": Chain((SINGLES["flux"], Refine("sdxl-refiner", steps=10, strength=0.25))),
+        "flux > sdxl 0.25": Chain((SINGLES["flux"], Refine("sdxl", steps=10, strength=0.25))),
+        "sdxl 0.5 > sd15": Chain((Generate("sdxl", steps=10, until=0.5), Refine("sd15", from_=0.5))),
     }
     return [(name, studio.picture(recipe, prompt, seed)) for name, recipe in kinds.items()], None
 
@@ -166,7 +166,7 @@ def tiled(studio: Studio, prompt: str, seed: int) -> tuple[Row, Seams]:
     """Enlarged by 2, refined in tiles of the native size, and windows from noise at twice the width."""
     small, large = studio.picture(BASE, prompt, seed), Chain((BASE, Upscale(2)))
     tiles = Chain((BASE, Upscale(2), Refine("sdxl", strength=0.1, steps=20, tile="native", overlap=0.5)))
-    wide = studio.picture(Generate("sdxl", tile="native", overlap=0.5), prompt, seed, width=128, height=64)
+    wide = studio.picture(Generate("sdxl", steps=10, tile="native", overlap=0.5), prompt, seed, width=128, height=64)
     made = studio.picture(tiles, prompt, seed, width=128, height=128)
     enlarged = studio.picture(large, prompt, seed, width=128, height=128)
     lines = np.zeros(made.shape[:2], np.float32)
