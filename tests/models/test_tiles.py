@@ -149,7 +149,7 @@ def test_a_relay_of_a_model_with_itself_is_the_undivided_run(engine: Engines, mo
 
 def test_embedded_sd15_and_sdxl_share_one_latent_space() -> None:
     """The cards name one space because the VAEs are equal, weights and scaling, and so are the noise schedules."""
-    models = ("sd15", "sdxl", "sdxl-refiner")
+    models = ("sd15", "sdxl", "sdxl-turbo", "sdxl-refiner")
     catalogue = load_catalogue({model: f"embedded/{model}" for model in models})
     assert len({catalogue[model].latent_space for model in models}) == 1
     for part in ("vae/diffusion_pytorch_model.safetensors", "vae/config.json"):
