@@ -17,7 +17,7 @@ from deployments.schemas import ImageRequest
 from deployments.worker import WorkerStatus
 from models.provenance import encode_image
 from router.judge import Judgement
-from router.types import ModelCard, Plan, Route, StepTrace
+from router.types import HandOver, ModelCard, Plan, Route, StepTrace
 
 PIXELS_PER_TOKEN = 16 * 16  # usage counts one image token for each patch of 16 x 16 pixels
 
@@ -179,6 +179,7 @@ def plan_report(plan: Plan) -> dict[str, Any]:
         "height": plan.height,
         "output": plan.output,
         "notes": list(plan.notes),
+        "handovers": [handover_report(taken) for taken in plan.handovers],
         "steps": [
             {
                 "id": s.id,
@@ -197,6 +198,15 @@ def _replay(outcome: Outcome, wire: ImageRequest) -> dict[str, Any]:
     """`replay` of what was made; a single picture of another seed than was asked for has that seed."""
     body = replay(outcome.route, wire, {made.recipe for made in outcome.made})
     return {**body, "seed": outcome.made[0].seed} if len(outcome.made) == 1 else body
+
+
+def handover_report(taken: HandOver) -> dict[str, Any]:
+    """What a step takes from the one before, sizes as `WxH`."""
+    return {
+        **asdict(taken),
+        "size_from": "{}x{}".format(*taken.size_from),
+        "size_to": "{}x{}".format(*taken.size_to),
+    }
 
 
 def replay(route: Route, wire: ImageRequest, made_by: Collection[str] = ()) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from models.loading import FAMILIES
+from models.tiles import Tiling, boxes
 from router.errors import StepError, did_you_mean
 from router.types import ModelCard, Scalar, Step
 
@@ -22,10 +23,12 @@ KEYS = {
         "scheduler",
         "seed",
         "until",
+        *("tile_width", "tile_height", "tile_overlap", "tiles"),
     ),
     "refine": (
         *("prompt", "negative_prompt", "width", "height", "steps", "guidance_scale", "scheduler", "seed"),
         *("from", "until", "strength"),
+        *("tile_width", "tile_height", "tile_overlap", "tiles"),
     ),
 }
 
@@ -45,6 +48,7 @@ class Call:
     start: float | None = None
     until: float | None = None
     strength: float | None = None
+    tiling: Tiling | None = None
     facts: dict[str, Scalar] = field(default_factory=dict, hash=False)
 
 
@@ -68,8 +72,10 @@ def read_call(step: Step, card: ModelCard) -> Call:
         start=_share(step, given, "from"),
         until=_share(step, given, "until"),
         strength=_share(step, given, "strength", closed=True),
+        tiling=_tiling(step, given),
     )
     _check_size(step, card, call)
+    _check_tiles(step, card, call)
     _check_kind(step, card, call)
     return _enough_steps(call, card)
 
@@ -80,12 +86,40 @@ def _check_size(step: Step, card: ModelCard, call: Call) -> None:
             f"step {step.id!r}: size {call.width}x{call.height} is no multiple of {card.size_multiple} ({card.id!r})",
             "size",
         )
-    if min(call.width, call.height) < card.min_side or call.width * call.height > card.max_pixels:
+    # In tiles, the model works at the size of a tile.
+    width, height = (call.width, call.height) if call.tiling is None else (call.tiling.width, call.tiling.height)
+    if min(width, height) < card.min_side or width * height > card.max_pixels:
         raise StepError(
-            f"step {step.id!r}: size {call.width}x{call.height} is outside of what {card.id!r} makes "
+            f"step {step.id!r}: size {width}x{height} is outside of what {card.id!r} makes "
             f"(sides from {card.min_side}, at most {card.max_pixels} pixels)",
             "size",
         )
+
+
+def _check_tiles(step: Step, card: ModelCard, call: Call) -> None:
+    if call.tiling is None:
+        return
+    if call.tiling.width % card.size_multiple or call.tiling.height % card.size_multiple:
+        raise StepError(f"step {step.id!r}: tiles must be multiples of {card.size_multiple} ({card.id!r})", "tile")
+    if step.kind == "generate" and not FAMILIES[card.family].windows:
+        raise StepError(
+            f"step {step.id!r}: family {card.family!r} cannot generate in windows; upscale, and refine", "tile"
+        )
+    if step.kind == "refine" and call.strength is None:
+        raise StepError(f"step {step.id!r}: latents are taken over whole, not in tiles; use 'strength'", "tile")
+    found = len(boxes(call.width, call.height, call.tiling, card.size_multiple))
+    if found != call.tiling.count:
+        raise StepError(f"step {step.id!r}: {call.tiling.count} tiles were planned, {found} are needed", "tiles")
+
+
+def _tiling(step: Step, given: Mapping[str, Any]) -> Tiling | None:
+    keys = ("tile_width", "tile_height", "tile_overlap", "tiles")
+    if not any(key in given for key in keys):
+        return None
+    width, height, overlap, count = (_whole(step, given, key, 0, 1, 2**15) for key in keys)
+    if overlap >= min(width, height):
+        raise StepError(f"step {step.id!r}: an overlap of {overlap} is no less than the tile", "tile_overlap")
+    return Tiling(width, height, overlap, count)
 
 
 def _check_kind(step: Step, card: ModelCard, call: Call) -> None:
@@ -121,12 +155,18 @@ def arguments(call: Call, card: ModelCard, pipe: Any) -> dict[str, Any]:
     made: dict[str, Any] = {"prompt": call.prompt, "num_inference_steps": call.steps, **_guidance(call, card, pipe)}
     if call.strength is not None:
         made["strength"] = call.strength
-    if call.start is not None:
+    # SDXL's pipelines cut the schedule themselves; SD's do not, so the engine does.
+    if call.start is not None and card.family == "sdxl":
         made["denoising_start"] = call.start
     if call.until is not None:
-        made |= {"denoising_end": call.until, "output_type": "latent"}
+        made |= {"denoising_end": call.until} if card.family == "sdxl" else {}
+        made["output_type"] = "latent"
     if (call.start is None and call.strength is None) or card.family == "flux":
         made |= {"width": call.width, "height": call.height}
+    if call.tiling is not None and card.family == "sdxl":
+        # What the network sees is one window, so that is the size it is told.
+        made |= {"original_size": (call.tiling.height, call.tiling.width)}
+        made |= {"target_size": (call.tiling.height, call.tiling.width)}
     if card.family == "flux":
         made["max_sequence_length"] = card.max_prompt_tokens
     return made | dict(card.settings)

@@ -13,16 +13,22 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
+from models.colour import Pixels
 from models.denoising import Call, arguments, ignores_negative, read_call
 from models.handoff import check_latents, check_picture, to_image, to_latents, to_picture, to_tensor
-from models.loading import img2img, load_pipeline
+from models.loading import FAMILIES, img2img, load_pipeline
 from models.previews import fit_colours
 from models.progress import OnProgress, ShouldStop, Watch
-from models.schedulers import build_scheduler, start_index, ve_factor
+from models.regions import looks
+from models.schedulers import build_scheduler, start_from, start_index, ve_factor
 from models.scoring import load_scorer
+from models.tiles import blend, boxes
 from models.weights import revision
+from models.windows import windowed
 from router.errors import StepError, TriptychError
-from router.types import Latents, ModelCard, Scalar, Scores, Step, StepResult, Value
+from router.types import Latents, ModelCard, Picture, Scalar, Scores, Step, StepResult, Value
 
 
 class Engine:
@@ -91,12 +97,14 @@ class Engine:
         for step, values in zip(steps, inputs, strict=True):
             self._check_able(step, values)
         calls = [read_call(step, self.card) for step in steps]
+        if calls[0].tiling is not None:
+            return [self.run(step, values) for step, values in zip(steps, inputs, strict=True)]
         if len({replace(call, prompt="", negative_prompt="", seed=0, facts={}) for call in calls}) > 1:
             raise StepError(f"steps of one batch on {self.card.id!r} must agree in all but prompt and seed")
         with self._lock:
             started = time.perf_counter()
             pipe = self._prepared(steps[0], calls[0])
-            watch = Watch(steps[0].id, None, None, self._unpacker(calls[0]), None)
+            watch = self._watch(steps[0], calls[0], pipe, None, None)
             output = self._denoise(pipe, calls, inputs, watch)
             values = [self._value(pipe, calls[0], output[i : i + 1], watch.done) for i in range(len(calls))]
             seconds = (time.perf_counter() - started) / len(calls)
@@ -129,19 +137,58 @@ class Engine:
             return self._score(step, inputs)
         call = read_call(step, self.card)
         pipe = self._prepared(step, call)
-        watch = Watch(step.id, on_progress, should_stop, self._unpacker(call), self._colours if on_progress else None)
+        watch = self._watch(step, call, pipe, on_progress, should_stop)
         watch.check()
+        if call.tiling is not None and not FAMILIES[self.card.family].windows:
+            made = self._refine_tiles(step, call, check_picture(inputs[0], self.card), watch)
+            return made, {**self._call_facts(pipe, call), "steps": watch.done, "tiles": call.tiling.count}
         output = self._denoise(pipe, [call], [inputs], watch)
         if not watch.done:
             raise StepError(f"step {step.id!r}: {call.steps} steps leave none to run here; ask for more steps", "steps")
         value = self._value(pipe, call, output, watch.done)
-        return value, {**self._call_facts(pipe, call), "steps": watch.done}
+        tiles: dict[str, Scalar] = {} if call.tiling is None else {"tiles": call.tiling.count}
+        return value, {**self._call_facts(pipe, call), **tiles, "steps": watch.done}
 
     def _prepared(self, step: Step, call: Call) -> Any:
         """The pipeline for a step, with a fresh scheduler."""
         pipe = self._pipe if step.kind == "generate" else self._img2img
         pipe.scheduler = build_scheduler(call.scheduler, self.card, self._scheduler)
         return pipe
+
+    def _watch(
+        self, step: Step, call: Call, pipe: Any, on_progress: OnProgress | None, should_stop: ShouldStop | None
+    ) -> Watch:
+        """The callback of a run. Families whose pipelines cannot stop early themselves are stopped by it."""
+        apart = call.tiling is not None and not FAMILIES[self.card.family].windows
+        tiles = call.tiling.count if call.tiling is not None and apart else 1
+        last = None
+        if call.until is not None and self.card.family != "sdxl":
+            begin = 0 if call.start is None else start_index(pipe.scheduler, call.steps, call.start)
+            last = start_index(pipe.scheduler, call.steps, call.until) - begin
+        colours = self._colours if on_progress and tiles == 1 else None
+        return Watch(step.id, on_progress, should_stop, self._unpacker(call), colours, last, tiles)
+
+    def _refine_tiles(self, step: Step, call: Call, picture: Picture, watch: Watch) -> Picture:
+        """Every tile re-noised from its part of one field of noise and denoised with the same prompt, then blended."""
+        import torch
+
+        assert call.tiling is not None
+        pixels = np.asarray(to_image(picture, call.width, call.height))
+        places = boxes(call.width, call.height, call.tiling, self.card.size_multiple)
+        cells = (1, self.card.latent_channels, call.height // self.card.vae_scale, call.width // self.card.vae_scale)
+        noise = torch.randn(cells, generator=torch.Generator("cpu").manual_seed(call.seed))
+        parts: list[Pixels] = []
+        for box in places:
+            one = replace(call, width=box.width, height=box.height, tiling=None)
+            pipe = self._prepared(step, one)
+            cell = box.scaled(self.card.vae_scale)
+            start_from(
+                pipe.scheduler, noise[:, :, cell.top : cell.top + cell.height, cell.left : cell.left + cell.width]
+            )
+            output = self._denoise(pipe, [one], [(Picture(box.of(pixels)),)], watch)
+            parts.append(to_picture(output, self.card).pixels)
+            watch.next_round()
+        return Picture(blend(parts, places, call.width, call.height))
 
     def _denoise(self, pipe: Any, calls: Sequence[Call], inputs: Sequence[Sequence[Value]], watch: Watch) -> Any:
         """The pipeline's output for calls that differ in prompt and seed only; `inputs` as many."""
@@ -153,6 +200,10 @@ class Engine:
             begin = start_index(pipe.scheduler, call.steps, call.start)
             factor = ve_factor(pipe.scheduler, begin)
             given["image"] = torch.cat([to_tensor(self._handed(call, *values), factor) for values in inputs])
+            if self.card.family != "sdxl":
+                # img2img begins at whole steps of a share, and would add noise to latents that carry theirs.
+                given["strength"] = min(1.0, (call.steps - begin + 0.5) / call.steps)
+                start_from(pipe.scheduler, None)
         elif call.strength is not None:
             pictures = [check_picture(values[0], self.card) for values in inputs]
             given["image"] = [to_image(picture, call.width, call.height) for picture in pictures]
@@ -161,7 +212,8 @@ class Engine:
             given["negative_prompt"] = [one.negative_prompt for one in calls]
         noise = [torch.Generator("cpu").manual_seed(one.seed) for one in calls]
         try:
-            return pipe(**given, generator=noise, callback_on_step_end=watch).images
+            with windowed(pipe, self.card, call):
+                return pipe(**given, generator=noise, callback_on_step_end=watch).images
         finally:
             pipe.maybe_free_model_hooks()
 
@@ -188,7 +240,11 @@ class Engine:
         if not isinstance(prompt, str):
             raise StepError(f"step {step.id!r}: 'prompt' must be text", "prompt")
         pictures = [check_picture(value, self.card).pixels for value in inputs]
-        return Scores(self._scorer.score(pictures, prompt)), {"truncated_tokens": self._scorer.truncated_tokens(prompt)}
+        facts: dict[str, Scalar] = {"truncated_tokens": self._scorer.truncated_tokens(prompt)}
+        if most := step.settings.get("segments"):
+            pictures = [alone for _, alone in looks(pictures, int(most))]
+            facts["segments"] = len(pictures)
+        return Scores(self._scorer.score(pictures, prompt) if pictures else ()), facts
 
     def _unpacker(self, call: Call) -> Any:
         if self.card.family != "flux":

@@ -18,11 +18,17 @@ from router.types import ModelCard
 
 @dataclass(frozen=True)
 class Row:
-    """The diffusers classes of a family; `optional`: components that are left out, by keyword."""
+    """The diffusers classes of a family.
+
+    hands_latents: whether a share of the denoising names a noise level, so that another model can go on from there
+    windows:       the component whose forward can be cut into windows ("": packed tokens have no place to cut)
+    extra:         further arguments of the constructor
+    """
 
     from_noise: str
     from_image: str
     hands_latents: bool
+    windows: str
     extra: dict[str, Any]
 
 
@@ -30,17 +36,19 @@ FAMILIES = {
     "sd15": Row(
         "StableDiffusionPipeline",
         "StableDiffusionImg2ImgPipeline",
-        hands_latents=False,
+        hands_latents=True,
+        windows="unet",
         extra={"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False},
     ),
     "sdxl": Row(
         "StableDiffusionXLPipeline",
         "StableDiffusionXLImg2ImgPipeline",
         hands_latents=True,
+        windows="unet",
         # Provenance goes into the file's metadata; an invisible mark would make bytes depend on what is installed.
         extra={"add_watermarker": False},
     ),
-    "flux": Row("FluxPipeline", "FluxImg2ImgPipeline", hands_latents=False, extra={}),
+    "flux": Row("FluxPipeline", "FluxImg2ImgPipeline", hands_latents=False, windows="", extra={}),
 }
 
 

@@ -69,6 +69,23 @@ def ve_factor(scheduler: Any, index: int) -> float:
     return math.sqrt(1 + float(scheduler.sigmas[index]) ** 2)
 
 
+def start_from(scheduler: Any, noise: Any) -> None:
+    """Let img2img on this fresh scheduler begin from `noise` (N, C, h, w); None: from latents that carry theirs.
+
+    The pipelines draw noise themselves and offer no other way in. FLUX's schedulers call it `scale_noise`.
+    """
+    name = "scale_noise" if hasattr(scheduler, "scale_noise") else "add_noise"
+    usual = getattr(scheduler, name)
+
+    def add_noise(original_samples: Any, noise_: Any, timesteps: Any) -> Any:
+        return original_samples if noise is None else usual(original_samples, noise.to(original_samples), timesteps)
+
+    def scale_noise(sample: Any, timestep: Any, noise_: Any) -> Any:
+        return sample if noise is None else usual(sample, timestep, noise.to(sample))
+
+    setattr(scheduler, name, scale_noise if name == "scale_noise" else add_noise)
+
+
 def start_index(scheduler: Any, steps: int, share: float) -> int:
     """The timestep at which a run of `steps` begins when `share` of the denoising is done, as diffusers counts it."""
     scheduler.set_timesteps(steps)

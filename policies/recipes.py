@@ -11,6 +11,7 @@ from policies.objectives import priced
 from policies.schema_choice import Limits, Objective
 from policies.schema_recipes import USUAL_MOST, BestOfSpec, FuseSpec, RecipeSpec
 from policies.source import Path
+from policies.spec import Spec
 from router.errors import did_you_mean
 from router.types import Chain, Fuse, Generate, Recipe, Refine, Search, Upscale
 
@@ -41,13 +42,16 @@ def check_members(
         for path, part in _parts(spec, ("recipes", name)):
             if isinstance(part, str):
                 continue
-            members = {key: getattr(part, key) for key in ("generate", "refine", "fuse", "best_of")}
+            members: dict[Path, Spec | None] = {
+                (key,): getattr(part, key) for key in ("generate", "refine", "fuse", "best_of")
+            }
+            members["fuse", "harmonise"] = part.fuse.harmonise if part.fuse else None
             for key, inner in members.items():
                 for attribute, known in (("model", models), ("scorer", models), ("scheduler", schedulers)):
                     value = getattr(inner, attribute, None)
                     if known is not None and value is not None and value not in known:
                         what = "scheduler" if attribute == "scheduler" else "model"
-                        yield (*path, key, attribute), f"unknown {what} {value!r}{did_you_mean(value, known)}"
+                        yield (*path, *key, attribute), f"unknown {what} {value!r}{did_you_mean(value, known)}"
 
 
 def named_inside(name: str, spec: RecipeSpec) -> set[str]:
@@ -82,7 +86,11 @@ def build_recipes(
         if spec.fuse:
             branches = (part if isinstance(part, str) else built(part) for _, part in _branches(spec.fuse))
             fuse = spec.fuse
-            return Fuse(fuse.method, tuple(branches), fuse.scorer, fuse.accept_above, fuse.min_successful)
+            weights = fuse.weights if fuse.weights != "contrast" else None
+            fused = Fuse(
+                fuse.method, tuple(branches), fuse.scorer, fuse.accept_above, fuse.min_successful, weights=weights
+            )
+            return fused if fuse.harmonise is None else Chain((fused, Refine(**fuse.harmonise.model_dump())))
         if spec.best_of:
             best = spec.best_of
             of = tuple(part if isinstance(part, str) else built(part) for part in best.parts)
@@ -179,6 +187,7 @@ def _steps(part: Part, recipes: Mapping[str, RecipeSpec], seen: dict[str, int] |
     children = sum(_steps(child, recipes, seen) for _, child in _children(part))
     if (best := part.best_of) is not None:
         children *= (best.most or USUAL_MOST) if best.n == "auto" else best.n
+    children += part.fuse is not None and part.fuse.harmonise is not None
     return children if part.chain is not None else children + 1
 
 
@@ -221,7 +230,7 @@ def _outcome(part: Part, path: Path, before: float | None, say: Callable[[Path, 
             _check_complete(branch, (*path, *below), say)
         return _IMAGE
     _check_continues(part, path, before, say)
-    return _IMAGE
+    return part.refine.until or _IMAGE if part.refine is not None else _IMAGE
 
 
 def _check_continues(part: RecipeSpec, path: Path, before: float | None, say: Callable[[Path, str], None]) -> None:

@@ -17,6 +17,20 @@ MAX_BRANCHES = 16
 Steps = Annotated[int, Field(ge=1, le=1000, description="denoising steps; default: the model card's")]
 Guidance = Annotated[float, Field(ge=0, le=100, description="classifier-free guidance; default: the model card's")]
 Scheduler = Annotated[Text, Field(description="sampler; default: the model card's")]
+
+
+def _tile_kind(value: Any) -> str:
+    return "<native>" if isinstance(value, str) else "<side>"
+
+
+TileSize = Annotated[
+    Annotated[Literal["native"], Tag("<native>")] | Annotated[Side, Tag("<side>")],
+    Discriminator(_tile_kind),
+    Field(description="work on overlapping tiles of this side in pixels, or of the model's native size"),
+]
+Overlap = Annotated[
+    float, Field(gt=0, le=0.75, description="share of a tile that neighbours have in common; default: 0.25")
+]
 Accept = Annotated[
     Unit, Field(description="score that ends the search: branches run in turn; default: all run side by side")
 ]
@@ -25,6 +39,12 @@ Successful = Annotated[
 ]
 Price = Annotated[float, Field(ge=0)]
 USUAL_MOST = 6
+
+
+def check_overlap(tile: int | str | None, overlap: float | None) -> None:
+    """Raise `ValueError` for an overlap without tiles."""
+    if overlap is not None and tile is None:
+        raise ValueError("overlap belongs to tile; add tile: native")
 
 
 class GenerateSpec(Spec):
@@ -37,6 +57,13 @@ class GenerateSpec(Spec):
     until: Share | None = Field(default=None, description="share of the denoising after which latents are handed over")
     width: Side | None = Field(default=None, description="pixels; default: the request's, else the model's native")
     height: Side | None = Field(default=None, description="pixels; default: the request's, else the model's native")
+    tile: TileSize | None = None
+    overlap: Overlap | None = None
+
+    @model_validator(mode="after")
+    def _overlap_of_tiles(self) -> GenerateSpec:
+        check_overlap(self.tile, self.overlap)
+        return self
 
 
 class RefineSpec(Spec):
@@ -46,16 +73,26 @@ class RefineSpec(Spec):
     from_: Share | None = Field(
         default=None, alias="from", description="share of the denoising at which latents are taken over"
     )
+    until: Share | None = Field(
+        default=None, description="with from: share of the denoising after which latents are handed on"
+    )
     strength: Annotated[float, Field(gt=0, le=1)] | None = Field(
         default=None, description="share of the denoising that a finished picture goes through again"
     )
     steps: Steps | None = None
     guidance_scale: Guidance | None = None
     scheduler: Scheduler | None = None
+    tile: TileSize | None = None
+    overlap: Overlap | None = None
 
     @model_validator(mode="after")
     def _one_way_to_continue(self) -> RefineSpec:
         exactly_one(self, ("from", "strength"), "refine")
+        check_overlap(self.tile, self.overlap)
+        if self.until is not None and (self.from_ is None or self.until <= self.from_):
+            raise ValueError("until belongs to from and comes after it; a refine by strength runs to its end")
+        if self.tile is not None and self.strength is None:
+            raise ValueError("tile needs strength; latents are taken over whole")
         return self
 
 
@@ -87,24 +124,31 @@ Part = Annotated[
 class FuseSpec(Spec):
     """Recipes side by side, made into one picture."""
 
-    method: Literal["best_of", "average", "pyramid", "frequency"] = Field(
+    method: Literal["best_of", "average", "pyramid", "frequency", "regions"] = Field(
         alias="with", description="how one picture is made of several"
     )
     of: Annotated[list[Part], Field(min_length=2, max_length=MAX_BRANCHES)] | None = Field(
         default=None, description="the branches; for all but frequency"
     )
-    scorer: ModelId | None = Field(default=None, description="catalogue id of a scorer; for best_of")
+    scorer: ModelId | None = Field(default=None, description="catalogue id of a scorer; for best_of and regions")
     accept_above: Accept | None = None
     min_successful: Successful | None = None
     low: Part | None = Field(default=None, description="frequency: where composition and colour come from")
     high: Part | None = Field(default=None, description="frequency: where detail comes from")
+    weights: Literal["contrast", "saliency", "mask"] | None = Field(
+        default=None, description="pyramid: where a picture counts; default: contrast"
+    )
+    harmonise: RefineSpec | None = Field(default=None, description="a refine by strength that follows the fusion")
 
     @model_validator(mode="after")
     def _keys_fit_the_method(self) -> FuseSpec:
-        needed = {"best_of": {"of", "scorer"}, "frequency": {"low", "high"}}.get(self.method, {"of"})
-        allowed = needed | ({"accept_above"} if self.method == "best_of" else set())
+        scored = {"of", "scorer"}
+        needed = {"best_of": scored, "regions": scored, "frequency": {"low", "high"}}.get(self.method, {"of"})
+        allowed = needed | {"best_of": {"accept_above"}, "pyramid": {"weights"}}.get(self.method, set())
         allowed |= {"min_successful"} if "of" in needed else set()
-        given = set(self.given()) - {"with"}
+        given = set(self.given()) - {"with", "harmonise"}
+        if self.harmonise is not None and self.harmonise.strength is None:
+            raise ValueError("harmonise refines a finished picture; give it a strength, not from")
         if missing := sorted(needed - given):
             raise ValueError(f"fuse with {self.method} needs {' and '.join(missing)}")
         if surplus := sorted(given - allowed):

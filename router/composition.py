@@ -3,8 +3,8 @@
 Rules, each with the knob that a training table may set (`Composition`):
 - other settings of a rated recipe: its quality, with a wider std the further away the settings are;
 - a chain: its longest known beginning, plus `refine_delta` for each further refine;
-- best_of: between the mean of its branches (a useless scorer) and 1 - prod(1 - p) (a perfect scorer on independent
-  branches), at `scorer_reliability`;
+- best_of, regions: between the mean of its branches (a useless scorer) and 1 - prod(1 - p) (a perfect scorer on
+  independent branches), at `scorer_reliability`;
 - average, pyramid, frequency: the mean of the branches;
 - else the prior.
 """
@@ -110,7 +110,7 @@ def _fused(method: str, branches: Sequence[Quality], prior: Quality, rules: Comp
         return prior
     mean = sum(branch.mean for branch in branches) / len(branches)
     std = math.sqrt(sum(branch.std**2 for branch in branches) / len(branches))
-    if method == "best_of":
+    if method in ("best_of", "regions"):
         perfect = 1 - math.prod(1 - branch.mean for branch in branches)
         mean += rules.scorer_reliability * (perfect - mean)
     return _composed(mean, std, "composed", rules.widen)

@@ -2,8 +2,8 @@
 
     seconds = overhead + seconds_per_step x work        work = denoising steps x pixels / native pixels
 
-For scorers, work is the number of pictures. The blend, select and upscale of pictures need no model; their work is
-megapixels x pictures.
+In tiles, the pixels are those of all tiles together. For scorers, work is the number of pictures, or of their objects
+where these are scored. The blend, select and upscale of pictures need no model; their work is megapixels x pictures.
 """
 
 from __future__ import annotations
@@ -83,11 +83,15 @@ class CostModel:
         """Units of work of one step, as in the law above."""
         settings = step.settings
         if step.kind == "score":
-            return float(len(step.inputs))
+            # Of `segments`, as many as there are phrases are usual: two fewer than are looked for at most.
+            looks = max(1, int(settings.get("segments") or 3) - 2)
+            return float(len(step.inputs) * looks)
         width, height = settings.get("width"), settings.get("height")
         area = float(width * height) if isinstance(width, int) and isinstance(height, int) else float(pixels or 0)
         if step.model is None:
             return area / 1e6 * max(1, len(step.inputs))
+        if isinstance(tiles := settings.get("tiles"), int):  # tiles overlap, so they hold more than the picture
+            area = float(tiles * int(settings["tile_width"] or 0) * int(settings["tile_height"] or 0))
         native = math.prod(self._catalogue[step.model].native_size)
         return denoising_steps(step) * area / native
 
@@ -120,9 +124,13 @@ class CostModel:
 def denoising_steps(step: Step) -> float:
     """Steps that are really run: the schedule's share that `until`, `from` or `strength` leaves; at least one."""
     total, share = step.settings.get("steps") or 1, 1.0
-    for name, of_schedule in (("until", lambda v: v), ("from", lambda v: 1 - v), ("strength", lambda v: v)):
-        if isinstance(value := step.settings.get(name), float | int):
-            share *= of_schedule(value)
+    begin, until, strength = (step.settings.get(name) for name in ("from", "until", "strength"))
+    if isinstance(until, float | int):
+        share = until
+    if isinstance(begin, float | int):
+        share -= begin
+    if isinstance(strength, float | int):
+        share *= strength
     return max(1.0, float(total) * share)
 
 

@@ -18,8 +18,11 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
 from router.errors import PlanError, did_you_mean
+from router.handovers import check_takeover, handovers
+from router.phrases import object_phrases
 from router.recipes import recipe_key, resolve, stages_of
 from router.sizes import answer_size, card_of, check_size, enlargement, first_generate, reduced
+from router.tiling import tiled
 from router.types import (
     Catalogue,
     Fuse,
@@ -32,13 +35,23 @@ from router.types import (
     Scalar,
     Step,
     StepKind,
+    Tile,
     Turn,
     Unless,
     Upscale,
 )
 
-FUSIONS: dict[str, str] = {"best_of": "select", "average": "blend", "pyramid": "blend", "frequency": "blend"}
+FUSIONS: dict[str, str] = {
+    "best_of": "select",
+    "average": "blend",
+    "pyramid": "blend",
+    "frequency": "blend",
+    "regions": "select",
+}
+WEIGHTS = ("contrast", "saliency", "mask")
+SCORED = ("best_of", "regions")
 MAX_UPSCALE = 8.0
+MAX_PHRASES = 4  # of regions; each is a look at every picture
 Number = TypeVar("Number", int, float)
 
 
@@ -57,7 +70,8 @@ def make_plan(
         draft.note_prompt_length()
     except PlanError as error:
         raise PlanError(f"recipe {name!r}: {error.message}", error.param) from error
-    return Plan(name, tuple(draft.steps), output.id, width, height, tuple(dict.fromkeys(draft.notes)))
+    steps, notes = tuple(draft.steps), tuple(dict.fromkeys(draft.notes))
+    return Plan(name, steps, output.id, width, height, notes, handovers(steps, catalogue, (width, height)))
 
 
 def with_check(plan: Plan, scorer: str) -> Plan:
@@ -94,7 +108,7 @@ class _Draft:
                     else self.add(stage, width, height, seed)
                 )
             elif isinstance(stage, Refine):
-                last = self.add_refine(stage, last, width, height, seed)
+                last = self.add_refine(stage, following, last, width, height, seed)
             elif isinstance(stage, Upscale):
                 last = self.new("upscale", None, (last.id,), "image", {"factor": float(stage.factor)})
                 width, height = round(width * stage.factor), round(height * stage.factor)
@@ -111,69 +125,71 @@ class _Draft:
         for asked, own, side in ((self.request.width, stage.width, width), (self.request.height, stage.height, height)):
             if asked is None and own is not None and own != side:
                 raise PlanError(f"{card.id!r} asks for a side of {own} where the rest works at {side}; use one size")
-        check_size(card, width, height)
+        tiles = self.fitted(card, stage.tile, stage.overlap, width, height)
         request = self.request
         steps = self.overridden(f"steps of {card.id}", request.steps, stage.steps, card.steps)
         guidance = self.overridden(
             f"guidance_scale of {card.id}", request.guidance_scale, stage.guidance_scale, card.guidance_scale
         )
-        settings = self.sampling(card, width, height, steps, guidance, stage.scheduler, seed)
+        settings = {**self.sampling(card, width, height, steps, guidance, stage.scheduler, seed), **tiles}
         if stage.until is None:
             return self.new("generate", card.id, (), "image", settings)
-        if not 0 < stage.until < 1:
-            raise PlanError(f"until of {card.id!r} must lie between 0 and 1, not {stage.until:g}", "recipe")
-        if not (isinstance(following, Refine) and following.from_ is not None):
-            raise PlanError(
-                f"{card.id!r} stops at until={stage.until:g} and nothing finishes it; "
-                "follow it with a refine that says `from`, or drop until",
-                "recipe",
-            )
+        _check_until(card, stage.until, following)
         _check_share(card, steps, stage.until, "until")
         return self.new("generate", card.id, (), "latents", {**settings, "until": float(stage.until)})
 
-    def add_refine(self, stage: Refine, before: Step, width: int, height: int, seed: int) -> Step:
+    def add_refine(
+        self, stage: Refine, following: Recipe | None, before: Step, width: int, height: int, seed: int
+    ) -> Step:
         card = card_of(stage.model, self.catalogue)
         if card.role == "scorer":
             raise PlanError(f"{card.id!r} is a scorer and cannot refine; name a refiner or a base model", "recipe")
         if (stage.from_ is None) == (stage.strength is None):
             raise PlanError(f"refine on {card.id!r} needs either `from` or `strength`, exactly one of them", "recipe")
-        check_size(card, width, height)
+        if stage.tile is not None and stage.strength is None:
+            raise PlanError(f"refine on {card.id!r}: tiles need `strength`; latents are taken over whole", "recipe")
+        tiles = self.fitted(card, stage.tile, stage.overlap, width, height)
         shared = before.settings.get("steps") if stage.from_ is not None else None
         usual = shared if isinstance(shared, int) else card.steps
         steps = usual if stage.steps is None else stage.steps
-        guidance = card.guidance_scale if stage.guidance_scale is None else stage.guidance_scale
+        # A tile shows a part of what the prompt says; guidance would paint all of it into every tile.
+        usual_guidance = 1.0 if tiles else card.guidance_scale
+        guidance = usual_guidance if stage.guidance_scale is None else stage.guidance_scale
         settings = self.sampling(card, width, height, steps, guidance, stage.scheduler, seed)
         if stage.from_ is not None:
-            self.check_takeover(card, stage.from_, before)
-            _check_share(card, steps, 1 - stage.from_, "from")
+            check_takeover(card, stage.from_, before, self.catalogue)
+            if stage.until is not None:
+                _check_until(card, stage.until, following, stage.from_)
+            _check_share(card, steps, (stage.until or 1) - stage.from_, "from")
             self.notes.append(f"{before.model} hands latents to {card.id} at {stage.from_:g} of the denoising")
-            return self.new("refine", card.id, (before.id,), "image", {**settings, "from": float(stage.from_)})
+            settings |= {"from": float(stage.from_)}
+            if stage.until is None:
+                return self.new("refine", card.id, (before.id,), "image", settings)
+            return self.new("refine", card.id, (before.id,), "latents", {**settings, "until": float(stage.until)})
+        if stage.until is not None:
+            raise PlanError(f"until of {card.id!r} belongs to `from`, not to strength; drop it", "recipe")
         assert stage.strength is not None
         if not 0 < stage.strength <= 1:
             raise PlanError(f"strength of {card.id!r} must be above 0 and at most 1, not {stage.strength:g}", "recipe")
         _check_share(card, steps, stage.strength, "strength")
         self.notes.append(self.through_pixels(card, before, stage.strength))
-        return self.new("refine", card.id, (before.id,), "image", {**settings, "strength": float(stage.strength)})
+        settings |= {"strength": float(stage.strength), **tiles}
+        return self.new("refine", card.id, (before.id,), "image", settings)
 
-    def check_takeover(self, card: ModelCard, share: float, before: Step) -> None:
-        """A `from` takes over latents: of the same space, at the share at which they were left."""
-        remedy = f"use strength (such as {max(0.1, 1 - share):.2g}) to go through pixels"
-        if before.model is None or before.kind != "generate":
-            raise PlanError(f"{card.id!r} cannot take latents over from a finished picture; {remedy}", "recipe")
-        giver = card_of(before.model, self.catalogue)
-        if not card.latent_space or giver.latent_space != card.latent_space:
-            raise PlanError(
-                f"{card.id!r} (latent space {card.latent_space!r}) cannot read the latents of {giver.id!r} "
-                f"({giver.latent_space!r}); {remedy}",
-                "recipe",
-            )
-        until = before.settings.get("until")
-        if until != share:
-            left = f"ends at until={until:g}" if isinstance(until, float) else "runs to its end"
-            raise PlanError(
-                f"{card.id!r} takes over from={share:g}, but {giver.id!r} {left}; give {giver.id!r} until: {share:g}",
-                "recipe",
-            )
+    def fitted(
+        self, card: ModelCard, tile: Tile | None, overlap: float | None, width: int, height: int
+    ) -> dict[str, Scalar]:
+        """The tiles that a stage asks for, or a whole picture that the model takes; `PlanError` if neither fits."""
+        if tile is None:
+            check_size(card, width, height)
+            return {}
+        tiles = tiled(card, tile, overlap, width, height)
+        if not tiles:
+            self.notes.append(f"{card.id}: {width}x{height} fits one tile, so it is worked on whole")
+        else:
+            size = f"{tiles['tile_width']}x{tiles['tile_height']}"
+            self.notes.append(f"{card.id} works on {tiles['tiles']} tiles of {size}, blended where they overlap")
+        return tiles
 
     def through_pixels(self, card: ModelCard, before: Step, strength: float) -> str:
         giver = before.model or before.id
@@ -206,10 +222,17 @@ class _Draft:
                 scores.append(self.add_score(recipe, outputs[-1:], turn))
                 self.spare(begun, scores[:-1], turn.bar if turn else recipe.accept_above or 0.0)
         settings: dict[str, Scalar] = {"method": recipe.method}
+        if recipe.method == "regions":
+            outputs += self.add_regions(recipe, outputs)
+            settings = {"method": "best_of"}
+        if recipe.weights is not None:
+            settings["weights"] = recipe.weights
         inputs = tuple(step.id for step in outputs)
         needs = recipe.min_successful
         if needs is not None:
-            self.notes.append(f"{needs} of {len(outputs)} branches of the {recipe.method} are enough if others fail")
+            self.notes.append(
+                f"{needs} of {len(recipe.branches)} branches of the {recipe.method} are enough if others fail"
+            )
         if FUSIONS[recipe.method] == "blend":
             return self.new("blend", None, inputs, "image", settings, needs)
         if recipe.turns:
@@ -220,15 +243,43 @@ class _Draft:
         elif in_turn:
             self.notes.append(f"the branches run in turn until one scores at least {recipe.accept_above:g}")
         else:
-            scores.append(self.add_score(recipe, outputs, None))
+            scores.append(self.add_score(recipe, outputs))
         return self.new("select", None, (*inputs, *(step.id for step in scores)), "image", settings, needs)
 
-    def add_score(self, recipe: Fuse, pictures: list[Step], turn: Turn | None) -> Step:
+    def add_regions(self, recipe: Fuse, pictures: list[Step]) -> list[Step]:
+        """A further picture: the object of each phrase of the prompt from the picture that shows it best.
+
+        None if the prompt does not name several single objects; then regions is best_of, and a note says so.
+        """
+        phrases = object_phrases(self.request.prompt)
+        if not 2 <= len(phrases) <= MAX_PHRASES or any(phrase.count != 1 for phrase in phrases):
+            self.notes.append(
+                "the prompt does not name two or more single objects; regions keeps the best whole picture"
+            )
+            return []
+        most: Scalar = len(phrases) + 2
+        inputs = tuple(step.id for step in pictures)
+        scores = [self.add_score(recipe, pictures, prompt=phrase.text, segments=most) for phrase in phrases]
+        asked = ", ".join(repr(phrase.text) for phrase in phrases)
+        self.notes.append(f"regions looks for {asked} in every picture and puts the best of each together")
+        settings: dict[str, Scalar] = {"method": "regions", "segments": most}
+        return [self.new("blend", None, (*inputs, *(step.id for step in scores)), "image", settings)]
+
+    def add_score(
+        self,
+        recipe: Fuse,
+        pictures: list[Step],
+        turn: Turn | None = None,
+        prompt: str | None = None,
+        segments: Scalar = None,
+    ) -> Step:
         scorer = card_of(str(recipe.scorer), self.catalogue)
         if scorer.role != "scorer":
             raise PlanError(f"{scorer.id!r} is a {scorer.role} and cannot score; name a scorer", "recipe")
         inputs = tuple(step.id for step in pictures)
-        settings: dict[str, Scalar] = {"prompt": self.request.prompt}
+        settings: dict[str, Scalar] = {"prompt": self.request.prompt if prompt is None else prompt}
+        if segments is not None:
+            settings["segments"] = segments
         if turn is not None:  # the scores become probabilities, so that they compare between recipes
             settings |= {"slope": turn.slope, "offset": turn.offset}
         needs = recipe.min_successful if len(pictures) > 1 else None
@@ -327,16 +378,30 @@ def _check_fusion(recipe: Fuse) -> None:
         raise PlanError(f"{recipe.method} of {len(recipe.branches)} branch; a fusion needs at least two", "recipe")
     if recipe.method == "frequency" and len(recipe.branches) != 2:
         raise PlanError(f"frequency takes two branches (low, high), not {len(recipe.branches)}", "recipe")
-    if recipe.method == "best_of" and not recipe.scorer:
-        raise PlanError("best_of needs a scorer to choose by; name one, such as scorer: alignment", "recipe")
+    if recipe.method in SCORED and not recipe.scorer:
+        raise PlanError(f"{recipe.method} needs a scorer to choose by; name one, such as scorer: alignment", "recipe")
+    if recipe.weights is not None and (recipe.method != "pyramid" or recipe.weights not in WEIGHTS):
+        raise PlanError(f"weights belong to pyramid and are one of {', '.join(WEIGHTS)}", "recipe")
     if recipe.accept_above is not None and recipe.method != "best_of":
         raise PlanError(f"accept_above belongs to best_of, not to {recipe.method}; drop it", "recipe")
     if recipe.min_successful is not None and not 1 <= recipe.min_successful <= len(recipe.branches):
         raise PlanError(
             f"min_successful {recipe.min_successful} of {len(recipe.branches)} branches; at most all of them", "recipe"
         )
-    if recipe.method != "best_of" and recipe.scorer:
+    if recipe.method not in SCORED and recipe.scorer:
         raise PlanError(f"{recipe.method} uses no scorer; drop it, or fuse with best_of", "recipe")
+
+
+def _check_until(card: ModelCard, until: float, following: Recipe | None, begin: float = 0.0) -> None:
+    """A stage that stops early: between its beginning and the end, and with a stage that goes on from there."""
+    if not begin < until < 1:
+        raise PlanError(f"until of {card.id!r} must lie between {begin:g} and 1, not {until:g}", "recipe")
+    if not (isinstance(following, Refine) and following.from_ is not None):
+        raise PlanError(
+            f"{card.id!r} stops at until={until:g} and nothing finishes it; "
+            "follow it with a refine that says `from`, or drop until",
+            "recipe",
+        )
 
 
 def _check_share(card: ModelCard, steps: int, share: float, name: str) -> None:

@@ -5,8 +5,12 @@ The key is what the columns of a ratings table and of a trained artefact are cal
     sd15                                    a model at its card's settings
     sd15@12:scheduler=dpmsolver++           12 steps; further settings in alphabetical order, joined by commas
     sdxl>sdxl-refiner:from=0.8              a chain; `until` is left out where the next stage's `from` says it
+    sdxl>sd15:from=0.3>sdxl:from=0.6        a relay within one latent space
     flux>sdxl-refiner:strength=0.25>upscale:2
-    best_of(alignment;flux|sd15@12)         a fusion; branches sorted, except for `frequency` (low|high)
+    sd15>upscale:2>sdxl:strength=0.3,tile=native
+    best_of(alignment;flux|sd15@12)         a fusion; branches sorted, except for `frequency` (low|high) and `regions`
+    regions(alignment;flux|sdxl)>sdxl-refiner:strength=0.15    a fusion that is harmonised
+    pyramid(saliency;flux|sdxl)             a pyramid by other weights than contrast
     best_of(alignment>0.9;sd15@12|flux)     with `accept_above` the branches run in turn, so their order stays
     best_of(alignment<6;flux|sd15@12)       a search of at most six pictures
 """
@@ -19,7 +23,8 @@ from dataclasses import replace
 from router.errors import PlanError, did_you_mean
 from router.types import Catalogue, Chain, Fuse, Generate, Recipe, Refine, Upscale
 
-ORDERED_FUSIONS = frozenset({"frequency"})
+ORDERED_FUSIONS = frozenset({"frequency", "regions"})
+"""Those in which the order of the branches changes the picture: low before high; the first of equal regions."""
 
 
 def resolve(recipe: Recipe, recipes: Mapping[str, Recipe], path: tuple[str, ...] = ()) -> Recipe:
@@ -83,6 +88,8 @@ def _key(recipe: Recipe | str, catalogue: Catalogue | None) -> str:
         in_turn = recipe.accept_above is not None
         joined = "|".join(keys if in_turn or recipe.method in ORDERED_FUSIONS else sorted(keys))
         bar = f">{recipe.accept_above:g}" if in_turn else f"<{recipe.search.most}" if recipe.search else ""
+        if recipe.weights is not None:
+            return f"{recipe.method}({recipe.weights};{joined})"
         return f"{recipe.method}({recipe.scorer}{bar};{joined})" if recipe.scorer else f"{recipe.method}({joined})"
     if isinstance(recipe, Upscale):
         return f"upscale:{recipe.factor:g}"
@@ -92,7 +99,8 @@ def _key(recipe: Recipe | str, catalogue: Catalogue | None) -> str:
 def _chain_key(stages: tuple[Recipe, ...], catalogue: Catalogue | None) -> str:
     keys = []
     for stage, following in zip(stages, (*stages[1:], None), strict=True):
-        handed_over = isinstance(stage, Generate) and isinstance(following, Refine) and stage.until == following.from_
+        gives = isinstance(stage, Generate | Refine) and stage.until is not None
+        handed_over = gives and isinstance(following, Refine) and stage.until == following.from_  # type: ignore[union-attr]
         keys.append(_model_key(stage, catalogue, bare=True) if handed_over else _key(stage, catalogue))
     return ">".join(keys)
 
@@ -109,8 +117,11 @@ def _model_key(stage: Recipe, catalogue: Catalogue | None, bare: bool = False) -
     if isinstance(stage, Refine):
         settings |= {"from": f"{stage.from_:g}"} if stage.from_ is not None else {}
         settings |= {"strength": f"{stage.strength:g}"} if stage.strength is not None else {}
-    elif stage.until is not None and not bare:
+    if stage.until is not None and not bare:
         settings["until"] = f"{stage.until:g}"
+    if stage.tile is not None:
+        settings["tile"] = str(stage.tile)
+        settings |= {"overlap": f"{stage.overlap:g}"} if stage.overlap is not None else {}
     if isinstance(stage, Generate) and (stage.width or stage.height):
         settings["size"] = f"{stage.width or ''}x{stage.height or ''}"
     body = stage.model + (f"@{steps}" if steps is not None else "")

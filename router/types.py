@@ -162,9 +162,15 @@ class Catalogue(Protocol):
 # ----------------------------------------------------------------------------------------------------------- recipe
 
 
+Tile = int | Literal["native"]
+
+
 @dataclass(frozen=True, slots=True)
 class Generate:
-    """Noise to picture on one model. `until` < 1 stops after that share of the denoising and yields latents."""
+    """Noise to picture on one model. `until` < 1 stops after that share of the denoising and yields latents.
+
+    tile, overlap: as of `Refine`; here every denoising step is made of overlapping windows (SD and SDXL families)
+    """
 
     model: str
     steps: int | None = None
@@ -173,12 +179,20 @@ class Generate:
     until: float | None = None
     width: int | None = None
     height: int | None = None
+    tile: Tile | None = None
+    overlap: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Refine:
-    """Continue a picture on one model: `from_` takes over latents at that share of the denoising (same latent space);
-    `strength` (0..1] re-noises a picture by that share and denoises it again (img2img; any pair of models)."""
+    """Continue a picture on one model: `from_` takes over latents at that share of the denoising (same latent space),
+    and with `until` hands them on; `strength` (0..1] re-noises a picture by that share and denoises it again (img2img;
+    any pair of models).
+
+    tile:    with strength: work on overlapping tiles of this side in pixels, or of the model's native size
+             (then guidance_scale is 1 where the recipe does not say otherwise)
+    overlap: share of a tile that neighbours have in common; None: a quarter
+    """
 
     model: str
     strength: float | None = None
@@ -186,6 +200,9 @@ class Refine:
     steps: int | None = None
     guidance_scale: float | None = None
     scheduler: str | None = None
+    until: float | None = None
+    tile: Tile | None = None
+    overlap: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,8 +262,10 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Fuse:
-    """Recipes side by side, made into one picture: `best_of` (needs `scorer`), `average`, `pyramid`, `frequency`.
+    """Recipes side by side, made into one picture: `best_of` and `regions` (need `scorer`), `average`, `pyramid`,
+    `frequency`. To have the result harmonised, a `Chain` refines it.
 
+    weights: pyramid only: where a picture counts, by "contrast" (None), "saliency" or "mask"
     branches: recipe names of the same policy, or inline recipes. For `frequency`, (low, high) in this order.
     accept_above: best_of only: the branches run one after the other until one scores at least this
     min_successful: so many branches are enough if others fail; None: all of them are needed
@@ -261,6 +280,7 @@ class Fuse:
     min_successful: int | None = None
     search: Search | None = None
     turns: tuple[Turn, ...] = ()
+    weights: str | None = None
 
 
 Recipe = Generate | Refine | Upscale | Chain | Fuse
@@ -289,8 +309,10 @@ class Step:
     inputs:   ids of the steps whose values it takes, in order
     produces: "image", "latents" or "scores"
     settings: builtins only. generate/refine: prompt, negative_prompt, width, height, steps, guidance_scale, scheduler,
-              seed, and until / from / strength where they apply. score: prompt, and slope and offset where its
-              scores are to be probabilities. select/blend: method. upscale: factor.
+              seed, and until / from / strength where they apply; tile_width, tile_height, tile_overlap (pixels) and
+              tiles (how many) for a picture that is worked on in tiles. score: prompt; slope and offset where its
+              scores are to be probabilities; segments where not pictures are scored but up to so many objects of
+              each. select/blend: method, weights, segments. upscale: factor.
     unless:   set where an earlier picture may be good enough to spare this step
     needs:    so many of its pictures are enough, if the steps that make the others fail; None: all of them
     """
@@ -311,10 +333,29 @@ class Step:
         return (*self.inputs, *waits)
 
 
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """What one model's step takes from an earlier step.
+
+    kind:  "latents" (unfinished, of latent space `space`) or "pixels" (a picture, `space` is "srgb")
+    giver, taker: ids of the steps;   size_from, size_to: width and height in pixels, given and worked at
+    share: part of the denoising that the taker runs, 0..1
+    """
+
+    giver: str
+    taker: str
+    kind: Literal["latents", "pixels"]
+    space: str
+    size_from: tuple[int, int]
+    size_to: tuple[int, int]
+    share: float
+
+
 @dataclass(frozen=True)
 class Plan:
     """A recipe made concrete for one request and one picture: steps in topological order.
 
+    handovers: what goes from model to model, in the order of the steps
     notes: in words, everything that was inserted or changed (a hand-over through pixels, a size that was snapped)
     """
 
@@ -324,6 +365,7 @@ class Plan:
     width: int
     height: int
     notes: tuple[str, ...] = ()
+    handovers: tuple[HandOver, ...] = ()
 
     def with_seed(self, seed: int) -> Plan:
         """The same plan for another picture: every step's seed is moved by the same amount."""
@@ -521,7 +563,7 @@ class Latents:
 
 @dataclass(frozen=True)
 class Scores:
-    """One score in 0..1 per input picture, higher is better."""
+    """One score in 0..1 per input picture, or per object of each where a step asks for segments; higher is better."""
 
     values: tuple[float, ...]
 

@@ -16,6 +16,11 @@ recipes:
   aside:    {fuse: {with: best_of, scorer: alignment, of: [{generate: {model: sd15}}, {generate: {model: flux}}]}}
   blended:  {fuse: {with: frequency, low: one, high: latents}}
   bigger:   {chain: [one, {upscale: {factor: 2}}]}
+  relay:    {chain: [{generate: {model: sdxl, until: 0.3}}, {refine: {model: sdxl-refiner, from: 0.3, until: 0.6}},
+                     {refine: {model: sdxl, from: 0.6}}]}
+  tiled:    {chain: [one, {upscale: {factor: 2}}, {refine: {model: sd15, strength: 0.5, tile: native, overlap: 0.5}}]}
+  mixed:    {fuse: {with: pyramid, of: [one, pixels], weights: mask, harmonise: {model: sdxl-refiner, strength: 0.25}}}
+  objects:  {fuse: {with: regions, of: [one, pixels], scorer: alignment}}
   lost:     {generate: {model: broken}}
 objective: {minimise: latency_s}
 """

@@ -20,6 +20,7 @@ from tests.deployments.policies import SWITCH
 
 GENERATE = "/v1/images/generations"
 EASY = "a red circle"
+TWO = "a red circle and a blue square"
 HARD = "three small yellow stars above a large blue ring on a black background"
 
 
@@ -97,15 +98,24 @@ async def test_the_file_carries_how_it_was_made(client: httpx.AsyncClient) -> No
         ("best", ["generate", "generate", "refine", "score", "select"], "through pixels"),
         ("blended", ["blend", "generate", "generate", "refine"], "hands latents"),
         ("bigger", ["generate", "upscale"], ""),
+        ("relay", ["generate", "refine", "refine"], "sdxl-refiner hands latents to sdxl at 0.6"),
+        ("tiled", ["generate", "refine", "upscale"], "sd15 works on 9 tiles of 32x32"),
+        ("mixed", ["blend", "generate", "generate", "refine", "refine"], "through pixels"),
+        ("objects", ["blend", "generate", "generate", "refine", *["score"] * 3, "select"], "'a red circle', 'a blue"),
     ],
 )
 async def test_every_kind_of_recipe_runs(client: httpx.AsyncClient, recipe: str, kinds: list[str], note: str) -> None:
-    """Chains by latents and through pixels, both fusions, and upscaling give a picture and name their steps."""
-    answer = (await client.post(GENERATE, json={"prompt": EASY, "model": "lab", "recipe": recipe, "seed": 1})).json()
+    """Chains, relays, tiles and fusions give a picture, name their steps, and say what goes from model to model."""
+    answer = (await client.post(GENERATE, json={"prompt": TWO, "model": "lab", "recipe": recipe, "seed": 1})).json()
     report = answer["x_triptych"]
     assert sorted(step["kind"] for step in report["pictures"][0]["steps"]) == kinds
     assert note in " ".join(report["plan"]["notes"])
-    picture(answer["data"][0]).load()
+    taken = report["plan"]["handovers"]
+    assert len(taken) == kinds.count("refine")
+    assert all(one["kind"] == ("pixels" if one["space"] == "srgb" else "latents") for one in taken)
+    made = picture(answer["data"][0])
+    if taken:
+        assert taken[-1]["size_to"] == "x".join(map(str, made.size)) or recipe in ("best", "blended", "objects")
 
 
 @pytest.mark.parametrize("model", ["auto", "fast", "lab", "single", "sdxl", "lab/pixels"])

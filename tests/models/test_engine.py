@@ -235,7 +235,6 @@ GREY = Picture(np.full((32, 32, 3), 128, np.uint8))
         ("sdxl", refine("sdxl", strength=0.5), (LATENTS,), "takes a picture here, not latents"),
         ("sdxl", refine("sdxl"), (GREY,), "either 'from' .* or 'strength'"),
         ("sdxl", generate("sdxl", until=0.1), (), "leave none to run"),
-        ("sd15", generate("sd15", until=0.5), (), "family 'sd15' cannot hand latents over"),
         ("flux", generate("flux", until=0.5), (), "family 'flux' cannot hand latents over"),
         ("sdxl-refiner", generate("sdxl-refiner"), (), "is a refiner and cannot 'generate'"),
         ("sd15", generate("sd15", width=33), (), "33x32 is no multiple of 8"),

@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 
@@ -51,6 +52,33 @@ def test_frequency_takes_colour_from_the_first_and_detail_from_the_second() -> N
     made = fuse("frequency", [flat((60, 120, 180)), detail]).astype(float)
     assert np.abs(made.mean(axis=(0, 1)) - (60, 120, 180)).max() < 3
     assert np.corrcoef((made[..., 0] - 60).ravel(), detail[..., 0].astype(float).ravel())[0, 1] > 0.9
+
+
+@pytest.mark.parametrize("weights", ["saliency", "mask"])
+def test_a_pyramid_takes_objects_from_where_they_stand_out(weights: str) -> None:
+    """A disc on the left of one grey picture and one on the right of another are both in the fused one, in colour."""
+    left, right = (np.full((64, 96, 3), 128, np.uint8) for _ in range(2))
+    cv2.circle(left, (24, 32), 14, (220, 25, 35), -1)
+    cv2.circle(right, (72, 32), 14, (35, 70, 225), -1)
+    made = fuse(f"pyramid by {weights}", [left, right]).astype(int)
+    tolerance = 12 if weights == "mask" else 60
+    assert np.abs(made[32, 24] - (220, 25, 35)).max() < tolerance
+    assert np.abs(made[32, 72] - (35, 70, 225)).max() < tolerance
+    assert np.abs(made[5, 48] - 128).max() <= 1
+
+
+def test_steps_say_by_what_a_pyramid_weighs() -> None:
+    """The weights of a plan reach the blend."""
+    values = (Picture(noise(1)), Picture(noise(2)))
+    made = [
+        run_step(Step("b", "blend", None, ("a", "b"), "image", {"method": "pyramid", **settings}), values).value
+        for settings in ({}, {"weights": "contrast"}, {"weights": "mask"})
+    ]
+    first, second, third = (value.pixels for value in made if isinstance(value, Picture))
+    assert np.array_equal(first, second)
+    assert not np.array_equal(first, third)
+    with pytest.raises(StepError, match="unknown method 'pyramid by masks'; did you mean 'pyramid by mask'"):
+        run_step(Step("b", "blend", None, ("a", "b"), "image", {"method": "pyramid", "weights": "masks"}), values)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from deployments.knowledge import known_of
+from models import load_catalogue
 from policies import load_policy_text
 from policies.reference import put_into
 from tests.router.cards import CATALOGUE
@@ -34,6 +35,19 @@ def test_every_example_is_a_policy(example: str) -> None:
     """Each example loads as it stands, with the parts that it leaves out."""
     given = set(re.findall(r"^([a-z_]+):", example, re.MULTILINE))
     load_policy_text("".join(text for key, text in PARTS.items() if key not in given) + example, known=KNOWN)
+
+
+FUSION = (DOCUMENT.parent / "fusion.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("example", re.findall(r"^```yaml\n(.*?)^```$", FUSION, re.MULTILINE | re.DOTALL))
+def test_examples_of_fusions_load_on_the_embedded_family(example: str) -> None:
+    """Every recipe of docs/fusion.md can be arranged on the models that it was measured on."""
+    models = ("sd15", "sdxl", "sdxl-refiner", "flux", "alignment")
+    known = known_of(load_catalogue({model: f"embedded/{model}" for model in models}))
+    head = "".join(PARTS[key] for key in ("version", "name", "objective"))
+    policy = load_policy_text(head + example, known=known)
+    assert len(policy.recipes) >= 2
 
 
 def test_the_reference_is_up_to_date() -> None:

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from router.costs import CostModel
 from router.errors import PlanError
 from router.planning import make_plan
-from router.types import Chain, Fuse, Generate, GenerationRequest, Plan, Recipe, Refine, Upscale
+from router.recipes import recipe_key
+from router.types import Chain, Fuse, Generate, GenerationRequest, Plan, Recipe, Refine, Tile, Upscale
 from tests.router.cards import CATALOGUE
 
 REQUEST = GenerationRequest("a red circle", seed=7)
@@ -51,6 +53,62 @@ def test_another_latent_space_goes_through_pixels_and_the_plan_says_so() -> None
     assert any("through pixels (another latent space)" in note for note in made.notes)
 
 
+def test_models_of_one_latent_space_relay_to_and_fro() -> None:
+    """SDXL to its refiner and back again on one schedule: three hand-overs of latents, the last a picture."""
+    relay = Chain(
+        (Generate("sdxl", until=0.3), Refine("sdxl-refiner", from_=0.3, until=0.6), Refine("sdxl", from_=0.6))
+    )
+    made = plan(relay)
+    assert [step.produces for step in made.steps] == ["latents", "latents", "image"]
+    assert [(taken.kind, taken.space, taken.share) for taken in made.handovers] == [
+        ("latents", "sdxl", 0.3), ("latents", "sdxl", 0.4),
+    ]  # fmt: skip
+    assert recipe_key(relay, {}, CATALOGUE) == "sdxl>sdxl-refiner:from=0.3>sdxl:from=0.6"
+
+
+def test_every_hand_over_says_what_goes_where() -> None:
+    """Kind, space, sizes and share of the denoising stand in the plan, for pixels as for latents."""
+    made = plan(Chain((Generate("sd15"), Upscale(2), Refine("sdxl", strength=0.3))))
+    (taken,) = made.handovers
+    assert (taken.giver, taken.taker) == (made.steps[1].id, made.steps[2].id)
+    assert (taken.kind, taken.space, taken.share) == ("pixels", "srgb", 0.3)
+    assert (taken.size_from, taken.size_to) == ((1024, 1024), (1024, 1024))
+    mixed = plan(Chain((Fuse("average", (Generate("sdxl"), Generate("flux"))), Refine("sdxl", strength=0.2))))
+    assert mixed.handovers[0].size_from == (1024, 1024)
+
+
+def test_a_large_picture_is_refined_in_tiles_of_the_native_size() -> None:
+    """1536 pixels are two tiles of 1024 across and down, and the cost is that of four native pictures."""
+    chain = Chain((Generate("sdxl"), Upscale(1.5), Refine("sdxl", strength=0.5, tile="native")))
+    made = plan(chain)
+    last = made.steps[-1]
+    tiles = {key: value for key, value in last.settings.items() if key.startswith("tile")}
+    assert tiles == {"tile_width": 1024, "tile_height": 1024, "tile_overlap": 256, "tiles": 4}
+    assert CostModel(CATALOGUE).work(last) == pytest.approx(4 * 15)
+    assert any("4 tiles of 1024x1024" in note for note in made.notes)
+    assert recipe_key(chain, {}, CATALOGUE) == "sdxl>upscale:1.5>sdxl:strength=0.5,tile=native"
+
+
+def test_a_picture_that_fits_one_tile_is_planned_whole() -> None:
+    """Asking for tiles changes nothing about a picture no larger than a tile, except that a note says so."""
+    whole, asked = (
+        plan(Chain((Generate("sdxl"), Refine("sdxl", strength=0.5, tile=tile)))) for tile in (None, "native")
+    )
+    assert asked.steps == whole.steps
+    assert any("fits one tile" in note for note in asked.notes)
+
+
+def test_tiles_may_exceed_what_the_model_takes_at_once() -> None:
+    """SD1.5 refuses 2048 pixels whole and takes them in tiles."""
+
+    def chain(tile: Tile | None) -> Recipe:
+        return Chain((Generate("sd15"), Upscale(4), Refine("sd15", strength=0.3, tile=tile)))
+
+    with pytest.raises(PlanError, match="too large"):
+        plan(chain(None))
+    assert plan(chain("native")).steps[-1].settings["tiles"] == 25
+
+
 def test_best_of_scores_all_branches_and_selects() -> None:
     """The branches come first, then the score over them, then the selection with the scores as its last input."""
     made = plan(Fuse("best_of", ("a", Generate("flux")), "alignment"), a=LATENTS)
@@ -71,6 +129,35 @@ def test_blends_take_the_pictures_in_order(method: str) -> None:
     blend = made.steps[-1]
     assert (blend.kind, blend.model, blend.inputs) == ("blend", None, ("1-generate-flux", "2-generate-sdxl"))
     assert blend.settings["method"] == method
+
+
+def test_regions_look_for_every_object_of_the_prompt() -> None:
+    """Each phrase is scored over the objects of all pictures; the mixture is scored beside the pictures themselves."""
+    request = replace(REQUEST, prompt="a red circle and a blue square")
+    made = plan(Fuse("regions", (Generate("flux"), Generate("sdxl")), "alignment"), request)
+    assert [step.id for step in made.steps] == [
+        "1-generate-flux", "2-generate-sdxl", "3-score-alignment", "4-score-alignment", "5-blend-regions",
+        "6-score-alignment", "7-select-best_of",
+    ]  # fmt: skip
+    pictures = ("1-generate-flux", "2-generate-sdxl")
+    first, second, blend, whole, select = made.steps[2:]
+    assert [dict(step.settings) for step in (first, second, whole)] == [
+        {"prompt": "a red circle", "segments": 4}, {"prompt": "a blue square", "segments": 4},
+        {"prompt": request.prompt},
+    ]  # fmt: skip
+    assert first.inputs == second.inputs == pictures
+    assert blend.inputs == (*pictures, first.id, second.id)
+    assert whole.inputs == (*pictures, blend.id)
+    assert select.inputs == (*whole.inputs, whole.id)
+    assert CostModel(CATALOGUE).work(first) == 4
+
+
+@pytest.mark.parametrize("prompt", ["a red circle", "two cats and a dog", "sunset", "a, b, " + "a cat, " * 5])
+def test_regions_of_one_object_or_of_groups_choose_a_whole_picture(prompt: str) -> None:
+    """Without two to four single objects regions is best_of, and the plan says so."""
+    made = plan(Fuse("regions", (Generate("flux"), Generate("sdxl")), "alignment"), replace(REQUEST, prompt=prompt))
+    assert [step.kind for step in made.steps] == ["generate", "generate", "score", "select"]
+    assert any("keeps the best whole picture" in note for note in made.notes)
 
 
 def test_repeated_branches_get_their_own_seeds() -> None:
@@ -142,6 +229,33 @@ REFUSALS: dict[str, tuple[Recipe, GenerationRequest, str]] = {
     "shares that do not meet": (
         Chain((Generate("sdxl", until=0.7), Refine("sdxl-refiner", from_=0.8))), REQUEST, "ends at until=0.7",
     ),
+    "a relay that goes backwards": (
+        Chain((Generate("sdxl", until=0.5), Refine("sdxl-refiner", from_=0.5, until=0.4), Refine("sdxl", from_=0.4))),
+        REQUEST, "must lie between 0.5 and 1",
+    ),
+    "a relay that nobody finishes": (
+        Chain((Generate("sdxl", until=0.5), Refine("sdxl-refiner", from_=0.5, until=0.8))), REQUEST,
+        "nothing finishes it",
+    ),
+    "a relay of FLUX": (
+        Chain((Generate("flux", until=0.5), Refine("flux", from_=0.5))), REQUEST, "depends on checkpoint and size",
+    ),
+    "until with strength": (
+        Chain((Generate("sdxl"), Refine("sdxl", strength=0.5, until=0.8))), REQUEST, "belongs to `from`",
+    ),
+    "tiles of latents": (
+        Chain((Generate("sdxl", until=0.8), Refine("sdxl-refiner", from_=0.8, tile="native"))), REQUEST,
+        "tiles need `strength`",
+    ),
+    "a tile above the native size": (
+        Chain((Generate("sd15"), Upscale(2), Refine("sd15", strength=0.3, tile=768))), REQUEST, "use tile: native",
+    ),
+    "a tile of no multiple": (
+        Chain((Generate("sd15"), Upscale(2), Refine("sd15", strength=0.3, tile=500))), REQUEST, "not a multiple of 8",
+    ),
+    "an overlap of all": (
+        Chain((Generate("sd15"), Refine("sd15", strength=0.3, tile=512, overlap=0.9))), REQUEST, "outside 0..0.75",
+    ),
     "unfinished": (Generate("sdxl", until=0.8), REQUEST, "nothing finishes it"),
     "until beyond": (
         Chain((Generate("sdxl", until=1.2), Refine("sdxl-refiner", from_=1.2))), REQUEST, "between 0 and 1",
@@ -162,6 +276,10 @@ REFUSALS: dict[str, tuple[Recipe, GenerationRequest, str]] = {
     "fusion of one": (Fuse("average", (Generate("sd15"),)), REQUEST, "at least two"),
     "frequency of three": (Fuse("frequency", (Generate("sd15"),) * 3), REQUEST, "takes two branches"),
     "best_of without scorer": (Fuse("best_of", (Generate("sd15"),) * 2), REQUEST, "needs a scorer"),
+    "regions without scorer": (Fuse("regions", (Generate("sd15"),) * 2), REQUEST, "regions needs a scorer"),
+    "average with weights": (
+        Fuse("average", (Generate("sd15"),) * 2, weights="mask"), REQUEST, "weights belong to pyramid",
+    ),
     "average that accepts": (
         Fuse("average", (Generate("sd15"),) * 2, accept_above=0.5), REQUEST, "accept_above belongs to best_of",
     ),
