@@ -32,36 +32,42 @@ VIEWS = 1024  # prompts whose analysis is remembered
 
 
 class Router:
-    """Estimates every recipe of a policy for a request and lets the policy choose one."""
+    """Estimates every recipe of a policy for a request and lets the policy choose one.
+
+    `predictor` may be set to another one at any time; every route is decided by one predictor from start to end.
+    """
 
     def __init__(self, catalogue: Catalogue, embedder: Embedder, predictor: QualityPredictor, queues: Queues) -> None:
         self.catalogue = catalogue
         self.embedder = embedder
         self.predictor = predictor
         self.queues = queues
-        self._views = Recent[str, PromptView](VIEWS)
+        self._views = Recent[tuple[str, str], PromptView](VIEWS)
 
     def route(self, request: GenerationRequest, policy: Policy, context: Context = NO_CONTEXT) -> Route:
         """Decide. Raises `RequestError`, `NotFoundError` (no such recipe or model), and what `Policy.decide` raises."""
         began = time.perf_counter()
         check_request(request)
-        view = self.analyse(request.prompt)
+        predictor = self.predictor
+        view = self.analyse(request.prompt, predictor)
         recipes = self.candidates(request, policy)
         plans, refused = self.arrange(request, recipes)
-        estimates = self.estimate(view, recipes, plans, request.n)
+        estimates = self.estimate(view, recipes, plans, request.n, predictor)
         decision = policy.decide(request, view, plans, estimates, refused, context)
         further = {name: plans[name] for name in decision.verify.escalate_to} if decision.verify else {}
-        return Route(request, view, estimates, decision, plans[decision.recipe], time.perf_counter() - began, further)
+        plan, took_s = plans[decision.recipe], time.perf_counter() - began
+        return Route(request, view, estimates, decision, plan, took_s, further, predictor.digest)
 
-    def analyse(self, prompt: str) -> PromptView:
+    def analyse(self, prompt: str, predictor: QualityPredictor | None = None) -> PromptView:
         """What the prompt asks for, its embedding, and how near it is to what the predictor knows."""
-        if (known := self._views.get(prompt)) is not None:
+        predictor = predictor or self.predictor
+        if (known := self._views.get((prompt, predictor.digest))) is not None:
             return known
         features = lexical_features(prompt)
         embedding = self.embedder.embed([prompt])[0]
-        signals = self.predictor.signals(features, embedding)
-        view = PromptView(prompt, features, signals, embedding, self.predictor.familiarity(embedding))
-        return self._views.put(prompt, view)
+        signals = predictor.signals(features, embedding)
+        view = PromptView(prompt, features, signals, embedding, predictor.familiarity(embedding))
+        return self._views.put((prompt, predictor.digest), view)
 
     def candidates(self, request: GenerationRequest, policy: Policy) -> dict[str, Recipe]:
         """The policy's recipes, and, if the request names a model instead, that model with its card's settings."""
@@ -91,10 +97,15 @@ class Router:
         return plans, refused
 
     def estimate(
-        self, view: PromptView, recipes: Mapping[str, Recipe], plans: Mapping[str, Plan], n: int
+        self,
+        view: PromptView,
+        recipes: Mapping[str, Recipe],
+        plans: Mapping[str, Plan],
+        n: int,
+        predictor: QualityPredictor | None = None,
     ) -> dict[str, Estimate]:
         """Quality, seconds and dollars of each plan, if all `n` pictures were admitted now."""
-        qualities = self.predictor.predict(view, recipes, only=plans)
+        qualities = (predictor or self.predictor).predict(view, recipes, only=plans)
         estimates = {}
         for name, plan in plans.items():
             t = self.queues.estimate(plan, n)

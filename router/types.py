@@ -42,6 +42,7 @@ class GenerationRequest:
     tags: tuple[str, ...] = ()
     tenant: str = ""
     degradable: bool = True  # whether an overloaded policy may answer with a lesser recipe
+    id: str = ""  # under which the client knows the answer, and gives feedback; without one, nothing is logged
 
 
 @dataclass(frozen=True, slots=True)
@@ -408,7 +409,7 @@ class Policy(Protocol):
 class Route:
     """The answer of `Router.route`: all that is needed to run, explain and replay a request.
 
-    alternatives: plans of the recipes that the decision may escalate to
+    alternatives: plans of the recipes that the decision may escalate to;   artifact: digest of the predictor's
     """
 
     request: GenerationRequest
@@ -418,6 +419,7 @@ class Route:
     plan: Plan
     decided_in_s: float
     alternatives: Mapping[str, Plan] = field(default_factory=dict)
+    artifact: str = ""
 
 
 # --------------------------------------------------------------------------------------------- what workers exchange
