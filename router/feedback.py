@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from router.types import Estimate, Quality
 
-RATING = "rating"
-"""The source of what people say; what scorers say has the sources `scorer:<name>`."""
+RATING, SCORER = "rating", "scorer:"
+"""The source of what people say, and the beginning of a source that is a scorer's: `scorer:<name>`."""
 
 
 @dataclass(frozen=True)
