@@ -79,8 +79,8 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Overview:
-    """What is installed and how it is: policies (the default first), cards, workers, problems of policy files, digest of
-    the artefact in force, and what is wrong with the one in its folder, if it is another."""
+    """What is installed and how it is: policies (the default first), cards, workers, problems of policy files, the
+    digest of the artefact in force, and what is wrong with the one in its folder, if that is another."""
 
     policies: tuple[PolicySummary, ...]
     cards: tuple[ModelCard, ...]

@@ -90,6 +90,9 @@ class HttpSource:
     async def route(self, body: dict[str, Any]) -> dict[str, Any]:
         return await self._post("/v1/route", body)
 
+    async def feedback(self, body: dict[str, Any]) -> dict[str, Any]:
+        return await self._post("/v1/feedback", body)
+
     async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         import httpx
 
