@@ -11,6 +11,8 @@ import pytest
 from deployments.settings import AppSettings, parse_settings
 from tests.conftest import ADMIN_KEY
 
+Run = Callable[..., tuple[int, str, str]]
+
 
 @pytest.fixture(scope="session")
 def settings(tiny_settings: dict[str, Any]) -> AppSettings:
