@@ -45,6 +45,7 @@ class QualityPredictor:
         self._catalogue = catalogue
         self._recent = Recent[tuple[str, float | None], dict[str, Quality]](REMEMBERED)
         self._composed = Recent[tuple[str, float | None], tuple[dict[str, Recipe], dict[str, Quality]]](REMEMBERED)
+        self._bases = Recent[str, Array](REMEMBERED)
         try:
             self._take(artifact)
         except (KeyError, ValueError, TypeError, IndexError) as error:
@@ -107,9 +108,12 @@ class QualityPredictor:
 
         Of a prompt whose text is not known (""), the words cannot be looked at: the kernel alone predicts.
         """
+        if view.prompt and (remembered := self._bases.get(view.prompt)) is not None:
+            return remembered
         mixture = self._mixture if view.prompt else replace(self._mixture, grams=None)
         raw = mixture.predict(self._prompts(view))[0]
-        return np.array([calibration.mean(value) for calibration, value in zip(self._calibrations, raw, strict=True)])
+        means = np.array([float(c.mean(value)) for c, value in zip(self._calibrations, raw, strict=True)])
+        return self._bases.put(view.prompt, means) if view.prompt else means
 
     def base_std(self, means: Array) -> Array:
         """The deviations (c,) that go with `base_means`."""
