@@ -184,10 +184,9 @@ class Orchestrator:
         """Follow what changed in the artefact's folder, and count it."""
         if (live := self._live) is None:
             return
-        with self._looking:
-            if live.refresh():
-                self._router.predictor = live.predictor
-                self.metrics.record("triptych_artifact_changes_total")
+        if live.refresh():  # true for one of those that ask at the same time; the others go on with the last one
+            self._router.predictor = live.predictor
+            self.metrics.record("triptych_artifact_changes_total")
         if bool(live.problem) is not self._artifact_broken:
             self._artifact_broken = bool(live.problem)
             self.metrics.record("triptych_artifact_problems", float(self._artifact_broken))
