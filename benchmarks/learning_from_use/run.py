@@ -5,7 +5,8 @@
 The incumbent is trained on 40 prompts only. Then `balanced` serves 300 prompts four times each, with exploration; the
 exact mark of the picture that was really made (benchmarks/embedded_outcomes) is the rating. Since every recipe was run
 on every prompt, the truth is known: what the policy earns with each predictor, on the prompts of the log (beside the
-off-policy estimates) and on 500 others. Writes `results.json`, one entry for each rate of exploration and seed.
+off-policy estimates) and on 500 others. Writes `results.json`, one entry for each rate of exploration and seed; what is
+in it is not run again.
 """
 
 from __future__ import annotations
@@ -116,13 +117,15 @@ def measured(rate: float, seed: int, folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    results = []
+    file = HERE / "results.json"
+    results = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+    done = {(entry["rate"], entry["seed"]) for entry in results}
     for rate in RATES:
-        for seed in SEEDS:
+        for seed in (seed for seed in SEEDS if (rate, seed) not in done):
             with tempfile.TemporaryDirectory() as folder:
                 results.append(measured(rate, seed, Path(folder)))
             print(json.dumps({k: v for k, v in results[-1].items() if k != "comparison"}), flush=True)
-            (HERE / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+            file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
