@@ -143,6 +143,7 @@ class QualityPredictor:
         other = copy.copy(self)
         other._adapter = adapter
         other._recent = Recent[tuple[str, float | None], dict[str, Quality]](REMEMBERED)
+        other._composed = Recent[tuple[str, float | None], tuple[dict[str, Recipe], dict[str, Quality]]](REMEMBERED)
         return other
 
     @property
