@@ -1,8 +1,8 @@
-"""The command `triptych`: serve, generate, route, policy, models, router.
+"""The command `triptych`: serve, generate, route, feedback, policy, models, router.
 
-Exit codes: 0 done; 1 failed; 2 the input is wrong (option, request, policy, config); 3 no recipe may make this
-picture; 4 what was needed is not there (weights, a server, time); 130 interrupted. Results go to stdout, the rest to
-stderr, so `--json` can be piped.
+Exit codes: 0 done; 1 failed, or not better (retrain); 2 the input is wrong (option, request, policy, config); 3 no
+recipe may make this picture; 4 what was needed is not there (weights, a server, time); 130 interrupted. Results go to
+stdout, the rest to stderr, so `--json` can be piped.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from deployments import cli_router
+from deployments import cli_feedback, cli_router
 from deployments.cli_policy import policy_app
 from deployments.console import AsJson, Config, Prompt, err, out, print_json
 from deployments.settings import DEFAULT_CONFIG, ConfigError, load_serve_config
@@ -47,6 +47,7 @@ models_app = typer.Typer(help="See the catalogue.", no_args_is_help=True)
 app.add_typer(policy_app, name="policy")
 app.add_typer(models_app, name="models")
 app.add_typer(cli_router.app, name="router")
+cli_feedback.add_to(app, cli_router.app)
 
 Url = Annotated[
     str | None, typer.Option(help="A running Triptych, such as http://127.0.0.1:8000; else in this process.")

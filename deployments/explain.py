@@ -133,6 +133,7 @@ def route_report(route: Route) -> dict[str, Any]:
     return {
         "policy": decision.policy,
         "policy_digest": decision.policy_digest,
+        "artifact": route.artifact[:12],
         "recipe": decision.recipe,
         "reasons": list(decision.reasons),
         "rules": list(decision.rules),
@@ -305,12 +306,15 @@ def readiness(overview: Overview) -> tuple[bool, dict[str, Any]]:
     """(ready, body). Ready means that no worker is still starting; one that failed is out, and its recipes with it."""
     statuses = [overview.statuses.get(card.id, WorkerStatus(card.id, "starting")) for card in overview.cards]
     ready = all(status.state != "starting" for status in statuses) and any(s.state == "ready" for s in statuses)
-    failed = any(status.state == "failed" for status in statuses) or bool(overview.problems)
+    problems = bool(overview.problems or overview.artifact_problem)
+    failed = any(status.state == "failed" for status in statuses) or problems
     body = {
         "status": "starting" if not ready else "degraded" if failed else "ready",
         "models": {s.model: {"state": s.state, "reason": s.reason, **_plain(s.facts)} for s in statuses},
         "policies": {policy.name: policy.digest for policy in overview.policies},
         "policy_problems": list(overview.problems),
+        "artifact": overview.artifact[:12],
+        "artifact_problem": overview.artifact_problem,
     }
     return ready, body
 

@@ -118,6 +118,9 @@ class RemoteOrchestrator:
                 async for item in items:
                     yield item
 
+    async def feedback(self, request_id: str, source: str, value: float, image: int | None) -> Any:
+        return await self._call(self._handle.feedback.remote(request_id, source, value, image))
+
     async def overview(self) -> Any:
         return await self._call(self._handle.overview.remote())
 

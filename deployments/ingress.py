@@ -14,11 +14,13 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, format_sse_event
+from pydantic import BaseModel
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments import explain, failures, policy_api
+from deployments.feedback import FeedbackRequest, parse_feedback
 from deployments.schemas import ImageRequest, parse_body
 from deployments.service import Service, new_request_id
 from deployments.settings import Limits
@@ -31,6 +33,7 @@ REQUEST_ID = re.compile(r"^[\x21-\x7e]{1,128}$")
 ENDPOINTS = {
     "POST /v1/images/generations": "make pictures; the body is OpenAI's, with further fields",
     "POST /v1/route": "the same body: which recipe would be taken, and why; nothing is run",
+    "POST /v1/feedback": "how good a picture is: an id of an answer with a rating (1 to 5), or a score and its scorer",
     "GET /v1/models": "what `model` may be: auto, policies, recipes, models",
     "GET /health": "whether the process answers",
     "GET /readyz": "whether the models are loaded, one by one",
@@ -38,9 +41,11 @@ ENDPOINTS = {
     "GET /docs": "this API as OpenAPI",
 }
 
-BODY = {
-    "requestBody": {"required": True, "content": {"application/json": {"schema": ImageRequest.model_json_schema()}}}
-}
+
+def body_of(schema: type[BaseModel]) -> dict[str, Any]:
+    """What OpenAPI says of the body, since FastAPI does not parse it."""
+    content = {"application/json": {"schema": schema.model_json_schema()}}
+    return {"requestBody": {"required": True, "content": content}}
 
 
 def create_app(service: Service, limits: Limits, echo_request_id: bool = True, admin_key: str | None = None) -> FastAPI:
@@ -52,8 +57,9 @@ def create_app(service: Service, limits: Limits, echo_request_id: bool = True, a
     app.get("/readyz")(readyz)
     app.get("/v1/models")(list_models)
     app.get("/v1/models/{name:path}")(get_model)
-    app.post("/v1/route", openapi_extra=BODY)(route)
-    app.post("/v1/images/generations", openapi_extra=BODY, response_model=None)(generate)
+    app.post("/v1/route", openapi_extra=body_of(ImageRequest))(route)
+    app.post("/v1/images/generations", openapi_extra=body_of(ImageRequest), response_model=None)(generate)
+    app.post("/v1/feedback", openapi_extra=body_of(FeedbackRequest))(feedback)
     policy_api.add_endpoints(app, admin_key)
     app.add_exception_handler(TriptychError, on_failure)
     app.add_exception_handler(HTTPException, on_http_error)
@@ -110,7 +116,16 @@ async def generate(request: Request) -> Response:
     return JSONResponse(body, headers=explain.headers(body["x_triptych"]))
 
 
+async def feedback(request: Request) -> dict[str, Any]:
+    """Say how good a picture is."""
+    return await request.app.state.service.feedback(parse_feedback(await _raw(request)))
+
+
 async def _body(request: Request) -> ImageRequest:
+    return parse_body(await _raw(request), request.app.state.limits)
+
+
+async def _raw(request: Request) -> bytes:
     limits: Limits = request.app.state.limits
     raw = b""
     async for chunk in request.stream():
@@ -118,7 +133,7 @@ async def _body(request: Request) -> ImageRequest:
         if len(raw) > limits.max_body_bytes:
             message = f"the body is larger than {limits.max_body_bytes:,} bytes"
             raise RequestError(message, None, "request_too_large")
-    return parse_body(raw, limits)
+    return raw
 
 
 async def _event_stream(events: AsyncGenerator[dict[str, Any]], request_id: str) -> Response:

@@ -26,6 +26,10 @@ METRICS: dict[str, Metric] = {
     "triptych_shadow_cost_usd_total": Metric("counter", "expected cost of compared decisions", ("policy", "by")),
     "triptych_shadow_quality_total": Metric("counter", "expected quality of compared decisions", ("policy", "by")),
     "triptych_policy_changes_total": Metric("counter", "changes of policies that this orchestrator followed"),
+    "triptych_log_failures_total": Metric("counter", "decisions that could not be logged"),
+    "triptych_feedback_total": Metric("counter", "feedback that was stored", ("kind",)),
+    "triptych_artifact_changes_total": Metric("counter", "artefacts that this orchestrator took up"),
+    "triptych_artifact_problems": Metric("gauge", "1 while the artefact's folder holds a broken one"),
     "triptych_policy_problems": Metric("gauge", "problems of policy files that are refused"),
 }
 

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 from deployments.availability import Availability, Monitor
+from deployments.journal import Journal
 from deployments.ledger import Charge, Ledger
 from deployments.metrics import Metrics, Tally
 from deployments.outcome import Event, Made, OnEvent, Outcome, Overview, PolicyFile, PolicySummary
@@ -26,7 +27,10 @@ from deployments.streams import stream
 from policies import Policy, PolicyBook
 from router.costs import CostModel
 from router.errors import BudgetError, LoadError, NoRecipeError, OverloadedError
+from router.feedback import Receipt
+from router.judge import Judgement
 from router.routing import Router
+from router.succession import LivePredictor
 from router.types import Catalogue, Context, GenerationRequest, Route
 
 ADMISSION_TRIES = 5
@@ -40,6 +44,9 @@ class Orchestrator:
     timeout_s: deadline of a request that names no latency budget.
     ledger:    what the tenants used of the policies' budgets.
     draw:      chance for exploration, uniform in [0, 1).
+    journal:   remembers decisions and takes feedback; by default nothing is remembered.
+    live:      the predictor's folder, which is followed; by default the router's predictor stays.
+    judgements: how scores are read beside the artefact with a digest; asked when the predictor changes.
     """
 
     def __init__(
@@ -54,6 +61,9 @@ class Orchestrator:
         ledger: Ledger | None = None,
         metrics: Metrics | None = None,
         draw: Callable[[], float] = random.random,
+        journal: Journal | None = None,
+        live: LivePredictor | None = None,
+        judgements: Callable[[str], Mapping[str, Judgement]] = lambda _: {},
     ) -> None:
         self.catalogue = catalogue
         self.policies = policies
@@ -61,7 +71,11 @@ class Orchestrator:
         self._router = router
         self._ledger = ledger or Ledger()
         self._draw = draw
+        self._journal = journal or Journal(None, catalogue, self.metrics)
+        self._live = live
+        self._judgements = judgements
         self._revision = 0
+        self._artifact_broken = False
         self._looking = threading.Lock()
         self._shadows = Shadows(router, self.metrics)
         self.availability = Availability(monitor)
@@ -104,11 +118,14 @@ class Orchestrator:
         statuses = await self.availability.refresh(now=True)
         policies = [self.policies.get(name) for name in self.policies.names()]
         self._look_at_policies()
+        await asyncio.to_thread(self._look_at_artifact)
         return Overview(
             policies=tuple(PolicySummary(p.name, p.digest, p.description, tuple(p.recipes)) for p in policies),
             cards=tuple(self.catalogue[model] for model in self.catalogue.ids()),
             statuses=statuses,
             problems=self.policies.problems(),
+            artifact=self._router.predictor.digest,
+            artifact_problem=self._live.problem if self._live else "",
         )
 
     async def policy_file(self, name: str, digest: str | None = None) -> PolicyFile:
@@ -121,6 +138,10 @@ class Orchestrator:
         """Validate and put in force. Raises `PolicyError` or `RequestError`; nothing has changed then."""
         policy = await asyncio.to_thread(self.policies.put, name, text, expected)
         return PolicyFile(name, policy.digest, text, tuple(await asyncio.to_thread(self.policies.versions, name)))
+
+    async def feedback(self, request_id: str, source: str, value: float, image: int | None = None) -> Receipt:
+        """Remember how good a picture is (0..1). Raises `NotFoundError`, `RequestError` or `StepError`."""
+        return await self._journal.attach(request_id, source, value, image)
 
     # ------------------------------------------------------------------------------------------------------- deciding
 
@@ -138,6 +159,7 @@ class Orchestrator:
 
     def _decide(self, request: GenerationRequest, draw: float | None) -> Decided:
         self._look_at_policies()
+        self._look_at_artifact()
         policy, pinned = self.policies.resolve(request.target, self.catalogue.ids())
         if pinned is not None:
             request = replace(request, recipe=pinned)
@@ -163,6 +185,18 @@ class Orchestrator:
                 self.metrics.record("triptych_policy_problems", len(self.policies.problems()))
                 self._revision = revision
 
+    def _look_at_artifact(self) -> None:
+        """Follow what changed in the artefact's folder, and count it."""
+        if (live := self._live) is None:
+            return
+        if live.refresh():  # true for one of those that ask at the same time; the others go on with the last one
+            self._router.predictor = live.predictor
+            self._router.judgements = dict(self._judgements(live.predictor.digest))
+            self.metrics.record("triptych_artifact_changes_total")
+        if bool(live.problem) is not self._artifact_broken:
+            self._artifact_broken = bool(live.problem)
+            self.metrics.record("triptych_artifact_problems", float(self._artifact_broken))
+
     def _count(self, route: Route) -> None:
         decision = route.decision
         self.metrics.record("triptych_decisions_total", policy=decision.policy, recipe=decision.recipe)
@@ -180,7 +214,11 @@ class Orchestrator:
         finally:
             admitted.charge.settle()
         notes = (*notes, *(note for picture in made for note in picture.notes))
-        return Outcome(route, made, time.monotonic() - started, _cost_usd(route, made), tuple(dict.fromkeys(notes)))
+        cost_usd, took_s = _cost_usd(route, made), time.monotonic() - started
+        outcome = Outcome(route, made, took_s, cost_usd, tuple(dict.fromkeys(notes)))
+        recipes = self._router.candidates(route.request, admitted.policy)
+        await self._journal.remember(outcome, recipes, self._router.predictor)
+        return outcome
 
 
 @dataclass(frozen=True)

@@ -103,12 +103,15 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Overview:
-    """What is installed and how it is: policies (the default first), cards, workers, and problems of policy files."""
+    """What is installed and how it is: policies (the default first), cards, workers, problems of policy files, the
+    digest of the artefact in force, and what is wrong with the one in its folder, if that is another."""
 
     policies: tuple[PolicySummary, ...]
     cards: tuple[ModelCard, ...]
     statuses: Mapping[str, WorkerStatus]
     problems: tuple[str, ...]
+    artifact: str = ""
+    artifact_problem: str = ""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from deployments.knowledge import known_of
 from deployments.schemas import parse_request, to_request
 from deployments.settings import AppSettings
 from deployments.wiring import catalogue_of, router_of
-from policies import Policy, load_policy
+from policies import Known, Policy, load_policy
 from router.costs import CostModel
 from router.errors import NotFoundError, did_you_mean
 from router.planning import make_plan
@@ -33,14 +33,7 @@ class Rehearsal:
 
     def policy(self, wanted: str) -> Policy:
         """A policy by its file, or by its name in the folder of the config. Raises `PolicyError`, `NotFoundError`."""
-        path = Path(wanted)
-        if path.suffix == ".yaml":
-            return load_policy(path, known=self.known)
-        path = self._settings.policies.path / f"{wanted}.yaml"
-        if not path.is_file():
-            names = [file.stem for file in sorted(self._settings.policies.path.glob("*.yaml"))]
-            raise NotFoundError(f"there is no policy {wanted!r}{did_you_mean(wanted, names)}", "policy")
-        return load_policy(path, known=self.known)
+        return find_policy(self._settings, self.known, wanted)
 
     def request(self, body: Mapping[str, Any]) -> GenerationRequest:
         """A request as it comes over the wire; seed 0 if it names none. Raises `RequestError`."""
@@ -57,3 +50,14 @@ class Rehearsal:
             hint = did_you_mean(recipe, policy.recipes)
             raise NotFoundError(f"policy {policy.name!r} has no recipe {recipe!r}{hint}", "recipe")
         return make_plan(recipe, policy.recipes[recipe], self.request(body), self._catalogue, policy.recipes)
+
+
+def find_policy(settings: AppSettings, known: Known, wanted: str) -> Policy:
+    """A policy by its file, or by its name in the folder of the config. Raises `PolicyError`, `NotFoundError`."""
+    path = Path(wanted)
+    if path.suffix != ".yaml":
+        path = settings.policies.path / f"{wanted}.yaml"
+        if not path.is_file():
+            names = [file.stem for file in sorted(settings.policies.path.glob("*.yaml"))]
+            raise NotFoundError(f"there is no policy {wanted!r}{did_you_mean(wanted, names)}", "policy")
+    return load_policy(path, known=known)

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deployments.comparing import Comparison
+from router.off_policy import Comparison as OffPolicy
 from router.types import ModelCard
 
 
@@ -176,6 +177,34 @@ def summary(totals: Mapping[str, Any]) -> Text:
     )
     refused = f"; refused: {totals['refused_before']} before, {totals['refused_after']} after"
     return Text(f"{totals['changed']} of {totals['prompts']} prompts change; expected on average: {means}{refused}")
+
+
+def off_policy(found: OffPolicy) -> Group:
+    """What each estimator says that two predictors earn under one policy."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("estimator")
+    for heading in ("before", "after", "difference", "95 % interval"):
+        table.add_column(heading, justify="right")
+    for name, e in found.estimates.items():
+        low, high = e.difference_interval
+        values = (f"{e.before:.4f}", f"{e.after:.4f}", f"{e.difference:+.4f}", f"{low:+.4f} to {high:+.4f}")
+        table.add_row(name, *values)
+    effective = " and ".join(f"{size:.0f}" for size in found.effective)
+    words = (
+        f"{found.decisions} rated decisions on {found.groups} prompts, {found.by_chance} with a propensity below 1. "
+        f"The candidate would decide {found.otherwise} otherwise; in {found.evidence} of those its choice was taken. "
+        f"Effective decisions before and after: {effective}; weights cut: {found.clipped}"
+    )
+    return Group(table, Text(""), Text(words))
+
+
+def log(report: Mapping[str, Any]) -> Table:
+    """What the log of decisions holds."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, value in report.items():
+        entries = ", ".join(f"{key}: {count}" for key, count in value.items()) if isinstance(value, Mapping) else value
+        table.add_row(name.replace("_", " "), "none" if entries in (None, "") else str(entries))
+    return table
 
 
 @contextmanager

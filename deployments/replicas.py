@@ -25,6 +25,7 @@ from deployments.settings import AppSettings
 from deployments.streams import stream
 from deployments.wiring import build_orchestrator, engine_loader
 from deployments.worker import ModelWorker, WorkerStatus
+from router.feedback import Receipt
 from router.types import GenerationRequest, ModelCard, Progress, Route, Scalar, Step, StepResult, Value
 
 
@@ -85,6 +86,9 @@ class OrchestratorReplica:
             async for item in items:
                 yield item
 
+    async def feedback(self, request_id: str, source: str, value: float, image: int | None) -> Receipt:
+        return await self._orchestrator.feedback(request_id, source, value, image)
+
     async def overview(self) -> Overview:
         return await self._orchestrator.overview()
 
@@ -121,6 +125,10 @@ class IngressReplica:
     async def route(self, body: dict[str, Any]) -> dict[str, Any]:
         """`POST /v1/route` without HTTP."""
         return await self._service.answer(self._service.route, body)
+
+    async def feedback(self, body: dict[str, Any]) -> dict[str, Any]:
+        """`POST /v1/feedback` without HTTP."""
+        return await self._service.answer(self._service.feedback, body)
 
     async def models(self) -> dict[str, Any]:
         """`GET /v1/models` without HTTP."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -83,16 +83,10 @@ class ImageRequest(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _known_fields_only(cls, data: Any) -> Any:
-        if not isinstance(data, Mapping):
-            raise PydanticCustomError("not_an_object", "the body must be a JSON object", {"param": None})
-        given = {str(key): value for key, value in data.items() if value is not None}
+        given = given_fields(data, cls.model_fields, REFUSED_FIELDS)
         for key, value in given.items():
-            if key in REFUSED_FIELDS:
-                raise _refusal(key, REFUSED_FIELDS[key], "unsupported_parameter")
-            if key not in cls.model_fields:
-                raise _refusal(key, f"unknown field{did_you_mean(key, cls.model_fields)}", "unknown_parameter")
             if isinstance(value, str) and (key, value) in REFUSED_VALUES:
-                raise _refusal(key, f"{value!r}: {REFUSED_VALUES[key, value]}", "unsupported_value")
+                raise refusal(key, f"{value!r}: {REFUSED_VALUES[key, value]}", "unsupported_value")
         if isinstance(given.get("tags"), list):
             given["tags"] = tuple(given["tags"])
         return given
@@ -114,21 +108,38 @@ class ImageRequest(BaseModel):
     @model_validator(mode="after")
     def _fields_agree(self) -> ImageRequest:
         if self.partial_images and not self.stream:
-            raise _refusal("partial_images", "previews need stream: true", "invalid_value")
+            raise refusal("partial_images", "previews need stream: true", "invalid_value")
         if self.output_compression not in (None, 100) and self.output_format == "png":
-            raise _refusal("output_compression", "png is lossless; use webp or jpeg", "invalid_value")
+            raise refusal("output_compression", "png is lossless; use webp or jpeg", "invalid_value")
         if self.quality != "auto" and self.model != "auto":
-            raise _refusal("quality", "it picks a policy, and model already names one; give only one", "invalid_value")
+            raise refusal("quality", "it picks a policy, and model already names one; give only one", "invalid_value")
         return self
 
 
 def parse_body(raw: bytes, limits: Limits) -> ImageRequest:
     """A request from JSON text; raises `RequestError`."""
+    return parse_request(json_of(raw, '{"prompt": "a red circle"}'), limits)
+
+
+def json_of(raw: bytes, example: str) -> Any:
+    """The content of JSON text; raises `RequestError` that shows an example."""
     try:
-        data = json.loads(raw)
+        return json.loads(raw)
     except (ValueError, RecursionError):
-        raise RequestError('the body is not valid JSON; send an object such as {"prompt": "a red circle"}') from None
-    return parse_request(data, limits)
+        raise RequestError(f"the body is not valid JSON; send an object such as {example}") from None
+
+
+def given_fields(data: Any, known: Collection[str], refused: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The fields of a body that are not null; for pydantic's validators "before"."""
+    if not isinstance(data, Mapping):
+        raise PydanticCustomError("not_an_object", "the body must be a JSON object", {"param": None})
+    given = {str(key): value for key, value in data.items() if value is not None}
+    for key in given:
+        if refused and key in refused:
+            raise refusal(key, refused[key], "unsupported_parameter")
+        if key not in known:
+            raise refusal(key, f"unknown field{did_you_mean(key, known)}", "unknown_parameter")
+    return given
 
 
 def parse_request(data: Any, limits: Limits) -> ImageRequest:
@@ -136,7 +147,7 @@ def parse_request(data: Any, limits: Limits) -> ImageRequest:
     try:
         request = ImageRequest.model_validate(data)
     except ValidationError as error:
-        raise _request_error(error.errors(include_url=False)) from None
+        raise request_error(error.errors(include_url=False)) from None
     if len(request.prompt) > limits.max_prompt_chars:
         raise RequestError(
             f"prompt: {len(request.prompt):,} characters; at most {limits.max_prompt_chars:,} are allowed",
@@ -153,7 +164,7 @@ def parse_request(data: Any, limits: Limits) -> ImageRequest:
     return request
 
 
-def to_request(wire: ImageRequest, limits: Limits) -> GenerationRequest:
+def to_request(wire: ImageRequest, limits: Limits, request_id: str = "") -> GenerationRequest:
     """The value that the router takes. A seed is drawn here if none was given, so that every answer can be replayed."""
     width, height = (None, None) if wire.size == "auto" else map(int, wire.size.split("x"))
     return GenerationRequest(
@@ -172,15 +183,18 @@ def to_request(wire: ImageRequest, limits: Limits) -> GenerationRequest:
         tags=wire.tags,
         tenant=wire.user or wire.safety_identifier,
         degradable=wire.degrade,
+        id=request_id,
     )
 
 
-def _refusal(param: str, message: str, code: str) -> PydanticCustomError:
+def refusal(param: str, message: str, code: str) -> PydanticCustomError:
+    """What a validator raises about a field."""
     # Braces of a template would be interpreted, so the message travels as a value.
     return PydanticCustomError(code, "{text}", {"text": message, "param": param})  # type: ignore[arg-type]
 
 
-def _request_error(errors: Sequence[Any]) -> RequestError:
+def request_error(errors: Sequence[Any]) -> RequestError:
+    """Pydantic's errors as one of ours, about the first of them."""
     first = errors[0]
     context = first.get("ctx") or {}
     param = context["param"] if "param" in context else (str(first["loc"][0]) if first["loc"] else None)
@@ -194,6 +208,8 @@ def _plain(error: Mapping[str, Any], context: Mapping[str, Any]) -> str:
     if error["type"] == "missing":
         return "it is required"
     if error["type"] == "string_pattern_mismatch":
+        if error["loc"] != ("size",):
+            return f"{_short(error['input'])} does not have the form {error['ctx']['pattern']}"
         return f"{_short(error['input'])} is neither auto nor WIDTHxHEIGHT, such as 512x512"
     if error["type"] == "value_error" or "param" in context:
         return str(error["msg"]).removeprefix("Value error, ")

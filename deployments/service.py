@@ -11,12 +11,14 @@ from contextlib import aclosing
 from typing import Any, Protocol
 
 from deployments import explain, failures
+from deployments.feedback import FeedbackRequest, feedback_report, parse_feedback
 from deployments.outcome import Advanced, Event, Outcome, Overview, PolicyFile, Routed
 from deployments.schemas import ImageRequest, parse_request, to_request
 from deployments.settings import Limits
 from models.handoff import resize
 from models.provenance import encode_image
 from router.errors import NotFoundError, PolicyError, RequestError, TriptychError, did_you_mean
+from router.feedback import Receipt
 from router.types import GenerationRequest, Picture, Route
 
 logger = logging.getLogger("triptych.service")
@@ -32,6 +34,8 @@ class Backend(Protocol):
     async def generate(self, request: GenerationRequest) -> Outcome: ...
 
     def stream(self, request: GenerationRequest) -> AsyncGenerator[Event | Outcome]: ...
+
+    async def feedback(self, request_id: str, source: str, value: float, image: int | None) -> Receipt: ...
 
     async def overview(self) -> Overview: ...
 
@@ -63,16 +67,17 @@ class Service:
         wire = self._parsed(body)
         if wire.stream:
             raise RequestError("stream: this call answers once; leave it out", "stream")
-        outcome = await self._backend.generate(to_request(wire, self._limits))
+        request_id = request_id or new_request_id()
+        outcome = await self._backend.generate(to_request(wire, self._limits, request_id))
         files = await asyncio.to_thread(self._files, outcome, wire)
-        return explain.images_response(outcome, files, wire, request_id or new_request_id())
+        return explain.images_response(outcome, files, wire, request_id)
 
     async def stream(self, body: Any, request_id: str = "") -> AsyncGenerator[dict[str, Any]]:
         """OpenAI's events: `image_generation.partial_image` for previews, `image_generation.completed` for pictures."""
         wire = self._parsed(body)
         previews = _Previews(wire.partial_images)
-        size = ""
-        async with aclosing(self._backend.stream(to_request(wire, self._limits))) as items:
+        size, request_id = "", request_id or new_request_id()
+        async with aclosing(self._backend.stream(to_request(wire, self._limits, request_id))) as items:
             async for item in items:
                 if isinstance(item, Routed):
                     size = f"{item.route.plan.width}x{item.route.plan.height}"
@@ -84,7 +89,7 @@ class Service:
                         event = explain.event_body("partial_image", file, size, wire)
                         yield {**event, "partial_image_index": number, "picture_index": item.index}
                 elif isinstance(item, Outcome):
-                    async for event in self._completed(item, wire, request_id or new_request_id()):
+                    async for event in self._completed(item, wire, request_id):
                         yield event
 
     async def route(self, body: Any, request_id: str = "") -> dict[str, Any]:
@@ -93,6 +98,11 @@ class Service:
         route = await self._backend.route(to_request(wire, self._limits))
         report = explain.route_report(route)
         return {"request_id": request_id or new_request_id(), **report, "replay": explain.replay(route, wire)}
+
+    async def feedback(self, body: Any) -> dict[str, Any]:
+        """Attach a rating or a score to the pictures of a request. Raises `NotFoundError` if it is not known."""
+        wire = body if isinstance(body, FeedbackRequest) else parse_feedback(body)
+        return feedback_report(wire, await self._backend.feedback(wire.id, wire.source, wire.value, wire.image))
 
     async def models(self) -> dict[str, Any]:
         """All names that `model` may be: auto, policies, recipes of the default policy, models."""

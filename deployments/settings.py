@@ -6,6 +6,7 @@ the folder that holds the packages, so that the configs shipped with Triptych wo
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,12 +154,36 @@ class Limits(Section):
     )  # fmt: skip
 
 
+class FeedbackSettings(Section):
+    """The log of decisions, which feedback is attached to and retraining learns from.
+
+    log:            whether decisions are logged at all
+    path:           the SQLite file, on a local disk; by default in the state folder of the user ($XDG_STATE_HOME)
+    store_prompts:  hash: a keyed hash, an embedding and counts stand in for the prompt; text: the prompt itself, too
+    max_age_days, max_rows: decisions beyond are deleted, with their feedback
+    """
+
+    log: bool = True
+    path: str | None = None
+    store_prompts: Literal["hash", "text"] = "hash"
+    max_age_days: float = Field(default=180.0, gt=0)
+    max_rows: int = Field(default=200_000, ge=1)
+
+    @property
+    def file(self) -> Path:
+        if self.path is not None:
+            return ROOT / Path(self.path).expanduser()
+        state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+        return Path(state) / "triptych" / "decisions.sqlite"
+
+
 class AppSettings(Section):
     """Everything that `deployments.app:build` needs."""
 
     models: dict[str, ModelSettings] = Field(min_length=1)
     policies: PolicySettings = Field(default_factory=PolicySettings)
     artifact: str = "router/artifacts/embedded"
+    feedback: FeedbackSettings = Field(default_factory=FeedbackSettings)
     orchestrator: ReplicaSettings = Field(default_factory=ReplicaSettings)
     ingress: ReplicaSettings = Field(default_factory=ReplicaSettings)
     limits: Limits = Field(default_factory=Limits)

@@ -65,9 +65,10 @@ class LocalSource:
                     tasks[key] = bars.add_task(f"picture {event.index + 1}: {event.progress.step}")
                 bars.update(tasks[key], completed=event.progress.done, total=event.progress.total)
 
-            outcome = await self._orchestrator.generate(to_request(wire, self._settings.limits), on_event)
+            request = to_request(wire, self._settings.limits, request_id := new_request_id())
+            outcome = await self._orchestrator.generate(request, on_event)
         files = [explain.encoded(made, outcome.route, wire) for made in outcome.made]
-        return explain.images_response(outcome, files, wire, new_request_id())
+        return explain.images_response(outcome, files, wire, request_id)
 
     async def route(self, body: dict[str, Any]) -> dict[str, Any]:
         from deployments.service import Service
@@ -88,6 +89,9 @@ class HttpSource:
 
     async def route(self, body: dict[str, Any]) -> dict[str, Any]:
         return await self._post("/v1/route", body)
+
+    async def feedback(self, body: dict[str, Any]) -> dict[str, Any]:
+        return await self._post("/v1/feedback", body)
 
     async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         import httpx

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Mapping
 
 from deployments.availability import Monitor
+from deployments.journal import Journal
 from deployments.knowledge import known_of
 from deployments.ledger import Ledger
-from deployments.metrics import Metrics
+from deployments.metrics import Metrics, Tally
 from deployments.orchestrator import Orchestrator
 from deployments.running import WorkerClient
-from deployments.settings import AppSettings, ConfigError
+from deployments.settings import AppSettings, ConfigError, FeedbackSettings
 from deployments.worker import StepEngine
 from models.catalog import Catalog, load_catalogue
 from models.weights import revision
 from policies import PolicyBook
 from router.artifact import load_artifact
 from router.costs import CostModel
+from router.decision_log import DecisionLog
 from router.embedding import MiniLMEmbedder
+from router.feedback import Retention
+from router.judge import Judgement
 from router.judging import judgement_file, load_judgement
 from router.predictors import QualityPredictor
 from router.queues import Queues
 from router.routing import Router
+from router.succession import LivePredictor
 from router.types import ModelCard
+
+LOG_KEY = "TRIPTYCH_LOG_KEY"
+"""The environment variable with the key of the hash of prompts; without it, a random one lies beside the log."""
 
 # transformers and accelerate patch torch for the whole process while they load, so two loads would corrupt each other.
 _LOADING = threading.Lock()
@@ -48,22 +57,52 @@ def build_orchestrator(
     catalogue = catalogue_of(settings)
     policies = policies_of(settings, catalogue)
     costs = CostModel(catalogue)
-    router = router_of(settings, catalogue, costs)
+    live = LivePredictor(settings.artifact_path, catalogue)
+    router = router_of(settings, catalogue, costs, live.predictor)
     replicas = settings.orchestrator.replicas
     ledger = Ledger(1 / (replicas if isinstance(replicas, int) else replicas.max_replicas))
     timeout_s = settings.limits.request_timeout_s
-    return Orchestrator(catalogue, policies, router, costs, workers, monitor, timeout_s, ledger, metrics)
+    metrics = metrics or Tally()
+    journal = Journal(log_of(settings.feedback) if settings.feedback.log else None, catalogue, metrics)
+    return Orchestrator(
+        catalogue,
+        policies,
+        router,
+        costs,
+        workers,
+        monitor,
+        timeout_s,
+        ledger,
+        metrics,
+        journal=journal,
+        live=live,
+        judgements=lambda digest: judgements_of(settings, catalogue, digest),
+    )
 
 
-def router_of(settings: AppSettings, catalogue: Catalog, costs: CostModel) -> Router:
-    """The router with the configured predictor, and queues that ask `costs`."""
-    artifact = load_artifact(settings.artifact_path)
-    predictor = QualityPredictor(artifact, catalogue)
-    judgements = {
-        model: load_judgement(settings.artifact_path, artifact.digest, catalogue[model], revision(catalogue[model]))
+def log_of(settings: FeedbackSettings) -> DecisionLog:
+    """The log of decisions. Nothing is opened or made yet."""
+    key = os.environ.get(LOG_KEY)
+    retention = Retention(settings.max_age_days * 86_400, settings.max_rows)
+    return DecisionLog(settings.file, settings.store_prompts, retention, key.encode() if key else None)
+
+
+def judgements_of(settings: AppSettings, catalogue: Catalog, digest: str) -> dict[str, Judgement]:
+    """How the scores of calibrated scorers are read beside the artefact with this digest, by catalogue id."""
+    folder = settings.artifact_path
+    return {
+        model: load_judgement(folder, digest, catalogue[model], revision(catalogue[model]))
         for model in catalogue.ids()
-        if catalogue[model].role == "scorer" and judgement_file(settings.artifact_path, model).is_file()
+        if catalogue[model].role == "scorer" and judgement_file(folder, model).is_file()
     }
+
+
+def router_of(
+    settings: AppSettings, catalogue: Catalog, costs: CostModel, predictor: QualityPredictor | None = None
+) -> Router:
+    """The router with the configured predictor (or a given one), and queues that ask `costs`."""
+    predictor = predictor or QualityPredictor(load_artifact(settings.artifact_path), catalogue)
+    judgements = judgements_of(settings, catalogue, predictor.digest)
     queues = Queues(costs, {model: replicas_of(settings, model) for model in settings.models})
     return Router(catalogue, MiniLMEmbedder(), predictor, queues, judgements)
 

@@ -68,12 +68,23 @@ def _refuse(estimate: Estimate, overload: OverloadSpec) -> None:
 
 
 def _explored(best: str, open_: Mapping[str, Estimate], explore: ExploreSpec, draw: float) -> Taken:
-    """With probability `rate` one of the pool, each alike; the propensity counts both ways to the same recipe."""
-    pool = sorted(set(open_) & set(explore.among)) if explore.among else sorted(open_)
+    """With probability `rate` one of the pool, each alike."""
+    pool = _pool(open_, explore)
     if not pool or not explore.rate:
         return Taken(best)
     drawn = draw < explore.rate
     recipe = pool[min(len(pool) - 1, int(draw / explore.rate * len(pool)))] if drawn else best
-    propensity = (1 - explore.rate) * (recipe == best) + explore.rate / len(pool) * (recipe in pool)
+    propensity = drawing(best, open_, explore)[recipe]
     note = f"exploration: {recipe} was drawn among {len(pool)} (probability {propensity:.3g}); {best} ranks first"
     return Taken(recipe, propensity, explored=drawn, notes=(note,) if drawn else ())
+
+
+def drawing(best: str, open_: Mapping[str, Estimate], explore: ExploreSpec | None) -> dict[str, float]:
+    """With which probability exploration takes each recipe; both ways to the same recipe count."""
+    pool = _pool(open_, explore) if explore is not None else []
+    rate = explore.rate if explore is not None and pool else 0.0
+    return {name: (1 - rate) * (name == best) + (rate / len(pool) if name in pool else 0.0) for name in open_}
+
+
+def _pool(open_: Mapping[str, Estimate], explore: ExploreSpec) -> list[str]:
+    return sorted(set(open_) & set(explore.among)) if explore.among else sorted(open_)

@@ -110,6 +110,10 @@ def _widened(artifact: Artifact, weights: Array, level: float, report: ColumnRep
     for name in ("dual", *(f"{kind}_slope" for kind in KINDS)):
         if name in arrays:
             arrays[name] = np.concatenate([arrays[name], (arrays[name] @ weights)[:, None]], axis=1).astype(np.float32)
+    if "feedback_dual" in arrays:  # nothing was said of the new model yet
+        none = np.zeros((len(arrays["feedback_dual"]), 1), np.float32)
+        arrays["feedback_dual"] = np.concatenate([arrays["feedback_dual"], none], axis=1)
+        arrays["feedback_level"] = np.append(arrays["feedback_level"], np.float32(0))
     spread = max(float(np.sqrt(report.mse_constant)), float(artifact.config["prior"]["std"]))
     for name, value in (("level", level), ("column_mean", report.mean), ("column_std", spread)):
         arrays[name] = np.append(arrays[name], value).astype(np.float32)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from router.adapting import Adapter
 from router.artifact import Artifact
 from router.calibration import Calibration, Z
 from router.composition import Composition, compose
@@ -23,12 +25,16 @@ from router.regression import Mixture, Prompts
 from router.skills import SkillHeads
 from router.types import Catalogue, PromptView, Quality, Recipe
 
+Array = NDArray[np.float64]
 REMEMBERED = 1024  # prompts whose predictions are kept
 
 
 class QualityPredictor:
     """Serves one artefact (router/training.py makes them) to any number of threads. A prompt is taken to always
-    have the same embedding, so the last predictions are remembered by prompt."""
+    have the same embedding, so the last predictions are remembered by prompt.
+
+    digest: of the artefact;   base: of the one that was there before any feedback (router/adapting.py)
+    """
 
     def __init__(self, artifact: Artifact, catalogue: Catalogue | None = None) -> None:
         """With a `catalogue`, settings that equal a card's defaults count as not given (see router/recipes.py).
@@ -39,6 +45,7 @@ class QualityPredictor:
         self._catalogue = catalogue
         self._recent = Recent[tuple[str, float | None], dict[str, Quality]](REMEMBERED)
         self._composed = Recent[tuple[str, float | None], tuple[dict[str, Recipe], dict[str, Quality]]](REMEMBERED)
+        self._bases = Recent[str, Array](REMEMBERED)
         try:
             self._take(artifact)
         except (KeyError, ValueError, TypeError, IndexError) as error:
@@ -46,22 +53,33 @@ class QualityPredictor:
             raise ArtifactError(f"{where} is not complete ({error!r}); train it again with this version") from error
 
     def predict(
-        self, view: PromptView, recipes: Mapping[str, Recipe], only: Collection[str] | None = None
+        self,
+        view: PromptView,
+        recipes: Mapping[str, Recipe],
+        only: Collection[str] | None = None,
+        known: Mapping[str, Quality] | None = None,
     ) -> dict[str, Quality]:
-        """Quality of each of `recipes` (of `only` those, if given; fusions may name any of them)."""
+        """Quality of each of `recipes` (of `only` those, if given; fusions may name any of them). known: of the
+        columns, if not as `rated` says; nothing is remembered then."""
         self._checked(view.embedding)
+        wanted = [name for name in recipes if only is None or name in only]
+        if known is not None:
+            return {name: self._compose(name, recipes, known) for name in wanted}
         key = (view.prompt, view.in_domain)
         kept = self._composed.get(key)
         # A policy's recipes are the same objects each time, so comparing them is quick.
         if kept is None or kept[0] != recipes:
             kept = self._composed.put(key, (dict(recipes), {}))
-        wanted, found = [name for name in recipes if only is None or name in only], kept[1]
+        found = kept[1]
         if missing := [name for name in wanted if name not in found]:
             known = self.rated(view)
             for name in missing:
-                recipe = resolve(recipes[name], recipes, (name,))
-                found[name] = compose(recipe, known, self._prior, self._rules, self._catalogue)
+                found[name] = self._compose(name, recipes, known)
         return {name: found[name] for name in wanted}
+
+    def _compose(self, name: str, recipes: Mapping[str, Recipe], known: Mapping[str, Quality]) -> Quality:
+        recipe = resolve(recipes[name], recipes, (name,))
+        return compose(recipe, known, self._prior, self._rules, self._catalogue)
 
     def familiarity(self, embedding: NDArray[np.float32]) -> float:
         """0..1, how near a prompt's embedding is to the training prompts; see router/domain.py."""
@@ -78,21 +96,66 @@ class QualityPredictor:
 
     def rated(self, view: PromptView) -> dict[str, Quality]:
         """Quality of each rated recipe: with trust t, a mixture of prediction (t) and column prior (1 - t)."""
-        embedding = self._checked(view.embedding)
+        self._checked(view.embedding)
         remembered = self._recent.get((view.prompt, view.in_domain))
         if remembered is not None:
             return dict(remembered)
-        trust = self._domain.familiarity(embedding) if view.in_domain is None else view.in_domain
+        known = self.adapted(view, self.base_means(view))
+        return dict(self._recent.put((view.prompt, view.in_domain), known))
+
+    def base_means(self, view: PromptView) -> Array:
+        """The calibrated mean (c,) of each column before feedback and the prior of the column have their say.
+
+        Of a prompt whose text is not known (""), the words cannot be looked at: the kernel alone predicts.
+        """
+        if view.prompt and (remembered := self._bases.get(view.prompt)) is not None:
+            return remembered
+        mixture = self._mixture if view.prompt else replace(self._mixture, grams=None)
+        raw = mixture.predict(self._prompts(view))[0]
+        means = np.array([float(c.mean(value)) for c, value in zip(self._calibrations, raw, strict=True)])
+        return self._bases.put(view.prompt, means) if view.prompt else means
+
+    def base_std(self, means: Array) -> Array:
+        """The deviations (c,) that go with `base_means`."""
+        pairs = zip(self._calibrations, means, strict=True)
+        return np.array([float(calibration.std(np.float64(mean))) for calibration, mean in pairs])
+
+    def adapted(self, view: PromptView, base: Array) -> dict[str, Quality]:
+        """Quality of each rated recipe from its `base_means` (c,)."""
+        means, stds, priors = base, self.base_std(base), np.asarray(self._column_mean, np.float64)
+        if (adapter := self._adapter) is not None:
+            means = np.clip(base + adapter.shift(self.inputs(view))[0], 0.0, 1.0)
+            priors = np.clip(priors + adapter.level, 0.0, 1.0)
+            stds = stds * adapter.widen
+        trust = self._domain.familiarity(self._checked(view.embedding)) if view.in_domain is None else view.in_domain
+        return {
+            name: _blend(float(means[k]), float(stds[k]), float(priors[k]), float(self._column_std[k]), trust)
+            for k, name in enumerate(self._names)
+        }
+
+    def inputs(self, view: PromptView) -> Array:
+        """What the regression sees of a prompt, shape (1, d)."""
+        prompts = self._prompts(view)
+        return self._mixture.scaler.join(prompts.embeddings, prompts.features)
+
+    def with_adapter(self, adapter: Adapter | None) -> QualityPredictor:
+        """The same columns with other feedback on top. Only for trying out: it has the digest of this one."""
+        other = copy.copy(self)
+        other._adapter = adapter
+        other._recent = Recent[tuple[str, float | None], dict[str, Quality]](REMEMBERED)
+        other._composed = Recent[tuple[str, float | None], tuple[dict[str, Recipe], dict[str, Quality]]](REMEMBERED)
+        return other
+
+    @property
+    def gamma(self) -> float:
+        """Width of the kernel, for adapters."""
+        return self._mixture.kernel.gamma
+
+    def _prompts(self, view: PromptView) -> Prompts:
+        embedding = self._checked(view.embedding)
         signals = self._heads.signals(view.features, embedding)
         features = [feature_rows([view.features], FEATURES), feature_rows([signals], SIGNALS)]
-        prompts = Prompts((view.prompt,), embedding[None].astype(np.float64), np.concatenate(features, axis=1))
-        raw = self._mixture.predict(prompts)[0]
-        known = {}
-        for k, name in enumerate(self._names):
-            mean = float(self._calibrations[k].mean(raw[k]))
-            std = float(self._calibrations[k].std(np.float64(mean)))
-            known[name] = _blend(mean, std, float(self._column_mean[k]), float(self._column_std[k]), trust)
-        return dict(self._recent.put((view.prompt, view.in_domain), known))
+        return Prompts((view.prompt,), embedding[None].astype(np.float64), np.concatenate(features, axis=1))
 
     def interval(self, quality: Quality) -> tuple[float, float]:
         """The 90 % interval of one score of this quality, within 0..1."""
@@ -121,6 +184,8 @@ class QualityPredictor:
         self._scale = Scale(float(config["scale"]["low"]), float(config["scale"]["high"]))
         self._heads = SkillHeads.of(weights)
         self._mixture = Mixture.of(config, weights, len(self._names))
+        self._adapter = Adapter.of(config, weights)
+        self.base = self._adapter.base if self._adapter else self.digest
         self._calibrations = [
             Calibration(np.array(c["knots"], np.float64).reshape(-1, 2), float(c["spread"]), float(c["floor"]))
             for c in config["calibration"]

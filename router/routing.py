@@ -38,7 +38,10 @@ VIEWS = 1024  # prompts whose analysis is remembered
 
 
 class Router:
-    """Estimates every recipe of a policy for a request and lets the policy choose one."""
+    """Estimates every recipe of a policy for a request and lets the policy choose one.
+
+    `predictor` may be set to another one at any time; every route is decided by one predictor from start to end.
+    """
 
     def __init__(
         self,
@@ -54,18 +57,19 @@ class Router:
         self.embedder = embedder
         self.predictor = predictor
         self.queues = queues
-        self._views = Recent[str, PromptView](VIEWS)
+        self._views = Recent[tuple[str, str], PromptView](VIEWS)
 
     def route(self, request: GenerationRequest, policy: Policy, context: Context = NO_CONTEXT) -> Route:
         """Decide. Raises `RequestError`, `NotFoundError` (no such recipe or model), and what `Policy.decide` raises."""
         began = time.perf_counter()
         check_request(request)
-        view = self.analyse(request.prompt)
+        predictor = self.predictor
+        view = self.analyse(request.prompt, predictor)
         recipes = self.candidates(request, policy)
-        searches = self.settle(request, view, recipes)
+        searches = self.settle(request, view, recipes, predictor)
         recipes |= {name: found.recipe for name, found in searches.items()}
         plans, refused = self.arrange(request, recipes)
-        estimates = self.estimate(view, recipes, plans, request.n)
+        estimates = self.estimate(view, recipes, plans, request.n, predictor)
         for name, found in ((name, searches[name]) for name in plans if name in searches):
             plans[name] = replace(plans[name], notes=(*plans[name].notes, found.note))
             estimates[name] = found.estimate
@@ -74,22 +78,27 @@ class Router:
         judgement = self.judgement(decision.verify.scorer) if decision.verify else None
         if judgement is not None:
             decision = self.foreseen(decision, plans, estimates, judgement)
-        taken = time.perf_counter() - began
-        return Route(request, view, estimates, decision, plans[decision.recipe], taken, further, judgement)
+        plan, took_s = plans[decision.recipe], time.perf_counter() - began
+        return Route(request, view, estimates, decision, plan, took_s, further, judgement, predictor.digest)
 
     def judgement(self, scorer: str) -> Judgement:
         """How the scores of `scorer` are read; the default if it is not calibrated."""
         return self.judgements.get(scorer) or Judgement()
 
-    def settle(self, request: GenerationRequest, view: PromptView, recipes: Mapping[str, Recipe]) -> dict[str, Settled]:
+    def settle(
+        self,
+        request: GenerationRequest,
+        view: PromptView,
+        recipes: Mapping[str, Recipe],
+        predictor: QualityPredictor | None = None,
+    ) -> dict[str, Settled]:
         """Those of `recipes` whose number of pictures is left to the router, settled for this prompt and moment."""
         found: dict[str, Settled] = {}
         for name, recipe in recipes.items():
             if isinstance(recipe, Fuse) and recipe.search is not None and request.recipe in (None, name):
                 judgement = self.judgement(str(recipe.scorer))
-                settled = settle(
-                    name, recipe, request, view, recipes, judgement, self.catalogue, self.predictor, self.queues
-                )
+                asked = predictor or self.predictor
+                settled = settle(name, recipe, request, view, recipes, judgement, self.catalogue, asked, self.queues)
                 found |= {name: settled} if settled is not None else {}
         return found
 
@@ -108,15 +117,16 @@ class Router:
             reason += f"; a look is expected to gain {gain:.3f} for {price:.4f}, {verdict}"
         return replace(decision, reasons=(*decision.reasons, reason))
 
-    def analyse(self, prompt: str) -> PromptView:
+    def analyse(self, prompt: str, predictor: QualityPredictor | None = None) -> PromptView:
         """What the prompt asks for, its embedding, and how near it is to what the predictor knows."""
-        if (known := self._views.get(prompt)) is not None:
+        predictor = predictor or self.predictor
+        if (known := self._views.get((prompt, predictor.digest))) is not None:
             return known
         features = lexical_features(prompt)
         embedding = self.embedder.embed([prompt])[0]
-        signals = self.predictor.signals(features, embedding)
-        view = PromptView(prompt, features, signals, embedding, self.predictor.familiarity(embedding))
-        return self._views.put(prompt, view)
+        signals = predictor.signals(features, embedding)
+        view = PromptView(prompt, features, signals, embedding, predictor.familiarity(embedding))
+        return self._views.put((prompt, predictor.digest), view)
 
     def candidates(self, request: GenerationRequest, policy: Policy) -> dict[str, Recipe]:
         """The policy's recipes, and, if the request names a model instead, that model with its card's settings."""
@@ -146,10 +156,15 @@ class Router:
         return plans, refused
 
     def estimate(
-        self, view: PromptView, recipes: Mapping[str, Recipe], plans: Mapping[str, Plan], n: int
+        self,
+        view: PromptView,
+        recipes: Mapping[str, Recipe],
+        plans: Mapping[str, Plan],
+        n: int,
+        predictor: QualityPredictor | None = None,
     ) -> dict[str, Estimate]:
         """Quality, seconds and dollars of each plan, if all `n` pictures were admitted now."""
-        qualities = self.predictor.predict(view, recipes, only=plans)
+        qualities = (predictor or self.predictor).predict(view, recipes, only=plans)
         estimates = {}
         for name, plan in plans.items():
             t = self.queues.estimate(plan, n)

@@ -44,6 +44,7 @@ class GenerationRequest:
     tags: tuple[str, ...] = ()
     tenant: str = ""
     degradable: bool = True  # whether an overloaded policy may answer with a lesser recipe
+    id: str = ""  # under which the client knows the answer, and gives feedback; without one, nothing is logged
 
 
 @dataclass(frozen=True, slots=True)
@@ -526,6 +527,7 @@ class Route:
 
     alternatives: plans of the recipes that the decision may escalate to
     judgement: how the scores of the decision's verification are read; None if nothing is verified
+    artifact: digest of the predictor's artefact
     """
 
     request: GenerationRequest
@@ -536,6 +538,7 @@ class Route:
     decided_in_s: float
     alternatives: Mapping[str, Plan] = field(default_factory=dict)
     judgement: Judgement | None = None
+    artifact: str = ""
 
 
 # --------------------------------------------------------------------------------------------- what workers exchange

@@ -1,6 +1,7 @@
 """Shared by all tests: tiny random weights in the real pipeline classes, and one Ray application for the mark `ray`."""
 
 import os
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="triptych-state-")  # no test writes to the user's own
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +42,7 @@ def tiny_settings(tiny_weights: Path, tiny_artifact: Path, tmp_path_factory: pyt
         "models": model_settings(tiny_weights),
         "policies": {"directory": str(folder), "default": "balanced"},
         "artifact": str(tiny_artifact),
+        "feedback": {"path": str(tmp_path_factory.mktemp("log") / "decisions.sqlite")},
         "limits": {"request_timeout_s": 60},
     }
 

@@ -1,6 +1,7 @@
 """The application in this process: the real flow on tiny random models, called through ASGI."""
 
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 
 from deployments.settings import AppSettings, parse_settings
 from tests.conftest import ADMIN_KEY
+
+Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="session")
@@ -47,6 +50,27 @@ async def client(app: Any) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://triptych", timeout=60) as made:
         yield made
+
+
+@pytest.fixture
+def triptych(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Runs `triptych ARGS` as a shell would, in this process, and returns (exit code, stdout, stderr)."""
+    from deployments import cli
+
+    def run(*args: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["triptych", *map(str, args)])
+        monkeypatch.setattr(cli.out, "_width", 200)
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as left:
+            code = int(left.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from deployments.journal import Journal
 from deployments.ledger import Ledger
 from deployments.metrics import Tally
 from deployments.orchestrator import Orchestrator
@@ -17,6 +18,7 @@ from deployments.worker import OnProgress, WorkerStatus
 from policies import PolicyBook
 from router.artifact import load_artifact
 from router.costs import CostModel
+from router.decision_log import DecisionLog
 from router.embedding import MiniLMEmbedder
 from router.predictors import QualityPredictor
 from router.queues import Queues
@@ -61,6 +63,7 @@ def scripted(
     policies: Mapping[str, str],
     draw: Callable[[], float] = lambda: 0.999,
     ledger: Ledger | None = None,
+    log: DecisionLog | None = None,
 ) -> tuple[Orchestrator, Tally]:
     """An orchestrator with the policies (name -> text without version and name; the first is the default)."""
     for name, text in policies.items():
@@ -72,4 +75,5 @@ def scripted(
         catalogue, EMBEDDER, QualityPredictor(load_artifact(settings.artifact_path), catalogue), Queues(costs)
     )
     workers = dict.fromkeys(catalogue.ids(), script)
-    return Orchestrator(catalogue, book, router, costs, workers, script, 60.0, ledger, tally, draw), tally
+    journal = Journal(log, catalogue, tally)
+    return Orchestrator(catalogue, book, router, costs, workers, script, 60.0, ledger, tally, draw, journal), tally

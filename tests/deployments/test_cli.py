@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import pytest
 import yaml
 from PIL import Image
 
-from deployments import cli
 from models.provenance import read_metadata
 
 
@@ -23,24 +21,6 @@ def config(tiny_settings: dict[str, Any], tmp_path_factory: pytest.TempPathFacto
     application = {"name": "triptych", "import_path": "deployments.app:build", "args": tiny_settings}
     file.write_text(yaml.safe_dump({"applications": [application]}), encoding="utf-8")
     return file
-
-
-@pytest.fixture
-def triptych(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Runs `triptych ARGS` and returns (exit code, stdout, stderr)."""
-
-    def run(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["triptych", *map(str, args)])
-        monkeypatch.setattr(cli.out, "_width", 200)
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as left:
-            code = int(left.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 def test_generate_writes_a_picture_that_carries_its_origin(triptych, config: Path, tmp_path: Path) -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
-from deployments import cli
 from deployments.drawing import mermaid
 from deployments.probes import load_probes, run_probes
 from deployments.rehearsal import Rehearsal
@@ -22,24 +20,6 @@ REAL = ROOT / "deployments" / "serve" / "real.yaml"
 @pytest.fixture(scope="module", params=[DEFAULT_CONFIG, REAL], ids=["embedded", "real"])
 def rehearsal(request: pytest.FixtureRequest) -> Rehearsal:
     return Rehearsal(load_serve_config(request.param).settings)
-
-
-@pytest.fixture
-def triptych(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Runs `triptych ARGS` and returns (exit code, stdout, stderr)."""
-
-    def run(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["triptych", *map(str, args)])
-        monkeypatch.setattr(cli.out, "_width", 200)
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as left:
-            code = int(left.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 @pytest.mark.parametrize("path", sorted(PRESETS.glob("*.yaml")), ids=lambda path: path.stem)

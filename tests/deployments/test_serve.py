@@ -258,3 +258,28 @@ async def test_a_foreign_application_calls_by_handle(http: httpx.AsyncClient, tm
     assert answer["recipe"] == "sd15"
     assert "balanced" in answer["models"]
     assert answer["imported"] == []
+
+
+async def test_feedback_finds_its_decision_on_every_way(http: httpx.AsyncClient, ray_app: RayApp) -> None:
+    """Pictures of two orchestrators are rated over HTTP and through the handle; all of it is in one log."""
+    from ray import serve
+
+    from router.decision_log import DecisionLog
+
+    ids = []
+    for _ in range(6):
+        response = await http.post(GENERATE, json={"prompt": EASY, "model": "switch"})
+        ids.append(response.json()["x_triptych"]["request_id"])
+        assert response.headers["x-request-id"] == ids[-1]
+    by_handle = await serve.get_app_handle("triptych").generate.remote({"prompt": EASY, "model": "switch"})
+    ids.append(by_handle["x_triptych"]["request_id"])
+    for request_id in ids:
+        over_http = await http.post("/v1/feedback", json={"id": request_id, "rating": 5})
+        assert over_http.status_code == 200, over_http.text
+        again = await serve.get_app_handle("triptych").feedback.remote({"id": request_id, "rating": 3})
+        assert (again["value"], again["replaced"]) == (0.5, True)
+    unknown = await http.post("/v1/feedback", json={"id": "nobody", "rating": 5})
+    assert (unknown.status_code, unknown.json()["error"]["param"]) == (404, "id")
+    log = DecisionLog(ray_app.settings["feedback"]["path"])
+    rated = {record.id: said[0].value for record, said in log.rated("rating")}
+    assert {request_id: rated.get(request_id) for request_id in ids} == dict.fromkeys(ids, 0.5)

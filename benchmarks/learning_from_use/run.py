@@ -1,0 +1,132 @@
+"""Learning from use, replayed on measured outcomes: does what wins off-policy win in truth?
+
+    python -m benchmarks.learning_from_use.run
+
+The incumbent is trained on 40 prompts only. Then `balanced` serves 300 prompts four times each, with exploration; the
+exact mark of the picture that was really made (benchmarks/embedded_outcomes) is the rating. Since every recipe was run
+on every prompt, the truth is known: what the policy earns with each predictor, on the prompts of the log (beside the
+off-policy estimates) and on 500 others. Writes `results.json`, one entry for each rate of exploration and seed; what is
+in it is not run again.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.embedded_outcomes.train_router import HERE as OUTCOMES
+from benchmarks.embedded_outcomes.train_router import ratings, read
+from deployments.journal import record_of
+from deployments.knowledge import known_of
+from deployments.outcome import Made, Outcome
+from deployments.retraining import retrain
+from deployments.settings import DEFAULT_CONFIG, load_serve_config
+from deployments.wiring import catalogue_of
+from models.catalog import Catalog
+from policies import PRESETS, Policy, load_policy_text
+from policies.replaying import chances, worth
+from router.artifact import load_artifact
+from router.costs import CostModel
+from router.decision_log import DecisionLog
+from router.embedding import MiniLMEmbedder
+from router.predictors import QualityPredictor
+from router.queues import Queues
+from router.recipes import recipe_key
+from router.routing import Router
+from router.training import train
+from router.types import Context, GenerationRequest, Picture
+
+HERE = Path(__file__).resolve().parent
+RATES = (0.02, 0.1, 0.3)
+SEEDS = (0, 1)
+TRAINED_ON, LOGGED, TIMES, UNSEEN = 40, 300, 4, 500
+EMBEDDER = MiniLMEmbedder()
+
+Marks = Mapping[tuple[str, str], Sequence[float]]
+
+
+def router_on(folder: Path, catalogue: Catalog) -> Router:
+    predictor = QualityPredictor(load_artifact(folder), catalogue)
+    return Router(catalogue, EMBEDDER, predictor, Queues(CostModel(catalogue)))
+
+
+def truth(router: Router, policy: Policy, prompts: Sequence[str], marks: Marks, catalogue: Catalog) -> float:
+    """What a decision of the policy earns on average, chance included, from the marks of all its recipes."""
+    earned = []
+    for prompt in prompts:
+        route = router.route(GenerationRequest(prompt), policy)
+        options = {ranked.recipe: route.estimates[ranked.recipe] for ranked in route.decision.ranking}
+        for name, probability in chances(policy, route.decision.rules, options).items():
+            mark = float(np.mean(marks[prompt, recipe_key(policy.recipes[name], policy.recipes, catalogue)]))
+            earned.append(probability * worth(policy, route.decision.rules, options[name], mark))
+    return sum(earned) / len(prompts)
+
+
+def served(
+    router: Router,
+    policy: Policy,
+    prompts: Sequence[str],
+    marks: Marks,
+    catalogue: Catalog,
+    log: DecisionLog,
+    seed: int,
+) -> None:
+    """Serve every prompt `TIMES` times and rate each picture by the mark of that seed."""
+    rng = random.Random(seed)
+    for time in range(TIMES):
+        for number, prompt in enumerate(prompts):
+            request = GenerationRequest(prompt, id=f"{time}-{number}")
+            route = router.route(request, policy, Context(draw=rng.random()))
+            made = Made(Picture(np.zeros((1, 1, 3), np.uint8)), time, "", (), route.decision.recipe)
+            record = record_of(Outcome(route, (made,), 0.0, 0.0), policy.recipes, router.predictor, catalogue)
+            log.record(record)
+            log.attach(request.id, "rating", marks[prompt, record.keys[record.recipe]][time])
+
+
+def measured(rate: float, seed: int, folder: Path) -> dict[str, Any]:
+    """One life: train, serve, retrain, and the truth beside what was estimated."""
+    catalogue = catalogue_of(load_serve_config(DEFAULT_CONFIG).settings)
+    text = (PRESETS / "balanced.yaml").read_text(encoding="utf-8") + f"\nexplore: {{rate: {rate}}}\n"
+    policy = load_policy_text(text, "balanced.yaml", known=known_of(catalogue))
+    few, marks = read(OUTCOMES / "outcomes_train.csv"), read(OUTCOMES / "outcomes_test.csv")
+    rng = random.Random(seed)
+    known = set(rng.sample(sorted({prompt for prompt, _ in few}), TRAINED_ON))
+    prompts = sorted({prompt for prompt, _ in marks})
+    rng.shuffle(prompts)
+    logged, unseen = prompts[:LOGGED], prompts[LOGGED : LOGGED + UNSEEN]
+    incumbent = folder / "incumbent"
+    rows = [rating for rating in ratings(few) if rating.prompt in known]
+    train(rows, incumbent, "incumbent", "embedded outcomes", "Apache-2.0", EMBEDDER)
+    before, log = router_on(incumbent, catalogue), DecisionLog(folder / "log.sqlite")
+    served(before, policy, logged, marks, catalogue, log, seed)
+    done = retrain(log, "rating", incumbent, policy, catalogue, folder / "candidate", seed)
+    routers = {"before": before, "after": router_on(folder / "candidate" if done.swapped else incumbent, catalogue)}
+    found = {
+        name: {stage: truth(router, policy, part, marks, catalogue) for stage, router in routers.items()}
+        for name, part in (("logged", logged), ("unseen", unseen))
+    }
+    return {"rate": rate, "seed": seed, "swapped": done.swapped, "why": done.why, "truth": found,
+            "comparison": asdict(done.comparison)}  # fmt: skip
+
+
+def main() -> None:
+    file = HERE / "results.json"
+    results = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+    done = {(entry["rate"], entry["seed"]) for entry in results}
+    for rate in RATES:
+        for seed in (seed for seed in SEEDS if (rate, seed) not in done):
+            with tempfile.TemporaryDirectory() as folder:
+                results.append(measured(rate, seed, Path(folder)))
+            print(json.dumps({k: v for k, v in results[-1].items() if k != "comparison"}), flush=True)
+            file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

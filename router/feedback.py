@@ -1,0 +1,114 @@
+"""What was chosen and how it did: a decision as it is remembered, with its propensity, and what was said of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.types import Estimate, Quality
+
+RATING, SCORER = "rating", "scorer:"
+"""The source of what people say, and the beginning of a source that is a scorer's: `scorer:<name>`."""
+
+
+@dataclass(frozen=True)
+class DecisionRecord:
+    """One decision as it is remembered.
+
+    id:         of the request, as the client got it;   at_s: Unix time
+    embedding:  shape (d,);   features: lexical counts, zeros left out
+    base, base_means: digest of the artefact under every adaptation, and what it expects of each of its columns
+    options:    name -> estimate of every recipe that could have been chosen;   keys: name -> canonical key
+    pinned:     asked for by name, so nothing was chosen;   rules: names of the rules that applied
+    made:       name of the recipe whose picture was delivered, for each picture
+    latency_s, cost_usd: measured
+    """
+
+    id: str
+    at_s: float
+    prompt: str
+    embedding: NDArray[np.floating] = field(repr=False, compare=False)
+    features: Mapping[str, float] = field(repr=False)
+    policy: str
+    policy_digest: str
+    artifact: str
+    base: str
+    base_means: Mapping[str, float] = field(repr=False)
+    options: Mapping[str, Estimate] = field(repr=False)
+    keys: Mapping[str, str] = field(repr=False)
+    recipe: str
+    propensity: float
+    rules: tuple[str, ...] = ()
+    explored: bool = False
+    pinned: bool = False
+    degradable: bool = True
+    made: tuple[str, ...] = ()
+    latency_s: float = 0.0
+    cost_usd: float = 0.0
+    number: int = 0
+    prompt_hash: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """value: 0..1, higher is better; source: "rating" (people) or "scorer:<name>"; image: index of the picture;
+    recipe: name of the recipe that made it; at_s: Unix time."""
+
+    source: str
+    image: int
+    recipe: str
+    value: float
+    at_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What feedback was attached to. replaced: whether the same source had said something of these pictures before."""
+
+    images: tuple[int, ...]
+    recipes: tuple[str, ...]
+    replaced: bool
+
+
+@dataclass(frozen=True)
+class Retention:
+    """What is forgotten: decisions older than that, and the oldest beyond that number."""
+
+    max_age_s: float = float("inf")
+    max_rows: int = 1_000_000
+
+
+def facts_of(decision: DecisionRecord) -> dict[str, Any]:
+    """What of a decision is kept as JSON."""
+    names = ("rules", "explored", "pinned", "degradable", "made", "latency_s", "cost_usd", "base", "keys")
+    return {
+        **{name: getattr(decision, name) for name in names},
+        "keys": dict(decision.keys),
+        "features": {name: value for name, value in decision.features.items() if value},
+        "base_means": {name: round(mean, 5) for name, mean in decision.base_means.items()},
+        "options": {name: asdict(estimate) for name, estimate in decision.options.items()},
+    }
+
+
+def decision_of(row: Mapping[str, Any]) -> DecisionRecord:
+    """A decision from its row, with the JSON of `facts_of` under `facts`."""
+    facts = json.loads(row["facts"])
+    own = ("id", "at_s", "policy", "policy_digest", "artifact", "recipe", "propensity", "number", "prompt_hash")
+    vector = np.frombuffer(row["embedding"], dtype="<f2").astype(np.float32)
+    options = {
+        name: Estimate(**{**estimate, "quality": Quality(**estimate["quality"])})
+        for name, estimate in facts.pop("options").items()
+    }
+    facts |= {"rules": tuple(facts["rules"]), "made": tuple(facts["made"])}
+    return DecisionRecord(
+        **{name: row[name] for name in own},
+        **facts,
+        prompt=row["prompt"] or "",
+        embedding=vector / max(float(np.linalg.norm(vector)), 1e-12),
+        options=options,
+    )

@@ -1,0 +1,135 @@
+"""An artefact that takes the place of another in the same folder: followed while it serves, kept, and put back.
+
+What was in force before lies in `.history/<name>/<time>-<digest>` beside the folder.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from router.artifact import Artifact, load_artifact, save_artifact
+from router.errors import ArtifactError, did_you_mean
+from router.predictors import QualityPredictor
+from router.types import Catalogue
+
+logger = logging.getLogger("triptych.router")
+
+KEPT = 10  # earlier artefacts of one folder
+SHOWN = 12  # hex digits of a digest in names and messages
+
+_Stamp = tuple[int, int, int]  # mtime_ns, size, inode
+
+
+class LivePredictor:
+    """The predictor of the artefact that is in a folder now. Raises `ArtifactError` at the start; later, one that
+    is broken leaves the last good one in force, and `problem` says so."""
+
+    def __init__(self, folder: str | Path, catalogue: Catalogue | None = None) -> None:
+        self._folder = Path(folder)
+        self._catalogue = catalogue
+        self._lock = threading.Lock()
+        self._stamp = _stamp(self._folder)
+        self.predictor = QualityPredictor(load_artifact(self._folder), catalogue)
+        self.problem = ""
+
+    def refresh(self) -> bool:
+        """Look at the folder (some microseconds); take up what is new. True if the predictor changed. Never raises."""
+        if not self._lock.acquire(blocking=False):
+            return False  # another request takes it up; until then the last one serves
+        try:
+            stamp = _stamp(self._folder)
+            if stamp == self._stamp or stamp is None:  # None: being replaced this moment, or taken away
+                return False
+            return self._take_up(stamp)
+        finally:
+            self._lock.release()
+
+    def _take_up(self, stamp: _Stamp) -> bool:
+        try:
+            predictor = QualityPredictor(load_artifact(self._folder), self._catalogue)
+        except (ArtifactError, OSError) as error:
+            self._stamp, self.problem = stamp, str(error)
+            logger.error("an artefact is refused, what was in force stays: %s", error)
+            return False
+        changed = predictor.digest != self.predictor.digest
+        if changed:
+            before, now = (p.digest[:SHOWN] for p in (self.predictor, predictor))
+            logger.info("artefact %s: %s is in force instead of %s", self._folder, now, before)
+        self._stamp, self.problem, self.predictor = stamp, "", predictor
+        return changed
+
+
+def _stamp(folder: Path) -> _Stamp | None:
+    try:
+        stat = (folder / "manifest.json").stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+
+
+@dataclass(frozen=True)
+class Former:
+    """An artefact that was in force until `until_s` (Unix time)."""
+
+    digest: str
+    until_s: float
+    path: Path
+
+
+def succeed(folder: str | Path, config: Mapping[str, Any], weights: Mapping[str, NDArray[Any]], card: str) -> Artifact:
+    """Put an artefact into `folder`, in one move, and keep what was there. Raises `ArtifactError` if it cannot."""
+    folder = Path(folder).absolute()
+    try:
+        if (folder / "manifest.json").is_file():
+            _keep(folder)
+        return save_artifact(folder, config, weights, card)
+    except OSError as error:
+        raise ArtifactError(
+            f"{folder} cannot be replaced ({error.strerror}); write elsewhere (--out) and name it under artifact:"
+        ) from error
+
+
+def former(folder: str | Path) -> list[Former]:
+    """What was in force in `folder`, newest first."""
+    found = []
+    for path in sorted(_history(Path(folder).absolute()).glob("*-*"), reverse=True):
+        stamp, _, digest = path.name.partition("-")
+        if stamp.isdigit():
+            found.append(Former(digest, int(stamp) / 1e9, path))
+    return found
+
+
+def roll_back(folder: str | Path, digest: str | None = None) -> Artifact:
+    """Put back what was in force before, or the newest whose digest begins with `digest`. Raises `ArtifactError`."""
+    folder = Path(folder).absolute()
+    present, earlier = load_artifact(folder).digest, former(folder)
+    for one in earlier:
+        if one.digest.startswith(digest[:SHOWN]) if digest else not present.startswith(one.digest):
+            artifact = load_artifact(one.path)
+            return succeed(folder, artifact.config, artifact.weights, artifact.card)
+    if digest:
+        hint = did_you_mean(digest, [one.digest for one in earlier])
+        raise ArtifactError(f"{folder} has no earlier artefact {digest!r}{hint}")
+    raise ArtifactError(f"{folder} has no earlier artefact to go back to")
+
+
+def _keep(folder: Path) -> None:
+    present = load_artifact(folder)
+    history = _history(folder)
+    history.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(folder, history / f"{time.time_ns():020d}-{present.digest[:SHOWN]}")
+    for one in former(folder)[KEPT:]:
+        shutil.rmtree(one.path, ignore_errors=True)
+
+
+def _history(folder: Path) -> Path:
+    return folder.parent / ".history" / folder.name

@@ -1,0 +1,148 @@
+"""Learning from use: what is better is put in force, what is not is not, and it can be taken back."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deployments.retraining import retrain
+from deployments.settings import AppSettings
+from deployments.wiring import catalogue_of
+from router.artifact import load_artifact
+from router.asking import ask
+from router.decision_log import DecisionLog
+from router.errors import ArtifactError
+from router.features import lexical_features, skill_signals
+from router.predictors import QualityPredictor
+from router.succession import former, roll_back
+from tests.deployments.evidence import RECIPES
+from tests.deployments.scripted import EMBEDDER
+from tests.deployments.use import live, lived_policy
+
+KEYS = {"draft": "sd15@12:scheduler=dpmsolver++", "single": "sdxl", "premium": "flux>sdxl-refiner:strength=0.25"}
+HATED = {"draft": 0.05, "single": 0.9, "premium": 0.5}
+
+
+def as_trained(prompt: str, recipe: str) -> float:
+    """What the artefact was trained on."""
+    base, loss = RECIPES[KEYS[recipe]]
+    return base - loss * skill_signals(lexical_features(prompt))["complexity"]
+
+
+def hated(prompt: str, recipe: str) -> float:
+    """Against what the artefact believes, people do not like drafts."""
+    return HATED[recipe]
+
+
+@pytest.fixture(scope="module")
+def hated_log(settings: AppSettings, tmp_path_factory: pytest.TempPathFactory) -> DecisionLog:
+    return live(settings, DecisionLog(tmp_path_factory.mktemp("hated") / "log.sqlite"), hated)
+
+
+@pytest.fixture
+def folder(settings: AppSettings, tmp_path: Path) -> Path:
+    """A private copy of the artefact that serves."""
+    return Path(shutil.copytree(settings.artifact_path, tmp_path / "serving"))
+
+
+def test_what_people_like_is_learned_and_can_be_taken_back(
+    settings: AppSettings, hated_log: DecisionLog, folder: Path
+) -> None:
+    """The candidate wins, is in force, expects what people said, keeps the rest of the artefact, and rolls back."""
+    before = load_artifact(folder)
+    done = retrain(hated_log, "rating", folder, lived_policy(0.4), catalogue_of(settings))
+    assert done.swapped and done.artifact is not None
+    assert done.comparison.estimates["dr"].difference_interval[0] > 0.05
+    after = load_artifact(folder)
+    assert after.digest == done.artifact.digest != before.digest
+    said = ask(QualityPredictor(after), EMBEDDER, "a red circle above a green ring")["quality"]
+    for recipe, rating in HATED.items():
+        assert said[KEYS[recipe]] == pytest.approx(rating, abs=0.15)
+    for name, array in before.weights.items():
+        np.testing.assert_array_equal(after.weights[name], array)
+    assert QualityPredictor(after).base == before.digest
+    assert "Learned from feedback" in after.card
+    assert [one.digest for one in former(folder)] == [before.digest[:12]]
+    assert roll_back(folder).digest == before.digest
+    assert roll_back(folder).digest == after.digest
+
+
+def test_a_second_look_at_the_same_log_changes_nothing(
+    settings: AppSettings, hated_log: DecisionLog, folder: Path
+) -> None:
+    """What was learned once is not an improvement the second time."""
+    policy, catalogue = lived_policy(0.4), catalogue_of(settings)
+    assert retrain(hated_log, "rating", folder, policy, catalogue).swapped
+    digest = load_artifact(folder).digest
+    assert not retrain(hated_log, "rating", folder, policy, catalogue).swapped
+    assert load_artifact(folder).digest == digest
+
+
+def test_a_dry_run_and_another_folder_leave_what_serves(
+    settings: AppSettings, hated_log: DecisionLog, folder: Path, tmp_path: Path
+) -> None:
+    """`dry_run` only judges; `out` writes elsewhere."""
+    before, policy, catalogue = load_artifact(folder).digest, lived_policy(0.4), catalogue_of(settings)
+    dry = retrain(hated_log, "rating", folder, policy, catalogue, dry_run=True)
+    assert not dry.swapped and dry.comparison.verdict[0]
+    assert retrain(hated_log, "rating", folder, policy, catalogue, out=tmp_path / "new").swapped
+    assert load_artifact(folder).digest == before != load_artifact(tmp_path / "new").digest
+
+
+def test_what_is_already_known_is_no_reason_to_change(settings: AppSettings, folder: Path, tmp_path: Path) -> None:
+    """If people rate as the artefact expects, it stays."""
+    log = live(settings, DecisionLog(tmp_path / "log.sqlite"), as_trained)
+    before = load_artifact(folder).digest
+    done = retrain(log, "rating", folder, lived_policy(0.4), catalogue_of(settings))
+    assert not done.swapped and done.why
+    assert load_artifact(folder).digest == before
+
+
+def test_a_worse_candidate_is_never_put_in_force(settings: AppSettings, folder: Path, tmp_path: Path) -> None:
+    """Ratings that praise the worst recipe move the candidate; the decisions that were left to chance stop it."""
+    log = live(settings, DecisionLog(tmp_path / "log.sqlite"), as_trained)
+    for recipe, rating in (("draft", 1.0), ("single", 0.0), ("premium", 0.0)):
+        live(settings, log, lambda *_, rating=rating: rating, pinned=recipe, decisions=240)
+    before = load_artifact(folder).digest
+    done = retrain(log, "rating", folder, lived_policy(0.4), catalogue_of(settings))
+    assert done.comparison.otherwise > 100, "the candidate does decide otherwise"
+    assert done.comparison.estimates["dr"].difference < 0
+    assert not done.swapped and load_artifact(folder).digest == before
+
+
+def test_without_exploration_nothing_is_learned_of_what_was_not_chosen(
+    settings: AppSettings, folder: Path, tmp_path: Path
+) -> None:
+    """A log without chance is refused with the remedy."""
+    log = live(settings, DecisionLog(tmp_path / "log.sqlite"), hated, rate=0.0)
+    done = retrain(log, "rating", folder, lived_policy(0.0), catalogue_of(settings))
+    assert not done.swapped and "explore: {rate: 0.02}" in done.why
+
+
+def test_too_few_ratings_are_an_error_that_counts_them(
+    settings: AppSettings, hated_log: DecisionLog, folder: Path, tmp_path: Path
+) -> None:
+    """Too few decisions, those of another version of the policy, and another source are named in the error."""
+    few = live(settings, DecisionLog(tmp_path / "log.sqlite"), hated, decisions=40)
+    with pytest.raises(ArtifactError, match=r"has 40 rated decisions.*at least 100"):
+        retrain(few, "rating", folder, lived_policy(0.4), catalogue_of(settings))
+    with pytest.raises(ArtifactError, match=r"has 0 rated decisions.*300 of other policies or versions"):
+        retrain(hated_log, "rating", folder, lived_policy(0.5), catalogue_of(settings))
+    with pytest.raises(ArtifactError, match=r"source: rating \(300\)"):
+        retrain(hated_log, "scorer:mine", folder, lived_policy(0.4), catalogue_of(settings))
+
+
+def test_hashes_teach_as_well_as_text(
+    settings: AppSettings, hated_log: DecisionLog, folder: Path, tmp_path: Path
+) -> None:
+    """With prompts kept as hashes the candidate comes out as with their text, but for rounding."""
+    log = live(settings, DecisionLog(tmp_path / "log.sqlite", "text"), hated)
+    answers = []
+    for number, one in enumerate((hated_log, log)):
+        out = tmp_path / f"out{number}"
+        retrain(one, "rating", folder, lived_policy(0.4), catalogue_of(settings), out=out)
+        answers.append(ask(QualityPredictor(load_artifact(out)), EMBEDDER, "a blue star")["quality"])
+    assert answers[0] == pytest.approx(answers[1], abs=0.02)

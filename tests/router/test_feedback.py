@@ -1,0 +1,202 @@
+"""The log of decisions: nothing lost, nothing doubled, nothing kept that should not be."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sqlite3
+import stat
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from router.decision_log import DecisionLog
+from router.errors import ArtifactError, NotFoundError, RequestError
+from router.feedback import DecisionRecord, Feedback, Retention
+from router.types import Estimate, Quality
+
+PROMPT = "An entirely secret prompt about Marzipan"
+
+
+def decision(name: str = "req_1", prompt: str = PROMPT, at_s: float | None = None) -> DecisionRecord:
+    """One decision between two recipes, two pictures."""
+    vector = np.random.default_rng(len(name)).normal(size=384)
+    estimates = {
+        "draft": Estimate("draft", Quality(0.4, 0.1), 0.1, 0.0, 0.1, 1e-5),
+        "duel": Estimate("duel", Quality(0.9, 0.05, "composed"), 0.8, 0.1, 0.9, 1e-4),
+    }
+    return DecisionRecord(
+        id=name,
+        at_s=time.time() if at_s is None else at_s,
+        prompt=prompt,
+        embedding=(vector / np.linalg.norm(vector)).astype(np.float32),
+        features={"words": 6.0, "digits": 0.0},
+        policy="balanced",
+        policy_digest="0123456789ab",
+        artifact="a" * 64,
+        base="b" * 64,
+        base_means={"sd15": 0.4},
+        options=estimates,
+        keys={"draft": "sd15@8", "duel": "best_of(alignment;flux|sdxl)"},
+        recipe="draft",
+        propensity=0.99,
+        rules=("print work",),
+        made=("draft", "duel"),
+        latency_s=0.2,
+        cost_usd=2e-5,
+    )
+
+
+def write_many(path: Path, name: str, count: int) -> None:
+    """Another process that logs and rates."""
+    log = DecisionLog(path)
+    for k in range(count):
+        log.record(decision(f"{name}-{k}"))
+        log.attach(f"{name}-{k}", "rating", 0.5)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> DecisionLog:
+    return DecisionLog(tmp_path / "state" / "decisions.sqlite")
+
+
+def test_what_was_logged_is_read(log: DecisionLog) -> None:
+    """A decision comes back as it was, with what was said of it; only the prompt is gone, and the vector is rounded."""
+    log.record(
+        decision(), [Feedback("scorer:alignment", 0, "draft", 0.3), Feedback("scorer:alignment", 0, "duel", 0.8)]
+    )
+    ((found, said),) = log.rated("scorer:alignment")
+    expected = replace(decision(), at_s=found.at_s, prompt="", number=1, prompt_hash=found.prompt_hash)
+    assert found == replace(expected, features={"words": 6.0})
+    assert np.abs(found.embedding - decision().embedding).max() < 1e-3
+    assert {(f.recipe, f.value) for f in said} == {("draft", 0.3), ("duel", 0.8)}
+
+
+@pytest.mark.parametrize("mode", ["hash", "text"])
+def test_no_prompt_is_in_the_file_unless_asked_for(tmp_path: Path, mode: str) -> None:
+    """With `hash` no word of a prompt is in any byte of any file; with `text` it is."""
+    log = DecisionLog(tmp_path / "decisions.sqlite", mode)  # type: ignore[arg-type]
+    log.record(decision())
+    log.attach("req_1", "rating", 0.5)
+    contents = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert (b"Marzipan" in contents) is (mode == "text")
+    assert (b"marzipan" in contents.lower()) is (mode == "text")
+    log.close()
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o600}
+
+
+def test_equal_prompts_are_told_by_their_hash_only_with_the_key(tmp_path: Path) -> None:
+    """Case and spaces aside, equal prompts have equal hashes in one log and other ones in another."""
+    one, other = (DecisionLog(tmp_path / name / "log.sqlite") for name in ("one", "other"))
+    assert one.hashed("A red  circle") == one.hashed("a red circle") != one.hashed("a red ring")
+    assert one.hashed("a red circle") != other.hashed("a red circle")
+    assert DecisionLog(one.path).hashed("a red circle") == one.hashed("a red circle")
+    assert DecisionLog(one.path, key=b"own").hashed("x") == DecisionLog(other.path, key=b"own").hashed("x")
+
+
+def test_feedback_again_replaces(log: DecisionLog) -> None:
+    """The same source on the same picture replaces; another source and another picture stand beside it."""
+    log.record(decision())
+    first = log.attach("req_1", "rating", 0.2, image=0)
+    again = log.attach("req_1", "rating", 0.8)
+    log.attach("req_1", "scorer:mine", 0.1)
+    assert (first.images, first.recipes, first.replaced) == ((0,), ("draft",), False)
+    assert (again.images, again.recipes, again.replaced) == ((0, 1), ("draft", "duel"), True)
+    ((_, said),) = log.rated("rating")
+    assert [(f.image, f.recipe, f.value) for f in said] == [(0, "draft", 0.8), (1, "duel", 0.8)]
+    assert log.counts()["feedback"] == {"rating": 2, "scorer:mine": 2}
+
+
+def test_an_id_that_is_used_again_means_the_last_answer(log: DecisionLog) -> None:
+    """Clients may choose their ids; a rating goes to the decision that they saw last, and none is lost."""
+    for _ in range(2):
+        log.record(decision("mine"))
+    log.attach("mine", "rating", 1.0)
+    ((found, _),) = log.rated("rating")
+    assert (found.number, log.counts()["decisions"]) == (2, 2)
+
+
+def test_what_is_not_there_is_said(log: DecisionLog) -> None:
+    """An unknown id, a missing log, a picture too many and a foreign file each have their error."""
+    with pytest.raises(NotFoundError, match="no request 'req_1' is in the log"):
+        log.attach("req_1", "rating", 0.5)
+    with pytest.raises(ArtifactError, match="there is no such log"):
+        log.counts()
+    assert not log.path.exists()
+    log.record(decision())
+    with pytest.raises(NotFoundError):
+        log.attach("req_2", "rating", 0.5)
+    with pytest.raises(RequestError, match="made 2 picture"):
+        log.attach("req_1", "rating", 0.5, image=2)
+    foreign = log.path.with_name("foreign")
+    foreign.write_text("x" * 5000)
+    with pytest.raises(ArtifactError, match="is it a log of decisions"):
+        DecisionLog(foreign).counts()
+
+
+def test_a_log_of_another_version_is_left_alone(log: DecisionLog) -> None:
+    """A file with a newer schema is neither read nor written."""
+    log.record(decision())
+    log.close()
+    with sqlite3.connect(log.path) as db:
+        db.execute("PRAGMA user_version = 9")
+    with pytest.raises(ArtifactError, match="schema 9"):
+        log.counts()
+    with pytest.raises(sqlite3.Error, match="schema 9"):
+        log.record(decision())
+
+
+def test_many_writers_lose_nothing(tmp_path: Path) -> None:
+    """Three processes and four threads that begin at once, on a file that is not there yet, all get their rows in."""
+    path = tmp_path / "decisions.sqlite"
+    context = multiprocessing.get_context("spawn")
+    others = [context.Process(target=write_many, args=(path, f"process{k}", 40)) for k in range(3)]
+    for process in others:
+        process.start()
+    log = DecisionLog(path)
+
+    def write(name: str) -> None:
+        for k in range(40):
+            log.record(decision(f"{name}-{k}"))
+            log.attach(f"{name}-{k}", "rating", 0.5)
+
+    threads = [threading.Thread(target=write, args=(f"thread{k}",)) for k in range(4)]
+    for thread in threads:
+        thread.start()
+    for one in (*threads, *others):
+        one.join(60)
+    assert [process.exitcode for process in others] == [0, 0, 0]
+    assert log.counts()["decisions"] == 7 * 40
+    assert log.counts()["feedback"] == {"rating": 7 * 40 * 2}
+    assert len({log.hashed(PROMPT), DecisionLog(path).hashed(PROMPT)}) == 1
+
+
+def test_old_decisions_are_forgotten_with_their_feedback(tmp_path: Path) -> None:
+    """Beyond an age and beyond a number, decisions go, and what was said of them."""
+    log = DecisionLog(tmp_path / "log.sqlite", retention=Retention(max_age_s=100, max_rows=3))
+    for k, age_s in enumerate((500, 90, 80, 70, 60)):
+        log.record(decision(f"r{k}", at_s=1000 - age_s))
+        log.attach(f"r{k}", "rating", 0.5) if age_s != 500 else None
+    assert log.purge(now_s=1000) == 1  # the oldest was deleted when it came
+    assert log.counts() == {**log.counts(), "decisions": 3, "feedback": {"rating": 6}}
+
+
+def test_a_prompt_can_be_forgotten(log: DecisionLog) -> None:
+    """Everything on one prompt is deleted by the prompt itself, though only its hash is stored."""
+    log.record(decision("a"))
+    log.record(decision("b", prompt="another"))
+    log.attach("a", "rating", 0.5)
+    assert log.forget(PROMPT.upper()) == 1
+    assert log.counts()["decisions"] == 1 and log.counts()["feedback"] == {}
+
+
+def test_a_log_that_was_moved_away_is_begun_anew(log: DecisionLog) -> None:
+    """Rotating the file while the server runs loses nothing that comes later."""
+    log.record(decision("a"))
+    log.path.rename(log.path.with_name("old.sqlite"))
+    log.record(decision("b"))
+    assert log.counts()["decisions"] == 1
+    log.attach("b", "rating", 1.0)
