@@ -174,6 +174,6 @@ async def test_recipes_without_their_model_are_refused_and_the_rest_decided_as_b
     assert "draft" not in {ranked.recipe for ranked in route.decision.ranking}
     with pytest.raises(NoRecipeError):
         await orchestrator.route(GenerationRequest("a red circle", max_cost_usd=0))
-    orchestrator.availability = Availability(Down("sd15", "sdxl", "flux"))
+    orchestrator.availability = Availability(Down("sd15", "sdxl", "sdxl-turbo", "flux"))
     with pytest.raises(LoadError, match="no weights"):
         await orchestrator.route(GenerationRequest("a red circle"))
