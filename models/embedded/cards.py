@@ -19,7 +19,7 @@ TITLES = {
 COMMANDS = {
     "sd15": "sd15",
     "sdxl": "sdxl",
-    "sdxl-turbo": "turbo",
+    "sdxl-turbo": "turbo --stage 2",
     "sdxl-refiner": "refiner",
     "flux": "flux",
     "verifier": "verifier",
@@ -59,6 +59,8 @@ def card(name: str, known: dict[str, Any], size_mb: float) -> str:
         f"Training: {cpu_s:,.0f} CPU-seconds of one thread.",
         f"- Size: {size_mb:.1f} MB, fp16 safetensors (averaged weights).",
     ]
+    if "distilled" in known:
+        lines.append(f"- Distilled from SDXL-tiny: {known['distilled']}")
     if "parameters" in known:
         parts = ", ".join(f"{part} {count:,}" for part, count in known["parameters"].items())
         lines.append(f"- Parameters: {parts}.")
