@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
-from scipy import ndimage
 
 from models.colour import Floats, Pixels, clip, to_linear, to_srgb
 from models.handoff import resize
@@ -111,6 +110,8 @@ def _mask(pictures: Sequence[Pixels]) -> Floats:
     """
     far = np.stack([distance_from_background(picture) for picture in pictures])
     rim = max(2, round(min(far.shape[1:]) / 32))
+    from scipy import ndimage  # not in every process that only decides
+
     patches, _ = ndimage.label(ndimage.binary_dilation((far > NEAR).any(axis=0), iterations=rim), np.ones((3, 3)))
     best = np.zeros(patches.shape, np.intp)
     for number in range(1, int(patches.max()) + 1):

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from models.blending import NEAR, distance_from_background, same_size
 from models.colour import Pixels, clip
@@ -39,6 +38,8 @@ def segments(picture: Pixels, most: int) -> list[Mask]:
     far = distance_from_background(picture)
     level, _ = cv2.threshold(np.clip(far, 0, 255).astype(np.uint8), 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
     # Otsu parts bright objects from pale ones; half of it keeps the pale ones, and the floor keeps noise out.
+    from scipy import ndimage  # not in every process that only decides
+
     labels, _ = ndimage.label(far > max(NEAR, 0.5 * level), np.ones((3, 3)))
     sizes = np.bincount(labels.ravel())[1:]
     large = [index for index in np.argsort(-sizes)[:most] if sizes[index] >= LEAST * far.size]
@@ -148,4 +149,6 @@ def _margin(picture: Pixels) -> int:
 
 
 def _grown(mask: Mask, by: int) -> Mask:
+    from scipy import ndimage  # not in every process that only decides
+
     return np.asarray(ndimage.binary_dilation(mask, iterations=by))

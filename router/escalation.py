@@ -90,12 +90,10 @@ def worth_a_look(made: Option, options: Sequence[Option], judge: Judge, worth: W
     if not options:
         return 0.0
     verdicts, weights = judge.outlook(made.chance)
-    total = 0.0
-    for verdict, weight in zip(verdicts.tolist(), weights.tolist(), strict=True):
-        gains = (
-            judge.gain(option.after([verdict] if option.recipe == made.recipe else ()), verdict)
-            - worth.price(option.seconds, option.usd)
-            for option in options
-        )
-        total += weight * max(0.0, *(float(gain) for gain in gains))
-    return total
+    best = np.zeros(len(verdicts))
+    for option in options:
+        again = option.recipe == made.recipe
+        # `after` of every verdict at once: this stands in the way of each decision.
+        chances = (option.chance * option.strength + verdicts * again) / (option.strength + again)
+        best = np.maximum(best, judge.gain(chances, verdicts) - worth.price(option.seconds, option.usd))
+    return float(weights @ best)
