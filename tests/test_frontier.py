@@ -53,7 +53,7 @@ def test_every_look_and_every_picture_is_paid_for(outcomes: Outcomes) -> None:
 
 def test_a_search_with_a_sure_judge_is_right_wherever_a_stored_picture_is(outcomes: Outcomes) -> None:
     """When seconds cost nothing, the search finds a right picture if there is one."""
-    judge = Judge(5.0, 1.0, 0.0, on_right=7.0, on_wrong=-7.0)
+    judge = Judge(5.0, 1.0, 0.0, on_right=(7.0,), on_wrong=(-7.0,))
     found = search(outcomes, "search", np.full((200, 2), 0.5), judge, 4.0, [0, 1])
     assert found[0].exact == pytest.approx(outcomes.exact.max((1, 2)))
     assert found[-1].cost.mean() < found[0].cost.mean()

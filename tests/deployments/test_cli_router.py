@@ -195,7 +195,7 @@ def test_calibrating_a_scorer_gives_its_scores_a_meaning(triptych: Run, folder: 
 
 
 @pytest.mark.parametrize(
-    ("table", "message"),
+    ("content", "message"),
     [
         ("prompt,recipe,score,rigth\na,sd15,0.5,1", "no column 'right'; did you mean 'rigth'"),
         ("prompt,recipe,score,right\na,sd15,1.5,1", "judged.csv:2: score 1.5 lies in 0..1"),
@@ -203,10 +203,10 @@ def test_calibrating_a_scorer_gives_its_scores_a_meaning(triptych: Run, folder: 
     ],
 )
 def test_a_judged_table_that_cannot_be_read_is_named_by_line(
-    triptych: Run, folder: Path, tmp_path: Path, table: str, message: str
+    triptych: Run, folder: Path, tmp_path: Path, content: str, message: str
 ) -> None:
     """A missing column or a value that is no mark is refused with file and line."""
-    (tmp_path / "judged.csv").write_text(table)
+    (tmp_path / "judged.csv").write_text(content)
     code, _, err = triptych(
         "calibrate-scorer", tmp_path / "judged.csv", "--artefact", folder, "--card", "embedded/alignment"
     )

@@ -29,7 +29,7 @@ def test_demands_add_up_over_models_and_replicas() -> None:
     """What the shipped configs ask of Ray: no accelerator for the embedded family, three for the real one."""
     embedded = demands(load_serve_config(DEFAULT_CONFIG).settings)
     real = demands(load_serve_config(DEFAULT_CONFIG.parent / "real.yaml").settings)
-    assert embedded == {"CPU": 1.25}
+    assert embedded == {"CPU": 1.5}
     assert 2 < real["GPU"] <= 3
 
 

@@ -76,7 +76,7 @@ def test_a_student_that_steps_like_its_teacher_has_nothing_to_learn(guidance: fl
     captions = ["a red circle", "a large blue star above a ring"]
     states = guided(model, how, captions, torch.randn(2, 4, 16, 16))
     loss = distillation_loss(model, how, Trajectories(states, captions), list(range(6)))
-    assert (float(loss) < 1e-9) == equal
+    assert (loss.item() < 1e-9) == equal
 
 
 def test_trajectories_end_where_the_pipeline_does() -> None:
