@@ -151,6 +151,9 @@ def test_a_dominated_recipe_changes_nothing(
     if not isinstance(first, Decision) or not spare:
         return
     best = next(e for e in field if e.recipe == first.recipe)
+    bounds = policy.objective.best_under
+    if bounds is not None and (best.cost_usd > bounds.cost_usd or best.latency_s > bounds.latency_s):
+        return  # nothing stays under, so the nearest to the bounds is taken: a cheaper recipe may be nearer
     added = estimate(
         spare[-1], best.quality.mean * (1 - worse[0]), best.latency_s + worse[1], best.cost_usd + 1e-9 + worse[2] / 100
     )
@@ -222,6 +225,9 @@ def test_a_cheaper_recipe_of_no_more_utility_changes_nothing(
     if not isinstance(first, Decision) or not spare:
         return
     best = next(e for e in field if e.recipe == first.recipe)
+    bounds = policy.objective.best_under
+    if bounds is not None and (best.cost_usd > bounds.cost_usd or best.latency_s > bounds.latency_s):
+        return  # nothing stays under, so the nearest to the bounds is taken: a cheaper recipe may be nearer
     added = estimate(spare[-1], best.quality.mean - 0.9, best.latency_s + 1.0, best.cost_usd * cheaper)
     assert decide(policy, request, *field, added).recipe == first.recipe
 
