@@ -1,5 +1,6 @@
 """Measures exported folders through their real pipelines: marks per tier, seconds per picture, sheets of samples."""
 
+import random
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,10 +12,12 @@ from diffusers import DiffusionPipeline
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from models.embedded.checker import check
 from models.embedded.export import PIPELINES
+from models.embedded.latents import AutoencoderKL, decode, encode
 from models.embedded.outcomes import Prompt, held_out_prompts, mark_images, wilson
 from models.embedded.tokenizers import T5_LENGTH
-from models.embedded.world import SIZE, TIERS
+from models.embedded.world import SIZE, TIERS, render, sample_scene
 
 EVALUATION_SEED = 2027
 
@@ -42,6 +45,18 @@ def load(folder: Path, name: str) -> DiffusionPipeline:
     pipe = PIPELINES[name].from_pretrained(folder, dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def reconstruction(model: AutoencoderKL, n: int) -> dict[str, float]:
+    """The share of `n` fresh pictures a tier that are still exact after encoding and decoding."""
+    marks = {}
+    for tier in TIERS:
+        rng = random.Random(f"reconstruction {tier}")
+        drawn = [sample_scene(rng, tier) for _ in range(n)]
+        coded = encode(model, np.stack([render(scene) for scene in drawn]))
+        pictures = decode(model, coded)
+        marks[tier] = float(np.mean([check(p, s).exact for p, s in zip(pictures, drawn, strict=True)]))
+    return marks
 
 
 def generate(

@@ -19,7 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from models.embedded.world import BACKGROUNDS, TIERS, Scene, render, sample_scene
+from models.embedded.world import BACKGROUNDS, RADII, TIERS, Scene, render, sample_scene
 
 TIER_SHARES = {"one": 0.10, "attributes": 0.17, "two": 0.18, "relation": 0.25, "counts": 0.30}
 """How the cached scenes are spread over the tiers."""
@@ -108,7 +108,16 @@ def batches(rng: random.Random, size: int) -> Iterator[NDArray[np.uint8]]:
         drawn = [sample_scene(rng, tier) for tier in rng.choices(TIERS, (1, 2, 2, 2, 3), k=size)]
         # Captions seldom speak of a background; the decoder has to know all three equally well.
         drawn = [replace(one, background=rng.choice((None, *BACKGROUNDS))) for one in drawn]
+        # Small stars and rings are what a decoder blurs first, and captions speak of few.
+        drawn = [_shrunk(one, rng) if rng.random() < 0.4 else one for one in drawn]
         yield np.stack([render(one) for one in drawn])
+
+
+def _shrunk(scene: Scene, rng: random.Random) -> Scene:
+    """The same scene with every object as small as the world has them."""
+    radii = [rng.uniform(*RADII["small"]) for _ in scene.placements]
+    spots = [replace(spot, radius=radius) for spot, radius in zip(scene.placements, radii, strict=True)]
+    return replace(scene, placements=tuple(spots))
 
 
 @torch.no_grad()

@@ -15,12 +15,11 @@ from tqdm import tqdm
 from models.embedded import cards, latents
 from models.embedded.architectures import MODELS
 from models.embedded.captions import caption
-from models.embedded.checker import check
-from models.embedded.diffusion import TEXT_FIRST, Batches, Denoising, LayoutHead
+from models.embedded.diffusion import TEXT_FIRST, Batches, Denoising
 from models.embedded.distilling import CHUNK, Distillation, batches, distillation_loss, read_chunks, write_chunk
 from models.embedded.export import PIPELINES
 from models.embedded.export import export as export_folder
-from models.embedded.judging import DRAWN_BATCH, Viewed, accuracy, drawn_by, gallery, verifier_loss
+from models.embedded.judging import DRAWN_BATCH, SeenHead, Viewed, accuracy, drawn_by, gallery, verifier_loss
 from models.embedded.tokenizers import store_clip_tokenizer
 from models.embedded.training import Counters, Run, fit
 from models.embedded.verifier import new_verifier, save_verifier
@@ -35,7 +34,7 @@ STAGES = {
     2: ("sdxl-turbo-2", "sdxl-turbo", Distillation(steps=1, grid=2, guidance=1.0)),
 }
 """Teacher and student of each stage of the distillation; the student of the first is not shipped."""
-JUDGED_MODELS = {"sd15": 0.5, "sdxl": 1.0, "sdxl-turbo": 2.0, "flux": 0.3}
+JUDGED_MODELS = {"sd15": 0.5, "sdxl": 1.0, "sdxl-turbo": 2.0, "flux": 0.1}
 """The models whose own mistakes the verifier learns to see, and how many pictures of each beside `--drawn`."""
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
@@ -61,6 +60,8 @@ def vae(
     decoder_only: Annotated[bool, typer.Option(help="keep the latents as they are, improve their decoding")] = False,
 ) -> None:
     """Train an autoencoder, gate it, and write the cache of latents."""
+    from models.embedded import evaluate
+
     model = latents.build_vae(name).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     lr = 1.5e-3 if decoder_only else 4e-3
     run = Run(CACHE / name, nn.ModuleDict({"vae": model}), lr=lr, batch=batch, weight_decay=0.0)
@@ -82,26 +83,14 @@ def vae(
             ema.copy_(raw.detach())
         run.save()
     if minutes > 0:
-        print(fit(run, loss, minutes, on_save=lambda: print(reconstruction(model, 40))))
+        print(fit(run, loss, minutes, on_save=lambda: print(evaluate.reconstruction(model, 40))))
     run.load_averaged()
-    marks = reconstruction(model, 200)
+    marks = evaluate.reconstruction(model, 200)
     print("exact after reconstruction:", marks)
     if min(marks.values()) < 0.95:
         raise SystemExit(f"{name} is below its gate of 0.95: train it longer")
     if not decoder_only:
         latents.write_cache(model, latents.scenes(CACHED_SCENES, DATA_SEED), cache)
-
-
-def reconstruction(model: latents.AutoencoderKL, n: int) -> dict[str, float]:
-    """The share of `n` fresh pictures a tier that are still exact after encoding and decoding."""
-    marks = {}
-    for tier in TIERS:
-        rng = random.Random(f"reconstruction {tier}")
-        drawn = [sample_scene(rng, tier) for _ in range(n)]
-        coded = latents.encode(model, np.stack([render(scene) for scene in drawn]))
-        pictures = latents.decode(model, coded)
-        marks[tier] = float(np.mean([check(p, s).exact for p, s in zip(pictures, drawn, strict=True)]))
-    return marks
 
 
 def _model_run(name: str, batch: int = 64) -> tuple[Denoising, Run]:
@@ -289,12 +278,12 @@ def verifier(
     pictures: Annotated[int, typer.Option(help="rendered and damaged pictures to learn from")] = 12_000,
     drawn: Annotated[
         int, typer.Option(help="pictures of the exported models to learn from, of each its share")
-    ] = 2_000,
+    ] = 6_000,
 ) -> None:
     """Train or resume the verifier on pictures of every quality, then export it with its accuracy."""
     torch.manual_seed(23)
     judge = new_verifier()
-    head = LayoutHead(judge.config.width)
+    head = SeenHead(judge.config.width)
     modules = nn.ModuleDict({"verifier": judge, "head": head})
     run = Run(CACHE / "verifier", modules, lr=1.5e-3, batch=batch, muon=("mix.layers",))
     vaes = [_load_vae(name) for name in latents.VAES]
@@ -348,7 +337,7 @@ def evaluate_(
 
     for name in names or MODELS:
         found = evaluate.measure(name, WEIGHTS, n)
-        found["reconstruction"] = reconstruction(evaluate.load(WEIGHTS / name, name).vae, 400)
+        found["reconstruction"] = evaluate.reconstruction(evaluate.load(WEIGHTS / name, name).vae, 400)
         cards.add_measured(WEIGHTS / name, found)
         print(
             name, {tier: round(mark["exact"], 2) for tier, mark in found["tiers"].items()}, found["cpu_s_per_picture"]

@@ -36,6 +36,21 @@ class VerifierConfig:
     words: tuple[str, ...] = ()
 
 
+class Residual(nn.Module):
+    """A second look at the same scale; it starts as the identity, so that a trained stem can be deepened."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(8, width)
+        self.conv = nn.Conv2d(width, width, 3, 1, 1)
+        for parameter in self.conv.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same shape, (N, width, H, W)."""
+        return x + self.conv(nn.functional.silu(self.norm(x)))
+
+
 class Verifier(nn.Module):
     """Pictures and prompts to logits; use `score` for probabilities."""
 
@@ -47,16 +62,20 @@ class Verifier(nn.Module):
         self.stem = nn.Sequential(
             nn.Conv2d(3, 24, 4, 2, 1),
             nn.SiLU(),
+            Residual(24),
             nn.Conv2d(24, 48, 4, 2, 1),
             nn.GroupNorm(8, 48),
             nn.SiLU(),
             nn.Conv2d(48, 48, 3, 1, 1),
             nn.GroupNorm(8, 48),
             nn.SiLU(),
+            Residual(48),
+            Residual(48),
             nn.Conv2d(48, width, 4, 2, 1),
             nn.GroupNorm(8, width),
             nn.SiLU(),
             nn.Conv2d(width, width, 3, 1, 1),
+            Residual(width),
         )
         self.places = nn.Parameter(torch.randn(64 + WORDS + 1, width) * 0.02)
         self.embed = nn.Embedding(len(config.words) + 2, width)
