@@ -278,7 +278,7 @@ def verifier(
     pictures: Annotated[int, typer.Option(help="rendered and damaged pictures to learn from")] = 12_000,
     drawn: Annotated[
         int, typer.Option(help="pictures of the exported models to learn from, of each its share")
-    ] = 6_000,
+    ] = 5_000,
 ) -> None:
     """Train or resume the verifier on pictures of every quality, then export it with its accuracy."""
     torch.manual_seed(23)
