@@ -70,12 +70,17 @@ class Workers:
         """Drop the results, at the end of a batch."""
         self._results.clear()
 
+    def remember(self, plans: Sequence[Plan], pixels: Sequence[Pixels]) -> None:
+        """Take pictures that were drawn before as those of these one-step plans: a chain goes on from them."""
+        (step,) = plans[0].steps
+        self._results[_name(step, [])] = [StepResult(Picture(one), 0.0) for one in pixels]
+
     def perform(self, plans: Sequence[Plan]) -> list[Value]:
         """The outputs of plans of one recipe, for different prompts and seeds."""
         names: dict[str, str] = {}
         for place, step in enumerate(plans[0].steps):
             sources = [names[source] for source in step.inputs]
-            name = json.dumps([step.kind, step.model, dict(step.settings), sources], sort_keys=True)
+            name = _name(step, sources)
             if name not in self._results:
                 inputs = [tuple(self._results[source][k].value for source in sources) for k in range(len(plans))]
                 self._results[name] = self._run([plan.steps[place] for plan in plans], inputs)
@@ -94,6 +99,11 @@ class Workers:
             self._engines[model] = Engine(self.catalogue[model], device="cpu", threads=1)
             self._engines[model].warm_up()
         return self._engines[model]
+
+
+def _name(step: Step, sources: Sequence[str]) -> str:
+    """The same for equal steps on equal inputs, whatever their plans call them."""
+    return json.dumps([step.kind, step.model, dict(step.settings), list(sources)], sort_keys=True)
 
 
 def candidate_recipes(catalogue: Catalog, presets: Sequence[Path]) -> dict[str, Recipe]:
@@ -138,9 +148,11 @@ def draw(pairs: Sequence[Pair], recipes: Mapping[str, Recipe], folder: Path) -> 
     """Pictures of one batch by recipes without fusion, those that are not there yet. Runs in a worker process."""
     workers = _workers()
     for key, recipe in recipes.items():
-        if (file := picture_file(folder, key, recipe, pairs)).exists():
-            continue
         plans = [plan_of(key, recipe, prompt.text, seed, workers.catalogue) for _, prompt, seed in pairs]
+        if (file := picture_file(folder, key, recipe, pairs)).exists():
+            if isinstance(recipe, Generate):
+                workers.remember(plans, load_file(file)["pixels"])
+            continue
         pixels = [value.pixels for value in workers.perform(plans) if isinstance(value, Picture)]
         folder.mkdir(parents=True, exist_ok=True)
         save_file({"pixels": np.ascontiguousarray(np.stack(pixels))}, file.with_suffix(".part"))

@@ -19,7 +19,7 @@ STYLES = {
     "router + verify and escalate": ("#b3261e", "-", "router + verify and escalate"),
     "verify and escalate, no router": ("#e08a00", "-", "verify and escalate, no router"),
     "router": ("#1f5fbf", "-", "router"),
-    "cascade": ("#2b8a3e", "-", "cascade (cheap, then the best model)"),
+    "cascade": ("#2b8a3e", "-", "cascade (cheap, then a better recipe)"),
     "best of n": ("#8e44ad", "-", "best of n"),
     "prompt length": ("#00838f", ":", "prompt length"),
 }

@@ -147,7 +147,7 @@ def by_length(outcomes: Outcomes, cheap: int, dear: int) -> list[Point]:
 
 
 def best_of_n(outcomes: Outcomes, column: int) -> list[Point]:
-    """n pictures of one model, the verifier keeps one; averaged over which seeds come first."""
+    """n pictures by one recipe, the verifier keeps one; averaged over which seeds come first."""
     seeds = outcomes.exact.shape[2]
     points = []
     for n in range(2, seeds + 1):
@@ -171,7 +171,7 @@ def cascade(outcomes: Outcomes, verdicts: Array, cheap: int, dear: int) -> list[
         better = verdicts[:, dear] > verdicts[:, cheap]
         exact = np.where(again & better, outcomes.exact[:, dear], outcomes.exact[:, cheap])
         cost = outcomes.seconds[cheap] + outcomes.check_s + again * (outcomes.seconds[dear] + outcomes.check_s)
-        points.append(Point("cascade", f"below {bound:.2f}", exact.mean(1), cost.reshape(-1, seeds).mean(1)))
+        points.append(Point("cascade", f"{outcomes.recipes[dear]} below {bound:.2f}", exact.mean(1), cost.reshape(-1, seeds).mean(1)))
     return points
 
 
@@ -323,19 +323,21 @@ def all_points(test: Outcomes, train: Outcomes, bases: Sequence[str]) -> tuple[l
     best = max(map(test.at, bases), key=lambda k: (marks[k], -test.seconds[k]))
     undistilled = max((k for k in map(test.at, bases) if test.recipes[k] != DISTILLED), key=lambda k: marks[k])
     cheap = min(map(test.at, bases), key=lambda k: test.seconds[k])
+    whole = max(columns, key=lambda k: (marks[k], -test.seconds[k]))
     points = [
         *always(test),
         *by_length(test, cheap, best),
         *chosen(test, "router", predicted, columns),
         *chosen(test, "oracle", test.exact.mean(2), columns),
-        *(point for base in bases for point in best_of_n(test, test.at(base))),
-        *cascade(test, verdicts, cheap, best),
+        *(point for column in columns for point in best_of_n(test, column)),
+        *(point for dear in dict.fromkeys((best, whole)) for point in cascade(test, verdicts, cheap, dear)),
         *search(test, "verify and escalate, no router", constant, judge, strength, columns),
         *search(test, "router + verify and escalate", predicted, judge, strength, columns),
     ]
     learned = {
         "best single model": test.recipes[best],
         "best model that is not distilled": test.recipes[undistilled],
+        "best recipe": test.recipes[whole],
         "cheapest model": test.recipes[cheap],
         "judge": asdict(judge),
         "strength": strength,
@@ -350,7 +352,9 @@ def main() -> None:
     bases = [name for name, recipe in recipes.items() if recipe == Generate(name) and name in catalogue]
     test, train = read("test", kept), read("train", kept)
     points, learned = all_points(test, train, bases)
-    references = dict.fromkeys((learned["best single model"], learned["best model that is not distilled"]))
+    references = dict.fromkeys(
+        learned[kind] for kind in ("best single model", "best model that is not distilled", "best recipe")
+    )
     report = {name: compare(points, name) for name in references}
     found: Mapping[str, Any] = {
         "prompts": len(test.prompts),
