@@ -116,7 +116,7 @@ class ReachablePolicy:
         gone = [
             Rejection(name, "capability", self._reason(model))
             for name, plan in plans.items()
-            if (model := next((s.model for s in plan.steps if s.model in self.failed), None))
+            if (model := next((m for s in plan.steps for m in s.models if m in self.failed), None))
         ]
         names = {rejection.recipe for rejection in gone}
         kept = {name: plan for name, plan in plans.items() if name not in names}

@@ -86,9 +86,16 @@ def build_recipes(
         if spec.fuse:
             branches = (part if isinstance(part, str) else built(part) for _, part in _branches(spec.fuse))
             fuse = spec.fuse
-            weights = fuse.weights if fuse.weights != "contrast" else None
+            weights = fuse.weights if isinstance(fuse.weights, str) and fuse.weights != "contrast" else None
+            shares = tuple(zip(*fuse.course(), strict=True))
             fused = Fuse(
-                fuse.method, tuple(branches), fuse.scorer, fuse.accept_above, fuse.min_successful, weights=weights
+                fuse.method,
+                tuple(branches),
+                fuse.scorer,
+                fuse.accept_above,
+                fuse.min_successful,
+                weights=weights,
+                shares=shares,
             )
             return fused if fuse.harmonise is None else Chain((fused, Refine(**fuse.harmonise.model_dump())))
         if spec.best_of:

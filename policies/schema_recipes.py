@@ -121,10 +121,32 @@ Part = Annotated[
 """The name of another recipe of this policy, or a recipe written in place."""
 
 
+Shares = Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=2, max_length=2)]
+
+
+class Course(Spec):
+    """Weights that change evenly from the start to the end of the denoising."""
+
+    start: Shares = Field(description="what each branch counts at first")
+    end: Shares = Field(description="what each branch counts at last")
+
+
+def _weights_kind(value: Any) -> str:
+    return "<word>" if isinstance(value, str) else "<list>" if isinstance(value, list) else "<course>"
+
+
+Weights = Annotated[
+    Annotated[Literal["contrast", "saliency", "mask"], Tag("<word>")]
+    | Annotated[Shares, Tag("<list>")]
+    | Annotated[Course, Tag("<course>")],
+    Discriminator(_weights_kind),
+]
+
+
 class FuseSpec(Spec):
     """Recipes side by side, made into one picture."""
 
-    method: Literal["best_of", "average", "pyramid", "frequency", "regions"] = Field(
+    method: Literal["best_of", "average", "pyramid", "frequency", "regions", "denoise"] = Field(
         alias="with", description="how one picture is made of several"
     )
     of: Annotated[list[Part], Field(min_length=2, max_length=MAX_BRANCHES)] | None = Field(
@@ -135,8 +157,9 @@ class FuseSpec(Spec):
     min_successful: Successful | None = None
     low: Part | None = Field(default=None, description="frequency: where composition and colour come from")
     high: Part | None = Field(default=None, description="frequency: where detail comes from")
-    weights: Literal["contrast", "saliency", "mask"] | None = Field(
-        default=None, description="pyramid: where a picture counts; default: contrast"
+    weights: Weights | None = Field(
+        default=None,
+        description="pyramid: where a picture counts; denoise: what each branch counts; default: contrast, or equal",
     )
     harmonise: RefineSpec | None = Field(default=None, description="a refine by strength that follows the fusion")
 
@@ -144,8 +167,10 @@ class FuseSpec(Spec):
     def _keys_fit_the_method(self) -> FuseSpec:
         scored = {"of", "scorer"}
         needed = {"best_of": scored, "regions": scored, "frequency": {"low", "high"}}.get(self.method, {"of"})
-        allowed = needed | {"best_of": {"accept_above"}, "pyramid": {"weights"}}.get(self.method, set())
-        allowed |= {"min_successful"} if "of" in needed else set()
+        allowed = needed | {"best_of": {"accept_above"}, "pyramid": {"weights"}, "denoise": {"weights"}}.get(
+            self.method, set()
+        )
+        allowed |= {"min_successful"} if "of" in needed and self.method != "denoise" else set()
         given = set(self.given()) - {"with", "harmonise"}
         if self.harmonise is not None and self.harmonise.strength is None:
             raise ValueError("harmonise refines a finished picture; give it a strength, not from")
@@ -154,7 +179,25 @@ class FuseSpec(Spec):
         if surplus := sorted(given - allowed):
             raise ValueError(f"fuse with {self.method} takes {' and '.join(sorted(needed))}, not {', '.join(surplus)}")
         _check_successful(self.min_successful, len(self.of or ()))
+        self._check_weights()
         return self
+
+    def _check_weights(self) -> None:
+        if self.method == "denoise" and len(self.of or ()) != 2:
+            raise ValueError(f"denoise takes two branches, not {len(self.of or ())}; a worker holds no more")
+        if self.weights is None:
+            return
+        if isinstance(self.weights, str) != (self.method == "pyramid"):
+            ways = {"pyramid": "one of contrast, saliency, mask", "denoise": "two numbers, or start and end"}
+            raise ValueError(f"the weights of {self.method} are {ways[self.method]}")
+        if any(not sum(moment) > 0 for moment in self.course()):
+            raise ValueError("weights that are all 0 leave nothing to average")
+
+    def course(self) -> tuple[list[float], ...]:
+        """The weights of a denoise at the start and at the end; () where nothing is said, or for other methods."""
+        if isinstance(self.weights, Course):
+            return self.weights.start, self.weights.end
+        return (self.weights, self.weights) if isinstance(self.weights, list) else ()
 
 
 def _check_successful(wanted: int | None, branches: int) -> None:

@@ -14,6 +14,7 @@ FUSIONS: dict[str, str] = {
     "pyramid": "blend",
     "frequency": "blend",
     "regions": "select",
+    "denoise": "denoise",
 }
 WEIGHTS = ("contrast", "saliency", "mask")
 SCORED = ("best_of", "regions")
@@ -49,6 +50,8 @@ def check_fusion(recipe: Fuse) -> None:
         raise PlanError(f"{recipe.method} of {len(recipe.branches)} branch; a fusion needs at least two", "recipe")
     if recipe.method == "frequency" and len(recipe.branches) != 2:
         raise PlanError(f"frequency takes two branches (low, high), not {len(recipe.branches)}", "recipe")
+    if recipe.shares and recipe.method != "denoise":
+        raise PlanError(f"shares belong to denoise, not to {recipe.method}; drop them", "recipe")
     if recipe.method in SCORED and not recipe.scorer:
         raise PlanError(f"{recipe.method} needs a scorer to choose by; name one, such as scorer: alignment", "recipe")
     if recipe.weights is not None and (recipe.method != "pyramid" or recipe.weights not in WEIGHTS):

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
+from router.ensembles import common, seated
 from router.errors import PlanError
 from router.fitting import FUSIONS, check_fusion, check_share, check_stages, check_until, unsettled
 from router.handovers import check_takeover, handovers
@@ -113,9 +114,7 @@ class _Draft:
                 "put it after a base model as refine" if card.role == "refiner" else "use it as the scorer of a best_of"
             )
             raise PlanError(f"{card.id!r} is a {card.role} and cannot generate; {remedy}", "recipe")
-        for asked, own, side in ((self.request.width, stage.width, width), (self.request.height, stage.height, height)):
-            if asked is None and own is not None and own != side:
-                raise PlanError(f"{card.id!r} asks for a side of {own} where the rest works at {side}; use one size")
+        self.check_sides(card, stage.width, stage.height, width, height)
         tiles = self.fitted(card, stage.tile, stage.overlap, width, height)
         request = self.request
         steps = self.overridden(f"steps of {card.id}", request.steps, stage.steps, card.steps)
@@ -167,6 +166,14 @@ class _Draft:
         settings |= {"strength": float(stage.strength), **tiles}
         return self.new("refine", card.id, (before.id,), "image", settings)
 
+    def check_sides(
+        self, card: ModelCard, own_width: int | None, own_height: int | None, width: int, height: int
+    ) -> None:
+        """Raise `PlanError` if a stage has a size of its own that is not the one that the recipe works at."""
+        for asked, own, side in ((self.request.width, own_width, width), (self.request.height, own_height, height)):
+            if asked is None and own is not None and own != side:
+                raise PlanError(f"{card.id!r} asks for a side of {own} where the rest works at {side}; use one size")
+
     def fitted(
         self, card: ModelCard, tile: Tile | None, overlap: float | None, width: int, height: int
     ) -> dict[str, Scalar]:
@@ -188,8 +195,47 @@ class _Draft:
         why = "another latent space" if spaces else "a finished picture"
         return f"{giver} to {card.id} goes through pixels ({why}): encoded again and re-noised by {strength:g}"
 
+    def add_denoise(self, recipe: Fuse, width: int, height: int, seed: int) -> Step:
+        """One step on the worker of one model, which asks the other for its prediction each time."""
+        host, guest = seated(recipe, self.catalogue)
+        names = f"{host.card.id} and {guest.card.id}"
+        self.check_sides(host.card, common(host, guest, "width"), common(host, guest, "height"), width, height)
+        tiles = self.fitted(host.card, common(host, guest, "tile"), common(host, guest, "overlap"), width, height)
+        seen = (int(tiles["tile_width"] or 0), int(tiles["tile_height"] or 0)) if tiles else (width, height)
+        check_size(guest.card, *seen)
+        steps = self.overridden(f"steps of {names}", self.request.steps, common(host, guest, "steps"), host.card.steps)
+        scheduler = common(host, guest, "scheduler")
+        sampled = [
+            self.sampling(
+                member.card,
+                width,
+                height,
+                steps,
+                self.overridden(
+                    f"guidance_scale of {member.card.id}",
+                    self.request.guidance_scale,
+                    member.stage.guidance_scale,
+                    member.card.guidance_scale,
+                ),
+                scheduler,
+                seed,
+            )
+            for member in (host, guest)
+        ]
+        counts = f"{guest.start:.2g}" + (f" to {guest.end:.2g}" if guest.end != guest.start else "")
+        self.notes.append(
+            f"{names} predict every step together, on the worker of {host.card.id} and on its schedule; "
+            f"{guest.card.id} counts {counts}"
+        )
+        settings = {**sampled[0], **tiles, "guest": guest.card.id}
+        settings |= {"guest_guidance_scale": sampled[1]["guidance_scale"]}
+        settings |= {"guest_weight": guest.start, "guest_weight_end": guest.end}
+        return self.new("denoise", host.card.id, (), "image", settings)
+
     def add_fusion(self, recipe: Fuse, width: int, height: int, seed: int) -> Step:
         check_fusion(recipe)
+        if recipe.method == "denoise":
+            return self.add_denoise(recipe, width, height, seed)
         if recipe.search is not None and not recipe.turns:
             recipe = unsettled(recipe)
         if len(recipe.turns) == 1:
@@ -330,7 +376,7 @@ class _Draft:
     def note_prompt_length(self) -> None:
         """Each word and mark is at least one token, so this never warns of a prompt that would have fitted."""
         least = len(re.findall(r"\w+|[^\w\s]", self.request.prompt[:20_000])) + 2
-        for model in dict.fromkeys(step.model for step in self.steps if step.model):
+        for model in dict.fromkeys(model for step in self.steps for model in step.models):
             if least > (limit := self.catalogue[model].max_prompt_tokens):
                 self.notes.append(
                     f"{model} reads at most {limit} tokens; this prompt has at least {least}, its end is cut"

@@ -36,7 +36,7 @@ from safetensors.numpy import load_file, save_file
 from tqdm import tqdm
 
 from deployments.settings import DEFAULT_CONFIG, load_serve_config
-from deployments.wiring import catalogue_of
+from deployments.wiring import catalogue_of, guests_of
 from models.catalog import Catalog
 from models.embedded.captions import caption
 from models.embedded.checker import check
@@ -91,7 +91,9 @@ class Workers:
     def engine(self, model: str) -> Engine:
         """The engine of a model, one thread."""
         if model not in self._engines:
-            self._engines[model] = Engine(self.catalogue[model], device="cpu", threads=1)
+            self._engines[model] = Engine(
+                self.catalogue[model], device="cpu", threads=1, guests=guests_of(model, self.catalogue)
+            )
             self._engines[model].warm_up()
         return self._engines[model]
 

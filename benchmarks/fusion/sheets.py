@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from benchmarks.embedded_outcomes.run import Workers
-from benchmarks.fusion.recipes import SCORER, SINGLES
+from benchmarks.fusion.recipes import ENSEMBLES, RECIPES, SCORER, SINGLES
+from benchmarks.fusion.run import catalogue
 from benchmarks.fusion.seams import seam
-from deployments.settings import DEFAULT_CONFIG, load_serve_config
-from deployments.wiring import catalogue_of
 from models.blending import pyramid_weights
 from models.fusion import fuse
 from models.handoff import resize
@@ -47,7 +46,7 @@ class Studio:
     """Pictures of recipes, and rows of labelled pictures."""
 
     def __init__(self) -> None:
-        self.workers = Workers(catalogue_of(load_serve_config(DEFAULT_CONFIG).settings))
+        self.workers = Workers(catalogue())
 
     def values(self, recipe: Recipe, prompt: str, seed: int, **size: int) -> dict[str, Value]:
         """Every step's value by id; the last one is the answer."""
@@ -175,6 +174,12 @@ def tiled(studio: Studio, prompt: str, seed: int) -> tuple[Row, Seams]:
     return cells, {"made": round(seam(made, lines, [enlarged]), 3)}
 
 
+def together(studio: Studio, prompt: str, seed: int) -> tuple[Row, Seams]:
+    """SDXL, the turbo model on the same schedule, and both in every step."""
+    names = ("sdxl in 4", "turbo in 4", *(name for name in ENSEMBLES if "turbo" in name))
+    return [(name, studio.picture(RECIPES[name], prompt, seed)) for name in names], None
+
+
 SHEETS: dict[str, Callable[[Studio, str, int], tuple[Row, Seams]]] = {
     "average": blended("average"),
     "frequency": blended("frequency"),
@@ -185,6 +190,7 @@ SHEETS: dict[str, Callable[[Studio, str, int], tuple[Row, Seams]]] = {
     "harmonise": harmonised,
     "chains": chains,
     "tiles": tiled,
+    "denoise": together,
 }
 
 

@@ -17,6 +17,8 @@ class ModelCard:
     vae_scale:    pixels per latent cell along one side (8 for the real families)
     family:       which loader in models/loading.py ("sd15", "sdxl", "flux", "remote"; scorers: "clip", "verifier")
     role:         "base" makes a picture from noise, "refiner" only continues one, "scorer" judges one
+    guests:       catalogue ids of models of the same latent space whose networks its worker holds beside its own, so
+                  that both can predict in one step; the installation says this (the catalogue), not the card's file
     seconds_per_step, overhead_s: prior of the cost model at `native_size`, one picture, guidance included;
                   replaced by what workers measure
     """
@@ -48,6 +50,7 @@ class ModelCard:
     seconds_per_step: float = 0.1
     overhead_s: float = 0.0
     usd_per_hour: float = 1.0  # price of the accelerator it occupies
+    guests: tuple[str, ...] = ()
     description: str = ""
     card_path: str = ""  # where this card was read from, for error messages
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from router.types.cards import Scalar
 
-StepKind = Literal["generate", "refine", "upscale", "score", "select", "blend"]
+StepKind = Literal["generate", "denoise", "refine", "upscale", "score", "select", "blend"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +32,11 @@ class Step:
     produces: "image", "latents" or "scores"
     settings: builtins only. generate/refine: prompt, negative_prompt, width, height, steps, guidance_scale, scheduler,
               seed, and until / from / strength where they apply; tile_width, tile_height, tile_overlap (pixels) and
-              tiles (how many) for a picture that is worked on in tiles. score: prompt; slope and offset where its
-              scores are to be probabilities; segments where not pictures are scored but up to so many objects of
-              each. select/blend: method, weights, segments. upscale: factor.
+              tiles (how many) for a picture that is worked on in tiles. denoise: as generate, and guest (the model that
+              predicts beside `model`, on its worker), guest_guidance_scale, and what the guest counts at the start and
+              at the end of the denoising, guest_weight and guest_weight_end (0..1; `model` counts the rest). score:
+              prompt; slope and offset where its scores are to be probabilities; segments where not pictures are scored
+              but up to so many objects of each. select/blend: method, weights, segments. upscale: factor.
     unless:   set where an earlier picture may be good enough to spare this step
     needs:    so many of its pictures are enough, if the steps that make the others fail; None: all of them
     """
@@ -47,6 +49,12 @@ class Step:
     settings: Mapping[str, Scalar] = field(default_factory=dict)
     unless: Unless | None = None
     needs: int | None = None
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Every model that the step needs: its own, and the guest of a denoise."""
+        guest = self.settings.get("guest")
+        return tuple(model for model in (self.model, guest) if isinstance(model, str))
 
     @property
     def after(self) -> tuple[str, ...]:

@@ -106,9 +106,11 @@ class Turn:
 @dataclass(frozen=True, slots=True)
 class Fuse:
     """Recipes side by side, made into one picture: `best_of` and `regions` (need `scorer`), `average`, `pyramid`,
-    `frequency`. To have the result harmonised, a `Chain` refines it.
+    `frequency`. To have the result harmonised, a `Chain` refines it. `denoise` makes one picture of two `Generate`s
+    whose models share a latent space: both predict at every step, and the weighted mean is stepped.
 
     weights: pyramid only: where a picture counts, by "contrast" (None), "saliency" or "mask"
+    shares: denoise only: what each branch counts at the start and at the end of the denoising; (): equal throughout
     branches: recipe names of the same policy, or inline recipes. For `frequency`, (low, high) in this order.
     accept_above: best_of only: the branches run one after the other until one scores at least this
     min_successful: so many branches are enough if others fail; None: all of them are needed
@@ -124,6 +126,7 @@ class Fuse:
     search: Search | None = None
     turns: tuple[Turn, ...] = ()
     weights: str | None = None
+    shares: tuple[tuple[float, float], ...] = ()
 
 
 Recipe = Generate | Refine | Upscale | Chain | Fuse
