@@ -96,6 +96,7 @@ def build_recipes(
                 fuse.min_successful,
                 weights=weights,
                 shares=shares,
+                blend_within=fuse.within(),
             )
             return fused if fuse.harmonise is None else Chain((fused, Refine(**fuse.harmonise.model_dump())))
         if spec.best_of:

@@ -39,6 +39,9 @@ Successful = Annotated[
 ]
 Price = Annotated[float, Field(ge=0)]
 USUAL_MOST = 6
+USUAL_WITHIN = 0.05
+"""Pictures of the embedded family that disagree by more have visible ghosts (benchmarks/fusion/agreement.py)."""
+BLENDS = ("average", "pyramid", "frequency")
 
 
 def check_overlap(tile: int | str | None, overlap: float | None) -> None:
@@ -152,7 +155,9 @@ class FuseSpec(Spec):
     of: Annotated[list[Part], Field(min_length=2, max_length=MAX_BRANCHES)] | None = Field(
         default=None, description="the branches; for all but frequency"
     )
-    scorer: ModelId | None = Field(default=None, description="catalogue id of a scorer; for best_of and regions")
+    scorer: ModelId | None = Field(
+        default=None, description="catalogue id of a scorer; for best_of, regions and blend_within"
+    )
     accept_above: Accept | None = None
     min_successful: Successful | None = None
     low: Part | None = Field(default=None, description="frequency: where composition and colour come from")
@@ -160,6 +165,11 @@ class FuseSpec(Spec):
     weights: Weights | None = Field(
         default=None,
         description="pyramid: where a picture counts; denoise: what each branch counts; default: contrast, or equal",
+    )
+    blend_within: Annotated[float, Field(ge=0, le=2)] | None = Field(
+        default=None,
+        description="for blends with a scorer: if the pictures disagree more (0 alike, 1 unrelated), the best is kept; "
+        f"default: {USUAL_WITHIN} with a scorer, else they are always blended",
     )
     harmonise: RefineSpec | None = Field(default=None, description="a refine by strength that follows the fusion")
 
@@ -170,6 +180,7 @@ class FuseSpec(Spec):
         allowed = needed | {"best_of": {"accept_above"}, "pyramid": {"weights"}, "denoise": {"weights"}}.get(
             self.method, set()
         )
+        allowed |= {"scorer", "blend_within"} if self.method in BLENDS else set()
         allowed |= {"min_successful"} if "of" in needed and self.method != "denoise" else set()
         given = set(self.given()) - {"with", "harmonise"}
         if self.harmonise is not None and self.harmonise.strength is None:
@@ -180,6 +191,8 @@ class FuseSpec(Spec):
             raise ValueError(f"fuse with {self.method} takes {' and '.join(sorted(needed))}, not {', '.join(surplus)}")
         _check_successful(self.min_successful, len(self.of or ()))
         self._check_weights()
+        if self.blend_within is not None and self.scorer is None:
+            raise ValueError("blend_within needs a scorer, which chooses among pictures that disagree")
         return self
 
     def _check_weights(self) -> None:
@@ -192,6 +205,12 @@ class FuseSpec(Spec):
             raise ValueError(f"the weights of {self.method} are {ways[self.method]}")
         if any(not sum(moment) > 0 for moment in self.course()):
             raise ValueError("weights that are all 0 leave nothing to average")
+
+    def within(self) -> float | None:
+        """The disagreement up to which pictures are blended; None: whatever they are, or this is no blend."""
+        if self.method not in BLENDS or self.scorer is None:
+            return None
+        return USUAL_WITHIN if self.blend_within is None else self.blend_within
 
     def course(self) -> tuple[list[float], ...]:
         """The weights of a denoise at the start and at the end; () where nothing is said, or for other methods."""

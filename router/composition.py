@@ -5,7 +5,8 @@ Rules, each with the knob that a training table may set (`Composition`):
 - a chain: its longest known beginning, plus `refine_delta` for each further refine;
 - best_of, regions: between the mean of its branches (a useless scorer) and 1 - prod(1 - p) (a perfect scorer on
   independent branches), at `scorer_reliability`;
-- average, pyramid, frequency: the mean of the branches; denoise: by what each counts, halfway;
+- average, pyramid, frequency: the mean of the branches (also with a scorer, which mends only what is unlike); denoise:
+  the mean by what each counts, start and end together;
 - else the prior.
 """
 

@@ -18,6 +18,7 @@ FUSIONS: dict[str, str] = {
 }
 WEIGHTS = ("contrast", "saliency", "mask")
 SCORED = ("best_of", "regions")
+BLENDS = ("average", "pyramid", "frequency")
 MAX_UPSCALE = 8.0
 
 
@@ -62,8 +63,10 @@ def check_fusion(recipe: Fuse) -> None:
         raise PlanError(
             f"min_successful {recipe.min_successful} of {len(recipe.branches)} branches; at most all of them", "recipe"
         )
-    if recipe.method not in SCORED and recipe.scorer:
-        raise PlanError(f"{recipe.method} uses no scorer; drop it, or fuse with best_of", "recipe")
+    if recipe.blend_within is not None and (recipe.method not in BLENDS or not recipe.scorer):
+        raise PlanError(f"blend_within belongs to {', '.join(BLENDS)} and needs a scorer to choose by", "recipe")
+    if recipe.method not in SCORED and recipe.scorer and recipe.blend_within is None:
+        raise PlanError(f"{recipe.method} uses no scorer without blend_within; drop it, or fuse with best_of", "recipe")
 
 
 def check_until(card: ModelCard, until: float, following: Recipe | None, begin: float = 0.0) -> None:

@@ -270,6 +270,13 @@ class _Draft:
             self.notes.append(
                 f"{needs} of {len(recipe.branches)} branches of the {recipe.method} are enough if others fail"
             )
+        if recipe.blend_within is not None:
+            settings["blend_within"] = float(recipe.blend_within)
+            inputs = (*inputs, self.add_score(recipe, outputs).id)
+            self.notes.append(
+                f"if the pictures disagree by more than {recipe.blend_within:g}, they are not blended; "
+                f"the one that {recipe.scorer} likes best is kept"
+            )
         if FUSIONS[recipe.method] == "blend":
             return self.new("blend", None, inputs, "image", settings, needs)
         if recipe.turns:

@@ -13,6 +13,7 @@ The key is what the columns of a ratings table and of a trained artefact are cal
     denoise(0.5,0.5;sd15|sdxl)              two models that predict together, by their weights; branches sorted
     denoise(0.8-0.2,0.2-0.8;sd15|sdxl)      the same with weights that change from start to end
     pyramid(saliency;flux|sdxl)             a pyramid by other weights than contrast
+    frequency(alignment~0.05;flux|sdxl)     blended only if the pictures agree, else the best is kept
     best_of(alignment>0.9;sd15@12|flux)     with `accept_above` the branches run in turn, so their order stays
     best_of(alignment<6;flux|sd15@12)       a search of at most six pictures
 """
@@ -92,9 +93,10 @@ def _key(recipe: Recipe | str, catalogue: Catalogue | None) -> str:
         in_turn = recipe.accept_above is not None
         joined = "|".join(keys if in_turn or recipe.method in ORDERED_FUSIONS else sorted(keys))
         bar = f">{recipe.accept_above:g}" if in_turn else f"<{recipe.search.most}" if recipe.search else ""
-        if recipe.weights is not None:
-            return f"{recipe.method}({recipe.weights};{joined})"
-        return f"{recipe.method}({recipe.scorer}{bar};{joined})" if recipe.scorer else f"{recipe.method}({joined})"
+        if recipe.blend_within is not None:
+            bar = f"~{recipe.blend_within:g}"
+        how = ",".join(part for part in (recipe.weights, f"{recipe.scorer or ''}{bar}") if part)
+        return f"{recipe.method}({how};{joined})" if how else f"{recipe.method}({joined})"
     if isinstance(recipe, Upscale):
         return f"upscale:{recipe.factor:g}"
     return _model_key(recipe, catalogue)

@@ -43,9 +43,10 @@ from models.embedded.checker import check
 from models.embedded.outcomes import Prompt, held_out_prompts
 from models.embedded.world import TIERS, TRAIN_PAIRS, sample_scene
 from models.engine import Engine
-from models.fusion import FUSERS, Pixels, run_step
+from models.fusion import Pixels, run_step
 from models.weights import revision
 from policies.load import load_policy
+from router.fitting import BLENDS
 from router.planning import make_plan
 from router.recipes import models_of, recipe_key, resolve
 from router.types import Fuse, Generate, GenerationRequest, Picture, Plan, Recipe, Scores, Step, StepResult, Value
@@ -197,10 +198,14 @@ def _fused(
 ) -> tuple[list[Pixels], list[float]]:
     """A fusion of pictures that are there, and the score of each."""
     names = [recipe_key(branch, {}, _workers().catalogue) for branch in recipe.branches if not isinstance(branch, str)]
-    made = [
-        FUSERS[recipe.method]([pictures[name][k] for name in names], [scores[name][k] for name in names])
-        for k in range(len(pairs))
-    ]
+    settings = {"method": recipe.method, "weights": recipe.weights, "blend_within": recipe.blend_within}
+    step = Step("fused", "blend" if recipe.method in BLENDS else "select", None, (), "image", settings)
+    made = []
+    for k in range(len(pairs)):
+        given = [Picture(pictures[name][k]) for name in names]
+        value = run_step(step, [*given, Scores(tuple(scores[name][k] for name in names))]).value
+        assert isinstance(value, Picture)
+        made.append(value.pixels)
     return made, _scores(pairs, made)
 
 

@@ -36,7 +36,7 @@ class Step:
               predicts beside `model`, on its worker), guest_guidance_scale, and what the guest counts at the start and
               at the end of the denoising, guest_weight and guest_weight_end (0..1; `model` counts the rest). score:
               prompt; slope and offset where its scores are to be probabilities; segments where not pictures are scored
-              but up to so many objects of each. select/blend: method, weights, segments. upscale: factor.
+              but up to so many objects of each. select/blend: method, weights, segments, blend_within. upscale: factor.
     unless:   set where an earlier picture may be good enough to spare this step
     needs:    so many of its pictures are enough, if the steps that make the others fail; None: all of them
     """

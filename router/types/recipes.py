@@ -110,6 +110,8 @@ class Fuse:
     whose models share a latent space: both predict at every step, and the weighted mean is stepped.
 
     weights: pyramid only: where a picture counts, by "contrast" (None), "saliency" or "mask"
+    blend_within: average, pyramid and frequency: pictures that disagree more than this (0 alike, 1 unrelated) are not
+        blended; the one with the best score of `scorer` is kept. None: whatever they are, they are blended
     shares: denoise only: what each branch counts at the start and at the end of the denoising; (): equal throughout
     branches: recipe names of the same policy, or inline recipes. For `frequency`, (low, high) in this order.
     accept_above: best_of only: the branches run one after the other until one scores at least this
@@ -127,6 +129,7 @@ class Fuse:
     turns: tuple[Turn, ...] = ()
     weights: str | None = None
     shares: tuple[tuple[float, float], ...] = ()
+    blend_within: float | None = None
 
 
 Recipe = Generate | Refine | Upscale | Chain | Fuse

@@ -107,6 +107,21 @@ def test_a_wide_picture_is_denoised_together_in_the_hosts_windows() -> None:
     assert (step.settings["tiles"], step.settings["tile_width"]) == (3, 1024)
 
 
+def test_a_blend_that_may_choose_has_its_pictures_scored() -> None:
+    """With a bound, the blend gets the scores of its pictures and says what it would do; a chooser is needed for it."""
+    both = (Generate("sd15", width=512, height=512), Generate("flux", width=512, height=512))
+    made = plan(Fuse("frequency", both, "alignment", blend_within=0.05), replace(REQUEST, width=512, height=512))
+    score, blend = made.steps[-2:]
+    assert (score.kind, blend.kind, blend.inputs[-1]) == ("score", "blend", score.id)
+    assert dict(blend.settings) == {"method": "frequency", "blend_within": 0.05}
+    assert any("disagree by more than 0.05" in note for note in made.notes)
+    key = recipe_key(Fuse("frequency", both, "alignment", blend_within=0.05), {})
+    assert key.startswith("frequency(alignment~0.05;")
+    for wrong in (Fuse("frequency", both, blend_within=0.05), Fuse("best_of", both, "alignment", blend_within=0.05)):
+        with pytest.raises(PlanError, match="blend_within belongs to average, pyramid, frequency"):
+            plan(wrong)
+
+
 def test_another_latent_space_goes_through_pixels_and_the_plan_says_so() -> None:
     """FLUX gives a picture; the refiner re-noises it by its strength; a note tells."""
     made = plan(PIXELS)
