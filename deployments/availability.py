@@ -12,6 +12,7 @@ from deployments.worker import WorkerStatus
 from router.errors import LoadError, NoRecipeError
 from router.types import (
     NO_CONTEXT,
+    Bounds,
     Context,
     Decision,
     Estimate,
@@ -103,6 +104,9 @@ class ReachablePolicy:
 
     def refuses(self, rejection: Rejection) -> bool:
         return rejection.gate == "capability" and rejection.reason in map(self._reason, self.failed)
+
+    def bounds(self, request: GenerationRequest, view: PromptView, context: Context = NO_CONTEXT) -> Bounds:
+        return self.inner.bounds(request, view, context)
 
     def decide(
         self,

@@ -233,6 +233,8 @@ def replay(route: Route, wire: ImageRequest, made_by: Collection[str] = ()) -> d
         "guidance_scale": request.guidance_scale,
         "tags": list(request.tags) or None,
         "output_compression": wire.output_compression,
+        # The queues of another moment would settle the search otherwise.
+        "turns": [asdict(turn) for turn in route.turns] if recipe == route.decision.recipe and route.turns else None,
     }
     size = "auto" if request.width is None else f"{request.width}x{request.height}"
     body |= {"n": request.n, "seed": request.seed, "size": size, "output_format": wire.output_format}

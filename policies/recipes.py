@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 
 from policies.objectives import priced
-from policies.schema_choice import Limits, Objective
+from policies.schema_choice import Objective
 from policies.schema_recipes import USUAL_MOST, BestOfSpec, FuseSpec, RecipeSpec
 from policies.source import Path
 from policies.spec import Spec
@@ -67,12 +67,10 @@ def arrangeable(recipes: Mapping[str, RecipeSpec], wrong: Collection[str]) -> se
     return sound
 
 
-def build_recipes(
-    recipes: Mapping[str, RecipeSpec], objective: Objective | None = None, limits: Limits | None = None
-) -> dict[str, Recipe]:
+def build_recipes(recipes: Mapping[str, RecipeSpec], objective: Objective | None = None) -> dict[str, Recipe]:
     """The values of checked recipes. Names inside chains are replaced by their stages; fusions keep them.
 
-    objective, limits: of the policy, for recipes that decide how many pictures are worth their price
+    objective: of the policy, for recipes that decide how many pictures are worth their price
     """
 
     def built(part: Part) -> Recipe:
@@ -103,7 +101,7 @@ def build_recipes(
             best = spec.best_of
             of = tuple(part if isinstance(part, str) else built(part) for part in best.parts)
             if best.n == "auto":
-                return Fuse("best_of", of, best.scorer, search=_search(best, objective, limits or Limits()))
+                return Fuse("best_of", of, best.scorer, search=_search(best, objective))
             return Fuse("best_of", of * best.n, best.scorer, best.accept_above, best.min_successful)
         return Chain(tuple(stage for part in spec.chain or () for stage in stages(part)))
 
@@ -114,9 +112,8 @@ def build_recipes(
     return {name: built(spec) for name, spec in recipes.items()}
 
 
-def _search(best: BestOfSpec, objective: Objective | None, limits: Limits) -> Search:
-    worth = priced(objective, best.quality_per_s, best.quality_per_usd)
-    return Search(best.most or USUAL_MOST, worth, limits.latency_s, limits.cost_usd, limits.work_s)
+def _search(best: BestOfSpec, objective: Objective | None) -> Search:
+    return Search(best.most or USUAL_MOST, priced(objective, best.quality_per_s, best.quality_per_usd))
 
 
 def _branches(fuse: FuseSpec) -> list[tuple[Path, Part]]:

@@ -12,12 +12,13 @@ from router.types.cards import Catalogue, ModelCard, Scalar
 from router.types.decisions import Decision, Estimate, Policy, Quality, Ranked, Rejection, Route, Verification
 from router.types.plans import HandOver, Plan, Step, StepKind, Unless
 from router.types.recipes import Chain, Fuse, Generate, Recipe, Refine, Search, Tile, Turn, Upscale, Worth
-from router.types.requests import NO_CONTEXT, Allowance, Context, GenerationRequest, PromptView
+from router.types.requests import NO_CONTEXT, Allowance, Bounds, Context, GenerationRequest, PromptView
 from router.types.results import Latents, Picture, Progress, Scores, StepResult, StepTrace, Value
 
 __all__ = [
     "NO_CONTEXT",
     "Allowance",
+    "Bounds",
     "Catalogue",
     "Chain",
     "Context",

@@ -8,8 +8,8 @@ from typing import Literal, Protocol
 
 from router.judge import Judgement
 from router.types.plans import Plan
-from router.types.recipes import Recipe, Worth
-from router.types.requests import NO_CONTEXT, Context, GenerationRequest, PromptView
+from router.types.recipes import Recipe, Turn, Worth
+from router.types.requests import NO_CONTEXT, Bounds, Context, GenerationRequest, PromptView
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +122,10 @@ class Policy(Protocol):
     @property
     def recipes(self) -> Mapping[str, Recipe]: ...
 
+    def bounds(self, request: GenerationRequest, view: PromptView, context: Context = NO_CONTEXT) -> Bounds:
+        """What the request may take: the tightest of limits (with those that rules set), its own, and budgets."""
+        ...
+
     def decide(
         self,
         request: GenerationRequest,
@@ -144,6 +148,7 @@ class Route:
     """The answer of `Router.route`: all that is needed to run, explain and replay a request.
 
     alternatives: plans of the recipes that the decision may escalate to
+    turns: how the chosen recipe was settled, if it is a search; with them, it is the same plan at another moment
     judgement: how the scores of the decision's verification are read; None if nothing is verified
     artifact: digest of the predictor's artefact
     """
@@ -157,3 +162,4 @@ class Route:
     alternatives: Mapping[str, Plan] = field(default_factory=dict)
     judgement: Judgement | None = None
     artifact: str = ""
+    turns: tuple[Turn, ...] = ()

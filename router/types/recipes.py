@@ -76,21 +76,15 @@ class Worth:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """A best_of whose number of pictures is decided for each prompt: at most `most`, while they are worth their price.
-
-    latency_s, cost_usd, work_s: what all pictures of a request may take together; None: no such limit
-    """
+    """A best_of whose number of pictures is decided for each prompt: at most `most`, if they are worth their price."""
 
     most: int
     worth: Worth = Worth()
-    latency_s: float | None = None
-    cost_usd: float | None = None
-    work_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One picture of a settled search. recipe: the number of its branch, as text, or a name.
+    """One picture of a settled search. recipe: the canonical key of its branch; while it is planned, any name for it.
 
     bar:    it is left out if an earlier picture is right with at least this probability
     slope, offset: log-odds that it is right = slope * logit(score) + offset;   chance: before its score is seen

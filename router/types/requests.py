@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
+
+from router.types.recipes import Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,7 @@ class GenerationRequest:
     tags: tuple[str, ...] = ()
     tenant: str = ""
     degradable: bool = True  # whether an overloaded policy may answer with a lesser recipe
+    turns: tuple[Turn, ...] = ()  # how `recipe`, a search, was settled before; it is not settled again then
     id: str = ""  # under which the client knows the answer, and gives feedback; without one, nothing is logged
 
 
@@ -60,6 +64,15 @@ class Context:
 
 
 NO_CONTEXT = Context()
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What all pictures of a request may take together, by limits and budgets. inf: as much as they want."""
+
+    latency_s: float = math.inf
+    cost_usd: float = math.inf
+    work_s: float = math.inf
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,6 +11,7 @@ from router.errors import CatalogError, NoRecipeError, did_you_mean
 from router.planning import make_plan
 from router.types import (
     NO_CONTEXT,
+    Bounds,
     Context,
     Decision,
     Estimate,
@@ -90,6 +92,9 @@ class BestQuality:
     recipes: Mapping[str, Recipe]
     name: str = "best-quality"
     digest: str = "0"
+
+    def bounds(self, request: GenerationRequest, view: PromptView, context: Context = NO_CONTEXT) -> Bounds:
+        return Bounds(latency_s=request.latency_budget_s or math.inf)
 
     def decide(
         self,
