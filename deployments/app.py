@@ -13,8 +13,8 @@ from ray.serve.config import AutoscalingConfig
 
 from deployments.replicas import IngressReplica, OrchestratorReplica, WorkerReplica
 from deployments.settings import AppSettings, Autoscaling, ModelSettings, ReplicaSettings
-from deployments.wiring import catalogue_of, policies_of
-from router.types import ModelCard
+from deployments.wiring import catalogue_of, guests_of, policies_of
+from models.catalog import Catalog
 
 # Quickly noticed when a replica dies; a running picture may finish when one is told to stop.
 HEALTH = {"health_check_period_s": 1.0, "health_check_timeout_s": 30.0, "graceful_shutdown_wait_loop_s": 0.5}
@@ -24,17 +24,17 @@ def build(args: AppSettings) -> Application:
     """The application of these settings. Raises `CatalogError`, `PolicyError` or `ConfigError` first."""
     catalogue = catalogue_of(args)
     policies_of(args, catalogue)
-    workers = {model: _worker(catalogue[model], chosen, args) for model, chosen in args.models.items()}
+    workers = {model: _worker(model, catalogue, chosen, args) for model, chosen in args.models.items()}
     settings = args.model_dump(mode="json")
     orchestrator = serve.deployment(OrchestratorReplica, name="orchestrator", **_light(args.orchestrator, args))
     ingress = serve.deployment(IngressReplica, name="ingress", **_light(args.ingress, args))
     return ingress.bind(settings, orchestrator.bind(settings, workers))
 
 
-def _worker(card: ModelCard, chosen: ModelSettings, args: AppSettings) -> Application:
+def _worker(model: str, catalogue: Catalog, chosen: ModelSettings, args: AppSettings) -> Application:
     deployment = serve.deployment(
         WorkerReplica,
-        name=f"model-{card.id}",
+        name=f"model-{model}",
         ray_actor_options=_place(chosen, args),
         max_ongoing_requests=chosen.max_ongoing,
         max_queued_requests=chosen.max_queued,
@@ -42,7 +42,7 @@ def _worker(card: ModelCard, chosen: ModelSettings, args: AppSettings) -> Applic
         **_replicas(chosen.replicas),
         **HEALTH,
     )
-    return deployment.bind(card, chosen.device, chosen.dtype, chosen.threads)
+    return deployment.bind(catalogue[model], chosen.device, chosen.dtype, chosen.threads, guests_of(model, catalogue))
 
 
 def _place(chosen: ModelSettings, args: AppSettings) -> dict[str, Any]:

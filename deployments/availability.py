@@ -12,6 +12,7 @@ from deployments.worker import WorkerStatus
 from router.errors import LoadError, NoRecipeError
 from router.types import (
     NO_CONTEXT,
+    Bounds,
     Context,
     Decision,
     Estimate,
@@ -104,6 +105,9 @@ class ReachablePolicy:
     def refuses(self, rejection: Rejection) -> bool:
         return rejection.gate == "capability" and rejection.reason in map(self._reason, self.failed)
 
+    def bounds(self, request: GenerationRequest, view: PromptView, context: Context = NO_CONTEXT) -> Bounds:
+        return self.inner.bounds(request, view, context)
+
     def decide(
         self,
         request: GenerationRequest,
@@ -116,7 +120,7 @@ class ReachablePolicy:
         gone = [
             Rejection(name, "capability", self._reason(model))
             for name, plan in plans.items()
-            if (model := next((s.model for s in plan.steps if s.model in self.failed), None))
+            if (model := next((m for s in plan.steps for m in s.models if m in self.failed), None))
         ]
         names = {rejection.recipe for rejection in gone}
         kept = {name: plan for name, plan in plans.items() if name not in names}

@@ -32,5 +32,5 @@ def _label(step: Step) -> str:
     settings = ", ".join(
         f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in told.items()
     )
-    head = f"{step.kind} {step.model or step.settings.get('method') or ''}".strip()
+    head = f"{step.kind} {' + '.join(step.models) or step.settings.get('method') or ''}".strip()
     return f"{head}<br/>{settings}" if settings else head

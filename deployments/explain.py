@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -31,9 +31,15 @@ def encoded(made: Made, route: Route, wire: ImageRequest) -> bytes:
         "recipe": made.recipe,
         "policy": f"{route.decision.policy}@{route.decision.policy_digest}",
         "plan": made.plan_digest,
-        "models": {t.step.model: str(t.facts.get("revision", "unknown")) for t in made.traces if t.step.model},
+        "models": dict(pair for trace in made.traces for pair in _revisions(trace)),
     }
     return encode_image(made.picture.pixels, wire.output_format, facts, wire.output_compression)
+
+
+def _revisions(trace: StepTrace) -> Iterator[tuple[str, str]]:
+    """Every model that a step ran on, with the revision of its weights; the guest's has a fact of its own."""
+    for model, key in zip(trace.step.models, ("revision", "guest_revision"), strict=False):
+        yield model, str(trace.facts.get(key, "unknown"))
 
 
 def images_response(outcome: Outcome, files: list[bytes], wire: ImageRequest, request_id: str) -> dict[str, Any]:
@@ -227,6 +233,8 @@ def replay(route: Route, wire: ImageRequest, made_by: Collection[str] = ()) -> d
         "guidance_scale": request.guidance_scale,
         "tags": list(request.tags) or None,
         "output_compression": wire.output_compression,
+        # The queues of another moment would settle the search otherwise.
+        "turns": [asdict(turn) for turn in route.turns] if recipe == route.decision.recipe and route.turns else None,
     }
     size = "auto" if request.width is None else f"{request.width}x{request.height}"
     body |= {"n": request.n, "seed": request.seed, "size": size, "output_format": wire.output_format}

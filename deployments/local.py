@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from deployments.orchestrator import Orchestrator
 from deployments.settings import AppSettings
-from deployments.wiring import build_orchestrator, catalogue_of, engine_loader
+from deployments.wiring import build_orchestrator, catalogue_of, engine_loader, guests_of
 from deployments.worker import ModelWorker, WorkerStatus
 
 
@@ -21,7 +21,9 @@ class LocalWorkers:
         catalogue = catalogue_of(settings)
         self.by_model: dict[str, ModelWorker] = {}
         for model, chosen in settings.models.items():
-            load = engine_loader(catalogue[model], chosen.device, chosen.dtype, chosen.threads)
+            load = engine_loader(
+                catalogue[model], chosen.device, chosen.dtype, chosen.threads, guests_of(model, catalogue)
+            )
             self.by_model[model] = ModelWorker(model, load, {"revision": catalogue[model].revision})
 
     async def statuses(self) -> Mapping[str, WorkerStatus]:

@@ -143,7 +143,7 @@ def models(cards: Sequence[ModelCard]) -> Table:
             str(card.steps) if sampled else "-",
             f"{card.guidance_scale:g}" if sampled else "-",
             card.scheduler if sampled else "-",
-            f"{card.memory_gb:g} GB",
+            f"{card.memory_gb:g} GB" + (f" + {', '.join(card.guests)}" if card.guests else ""),
             card.licence + (" (gated)" if card.gated else ""),
             source,
         )

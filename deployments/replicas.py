@@ -32,8 +32,11 @@ from router.types import GenerationRequest, ModelCard, Progress, Route, Scalar, 
 class WorkerReplica:
     """One model on the accelerator that Ray assigned to this process."""
 
-    def __init__(self, card: ModelCard, device: str, dtype: str | None, threads: int) -> None:
-        self._worker = ModelWorker(card.id, engine_loader(card, device, dtype, threads), _whereabouts(card))
+    def __init__(
+        self, card: ModelCard, device: str, dtype: str | None, threads: int, guests: Sequence[ModelCard] = ()
+    ) -> None:
+        load = engine_loader(card, device, dtype, threads, guests)
+        self._worker = ModelWorker(card.id, load, _whereabouts(card))
         self._worker.load()
 
     async def run(
@@ -59,6 +62,7 @@ def _whereabouts(card: ModelCard) -> dict[str, Scalar]:
     context = ray.get_runtime_context()
     return {
         "revision": card.revision,
+        **({"guests": ",".join(card.guests)} if card.guests else {}),
         "node": context.get_node_id(),
         "accelerators": ",".join(context.get_accelerator_ids().get("GPU", [])),
         "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),

@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -116,11 +116,12 @@ class Runner:
             release(step.id)
         if not isinstance(execution.output, Picture):
             raise StepError(f"the plan of {plan.recipe!r} ended in {type(execution.output).__name__}, not in a picture")
-        notes = tuple(
+        notes = [
             f"{plan.recipe} went on without {loss.origin.id}, which failed: {loss.error.message}"
             for loss in execution.losses
-        )
-        return Made(execution.output, seed, plan.digest(), execution.traces, plan.recipe, notes=notes)
+        ]
+        notes += unblended(plan, execution.traces)
+        return Made(execution.output, seed, plan.digest(), execution.traces, plan.recipe, notes=tuple(notes))
 
     def observe(self, step: Step, seconds: float, pixels: int | None = None) -> None:
         """Learn what a step took."""
@@ -216,6 +217,17 @@ class _PictureBench:
         within = verify.within_s if verify is not None else None
         due = self.run.deadline if within is None else min(self.run.deadline, self.run.started + within)
         return time.monotonic() + timing.latency_s < due
+
+
+def unblended(plan: Plan, traces: Sequence[StepTrace]) -> Iterator[str]:
+    """A note for every blend that kept one of its pictures because they disagree."""
+    for trace in traces:
+        if "kept" in trace.facts:
+            apart, within = trace.facts["disagreement"], trace.step.settings["blend_within"]
+            yield (
+                f"{plan.recipe}: the pictures disagree ({apart:.2f}, more than {within:g}), so they were not blended; "
+                "the one with the best score was kept"
+            )
 
 
 def seed_again(seed: int, again: int) -> int:

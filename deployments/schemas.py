@@ -18,7 +18,7 @@ from pydantic_core import PydanticCustomError
 
 from deployments.settings import Limits
 from router.errors import RequestError, did_you_mean
-from router.types import GenerationRequest
+from router.types import GenerationRequest, Turn
 
 MAX_SEED = 2**32 - 1
 
@@ -39,6 +39,18 @@ REFUSED_VALUES = {
 
 Text = Annotated[str, Field(max_length=32_000)]
 Tag = Annotated[str, Field(min_length=1, max_length=64)]
+
+
+class WireTurn(BaseModel):
+    """One picture of a search as it was settled: what `replay` of an answer holds, and nothing to write by hand."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+    recipe: str
+    bar: float = Field(ge=0, le=1)
+    slope: float
+    offset: float
+    chance: float = Field(ge=0, le=1)
 
 
 class ImageRequest(BaseModel):
@@ -77,6 +89,9 @@ class ImageRequest(BaseModel):
     latency_budget_s: float | None = Field(default=None, gt=0)
     max_cost_usd: float | None = Field(default=None, ge=0)
     recipe: str | None = Field(default=None, min_length=1, description="A recipe of the policy, by name.")
+    turns: tuple[WireTurn, ...] = Field(
+        default=(), max_length=16, description="Of a replay: how the recipe, a best_of with n: auto, was settled."
+    )
     tags: tuple[Tag, ...] = Field(default=(), max_length=32, description="Facts for the rules of the policy.")
     degrade: bool = Field(default=True, description="Whether a lesser recipe may answer under load.")
 
@@ -87,8 +102,9 @@ class ImageRequest(BaseModel):
         for key, value in given.items():
             if isinstance(value, str) and (key, value) in REFUSED_VALUES:
                 raise refusal(key, f"{value!r}: {REFUSED_VALUES[key, value]}", "unsupported_value")
-        if isinstance(given.get("tags"), list):
-            given["tags"] = tuple(given["tags"])
+        for key in ("tags", "turns"):
+            if isinstance(given.get(key), list):
+                given[key] = tuple(given[key])
         return given
 
     @field_validator("prompt", "negative_prompt", "user", "safety_identifier", "model", "recipe")
@@ -180,6 +196,7 @@ def to_request(wire: ImageRequest, limits: Limits, request_id: str = "") -> Gene
         recipe=wire.recipe,
         latency_budget_s=wire.latency_budget_s,
         max_cost_usd=wire.max_cost_usd,
+        turns=tuple(Turn(**turn.model_dump()) for turn in wire.turns),
         tags=wire.tags,
         tenant=wire.user or wire.safety_identifier,
         degradable=wire.degrade,

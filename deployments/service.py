@@ -184,7 +184,7 @@ class _Previews:
         self._sent: dict[int, int] = {}
 
     def expect(self, route: Route) -> None:
-        denoising = sum(step.kind in ("generate", "refine") for step in route.plan.steps)
+        denoising = sum(step.kind in ("generate", "denoise", "refine") for step in route.plan.steps)
         self._expected = max(1, PREVIEWS_PER_STEP * denoising)
 
     def take(self, picture: int) -> int | None:

@@ -82,6 +82,8 @@ class ModelSettings(Section):
 
     card:      which card stands behind the catalogue id, e.g. `embedded/sd15` or `real/sdxl`
     overrides: fields of the card that differ here, e.g. `{source: {local: /weights/sdxl}}`
+    guests:    catalogue ids of models of the same latent space that its workers hold, too, so that a recipe may fuse
+               both with `denoise`; each replica then needs the memory of all of them, less the VAE, which they share
     num_gpus:  accelerators a replica asks for; a fraction shares one. Default: 1 with `device: cuda`, otherwise 0
     device:    where the weights go; `auto` takes the accelerator that Ray assigned, or the CPU if there is none
     threads:   CPU threads of one replica (OMP_NUM_THREADS)
@@ -89,6 +91,7 @@ class ModelSettings(Section):
 
     card: str
     overrides: dict[str, Any] = Field(default_factory=dict)
+    guests: tuple[str, ...] = ()
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["float32", "float16", "bfloat16"] | None = None
     num_gpus: float | None = Field(default=None, ge=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from deployments.availability import Monitor
 from deployments.journal import Journal
@@ -40,7 +40,9 @@ _LOADING = threading.Lock()
 
 def catalogue_of(settings: AppSettings) -> Catalog:
     """The model cards behind the configured ids. Raises `CatalogError`."""
-    return load_catalogue({m: {"card": s.card, "overrides": s.overrides} for m, s in settings.models.items()})
+    return load_catalogue(
+        {m: {"card": s.card, "overrides": s.overrides, "guests": s.guests} for m, s in settings.models.items()}
+    )
 
 
 def policies_of(settings: AppSettings, catalogue: Catalog) -> PolicyBook:
@@ -113,7 +115,14 @@ def replicas_of(settings: AppSettings, model: str) -> int:
     return replicas if isinstance(replicas, int) else max(1, replicas.min_replicas)
 
 
-def engine_loader(card: ModelCard, device: str, dtype: str | None, threads: int) -> Callable[[], StepEngine]:
+def guests_of(model: str, catalogue: Catalog) -> tuple[ModelCard, ...]:
+    """The cards of the models whose networks the worker of `model` holds, too."""
+    return tuple(catalogue[guest] for guest in catalogue[model].guests)
+
+
+def engine_loader(
+    card: ModelCard, device: str, dtype: str | None, threads: int, guests: Sequence[ModelCard] = ()
+) -> Callable[[], StepEngine]:
     """A function that loads the engine of `card`, and with it torch. Nothing heavy is imported before it is called."""
 
     def load() -> StepEngine:
@@ -123,7 +132,7 @@ def engine_loader(card: ModelCard, device: str, dtype: str | None, threads: int)
 
         chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         with _LOADING:
-            engine = Engine(card, chosen, dtype, threads)
+            engine = Engine(card, chosen, dtype, threads, guests)
         engine.warm_up()
         return engine
 

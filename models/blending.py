@@ -47,7 +47,7 @@ def frequency(pictures: Sequence[Pixels]) -> Pixels:
     if len(pictures) != 2:
         raise StepError(f"frequency: takes two pictures, low and high, not {len(pictures)}")
     low, high = (picture.astype(np.float32) for picture in same_size(pictures))
-    return clip(_blur(low) + high - _blur(high))
+    return clip(blurred(low) + high - blurred(high))
 
 
 def pyramid_weights(pictures: Sequence[Pixels], weights: str) -> Floats:
@@ -127,7 +127,8 @@ WEIGHTS: dict[str, Callable[[Sequence[Pixels]], Floats]] = {
 }
 
 
-def _blur(picture: Floats) -> Floats:
+def blurred(picture: Floats) -> Floats:
+    """The low frequencies of a picture: a Gaussian of 1/32 of the shorter side."""
     return cv2.GaussianBlur(picture, (0, 0), max(1.0, min(picture.shape[:2]) / 32)).astype(np.float32)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from models.loading import FAMILIES
 from models.schema import absolute, parse, validate
 from router.errors import CatalogError, did_you_mean
 from router.types import ModelCard
@@ -66,18 +67,47 @@ def load_card(name: str | Path, overrides: Mapping[str, Any] | None = None) -> M
 
 
 def load_catalogue(models: Mapping[str, str | Path | Mapping[str, Any]]) -> Catalog:
-    """`{catalogue id: card name or path, or {card: ..., overrides: {...}}}` to a catalogue.
+    """`{catalogue id: card name or path, or {card: ..., overrides: {...}, guests: [...]}}` to a catalogue.
 
+    guests: catalogue ids of models whose networks the worker of this one holds, too (`denoise` in recipes)
     Raises `CatalogError` for a bad card, an unknown key or an unknown name; the message names the catalogue id.
     """
-    return Catalog({model: _entry(model, entry) for model, entry in models.items()})
+    catalogue = Catalog({model: _entry(model, entry) for model, entry in models.items()})
+    for card in catalogue.cards.values():
+        for guest in card.guests:
+            _check_guest(card, guest, catalogue)
+    return catalogue
+
+
+def _check_guest(card: ModelCard, guest: str, catalogue: Catalog) -> None:
+    """Raise `CatalogError` for a guest that could never predict beside the card's model."""
+    where = f"model {card.id!r}: guests: "
+    if guest not in catalogue:
+        raise CatalogError(f"{where}there is no model {guest!r}{did_you_mean(guest, catalogue.cards)}")
+    other = catalogue[guest]
+    for one in (card, other):
+        if one.role != "base" or not FAMILIES[one.family].hands_latents:
+            raise CatalogError(
+                f"{where}{one.id!r} is a {one.role} of family {one.family!r}; two models predict together only if "
+                "both are base models of a family with a fixed noise schedule (sd15, sdxl)"
+            )
+    if guest == card.id or card.guests.count(guest) > 1:
+        raise CatalogError(f"{where}{guest!r} is there already; name each other model once")
+    for key in ("latent_space", "latent_channels", "vae_scale"):
+        if getattr(card, key) != getattr(other, key):
+            raise CatalogError(
+                f"{where}{guest!r} has another {key} ({getattr(other, key)!r}, not {getattr(card, key)!r}), so the "
+                "predictions of the two cannot be averaged"
+            )
 
 
 def _entry(model: str, entry: str | Path | Mapping[str, Any]) -> ModelCard:
     spec = entry if isinstance(entry, Mapping) else {"card": entry}
     for key in spec:
-        if key not in ("card", "overrides"):
-            raise CatalogError(f"model {model!r}: unknown key {key!r}{did_you_mean(key, ('card', 'overrides'))}")
+        if key not in ("card", "overrides", "guests"):
+            raise CatalogError(
+                f"model {model!r}: unknown key {key!r}{did_you_mean(key, ('card', 'overrides', 'guests'))}"
+            )
     if not isinstance(spec.get("card"), (str, Path)):
         raise CatalogError(
             f"model {model!r}: 'card' is missing: give a card's name ({', '.join(card_names())}) or path"
@@ -85,8 +115,11 @@ def _entry(model: str, entry: str | Path | Mapping[str, Any]) -> ModelCard:
     overrides = spec.get("overrides") or {}
     if not isinstance(overrides, Mapping):
         raise CatalogError(f"model {model!r}: 'overrides' is a mapping of card keys, not {overrides!r}")
+    guests: tuple[str, ...] = tuple(spec.get("guests") or ())  # type: ignore[arg-type]
+    if isinstance(spec.get("guests"), str):
+        raise CatalogError(f"model {model!r}: 'guests' is a list of catalogue ids, such as [{spec['guests']}]")
     try:
-        return replace(load_card(spec["card"], overrides), id=model)
+        return replace(load_card(spec["card"], overrides), id=model, guests=guests)
     except CatalogError as error:
         raise CatalogError(f"model {model!r}: {error.message}") from None
 

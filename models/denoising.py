@@ -25,12 +25,31 @@ KEYS = {
         "until",
         *("tile_width", "tile_height", "tile_overlap", "tiles"),
     ),
+    "denoise": (
+        *("prompt", "negative_prompt", "width", "height", "steps", "guidance_scale", "scheduler", "seed"),
+        *("tile_width", "tile_height", "tile_overlap", "tiles"),
+        *("guest", "guest_guidance_scale", "guest_weight", "guest_weight_end"),
+    ),
     "refine": (
         *("prompt", "negative_prompt", "width", "height", "steps", "guidance_scale", "scheduler", "seed"),
         *("from", "until", "strength"),
         *("tile_width", "tile_height", "tile_overlap", "tiles"),
     ),
 }
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What a guest predicts beside the model. weight, weight_end: what it counts at the start and at the end (0..1)."""
+
+    guest: str
+    guidance_scale: float
+    weight: float
+    weight_end: float
+
+    def at(self, share: float) -> float:
+        """What the guest counts when `share` (0..1) of the denoising is done, as `until` counts it."""
+        return self.weight + (self.weight_end - self.weight) * min(1.0, max(0.0, share))
 
 
 @dataclass(frozen=True)
@@ -49,11 +68,15 @@ class Call:
     until: float | None = None
     strength: float | None = None
     tiling: Tiling | None = None
+    mix: Mix | None = None
     facts: dict[str, Scalar] = field(default_factory=dict, hash=False)
 
 
-def read_call(step: Step, card: ModelCard) -> Call:
-    """Check a step's settings against the card, filling in the card's defaults. Raises `StepError` naming the key."""
+def read_call(step: Step, card: ModelCard, guests: Mapping[str, ModelCard] | None = None) -> Call:
+    """Check a step's settings against the card, filling in the card's defaults. Raises `StepError` naming the key.
+
+    guests: cards of the models that a denoise step may name, by id
+    """
     given = {key: value for key, value in step.settings.items() if value is not None}
     for key in given:
         if key not in KEYS[step.kind]:
@@ -73,6 +96,7 @@ def read_call(step: Step, card: ModelCard) -> Call:
         until=_share(step, given, "until"),
         strength=_share(step, given, "strength", closed=True),
         tiling=_tiling(step, given),
+        mix=_mix(step, given, guests or {}) if step.kind == "denoise" else None,
     )
     _check_size(step, card, call)
     _check_tiles(step, card, call)
@@ -101,7 +125,7 @@ def _check_tiles(step: Step, card: ModelCard, call: Call) -> None:
         return
     if call.tiling.width % card.size_multiple or call.tiling.height % card.size_multiple:
         raise StepError(f"step {step.id!r}: tiles must be multiples of {card.size_multiple} ({card.id!r})", "tile")
-    if step.kind == "generate" and not FAMILIES[card.family].windows:
+    if step.kind in ("generate", "denoise") and not FAMILIES[card.family].windows:
         raise StepError(
             f"step {step.id!r}: family {card.family!r} cannot generate in windows; upscale, and refine", "tile"
         )
@@ -110,6 +134,17 @@ def _check_tiles(step: Step, card: ModelCard, call: Call) -> None:
     found = len(boxes(call.width, call.height, call.tiling, card.size_multiple))
     if found != call.tiling.count:
         raise StepError(f"step {step.id!r}: {call.tiling.count} tiles were planned, {found} are needed", "tiles")
+
+
+def _mix(step: Step, given: Mapping[str, Any], guests: Mapping[str, ModelCard]) -> Mix:
+    name = str(given.get("guest"))
+    if name not in guests:
+        raise StepError(f"step {step.id!r}: {step.model!r} has no guest {name!r}{did_you_mean(name, guests)}", "guest")
+    card = guests[name]
+    _whole(step, given, "steps", card.steps, 1, card.max_steps)
+    scale = _number(step, given, "guest_guidance_scale", card.guidance_scale, 0.0, card.max_guidance_scale)
+    weight = _number(step, given, "guest_weight", 0.5, 0.0, 1.0)
+    return Mix(name, scale, weight, _number(step, given, "guest_weight_end", weight, 0.0, 1.0))
 
 
 def _tiling(step: Step, given: Mapping[str, Any]) -> Tiling | None:
@@ -123,7 +158,7 @@ def _tiling(step: Step, given: Mapping[str, Any]) -> Tiling | None:
 
 
 def _check_kind(step: Step, card: ModelCard, call: Call) -> None:
-    if step.kind == "generate" and card.role != "base":
+    if step.kind in ("generate", "denoise") and card.role != "base":
         raise StepError(
             f"step {step.id!r}: {card.id!r} is a {card.role} and cannot start from noise; use it in 'refine'"
         )

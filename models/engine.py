@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -17,8 +18,10 @@ import numpy as np
 
 from models.colour import Pixels
 from models.denoising import Call, arguments, ignores_negative, read_call
+from models.ensembles import Guest, joined
 from models.handoff import check_latents, check_picture, to_image, to_latents, to_picture, to_tensor
-from models.loading import FAMILIES, img2img, load_pipeline
+from models.loading import FAMILIES, img2img, load_pipeline, resolve_dtype
+from models.memory import check_fits
 from models.previews import fit_colours
 from models.progress import OnProgress, ShouldStop, Watch
 from models.regions import looks
@@ -27,20 +30,27 @@ from models.scoring import load_scorer
 from models.tiles import blend, boxes
 from models.weights import revision
 from models.windows import windowed
-from router.errors import StepError, TriptychError
+from router.errors import LoadError, StepError, TriptychError
 from router.types import Latents, ModelCard, Picture, Scalar, Scores, Step, StepResult, Value
 
 
 class Engine:
     """Loads the model of `card` on construction; `LoadError` says what is missing.
 
+    guests: cards of the models whose networks it holds beside its own, for `denoise` steps. One that cannot be loaded
+    does not stop the others: its steps raise `StepError`.
     device: "cpu", "cuda", "cuda:1", ...;   dtype: default the card's, float32 on a CPU;   threads: CPU threads of torch
     (they belong to the process, and a different number may change the last bit of a sum).
     Runs one step at a time; further calls wait.
     """
 
     def __init__(
-        self, card: ModelCard, device: str = "cpu", dtype: str | None = None, threads: int | None = None
+        self,
+        card: ModelCard,
+        device: str = "cpu",
+        dtype: str | None = None,
+        threads: int | None = None,
+        guests: Sequence[ModelCard] = (),
     ) -> None:
         import torch
 
@@ -55,9 +65,18 @@ class Engine:
         if card.role == "scorer":
             self._scorer = load_scorer(card, device, dtype)
         else:
+            if guests:
+                check_fits(card, device, str(resolve_dtype(card, device, dtype)).removeprefix("torch."), guests)
             self._pipe = load_pipeline(card, device, dtype)
             self._scheduler = self._pipe.scheduler
             self._img2img = img2img(card, self._pipe)
+        self._guests: dict[str, Guest | LoadError] = {}
+        for guest in guests:
+            try:
+                self._guests[guest.id] = Guest(guest, self._pipe, device, dtype)
+            except LoadError as error:
+                self._guests[guest.id] = error
+        self._guest_cards = {guest.id: guest for guest in guests}
         self.revision = revision(card)
 
     def run(
@@ -68,7 +87,7 @@ class Engine:
         on_progress: OnProgress | None = None,
         should_stop: ShouldStop | None = None,
     ) -> StepResult:
-        """Execute one `generate`, `refine` or `score` step.
+        """Execute one `generate`, `denoise`, `refine` or `score` step.
 
         on_progress is called after each denoising step, should_stop is asked then; when it says yes, `Cancelled` is
         raised. Everything else that goes wrong is a `StepError`.
@@ -87,7 +106,7 @@ class Engine:
         return StepResult(value, seconds, {**self._facts(), **facts})
 
     def run_batch(self, steps: Sequence[Step], inputs: Sequence[Sequence[Value]]) -> list[StepResult]:
-        """The same `generate` or `refine` step for several pictures in one call; a scorer takes them one by one.
+        """The same step, but `score`, for several pictures in one call; a scorer takes them one by one.
 
         The steps may differ in prompt, negative prompt and seed only (`StepError` otherwise). A picture is that of
         `run` up to rounding in the last bits, which depends on the size of the batch. seconds: an equal share each.
@@ -96,7 +115,7 @@ class Engine:
             return [self.run(step, values) for step, values in zip(steps, inputs, strict=True)]
         for step, values in zip(steps, inputs, strict=True):
             self._check_able(step, values)
-        calls = [read_call(step, self.card) for step in steps]
+        calls = [read_call(step, self.card, self._guest_cards) for step in steps]
         if calls[0].tiling is not None:
             return [self.run(step, values) for step, values in zip(steps, inputs, strict=True)]
         if len({replace(call, prompt="", negative_prompt="", seed=0, facts={}) for call in calls}) > 1:
@@ -123,11 +142,11 @@ class Engine:
         return self.run(step, inputs).seconds
 
     def _check_able(self, step: Step, inputs: Sequence[Value]) -> None:
-        able = {"scorer": ("score",), "refiner": ("refine",), "base": ("generate", "refine")}[self.card.role]
+        able = {"scorer": ("score",), "refiner": ("refine",), "base": ("generate", "denoise", "refine")}[self.card.role]
         if step.kind not in able:
             raise StepError(f"step {step.id!r}: {self.card.id!r} is a {self.card.role} and cannot {step.kind!r}")
-        wanted = {"generate": "no input", "refine": "one input", "score": "one input or more"}[step.kind]
-        if len(inputs) != {"generate": 0, "refine": 1}.get(step.kind, max(1, len(inputs))):
+        wanted = {"refine": "one input", "score": "one input or more"}.get(step.kind, "no input")
+        if len(inputs) != {"generate": 0, "denoise": 0, "refine": 1}.get(step.kind, max(1, len(inputs))):
             raise StepError(f"step {step.id!r}: {step.kind} takes {wanted}, not {len(inputs)}")
 
     def _execute(
@@ -135,7 +154,7 @@ class Engine:
     ) -> tuple[Value, dict[str, Scalar]]:
         if step.kind == "score":
             return self._score(step, inputs)
-        call = read_call(step, self.card)
+        call = read_call(step, self.card, self._guest_cards)
         pipe = self._prepared(step, call)
         watch = self._watch(step, call, pipe, on_progress, should_stop)
         watch.check()
@@ -151,7 +170,7 @@ class Engine:
 
     def _prepared(self, step: Step, call: Call) -> Any:
         """The pipeline for a step, with a fresh scheduler."""
-        pipe = self._pipe if step.kind == "generate" else self._img2img
+        pipe = self._img2img if step.kind == "refine" else self._pipe
         pipe.scheduler = build_scheduler(call.scheduler, self.card, self._scheduler)
         return pipe
 
@@ -212,10 +231,20 @@ class Engine:
             given["negative_prompt"] = [one.negative_prompt for one in calls]
         noise = [torch.Generator("cpu").manual_seed(one.seed) for one in calls]
         try:
-            with windowed(pipe, self.card, call):
+            with windowed(pipe, self.card, call), self._beside(pipe, calls):
                 return pipe(**given, generator=noise, callback_on_step_end=watch).images
         finally:
             pipe.maybe_free_model_hooks()
+
+    def _beside(self, pipe: Any, calls: Sequence[Call]) -> AbstractContextManager[None]:
+        """What a denoise step adds to a run: the predictions of its guest."""
+        mix = calls[0].mix
+        if mix is None:
+            return nullcontext()
+        guest = self._guests[mix.guest]
+        if isinstance(guest, LoadError):
+            raise StepError(f"guest {mix.guest!r} of {self.card.id!r} is not there: {guest.message}", "guest")
+        return joined(pipe, guest, mix, calls)
 
     def _handed(self, call: Call, value: Value) -> Latents:
         """Latents that were handed over, checked against what this call continues."""
@@ -273,6 +302,8 @@ class Engine:
         }
         if ignores_negative(call, self.card, pipe):
             facts["negative_prompt_ignored"] = True
+        if call.mix is not None and isinstance(guest := self._guests[call.mix.guest], Guest):
+            facts |= {"guest": guest.card.id, "guest_revision": guest.revision}
         return facts
 
     def _truncated(self, prompt: str) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from models.agreement import disagreement
 from models.blending import average, frequency, pyramid
 from models.colour import Pixels
 from models.handoff import upscale
@@ -77,6 +78,13 @@ def run_step(step: Step, inputs: Sequence[Value]) -> StepResult:
         facts["sources"] = " ".join(map(str, sources))
     elif step.kind in ("select", "blend"):
         flat = [score for values in scores for score in values]
+        within = step.settings.get("blend_within")
+        if within is not None:
+            facts["disagreement"] = apart = disagreement(pictures)
+            if apart > float(within):
+                kept = best_of(pictures, flat)
+                facts["kept"] = int(np.argmax(flat))
+                return StepResult(Picture(kept), time.perf_counter() - started, facts)
         made = fuse(_method(step), pictures, flat or None)
         if step.kind == "select" and flat:
             facts["chosen"] = int(np.argmax(flat))

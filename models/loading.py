@@ -21,6 +21,7 @@ class Row:
     """The diffusers classes of a family.
 
     hands_latents: whether a share of the denoising names a noise level, so that another model can go on from there
+    encoded:       what the pipeline's `encode_prompt` returns, by the names under which its call takes it
     windows:       the component whose forward can be cut into windows ("": packed tokens have no place to cut)
     extra:         further arguments of the constructor
     """
@@ -28,6 +29,7 @@ class Row:
     from_noise: str
     from_image: str
     hands_latents: bool
+    encoded: tuple[str, ...]
     windows: str
     extra: dict[str, Any]
 
@@ -37,6 +39,7 @@ FAMILIES = {
         "StableDiffusionPipeline",
         "StableDiffusionImg2ImgPipeline",
         hands_latents=True,
+        encoded=("prompt_embeds", "negative_prompt_embeds"),
         windows="unet",
         extra={"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False},
     ),
@@ -44,22 +47,28 @@ FAMILIES = {
         "StableDiffusionXLPipeline",
         "StableDiffusionXLImg2ImgPipeline",
         hands_latents=True,
+        encoded=(
+            *("prompt_embeds", "negative_prompt_embeds"),
+            *("pooled_prompt_embeds", "negative_pooled_prompt_embeds"),
+        ),
         windows="unet",
         # Provenance goes into the file's metadata; an invisible mark would make bytes depend on what is installed.
         extra={"add_watermarker": False},
     ),
-    "flux": Row("FluxPipeline", "FluxImg2ImgPipeline", hands_latents=False, windows="", extra={}),
+    "flux": Row("FluxPipeline", "FluxImg2ImgPipeline", hands_latents=False, encoded=(), windows="", extra={}),
 }
 
 
-def load_pipeline(card: ModelCard, device: str = "cpu", dtype: str | None = None) -> Any:
+def load_pipeline(card: ModelCard, device: str = "cpu", dtype: str | None = None, **shared: Any) -> Any:
     """The pipeline of a card on a device: from noise for a base model, img2img for a refiner.
+
+    shared: components that are at hand already and not to be loaded again, such as `vae`.
 
     Raises `LoadError` with what is missing and how to get it.
     """
     quieten()
     wanted = resolve_dtype(card, device, dtype)
-    made = _from_source(card, pipeline_class(card), wanted)
+    made = _from_source(card, pipeline_class(card), wanted, shared)
     check_call(card, made)
     made.set_progress_bar_config(disable=True)
     return place(card, made, device, wanted)
@@ -141,11 +150,11 @@ def place(card: ModelCard, part: Any, device: str, dtype: Any) -> Any:
         ) from None
 
 
-def _from_source(card: ModelCard, cls: Any, dtype: Any) -> Any:
+def _from_source(card: ModelCard, cls: Any, dtype: Any, shared: dict[str, Any]) -> Any:
     source = card.source
-    extra = FAMILIES[card.family].extra
+    extra = FAMILIES[card.family].extra | shared
     if source.get("file"):
-        return _from_file(card, cls, dtype)
+        return _from_file(card, cls, dtype, shared)
     if source.get("local"):
         check_folder(card, Path(str(source["local"])))
     options = {key: source[key] for key in ("revision", "variant") if source.get(key)}
@@ -159,7 +168,7 @@ def _from_source(card: ModelCard, cls: Any, dtype: Any) -> Any:
         raise load_error(card, error) from error
 
 
-def _from_file(card: ModelCard, cls: Any, dtype: Any) -> Any:
+def _from_file(card: ModelCard, cls: Any, dtype: Any, shared: dict[str, Any]) -> Any:
     path = Path(str(card.source["file"]))
     if not path.is_file():
         raise LoadError(f"model {card.id!r}: there is no file {path}; {remedy(card)}")
@@ -170,7 +179,7 @@ def _from_file(card: ModelCard, cls: Any, dtype: Any) -> Any:
         if key not in ("safety_checker", "feature_extractor")
     }
     try:
-        return cls.from_single_file(str(path), dtype=dtype, **options, **extra)
+        return cls.from_single_file(str(path), dtype=dtype, **options, **extra, **shared)
     except Exception as error:
         raise load_error(card, error) from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,14 @@ def estimate_memory_gb(card: ModelCard, dtype: str | None = None) -> float:
     return (sum(count_parameters(card).values()) * width + activation_bytes(card, width)) / GB
 
 
+def guest_memory_gb(card: ModelCard, dtype: str | None = None) -> float:
+    """What a guest adds to the model that it is loaded beside: its weights without the VAE, which both share."""
+    if _config_folder(card) is None:
+        return card.memory_gb
+    counts = count_parameters(card)
+    return sum(number for name, number in counts.items() if name != "vae") * BYTES[dtype or card.dtype] / GB
+
+
 def activation_bytes(card: ModelCard, width: int) -> float:
     """The peak of activations: decoding the last block of the VAE, three full-size maps of its second width.
 
@@ -56,14 +65,17 @@ def activation_bytes(card: ModelCard, width: int) -> float:
     return 3.0 * pixels * channels * (4 if config.get("force_upcast", True) else width)
 
 
-def check_fits(card: ModelCard, device: str, dtype: str | None = None) -> None:
-    """Raise `LoadError` if the device has too little free memory for the card."""
-    needed = estimate_memory_gb(card, dtype)
+def check_fits(card: ModelCard, device: str, dtype: str | None = None, guests: Sequence[ModelCard] = ()) -> None:
+    """Raise `LoadError` if the device has too little free memory for the card and those that are loaded beside it."""
+    added = {guest.id: guest_memory_gb(guest, dtype) for guest in guests}
+    needed = estimate_memory_gb(card, dtype) + sum(added.values())
     free = free_memory_gb(device)
     if free is not None and needed > free - (0 if device == "cpu" else RESERVE_GB):
+        beside = "".join(f", {gb:.1f} GB of them for its guest {guest!r}" for guest, gb in added.items())
         raise LoadError(
-            f"model {card.id!r} needs about {needed:.1f} GB in {dtype or card.dtype}, but {device} has {free:.1f} GB; "
-            "use a half-precision dtype, a smaller model, or a device of its own"
+            f"model {card.id!r} needs about {needed:.1f} GB in {dtype or card.dtype}{beside}, but {device} has "
+            f"{free:.1f} GB; use a half-precision dtype, a smaller model, or a device of its own"
+            + (", or no guests" if added else "")
         )
 
 

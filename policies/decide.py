@@ -14,9 +14,10 @@ from policies.schema import BudgetSpec, OverloadSpec, SplitSpec, VerifySpec
 from policies.schema_choice import ExploreSpec, Limits, Objective
 from policies.schema_rules import Rule
 from policies.terms import Applied, Terms
-from policies.verification import verification
+from policies.verification import tightest, verification
 from router.types import (
     NO_CONTEXT,
+    Bounds,
     Context,
     Decision,
     Estimate,
@@ -52,6 +53,11 @@ class Policy:
     description: str = field(default="", repr=False)
     origin: str = ""
     places: Mapping[str, tuple[int, int]] = field(default_factory=dict, repr=False, compare=False)
+
+    def bounds(self, request: GenerationRequest, view: PromptView, context: Context = NO_CONTEXT) -> Bounds:
+        """See `router.types.Policy`."""
+        applied = self._applied(Facts(request, view, context))
+        return tightest(Terms(self.objective, self.limits).under(applied).limits, request, context.allowances)
 
     def decide(
         self,

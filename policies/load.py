@@ -104,7 +104,7 @@ def _built(spec: PolicySpec, origin: str, places: Mapping[str, tuple[int, int]])
     return Policy(
         name=spec.name,
         digest=hashlib.sha256(canonical.encode()).hexdigest()[:12],
-        recipes=build_recipes(spec.recipes, spec.objective, spec.limits),
+        recipes=build_recipes(spec.recipes, spec.objective),
         limits=spec.limits,
         objective=spec.objective,
         rules=in_order(spec.rules),

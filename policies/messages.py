@@ -16,7 +16,7 @@ from router.errors import did_you_mean
 UNBUILT = ("style", "styles", "sweep", "tenants", "licence")
 """Keys of the design that this version cannot honour yet. Refused by name, so that nobody relies on them."""
 
-TAGS = ("<name>", "<recipe>", "<list>", "<number>", "<word>", "<native>", "<side>", "[key]")
+TAGS = ("<name>", "<recipe>", "<list>", "<number>", "<word>", "<native>", "<side>", "<course>", "[key]")
 """What pydantic puts into a place that is not in the file: which of several types a value was taken for."""
 
 

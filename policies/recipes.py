@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 
 from policies.objectives import priced
-from policies.schema_choice import Limits, Objective
+from policies.schema_choice import Objective
 from policies.schema_recipes import USUAL_MOST, BestOfSpec, FuseSpec, RecipeSpec
 from policies.source import Path
 from policies.spec import Spec
@@ -67,12 +67,10 @@ def arrangeable(recipes: Mapping[str, RecipeSpec], wrong: Collection[str]) -> se
     return sound
 
 
-def build_recipes(
-    recipes: Mapping[str, RecipeSpec], objective: Objective | None = None, limits: Limits | None = None
-) -> dict[str, Recipe]:
+def build_recipes(recipes: Mapping[str, RecipeSpec], objective: Objective | None = None) -> dict[str, Recipe]:
     """The values of checked recipes. Names inside chains are replaced by their stages; fusions keep them.
 
-    objective, limits: of the policy, for recipes that decide how many pictures are worth their price
+    objective: of the policy, for recipes that decide how many pictures are worth their price
     """
 
     def built(part: Part) -> Recipe:
@@ -86,16 +84,24 @@ def build_recipes(
         if spec.fuse:
             branches = (part if isinstance(part, str) else built(part) for _, part in _branches(spec.fuse))
             fuse = spec.fuse
-            weights = fuse.weights if fuse.weights != "contrast" else None
+            weights = fuse.weights if isinstance(fuse.weights, str) and fuse.weights != "contrast" else None
+            shares = tuple(zip(*fuse.course(), strict=True))
             fused = Fuse(
-                fuse.method, tuple(branches), fuse.scorer, fuse.accept_above, fuse.min_successful, weights=weights
+                fuse.method,
+                tuple(branches),
+                fuse.scorer,
+                fuse.accept_above,
+                fuse.min_successful,
+                weights=weights,
+                shares=shares,
+                blend_within=fuse.within(),
             )
             return fused if fuse.harmonise is None else Chain((fused, Refine(**fuse.harmonise.model_dump())))
         if spec.best_of:
             best = spec.best_of
             of = tuple(part if isinstance(part, str) else built(part) for part in best.parts)
             if best.n == "auto":
-                return Fuse("best_of", of, best.scorer, search=_search(best, objective, limits or Limits()))
+                return Fuse("best_of", of, best.scorer, search=_search(best, objective))
             return Fuse("best_of", of * best.n, best.scorer, best.accept_above, best.min_successful)
         return Chain(tuple(stage for part in spec.chain or () for stage in stages(part)))
 
@@ -106,9 +112,8 @@ def build_recipes(
     return {name: built(spec) for name, spec in recipes.items()}
 
 
-def _search(best: BestOfSpec, objective: Objective | None, limits: Limits) -> Search:
-    worth = priced(objective, best.quality_per_s, best.quality_per_usd)
-    return Search(best.most or USUAL_MOST, worth, limits.latency_s, limits.cost_usd, limits.work_s)
+def _search(best: BestOfSpec, objective: Objective | None) -> Search:
+    return Search(best.most or USUAL_MOST, priced(objective, best.quality_per_s, best.quality_per_usd))
 
 
 def _branches(fuse: FuseSpec) -> list[tuple[Path, Part]]:

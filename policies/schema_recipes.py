@@ -39,6 +39,9 @@ Successful = Annotated[
 ]
 Price = Annotated[float, Field(ge=0)]
 USUAL_MOST = 6
+USUAL_WITHIN = 0.05
+"""Pictures of the embedded family that disagree by more have visible ghosts (benchmarks/fusion/agreement.py)."""
+BLENDS = ("average", "pyramid", "frequency")
 
 
 def check_overlap(tile: int | str | None, overlap: float | None) -> None:
@@ -121,22 +124,52 @@ Part = Annotated[
 """The name of another recipe of this policy, or a recipe written in place."""
 
 
+Shares = Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=2, max_length=2)]
+
+
+class Course(Spec):
+    """Weights that change evenly from the start to the end of the denoising."""
+
+    start: Shares = Field(description="what each branch counts at first")
+    end: Shares = Field(description="what each branch counts at last")
+
+
+def _weights_kind(value: Any) -> str:
+    return "<word>" if isinstance(value, str) else "<list>" if isinstance(value, list) else "<course>"
+
+
+Weights = Annotated[
+    Annotated[Literal["contrast", "saliency", "mask"], Tag("<word>")]
+    | Annotated[Shares, Tag("<list>")]
+    | Annotated[Course, Tag("<course>")],
+    Discriminator(_weights_kind),
+]
+
+
 class FuseSpec(Spec):
     """Recipes side by side, made into one picture."""
 
-    method: Literal["best_of", "average", "pyramid", "frequency", "regions"] = Field(
+    method: Literal["best_of", "average", "pyramid", "frequency", "regions", "denoise"] = Field(
         alias="with", description="how one picture is made of several"
     )
     of: Annotated[list[Part], Field(min_length=2, max_length=MAX_BRANCHES)] | None = Field(
         default=None, description="the branches; for all but frequency"
     )
-    scorer: ModelId | None = Field(default=None, description="catalogue id of a scorer; for best_of and regions")
+    scorer: ModelId | None = Field(
+        default=None, description="catalogue id of a scorer; for best_of, regions and blend_within"
+    )
     accept_above: Accept | None = None
     min_successful: Successful | None = None
     low: Part | None = Field(default=None, description="frequency: where composition and colour come from")
     high: Part | None = Field(default=None, description="frequency: where detail comes from")
-    weights: Literal["contrast", "saliency", "mask"] | None = Field(
-        default=None, description="pyramid: where a picture counts; default: contrast"
+    weights: Weights | None = Field(
+        default=None,
+        description="pyramid: where a picture counts; denoise: what each branch counts; default: contrast, or equal",
+    )
+    blend_within: Annotated[float, Field(ge=0, le=2)] | None = Field(
+        default=None,
+        description="for blends with a scorer: if the pictures disagree more (0 alike, 1 unrelated), the best is kept; "
+        f"default: {USUAL_WITHIN} with a scorer, else they are always blended",
     )
     harmonise: RefineSpec | None = Field(default=None, description="a refine by strength that follows the fusion")
 
@@ -144,8 +177,11 @@ class FuseSpec(Spec):
     def _keys_fit_the_method(self) -> FuseSpec:
         scored = {"of", "scorer"}
         needed = {"best_of": scored, "regions": scored, "frequency": {"low", "high"}}.get(self.method, {"of"})
-        allowed = needed | {"best_of": {"accept_above"}, "pyramid": {"weights"}}.get(self.method, set())
-        allowed |= {"min_successful"} if "of" in needed else set()
+        allowed = needed | {"best_of": {"accept_above"}, "pyramid": {"weights"}, "denoise": {"weights"}}.get(
+            self.method, set()
+        )
+        allowed |= {"scorer", "blend_within"} if self.method in BLENDS else set()
+        allowed |= {"min_successful"} if "of" in needed and self.method != "denoise" else set()
         given = set(self.given()) - {"with", "harmonise"}
         if self.harmonise is not None and self.harmonise.strength is None:
             raise ValueError("harmonise refines a finished picture; give it a strength, not from")
@@ -154,7 +190,33 @@ class FuseSpec(Spec):
         if surplus := sorted(given - allowed):
             raise ValueError(f"fuse with {self.method} takes {' and '.join(sorted(needed))}, not {', '.join(surplus)}")
         _check_successful(self.min_successful, len(self.of or ()))
+        self._check_weights()
+        if self.blend_within is not None and self.scorer is None:
+            raise ValueError("blend_within needs a scorer, which chooses among pictures that disagree")
         return self
+
+    def _check_weights(self) -> None:
+        if self.method == "denoise" and len(self.of or ()) != 2:
+            raise ValueError(f"denoise takes two branches, not {len(self.of or ())}; a worker holds no more")
+        if self.weights is None:
+            return
+        if isinstance(self.weights, str) != (self.method == "pyramid"):
+            ways = {"pyramid": "one of contrast, saliency, mask", "denoise": "two numbers, or start and end"}
+            raise ValueError(f"the weights of {self.method} are {ways[self.method]}")
+        if any(not sum(moment) > 0 for moment in self.course()):
+            raise ValueError("weights that are all 0 leave nothing to average")
+
+    def within(self) -> float | None:
+        """The disagreement up to which pictures are blended; None: whatever they are, or this is no blend."""
+        if self.method not in BLENDS or self.scorer is None:
+            return None
+        return USUAL_WITHIN if self.blend_within is None else self.blend_within
+
+    def course(self) -> tuple[list[float], ...]:
+        """The weights of a denoise at the start and at the end; () where nothing is said, or for other methods."""
+        if isinstance(self.weights, Course):
+            return self.weights.start, self.weights.end
+        return (self.weights, self.weights) if isinstance(self.weights, list) else ()
 
 
 def _check_successful(wanted: int | None, branches: int) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 
 from policies.conditions import Facts, holds
 from policies.objectives import priced
 from policies.schema import VerifySpec
 from policies.schema_choice import Limits, Objective
-from router.types import Estimate, Verification
+from router.types import Allowance, Bounds, Estimate, GenerationRequest, Verification
 
 KEYS = ("latency_s", "cost_usd", "work_s")
 
@@ -55,14 +56,21 @@ def verification(
 
 def _left(facts: Facts, limits: Limits, chosen: Estimate) -> dict[str, float]:
     """What limits and budgets leave beyond the chosen recipe."""
-    request, allowances = facts.request, facts.context.allowances
-    bounds = {
-        "latency_s": (limits.latency_s, request.latency_budget_s),
-        "cost_usd": (limits.cost_usd, request.max_cost_usd, *(a.cost_usd for a in allowances)),
-        "work_s": (limits.work_s, *(a.work_s for a in allowances)),
-    }
-    least = {key: min((b for b in given if b is not None), default=float("inf")) for key, given in bounds.items()}
-    return {key: bound - getattr(chosen, key) for key, bound in least.items()}
+    bounds = tightest(limits, facts.request, facts.context.allowances)
+    return {key: bound - getattr(chosen, key) for key, bound in asdict(bounds).items()}
+
+
+def tightest(limits: Limits, request: GenerationRequest, allowances: Sequence[Allowance]) -> Bounds:
+    """The least of what limits, the request and the tenant's budgets allow."""
+
+    def least(*bounds: float | None) -> float:
+        return min((bound for bound in bounds if bound is not None), default=math.inf)
+
+    return Bounds(
+        least(limits.latency_s, request.latency_budget_s),
+        least(limits.cost_usd, request.max_cost_usd, *(a.cost_usd for a in allowances)),
+        least(limits.work_s, *(a.work_s for a in allowances)),
+    )
 
 
 def _affordable(names: Iterable[str], left: Mapping[str, float], open_: Mapping[str, Estimate]) -> tuple[str, ...]:

@@ -5,7 +5,8 @@ Rules, each with the knob that a training table may set (`Composition`):
 - a chain: its longest known beginning, plus `refine_delta` for each further refine;
 - best_of, regions: between the mean of its branches (a useless scorer) and 1 - prod(1 - p) (a perfect scorer on
   independent branches), at `scorer_reliability`;
-- average, pyramid, frequency: the mean of the branches;
+- average, pyramid, frequency: the mean of the branches (also with a scorer, which mends only what is unlike); denoise:
+  the mean by what each counts, start and end together;
 - else the prior.
 """
 
@@ -84,7 +85,8 @@ def compose(
     again: Callable[[Recipe], Quality] = lambda part: compose(part, known, prior, rules, catalogue)  # noqa: E731
     if isinstance(recipe, Fuse):
         branches = [again(branch) for branch in recipe.branches if not isinstance(branch, str)]
-        return _fused(recipe.method, branches, prior, rules)
+        weights = [sum(pair) for pair in recipe.shares] or [1.0] * len(branches)
+        return _fused(recipe.method, branches, weights, prior, rules)
     if neighbour := _nearest(key, known, catalogue):
         name, distance = neighbour
         return _composed(
@@ -105,11 +107,14 @@ def _without_last(stages: Sequence[Recipe]) -> Recipe:
     return Chain((*before, last)) if before else last
 
 
-def _fused(method: str, branches: Sequence[Quality], prior: Quality, rules: Composition) -> Quality:
+def _fused(
+    method: str, branches: Sequence[Quality], weights: Sequence[float], prior: Quality, rules: Composition
+) -> Quality:
     if not branches or all(branch.basis == "prior" for branch in branches):
         return prior
-    mean = sum(branch.mean for branch in branches) / len(branches)
-    std = math.sqrt(sum(branch.std**2 for branch in branches) / len(branches))
+    parts = [(weight / sum(weights), branch) for weight, branch in zip(weights, branches, strict=True)]
+    mean = sum(share * branch.mean for share, branch in parts)
+    std = math.sqrt(sum(share * branch.std**2 for share, branch in parts))
     if method in ("best_of", "regions"):
         perfect = 1 - math.prod(1 - branch.mean for branch in branches)
         mean += rules.scorer_reliability * (perfect - mean)

@@ -2,8 +2,9 @@
 
     seconds = overhead + seconds_per_step x work        work = denoising steps x pixels / native pixels
 
-In tiles, the pixels are those of all tiles together. For scorers, work is the number of pictures, or of their objects
-where these are scored. The blend, select and upscale of pictures need no model; their work is megapixels x pictures.
+In tiles, the pixels are those of all tiles together. A denoise by two models takes the seconds of both for every step.
+For scorers, work is the number of pictures, or of their objects where these are scored. The blend, select and upscale
+of pictures need no model; their work is megapixels x pictures.
 """
 
 from __future__ import annotations
@@ -117,8 +118,11 @@ class CostModel:
     def _prior(self, step: Step) -> Rate:
         if step.model is None:
             return Rate(*OFF_MODEL.get(step.kind, (0.001, 0.0)))
-        card = self._catalogue[step.model]
-        return Rate(card.overhead_s, card.seconds_per_step)
+        cards = [self._catalogue[model] for model in step.models]
+        # Work is counted in native pictures of the step's own model; a guest may have another native size.
+        native = math.prod(cards[0].native_size)
+        per_step = (card.seconds_per_step * native / math.prod(card.native_size) for card in cards)
+        return Rate(sum(card.overhead_s for card in cards), sum(per_step))
 
 
 def denoising_steps(step: Step) -> float:
@@ -141,7 +145,7 @@ def plan_seconds(plan: Plan, costs: CostModel) -> dict[str, float]:
 
 
 def _key(step: Step) -> str:
-    return f"{step.model or '-'}/{step.kind}"
+    return f"{'+'.join(step.models) or '-'}/{step.kind}"
 
 
 def _fit(prior: Rate, seen: list[tuple[float, float]]) -> Rate:

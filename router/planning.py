@@ -17,11 +17,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
-from router.errors import PlanError, did_you_mean
+from router.ensembles import common, seated
+from router.errors import PlanError
+from router.fitting import FUSIONS, check_fusion, check_share, check_stages, check_until, unsettled
 from router.handovers import check_takeover, handovers
 from router.phrases import object_phrases
 from router.recipes import recipe_key, resolve, stages_of
-from router.sizes import answer_size, card_of, check_size, enlargement, first_generate, reduced
+from router.sizes import answer_size, card_of, check_size, enlargement, reduced
 from router.tiling import tiled
 from router.types import (
     Catalogue,
@@ -41,16 +43,6 @@ from router.types import (
     Upscale,
 )
 
-FUSIONS: dict[str, str] = {
-    "best_of": "select",
-    "average": "blend",
-    "pyramid": "blend",
-    "frequency": "blend",
-    "regions": "select",
-}
-WEIGHTS = ("contrast", "saliency", "mask")
-SCORED = ("best_of", "regions")
-MAX_UPSCALE = 8.0
 MAX_PHRASES = 4  # of regions; each is a look at every picture
 Number = TypeVar("Number", int, float)
 
@@ -96,7 +88,7 @@ class _Draft:
         if isinstance(recipe, Fuse):
             return self.add_fusion(recipe, width, height, seed)
         stages = stages_of(recipe)
-        _check_stages(stages)
+        check_stages(stages)
         factor = enlargement(recipe)
         width, height = reduced(width, factor), reduced(height, factor)
         last: Step | None = None
@@ -122,9 +114,7 @@ class _Draft:
                 "put it after a base model as refine" if card.role == "refiner" else "use it as the scorer of a best_of"
             )
             raise PlanError(f"{card.id!r} is a {card.role} and cannot generate; {remedy}", "recipe")
-        for asked, own, side in ((self.request.width, stage.width, width), (self.request.height, stage.height, height)):
-            if asked is None and own is not None and own != side:
-                raise PlanError(f"{card.id!r} asks for a side of {own} where the rest works at {side}; use one size")
+        self.check_sides(card, stage.width, stage.height, width, height)
         tiles = self.fitted(card, stage.tile, stage.overlap, width, height)
         request = self.request
         steps = self.overridden(f"steps of {card.id}", request.steps, stage.steps, card.steps)
@@ -134,8 +124,8 @@ class _Draft:
         settings = {**self.sampling(card, width, height, steps, guidance, stage.scheduler, seed), **tiles}
         if stage.until is None:
             return self.new("generate", card.id, (), "image", settings)
-        _check_until(card, stage.until, following)
-        _check_share(card, steps, stage.until, "until")
+        check_until(card, stage.until, following)
+        check_share(card, steps, stage.until, "until")
         return self.new("generate", card.id, (), "latents", {**settings, "until": float(stage.until)})
 
     def add_refine(
@@ -159,8 +149,8 @@ class _Draft:
         if stage.from_ is not None:
             check_takeover(card, stage.from_, before, self.catalogue)
             if stage.until is not None:
-                _check_until(card, stage.until, following, stage.from_)
-            _check_share(card, steps, (stage.until or 1) - stage.from_, "from")
+                check_until(card, stage.until, following, stage.from_)
+            check_share(card, steps, (stage.until or 1) - stage.from_, "from")
             self.notes.append(f"{before.model} hands latents to {card.id} at {stage.from_:g} of the denoising")
             settings |= {"from": float(stage.from_)}
             if stage.until is None:
@@ -171,10 +161,18 @@ class _Draft:
         assert stage.strength is not None
         if not 0 < stage.strength <= 1:
             raise PlanError(f"strength of {card.id!r} must be above 0 and at most 1, not {stage.strength:g}", "recipe")
-        _check_share(card, steps, stage.strength, "strength")
+        check_share(card, steps, stage.strength, "strength")
         self.notes.append(self.through_pixels(card, before, stage.strength))
         settings |= {"strength": float(stage.strength), **tiles}
         return self.new("refine", card.id, (before.id,), "image", settings)
+
+    def check_sides(
+        self, card: ModelCard, own_width: int | None, own_height: int | None, width: int, height: int
+    ) -> None:
+        """Raise `PlanError` if a stage has a size of its own that is not the one that the recipe works at."""
+        for asked, own, side in ((self.request.width, own_width, width), (self.request.height, own_height, height)):
+            if asked is None and own is not None and own != side:
+                raise PlanError(f"{card.id!r} asks for a side of {own} where the rest works at {side}; use one size")
 
     def fitted(
         self, card: ModelCard, tile: Tile | None, overlap: float | None, width: int, height: int
@@ -197,10 +195,49 @@ class _Draft:
         why = "another latent space" if spaces else "a finished picture"
         return f"{giver} to {card.id} goes through pixels ({why}): encoded again and re-noised by {strength:g}"
 
+    def add_denoise(self, recipe: Fuse, width: int, height: int, seed: int) -> Step:
+        """One step on the worker of one model, which asks the other for its prediction each time."""
+        host, guest = seated(recipe, self.catalogue)
+        names = f"{host.card.id} and {guest.card.id}"
+        self.check_sides(host.card, common(host, guest, "width"), common(host, guest, "height"), width, height)
+        tiles = self.fitted(host.card, common(host, guest, "tile"), common(host, guest, "overlap"), width, height)
+        seen = (int(tiles["tile_width"] or 0), int(tiles["tile_height"] or 0)) if tiles else (width, height)
+        check_size(guest.card, *seen)
+        steps = self.overridden(f"steps of {names}", self.request.steps, common(host, guest, "steps"), host.card.steps)
+        scheduler = common(host, guest, "scheduler")
+        sampled = [
+            self.sampling(
+                member.card,
+                width,
+                height,
+                steps,
+                self.overridden(
+                    f"guidance_scale of {member.card.id}",
+                    self.request.guidance_scale,
+                    member.stage.guidance_scale,
+                    member.card.guidance_scale,
+                ),
+                scheduler,
+                seed,
+            )
+            for member in (host, guest)
+        ]
+        counts = f"{guest.start:.2g}" + (f" to {guest.end:.2g}" if guest.end != guest.start else "")
+        self.notes.append(
+            f"{names} predict every step together, on the worker of {host.card.id} and on its schedule; "
+            f"{guest.card.id} counts {counts}"
+        )
+        settings = {**sampled[0], **tiles, "guest": guest.card.id}
+        settings |= {"guest_guidance_scale": sampled[1]["guidance_scale"]}
+        settings |= {"guest_weight": guest.start, "guest_weight_end": guest.end}
+        return self.new("denoise", host.card.id, (), "image", settings)
+
     def add_fusion(self, recipe: Fuse, width: int, height: int, seed: int) -> Step:
-        _check_fusion(recipe)
+        check_fusion(recipe)
+        if recipe.method == "denoise":
+            return self.add_denoise(recipe, width, height, seed)
         if recipe.search is not None and not recipe.turns:
-            recipe = _unsettled(recipe)
+            recipe = unsettled(recipe)
         if len(recipe.turns) == 1:
             self.notes.append("a single picture: no further one is expected to be worth its price")
             assert not isinstance(recipe.branches[0], str)
@@ -232,6 +269,13 @@ class _Draft:
         if needs is not None:
             self.notes.append(
                 f"{needs} of {len(recipe.branches)} branches of the {recipe.method} are enough if others fail"
+            )
+        if recipe.blend_within is not None:
+            settings["blend_within"] = float(recipe.blend_within)
+            inputs = (*inputs, self.add_score(recipe, outputs).id)
+            self.notes.append(
+                f"if the pictures disagree by more than {recipe.blend_within:g}, they are not blended; "
+                f"the one that {recipe.scorer} likes best is kept"
             )
         if FUSIONS[recipe.method] == "blend":
             return self.new("blend", None, inputs, "image", settings, needs)
@@ -339,72 +383,8 @@ class _Draft:
     def note_prompt_length(self) -> None:
         """Each word and mark is at least one token, so this never warns of a prompt that would have fitted."""
         least = len(re.findall(r"\w+|[^\w\s]", self.request.prompt[:20_000])) + 2
-        for model in dict.fromkeys(step.model for step in self.steps if step.model):
+        for model in dict.fromkeys(model for step in self.steps for model in step.models):
             if least > (limit := self.catalogue[model].max_prompt_tokens):
                 self.notes.append(
                     f"{model} reads at most {limit} tokens; this prompt has at least {least}, its end is cut"
                 )
-
-
-# ------------------------------------------------------------------------------------------------------------ checks
-
-
-def _check_stages(stages: tuple[Recipe, ...]) -> None:
-    if not stages:
-        raise PlanError("an empty chain; give it a generate to start with", "recipe")
-    if not isinstance(stages[0], Generate | Fuse):
-        first_generate(stages[0])
-    for stage in stages[1:]:
-        if not isinstance(stage, Refine | Upscale):
-            what = type(stage).__name__.lower()
-            raise PlanError(
-                f"{what!r} cannot continue a picture; only the first stage of a chain may make one", "recipe"
-            )
-    for stage in stages:
-        if isinstance(stage, Upscale) and not 1 < stage.factor <= MAX_UPSCALE:
-            raise PlanError(f"upscale by {stage.factor:g} is outside 1..{MAX_UPSCALE:g}", "recipe")
-
-
-def _unsettled(recipe: Fuse) -> Fuse:
-    """A search that was not settled for a prompt, to check its parts: every branch once, two pictures at least."""
-    branches = recipe.branches if len(recipe.branches) > 1 else recipe.branches * 2
-    return replace(recipe, branches=branches, search=None, accept_above=1.0)
-
-
-def _check_fusion(recipe: Fuse) -> None:
-    if recipe.method not in FUSIONS:
-        raise PlanError(f"unknown fusion {recipe.method!r}{did_you_mean(recipe.method, FUSIONS)}", "recipe")
-    if len(recipe.branches) < 2 and recipe.search is None:
-        raise PlanError(f"{recipe.method} of {len(recipe.branches)} branch; a fusion needs at least two", "recipe")
-    if recipe.method == "frequency" and len(recipe.branches) != 2:
-        raise PlanError(f"frequency takes two branches (low, high), not {len(recipe.branches)}", "recipe")
-    if recipe.method in SCORED and not recipe.scorer:
-        raise PlanError(f"{recipe.method} needs a scorer to choose by; name one, such as scorer: alignment", "recipe")
-    if recipe.weights is not None and (recipe.method != "pyramid" or recipe.weights not in WEIGHTS):
-        raise PlanError(f"weights belong to pyramid and are one of {', '.join(WEIGHTS)}", "recipe")
-    if recipe.accept_above is not None and recipe.method != "best_of":
-        raise PlanError(f"accept_above belongs to best_of, not to {recipe.method}; drop it", "recipe")
-    if recipe.min_successful is not None and not 1 <= recipe.min_successful <= len(recipe.branches):
-        raise PlanError(
-            f"min_successful {recipe.min_successful} of {len(recipe.branches)} branches; at most all of them", "recipe"
-        )
-    if recipe.method not in SCORED and recipe.scorer:
-        raise PlanError(f"{recipe.method} uses no scorer; drop it, or fuse with best_of", "recipe")
-
-
-def _check_until(card: ModelCard, until: float, following: Recipe | None, begin: float = 0.0) -> None:
-    """A stage that stops early: between its beginning and the end, and with a stage that goes on from there."""
-    if not begin < until < 1:
-        raise PlanError(f"until of {card.id!r} must lie between {begin:g} and 1, not {until:g}", "recipe")
-    if not (isinstance(following, Refine) and following.from_ is not None):
-        raise PlanError(
-            f"{card.id!r} stops at until={until:g} and nothing finishes it; "
-            "follow it with a refine that says `from`, or drop until",
-            "recipe",
-        )
-
-
-def _check_share(card: ModelCard, steps: int, share: float, name: str) -> None:
-    """diffusers cuts the schedule at a timestep; a share without a whole step would leave nothing to do."""
-    if round(steps * share, 6) < 1:
-        raise PlanError(f"{name} leaves {card.id!r} less than one of {steps} steps; use more steps", "steps")

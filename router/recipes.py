@@ -10,14 +10,17 @@ The key is what the columns of a ratings table and of a trained artefact are cal
     sd15>upscale:2>sdxl:strength=0.3,tile=native
     best_of(alignment;flux|sd15@12)         a fusion; branches sorted, except for `frequency` (low|high) and `regions`
     regions(alignment;flux|sdxl)>sdxl-refiner:strength=0.15    a fusion that is harmonised
+    denoise(0.5,0.5;sd15|sdxl)              two models that predict together, by their weights; branches sorted
+    denoise(0.8-0.2,0.2-0.8;sd15|sdxl)      the same with weights that change from start to end
     pyramid(saliency;flux|sdxl)             a pyramid by other weights than contrast
+    frequency(alignment~0.05;flux|sdxl)     blended only if the pictures agree, else the best is kept
     best_of(alignment>0.9;sd15@12|flux)     with `accept_above` the branches run in turn, so their order stays
     best_of(alignment<6;flux|sd15@12)       a search of at most six pictures
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from router.errors import PlanError, did_you_mean
@@ -85,15 +88,26 @@ def _key(recipe: Recipe | str, catalogue: Catalogue | None) -> str:
         return _chain_key(stages_of(recipe), catalogue)
     if isinstance(recipe, Fuse):
         keys = [_key(branch, catalogue) for branch in recipe.branches]
+        if recipe.method == "denoise":
+            return _denoise_key(keys, recipe.shares)
         in_turn = recipe.accept_above is not None
         joined = "|".join(keys if in_turn or recipe.method in ORDERED_FUSIONS else sorted(keys))
         bar = f">{recipe.accept_above:g}" if in_turn else f"<{recipe.search.most}" if recipe.search else ""
-        if recipe.weights is not None:
-            return f"{recipe.method}({recipe.weights};{joined})"
-        return f"{recipe.method}({recipe.scorer}{bar};{joined})" if recipe.scorer else f"{recipe.method}({joined})"
+        if recipe.blend_within is not None:
+            bar = f"~{recipe.blend_within:g}"
+        how = ",".join(part for part in (recipe.weights, f"{recipe.scorer or ''}{bar}") if part)
+        return f"{recipe.method}({how};{joined})" if how else f"{recipe.method}({joined})"
     if isinstance(recipe, Upscale):
         return f"upscale:{recipe.factor:g}"
     return _model_key(recipe, catalogue)
+
+
+def _denoise_key(keys: Sequence[str], shares: Sequence[tuple[float, float]]) -> str:
+    pairs = shares or [(1.0, 1.0)] * len(keys)
+    totals = [sum(pair[moment] for pair in pairs) or 1.0 for moment in (0, 1)]
+    parts = sorted((key, start / totals[0], end / totals[1]) for key, (start, end) in zip(keys, pairs, strict=True))
+    weights = (f"{start:.3g}" + (f"-{end:.3g}" if end != start else "") for _, start, end in parts)
+    return f"denoise({','.join(weights)};{'|'.join(key for key, _, _ in parts)})"
 
 
 def _chain_key(stages: tuple[Recipe, ...], catalogue: Catalogue | None) -> str:

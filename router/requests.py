@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from router.errors import RequestError
-from router.types import GenerationRequest
+from router.types import GenerationRequest, Turn
 
 MAX_PROMPT_CHARACTERS = 32_000  # as in OpenAI's image API
 MAX_PICTURES = 10
 MAX_SEED = 2**32 - 1
+MAX_TURNS = 16
 
 
 def check_request(request: GenerationRequest) -> None:
@@ -21,9 +23,19 @@ def check_request(request: GenerationRequest) -> None:
     for name in ("width", "height", "steps"):
         if (value := getattr(request, name)) is not None:
             _check_whole(name, value, 1, None)
+    _check_turns(request.turns)
     for name in ("guidance_scale", "latency_budget_s", "max_cost_usd"):
         if (value := getattr(request, name)) is not None:
             _check_number(name, value)
+
+
+def _check_turns(turns: Sequence[Turn]) -> None:
+    if len(turns) > MAX_TURNS:
+        raise RequestError(f"turns has {len(turns)} pictures; at most {MAX_TURNS} are made", "turns")
+    for turn in turns:
+        numbers = (turn.bar, turn.slope, turn.offset, turn.chance)
+        if not all(map(math.isfinite, numbers)) or not (0 <= turn.bar <= 1 and 0 <= turn.chance <= 1):
+            raise RequestError("turns: bar and chance lie in 0..1, slope and offset are numbers", "turns")
 
 
 def _check_text(name: str, value: object, required: bool) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from router.embedding import Embedder
-from router.errors import NotFoundError, PlanError, did_you_mean
+from router.errors import NotFoundError, PlanError, RequestError, did_you_mean
 from router.features import lexical_features
 from router.judge import Judgement
 from router.planning import make_plan
@@ -19,6 +19,7 @@ from router.requests import check_request
 from router.settling import Settled, settle
 from router.types import (
     NO_CONTEXT,
+    Bounds,
     Catalogue,
     Context,
     Decision,
@@ -66,7 +67,7 @@ class Router:
         predictor = self.predictor
         view = self.analyse(request.prompt, predictor)
         recipes = self.candidates(request, policy)
-        searches = self.settle(request, view, recipes, predictor)
+        searches = self.settle(request, view, recipes, policy.bounds(request, view, context), predictor)
         recipes |= {name: found.recipe for name, found in searches.items()}
         plans, refused = self.arrange(request, recipes)
         estimates = self.estimate(view, recipes, plans, request.n, predictor)
@@ -79,7 +80,8 @@ class Router:
         if judgement is not None:
             decision = self.foreseen(decision, plans, estimates, judgement)
         plan, took_s = plans[decision.recipe], time.perf_counter() - began
-        return Route(request, view, estimates, decision, plan, took_s, further, judgement, predictor.digest)
+        turns = searches[decision.recipe].recipe.turns if decision.recipe in searches else ()
+        return Route(request, view, estimates, decision, plan, took_s, further, judgement, predictor.digest, turns)
 
     def judgement(self, scorer: str) -> Judgement:
         """How the scores of `scorer` are read; the default if it is not calibrated."""
@@ -90,16 +92,26 @@ class Router:
         request: GenerationRequest,
         view: PromptView,
         recipes: Mapping[str, Recipe],
+        bounds: Bounds,
         predictor: QualityPredictor | None = None,
     ) -> dict[str, Settled]:
-        """Those of `recipes` whose number of pictures is left to the router, settled for this prompt and moment."""
+        """Those of `recipes` whose number of pictures is left to the router, settled for this prompt and moment; with
+        the request's turns, the one that it asks for as it was settled before. Raises `RequestError` for turns that do
+        not belong to it."""
         found: dict[str, Settled] = {}
         for name, recipe in recipes.items():
             if isinstance(recipe, Fuse) and recipe.search is not None and request.recipe in (None, name):
                 judgement = self.judgement(str(recipe.scorer))
                 asked = predictor or self.predictor
-                settled = settle(name, recipe, request, view, recipes, judgement, self.catalogue, asked, self.queues)
+                settled = settle(
+                    name, recipe, request, view, recipes, judgement, self.catalogue, asked, self.queues, bounds
+                )
                 found |= {name: settled} if settled is not None else {}
+        asked_for = recipes.get(str(request.recipe))
+        if request.turns and not (isinstance(asked_for, Fuse) and asked_for.search is not None):
+            raise RequestError(
+                "turns belong to a recipe that is asked for by name, of the kind best_of with n: auto", "turns"
+            )
         return found
 
     def foreseen(

@@ -7,20 +7,33 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from router.errors import PlanError
+from router.errors import PlanError, RequestError, did_you_mean
 from router.escalation import Option
 from router.judge import Judgement
 from router.planning import make_plan, with_check
 from router.predictors import QualityPredictor
 from router.queues import Queues, Timing
-from router.recipes import resolve
+from router.recipes import recipe_key, resolve
 from router.search import Outlook, Room, plan_search
-from router.types import Catalogue, Estimate, Fuse, GenerationRequest, PromptView, Quality, Recipe, Search
+from router.searching import follow
+from router.types import (
+    Bounds,
+    Catalogue,
+    Estimate,
+    Fuse,
+    GenerationRequest,
+    PromptView,
+    Quality,
+    Recipe,
+    Search,
+    Turn,
+)
 
 
 @dataclass(frozen=True)
 class Settled:
-    """A search that was settled. estimate: expected over where it may end; note: in words, for the plan."""
+    """A search that was settled. recipe: its branches in the order of `turns`, which name each by its key; estimate:
+    expected over where it may end; note: in words, for the plan."""
 
     recipe: Fuse
     estimate: Estimate
@@ -37,8 +50,13 @@ def settle(
     catalogue: Catalogue,
     predictor: QualityPredictor,
     queues: Queues,
+    bounds: Bounds,
 ) -> Settled | None:
-    """The search that `recipe` comes to; None if none of its branches can be arranged for this request."""
+    """The search that `recipe` comes to; None if none of its branches can be arranged for this request.
+
+    bounds: what all its pictures may take, all of them made. With `turns` in the request nothing is planned: they are
+    what it comes to, and `RequestError` says if they name other recipes than this one has.
+    """
     resolved = resolve(recipe, recipes, (name,))
     assert isinstance(resolved, Fuse) and resolved.search is not None and resolved.scorer is not None
     plans = {}
@@ -59,28 +77,37 @@ def settle(
     ]
     work = {place: timing.work_s for place, timing in checked.items()}
     search = resolved.search
-    outlook = plan_search(options, work, judgement.judge, search.worth, search.most, _room(search, request))
-    turns = tuple(
-        replace(turn, bar=round(turn.bar, 4), slope=round(turn.slope, 6), offset=round(turn.offset, 6))
-        for turn in outlook.turns
-    )
-    fused = replace(resolved, branches=tuple(parts[turn.recipe] for turn in turns), turns=turns)
+    keys = {place: recipe_key(part, {}, catalogue) for place, part in parts.items() if not isinstance(part, str)}
+    if request.turns:
+        places = {key: place for place, key in keys.items()}
+        given = tuple(replace(turn, recipe=_place(turn, places, name)) for turn in request.turns)
+        outlook = Outlook(given, *follow(given, options, judgement.judge))
+    else:
+        room = Room(bounds.latency_s, bounds.cost_usd, bounds.work_s)
+        outlook = plan_search(options, work, judgement.judge, search.worth, search.most, room)
+    branches = tuple(parts[turn.recipe] for turn in outlook.turns)
+    turns = tuple(_rounded(turn, keys) for turn in outlook.turns)
+    fused = replace(resolved, branches=branches, turns=turns)
     if len(turns) == 1:  # nothing is scored then
         checked = {place: queues.estimate(plan, request.n) for place, plan in plans.items()}
     return Settled(fused, _estimate(name, outlook, qualities, checked), _note(outlook, search, judgement))
 
 
-def _room(search: Search, request: GenerationRequest) -> Room:
-    """The tighter of the policy's limits and the request's budgets: the worst case must keep to them."""
+def _place(turn: Turn, places: Mapping[str, str], name: str) -> str:
+    """The number of the branch that a turn of a request names by its key."""
+    if turn.recipe not in places:
+        raise RequestError(
+            f"turns: {name!r} tries no {turn.recipe!r} here{did_you_mean(turn.recipe, places)}; the policy or its "
+            "models are others than when it was settled",
+            "turns",
+        )
+    return places[turn.recipe]
 
-    def least(*bounds: float | None) -> float:
-        return min((bound for bound in bounds if bound is not None), default=float("inf"))
 
-    return Room(
-        least(search.latency_s, request.latency_budget_s),
-        least(search.cost_usd, request.max_cost_usd),
-        least(search.work_s),
-    )
+def _rounded(turn: Turn, keys: Mapping[str, str]) -> Turn:
+    """As it stands in plans and answers: its branch by key, numbers that survive being written down."""
+    numbers = {"bar": 4, "slope": 6, "offset": 6, "chance": 6}
+    return replace(turn, recipe=keys[turn.recipe], **{key: round(getattr(turn, key), n) for key, n in numbers.items()})
 
 
 def _estimate(name: str, outlook: Outlook, qualities: Mapping[str, Quality], timings: Mapping[str, Timing]) -> Estimate:

@@ -36,16 +36,17 @@ from safetensors.numpy import load_file, save_file
 from tqdm import tqdm
 
 from deployments.settings import DEFAULT_CONFIG, load_serve_config
-from deployments.wiring import catalogue_of
+from deployments.wiring import catalogue_of, guests_of
 from models.catalog import Catalog
 from models.embedded.captions import caption
 from models.embedded.checker import check
 from models.embedded.outcomes import Prompt, held_out_prompts
 from models.embedded.world import TIERS, TRAIN_PAIRS, sample_scene
 from models.engine import Engine
-from models.fusion import FUSERS, Pixels, run_step
+from models.fusion import Pixels, run_step
 from models.weights import revision
 from policies.load import load_policy
+from router.fitting import BLENDS
 from router.planning import make_plan
 from router.recipes import models_of, recipe_key, resolve
 from router.types import Fuse, Generate, GenerationRequest, Picture, Plan, Recipe, Scores, Step, StepResult, Value
@@ -96,7 +97,9 @@ class Workers:
     def engine(self, model: str) -> Engine:
         """The engine of a model, one thread."""
         if model not in self._engines:
-            self._engines[model] = Engine(self.catalogue[model], device="cpu", threads=1)
+            self._engines[model] = Engine(
+                self.catalogue[model], device="cpu", threads=1, guests=guests_of(model, self.catalogue)
+            )
             self._engines[model].warm_up()
         return self._engines[model]
 
@@ -207,10 +210,14 @@ def _fused(
 ) -> tuple[list[Pixels], list[float]]:
     """A fusion of pictures that are there, and the score of each."""
     names = [recipe_key(branch, {}, _workers().catalogue) for branch in recipe.branches if not isinstance(branch, str)]
-    made = [
-        FUSERS[recipe.method]([pictures[name][k] for name in names], [scores[name][k] for name in names])
-        for k in range(len(pairs))
-    ]
+    settings = {"method": recipe.method, "weights": recipe.weights, "blend_within": recipe.blend_within}
+    step = Step("fused", "blend" if recipe.method in BLENDS else "select", None, (), "image", settings)
+    made = []
+    for k in range(len(pairs)):
+        given = [Picture(pictures[name][k]) for name in names]
+        value = run_step(step, [*given, Scores(tuple(scores[name][k] for name in names))]).value
+        assert isinstance(value, Picture)
+        made.append(value.pixels)
     return made, _scores(pairs, made)
 
 

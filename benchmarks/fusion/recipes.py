@@ -35,7 +35,35 @@ FUSIONS: dict[str, Recipe] = {
         (Fuse("regions", ALL, SCORER), Refine("sdxl-refiner", steps=10, strength=0.15))
     ),
 }
-RECIPES: dict[str, Recipe] = SINGLES | CHAINS | RELAYS | FUSIONS
+# Turbo takes at most 4 steps. SDXL with guidance runs its network twice a step, so 4 steps of both are 12 runs,
+# as many as 6 steps of SDXL alone.
+MEMBERS: dict[str, Recipe] = {
+    "sdxl in 4": Generate("sdxl", steps=4),
+    "sdxl in 6": Generate("sdxl", steps=6),
+    "turbo in 1": Generate("sdxl-turbo", steps=1),
+    "turbo in 4": Generate("sdxl-turbo", steps=4),
+}
+GUESTS = ("sdxl-turbo", "sd15")
+"""Models that SDXL's worker holds here, too; the shipped config has the first."""
+
+
+def together(other: Generate, steps: int, start: float, end: float | None = None) -> Fuse:
+    """SDXL and another model, which counts `start` to `end`, predicting every step together."""
+    end = start if end is None else end
+    shares = ((1 - start, 1 - end), (start, end))
+    return Fuse("denoise", (Generate("sdxl", steps=steps, scheduler="euler-trailing"), other), shares=shares)
+
+
+TURBO, SMALL = Generate("sdxl-turbo"), Generate("sd15")
+ENSEMBLES: dict[str, Recipe] = {
+    **{f"sdxl + {share:g} turbo": together(TURBO, 4, share) for share in (0.25, 0.5, 0.75)},
+    "sdxl, then turbo": together(TURBO, 4, 0.0, 1.0),
+    "turbo, then sdxl": together(TURBO, 4, 1.0, 0.0),
+    "sdxl + 0.25 sd15": together(SMALL, 10, 0.25),
+    "sdxl + 0.5 sd15": together(SMALL, 10, 0.5),
+    "sd15, then sdxl": together(SMALL, 10, 1.0, 0.0),
+}
+RECIPES: dict[str, Recipe] = SINGLES | CHAINS | RELAYS | FUSIONS | MEMBERS | ENSEMBLES
 
 
 def prompts(per_tier: int) -> dict[str, list[Prompt]]:

@@ -14,6 +14,7 @@ import csv
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -23,9 +24,10 @@ from tqdm import tqdm
 
 from benchmarks.embedded_outcomes.run import Workers
 from benchmarks.fusion.edges import edge_marks
-from benchmarks.fusion.recipes import RECIPES, SINGLES, prompts
+from benchmarks.fusion.recipes import ENSEMBLES, GUESTS, RECIPES, SINGLES, prompts
 from deployments.settings import DEFAULT_CONFIG, load_serve_config
 from deployments.wiring import catalogue_of
+from models.catalog import Catalog
 from models.embedded.checker import check
 from models.embedded.outcomes import Prompt
 from models.weights import revision
@@ -52,7 +54,7 @@ def main() -> None:
     table = asked.results / "marks.csv"
     if not table.exists():
         table.write_text(",".join(COLUMNS) + "\n")
-    workers = Keeping(catalogue_of(load_serve_config(DEFAULT_CONFIG).settings))
+    workers = Keeping(catalogue())
     for tier, drawn in prompts(asked.per_tier).items():
         if tier not in asked.tiers:
             continue
@@ -60,6 +62,12 @@ def main() -> None:
             draw(workers, tier, drawn[start : start + BATCH], start, table, asked.recipes)
     rows = list(csv.DictReader(table.open()))
     (asked.results / "summary.json").write_text(json.dumps(summary(rows), indent=1) + "\n")
+
+
+def catalogue() -> Catalog:
+    """The shipped models, with both guests beside SDXL."""
+    shipped = catalogue_of(load_serve_config(DEFAULT_CONFIG).settings)
+    return Catalog({**shipped.cards, "sdxl": replace(shipped["sdxl"], guests=GUESTS)})
 
 
 class Keeping(Workers):
@@ -147,6 +155,12 @@ def summary(rows: Sequence[Row]) -> dict[str, object]:
     found["exact gained on several objects"] = {
         f"{name} over {base}": paired(table[name], table[base], "exact", _keys(table[base])) for name, base in pairs
     }
+    for column in ("exact", "edge_error"):
+        found[f"{column} gained by denoising together"] = {
+            f"{name} over {base}": paired(table[name], table[base], column, _keys(table[base]))
+            for name in ENSEMBLES
+            for base in (("sdxl in 4", "sdxl in 6", "turbo in 1") if "turbo" in name else ("sdxl", "sd15"))
+        }
     ways = [(name, name.split(" ")[0]) for name in RECIPES if " > " in name]
     for column in ("exact", "sharpness", "edge_error"):
         found[f"{column} gained over the first model"] = {

@@ -19,14 +19,16 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from benchmarks.embedded_outcomes.run import Workers
-from benchmarks.fusion.recipes import SCORER, SINGLES
+from benchmarks.fusion.agreement import HIGH, LOW
+from benchmarks.fusion.recipes import ENSEMBLES, RECIPES, SCORER, SINGLES
+from benchmarks.fusion.run import catalogue
 from benchmarks.fusion.seams import seam
-from deployments.settings import DEFAULT_CONFIG, load_serve_config
-from deployments.wiring import catalogue_of
+from models.agreement import disagreement
 from models.blending import pyramid_weights
 from models.fusion import fuse
 from models.handoff import resize
 from models.regions import compose, looks
+from policies.schema_recipes import USUAL_WITHIN
 from router.phrases import object_phrases
 from router.planning import make_plan
 from router.types import Chain, Fuse, Generate, GenerationRequest, Picture, Recipe, Refine, Upscale, Value
@@ -47,7 +49,7 @@ class Studio:
     """Pictures of recipes, and rows of labelled pictures."""
 
     def __init__(self) -> None:
-        self.workers = Workers(catalogue_of(load_serve_config(DEFAULT_CONFIG).settings))
+        self.workers = Workers(catalogue())
 
     def values(self, recipe: Recipe, prompt: str, seed: int, **size: int) -> dict[str, Value]:
         """Every step's value by id; the last one is the answer."""
@@ -175,6 +177,20 @@ def tiled(studio: Studio, prompt: str, seed: int) -> tuple[Row, Seams]:
     return cells, {"made": round(seam(made, lines, [enlarged]), 3)}
 
 
+def together(studio: Studio, prompt: str, seed: int) -> tuple[Row, Seams]:
+    """SDXL, the turbo model on the same schedule, and both in every step."""
+    names = ("sdxl in 4", "turbo in 4", *(name for name in ENSEMBLES if "turbo" in name))
+    return [(name, studio.picture(RECIPES[name], prompt, seed)) for name in names], None
+
+
+def unlike(studio: Studio, prompt: str, seed: int) -> tuple[Row, Seams]:
+    """What `studio` of the preset `best` fuses, blended in any case, and only if the pictures agree."""
+    low, high = studio.picture(LOW, prompt, seed), studio.picture(HIGH, prompt, seed)
+    kept = studio.picture(Fuse("frequency", (LOW, HIGH), SCORER, blend_within=USUAL_WITHIN), prompt, seed)
+    row = [("flux > refiner", low), ("sdxl > refiner", high), ("frequency", fuse("frequency", [low, high]))]
+    return [*row, (f"within {USUAL_WITHIN:g} ({disagreement([low, high]):.2f})", kept)], None
+
+
 SHEETS: dict[str, Callable[[Studio, str, int], tuple[Row, Seams]]] = {
     "average": blended("average"),
     "frequency": blended("frequency"),
@@ -185,6 +201,8 @@ SHEETS: dict[str, Callable[[Studio, str, int], tuple[Row, Seams]]] = {
     "harmonise": harmonised,
     "chains": chains,
     "tiles": tiled,
+    "denoise": together,
+    "unlike": unlike,
 }
 
 

@@ -21,6 +21,7 @@ recipes:
   tiled:    {chain: [one, {upscale: {factor: 2}}, {refine: {model: sd15, strength: 0.5, tile: native, overlap: 0.5}}]}
   mixed:    {fuse: {with: pyramid, of: [one, pixels], weights: mask, harmonise: {model: sdxl-refiner, strength: 0.25}}}
   objects:  {fuse: {with: regions, of: [one, pixels], scorer: alignment}}
+  together: {fuse: {with: denoise, of: [{generate: {model: sdxl}}, {generate: {model: sdxl-turbo}}], weights: [2, 1]}}
   lost:     {generate: {model: broken}}
 objective: {minimise: latency_s}
 """

@@ -100,6 +100,7 @@ async def test_the_file_carries_how_it_was_made(client: httpx.AsyncClient) -> No
         ("bigger", ["generate", "upscale"], ""),
         ("relay", ["generate", "refine", "refine"], "sdxl-refiner hands latents to sdxl at 0.6"),
         ("tiled", ["generate", "refine", "upscale"], "sd15 works on 9 tiles of 32x32"),
+        ("together", ["denoise"], "sdxl and sdxl-turbo predict every step together"),
         ("mixed", ["blend", "generate", "generate", "refine", "refine"], "through pixels"),
         ("objects", ["blend", "generate", "generate", "refine", *["score"] * 3, "select"], "'a red circle', 'a blue"),
     ],

@@ -156,6 +156,21 @@ async def test_measured_seconds_replace_the_prior(settings: AppSettings, workers
     assert abs(after - real) < abs(before - real)
 
 
+async def test_a_guest_that_cannot_load_takes_the_common_recipe_out(
+    settings: AppSettings, workers: LocalWorkers
+) -> None:
+    """Two models that predict together need both: with the guest's weights failed, the recipe is refused beforehand."""
+
+    class Down:
+        async def statuses(self) -> Mapping[str, WorkerStatus]:
+            return {"sdxl-turbo": WorkerStatus("sdxl-turbo", "failed", "no weights")}
+
+    orchestrator = orchestrate(settings, workers)
+    orchestrator.availability = Availability(Down())
+    with pytest.raises(LoadError, match="'sdxl-turbo' is not available: no weights"):
+        await orchestrator.route(GenerationRequest("a red circle", target="lab", recipe="together"))
+
+
 async def test_recipes_without_their_model_are_refused_and_the_rest_decided_as_before(
     settings: AppSettings, workers: LocalWorkers
 ) -> None:

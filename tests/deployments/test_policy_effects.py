@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,30 @@ async def test_best_of_n_stops_early(settings: AppSettings, tmp_path: Path, bar:
 
 
 # ------------------------------------------------------------------------------------------------ chance, load, money
+
+
+async def test_pictures_that_disagree_are_not_blended_and_the_answer_says_so(
+    settings: AppSettings, tmp_path: Path
+) -> None:
+    """With a scorer, two flat pictures of different greys blend; one that is drawn and one that is flat do not."""
+
+    class Drawn(Script):
+        async def run(self, step: Step, *args: object) -> StepResult:  # type: ignore[override]
+            result = await super().run(step, *args)  # type: ignore[arg-type]
+            if step.model == "flux":
+                result.value.pixels[4:20, 4:20] = 0  # type: ignore[union-attr]
+            return result
+
+    fused = RECIPES + "  both: {fuse: {with: frequency, low: draft, high: %s, scorer: alignment}}\n" + CHEAP
+    texts = {"alike": fused % "single", "unlike": fused % "direct"}
+    orchestrator, _ = scripted(settings, tmp_path, Drawn(FAIR), texts)
+    blended = await orchestrator.generate(replace(ASK, target="alike", recipe="both"))
+    assert blended.notes == ()
+    assert shade(blended) == GREY["sd15"]  # the low frequencies of the first, and nothing of the second
+    kept = await orchestrator.generate(replace(ASK, target="unlike", recipe="both"))
+    assert shade(kept) == GREY["flux"]
+    (note,) = kept.notes
+    assert note.startswith("both: the pictures disagree (1.00, more than 0.05), so they were not blended")
 
 
 async def test_exploration_draws_on_requests_only(settings: AppSettings, tmp_path: Path) -> None:

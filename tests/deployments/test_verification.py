@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,10 @@ import pytest
 from deployments.explain import outcome_report, route_report
 from deployments.running import seed_again
 from deployments.schemas import parse_request
+from deployments.service import Service
 from deployments.settings import AppSettings
 from deployments.worker import ModelWorker, OnProgress
-from router.errors import StepError
+from router.errors import RequestError, StepError
 from router.judge import Judge, Judgement
 from router.types import GenerationRequest, Picture, Scores, Step, StepResult, Value
 from tests.deployments.scripted import Script, scripted
@@ -201,6 +204,71 @@ async def test_a_search_keeps_to_limits_in_the_worst_case(settings: AppSettings,
     draft = (await orchestrator.route(ASK)).estimates["draft"].cost_usd
     route = await orchestrator.route(GenerationRequest(ASK.prompt, seed=3, max_cost_usd=3.9 * draft))
     assert orchestrator._router.queues.estimate(route.plan).cost_usd <= 3.9 * draft
+
+
+async def test_the_replay_of_a_search_is_the_same_plan_under_other_queues(
+    settings: AppSettings, tmp_path: Path
+) -> None:
+    """When others wait, the search is settled otherwise; the body under `replay` still leads to the very same plan."""
+    orchestrator, _ = scripted(settings, tmp_path, Script(POOR), {"main": searching(0.02)})
+    orchestrator._router.judgements["alignment"] = SHARP
+    service = Service(orchestrator, settings.limits)
+    body = {"prompt": ASK.prompt, "model": "main", "seed": 3}
+    first = await service.route(body)
+    assert len(first["replay"]["turns"]) > 1
+    waiting = await orchestrator.route(replace(ASK, recipe="draft"))
+    tickets = [orchestrator._router.queues.reserve(waiting.plan) for _ in range(200)]
+    anew = await service.route({**body, "recipe": "many"})
+    again = await service.route(json.loads(json.dumps(first["replay"])))
+    assert again["plan"]["digest"] == first["plan"]["digest"] != anew["plan"]["digest"]
+    assert again["replay"] == first["replay"]
+    for ticket in tickets:
+        orchestrator._router.queues.release(ticket)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"recipe": "draft"}, "turns belong to a recipe that is asked for by name"),
+        ({"recipe": None}, "turns belong to a recipe that is asked for by name"),
+        (
+            {"turns": [{"recipe": "sd51", "bar": 1.0, "slope": 1.0, "offset": 0.0, "chance": 0.5}]},
+            "did you mean 'sd15'",
+        ),
+        ({"turns": [{"recipe": "sd15", "bar": 2.0, "slope": 1.0, "offset": 0.0, "chance": 0.5}]}, "turns"),
+        ({"turns": [{"recipe": "sd15", "bar": 0.5}]}, "turns"),
+    ],
+)
+async def test_turns_that_do_not_belong_are_refused(
+    settings: AppSettings, tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    """Turns of another recipe, of a model that is not tried here, or out of range: the request is at fault."""
+    orchestrator, _ = scripted(settings, tmp_path, Script(POOR), {"main": searching(0.0)})
+    service = Service(orchestrator, settings.limits)
+    replay = (await service.route({"prompt": ASK.prompt, "model": "main", "recipe": "many", "seed": 3}))["replay"]
+    with pytest.raises(RequestError, match=message):
+        await service.route({**replay, **change})
+
+
+@pytest.mark.parametrize("bound", ["rule", "budget"])
+async def test_a_search_keeps_to_rules_and_budgets_in_the_worst_case(
+    settings: AppSettings, tmp_path: Path, bound: str
+) -> None:
+    """What a rule sets and what a tenant's budget has left bound all its pictures together, not only those expected."""
+    orchestrator, _ = scripted(settings, tmp_path, Script(POOR), {"main": searching(0.0)})
+    orchestrator._router.judgements["alignment"] = SHARP
+    free = orchestrator._router.queues.estimate((await orchestrator.route(replace(ASK, recipe="many"))).plan)
+    most = 0.9 * free.cost_usd
+    text = searching(0.0)
+    if bound == "rule":
+        text = text.replace("prefer: [many]}", f"prefer: [many], set: {{limits: {{cost_usd: {most:.9f}}}}}}}")
+    else:
+        text += f"budgets: [{{name: hourly, window_s: 3600, cost_usd: {most:.9f}}}]\n"
+    bounded, _ = scripted(settings, tmp_path, Script(POOR), {"main": text})
+    bounded._router.judgements["alignment"] = SHARP
+    route = await bounded.route(replace(ASK, recipe="many"))
+    assert sum(step.kind == "generate" for step in route.plan.steps) >= 2
+    assert bounded._router.queues.estimate(route.plan).cost_usd <= most
 
 
 # ------------------------------------------------------------------------------------------------------ lost branches

@@ -18,11 +18,12 @@ def model_settings(weights: Path) -> dict[str, Any]:
     shipped |= {"alignment": "clip", "sdxl-turbo": "sdxl"}
     models = {model: _entry(model, cards[name]) for model, name in shipped.items()}
     lost = {**models["sd15"]["overrides"], "source": {"local": str(weights / "nowhere")}}
+    models["sdxl"]["guests"] = ["sdxl-turbo"]
     return {**models, "broken": {**models["sd15"], "overrides": lost}}
 
 
 def _entry(model: str, card: ModelCard) -> dict[str, Any]:
-    overrides = {f.name: getattr(card, f.name) for f in fields(card) if f.name not in ("id", "card_path")}
+    overrides = {f.name: getattr(card, f.name) for f in fields(card) if f.name not in ("id", "card_path", "guests")}
     overrides |= {
         "settings": dict(card.settings),
         "source": {**card.source, "revision": "tiny"},

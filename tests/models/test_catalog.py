@@ -130,6 +130,24 @@ def test_broken_cards_name_file_line_and_the_nearest_key(card_file: Path, old: s
         ({"flux": {"card": "real/flux-dev", "override": {}}}, "unknown key 'override'; did you mean 'overrides'"),
         ({"flux": {"card": "real/flux-dev", "overrides": {"stepz": 1}}}, "unknown key 'stepz'; did you mean 'steps'"),
         ({"flux": {"overrides": {}}}, "'card' is missing"),
+        (
+            {"sdxl": {"card": "real/sdxl", "guests": ["sdxl-turbos"]}, "sdxl-turbo": "real/sdxl-turbo"},
+            "model 'sdxl': guests: there is no model 'sdxl-turbos'; did you mean 'sdxl-turbo'",
+        ),
+        (
+            {"sdxl": {"card": "real/sdxl", "guests": ["sd15"]}, "sd15": "real/sd15"},
+            "'sd15' has another latent_space ('sd15', not 'sdxl')",
+        ),
+        (
+            {"flux": {"card": "real/flux-dev", "guests": ["fast"]}, "fast": "real/flux-schnell"},
+            "'flux' is a base of family 'flux'",
+        ),
+        (
+            {"sdxl": {"card": "real/sdxl", "guests": ["late"]}, "late": "real/sdxl-refiner"},
+            "'late' is a refiner of family 'sdxl'",
+        ),
+        ({"sdxl": {"card": "real/sdxl", "guests": ["sdxl"]}}, "'sdxl' is there already"),
+        ({"sdxl": {"card": "real/sdxl", "guests": "turbo"}}, "'guests' is a list of catalogue ids, such as [turbo]"),
     ],
 )
 def test_broken_catalogues_name_the_model(models: dict[str, object], message: str) -> None:
@@ -137,6 +155,13 @@ def test_broken_catalogues_name_the_model(models: dict[str, object], message: st
     with pytest.raises(CatalogError) as caught:
         load_catalogue(models)  # type: ignore[arg-type]
     assert message in str(caught.value)
+
+
+def test_guests_are_said_by_the_catalogue() -> None:
+    """A model of the same latent space may be a guest, under the id that it has in this catalogue."""
+    models = {"sdxl": {"card": "real/sdxl", "guests": ["quick"]}, "quick": "real/sdxl-turbo"}
+    catalogue = load_catalogue(models)
+    assert (catalogue["sdxl"].guests, catalogue["quick"].guests) == (("quick",), ())
 
 
 def test_an_unknown_model_proposes_the_nearest() -> None:

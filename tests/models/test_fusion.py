@@ -2,6 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
+from models.agreement import disagreement
 from models.fusion import FUSERS, fuse, run_step
 from router.errors import StepError
 from router.types import Picture, Scores, Step
@@ -108,3 +109,46 @@ def test_steps_without_a_model_run_from_plan_values() -> None:
     assert larger.value.pixels.shape == (72, 96, 3)  # type: ignore[union-attr]
     with pytest.raises(StepError, match=r"outside 1\.\.8"):
         run_step(Step("u", "upscale", None, ("b",), "image", {"factor": 9.0}), (blended.value,))
+
+
+# ------------------------------------------------------------------------------------------ pictures that disagree
+
+
+def drawn(x: int, y: int, colour: tuple[int, int, int] = (220, 30, 30), ground: int = 255) -> np.ndarray:
+    picture = flat((ground, ground, ground), 64, 64)
+    cv2.circle(picture, (x, y), 9, colour, -1)
+    return picture
+
+
+def test_disagreement_is_of_what_is_where() -> None:
+    """A picture agrees with itself, its enlargement, and with itself moved by a pixel or sharpened; it disagrees with
+    another place, colour or ground, and is the same in either order."""
+    circle = drawn(20, 30)
+    softer = cv2.GaussianBlur(circle, (0, 0), 1.0)
+    larger = cv2.resize(circle, (128, 128), interpolation=cv2.INTER_CUBIC)
+    assert disagreement([circle, circle]) == 0.0
+    assert max(disagreement([circle, like]) for like in (softer, larger, drawn(21, 30))) < 0.05
+    unlike = [drawn(44, 30), drawn(20, 30, (30, 60, 220)), drawn(20, 30, ground=0)]
+    assert min(disagreement([circle, other]) for other in unlike) > 0.2
+    assert disagreement([circle, unlike[0]]) == pytest.approx(disagreement([unlike[0], circle]))
+    assert disagreement([circle, softer, unlike[0]]) == pytest.approx(disagreement([circle, unlike[0]]), rel=0.1)
+    assert disagreement([flat((200, 30, 90)), flat((10, 30, 90))]) == pytest.approx(0.0, abs=1e-3)
+    assert disagreement([circle]) == 0.0
+
+
+@pytest.mark.parametrize("method", ["average", "pyramid", "frequency"])
+def test_pictures_that_disagree_are_chosen_among_and_not_blended(method: str) -> None:
+    """Within the bound the blend is made as ever; beyond it the best picture comes back untouched, with the reason."""
+    here, near, there = drawn(20, 30), drawn(21, 30), drawn(44, 30)
+    settings = {"method": method, "blend_within": 0.05}
+    step = Step("f", "blend", None, ("a", "b", "s"), "image", settings)  # type: ignore[arg-type]
+    blended = run_step(step, (Picture(here), Picture(near), Scores((0.2, 0.9))))
+    assert isinstance(blended.value, Picture)
+    assert np.array_equal(blended.value.pixels, fuse(method, [here, near]))
+    assert "kept" not in blended.facts and float(blended.facts["disagreement"] or 0) < 0.05
+    chosen = run_step(step, (Picture(here), Picture(there), Scores((0.2, 0.9))))
+    assert isinstance(chosen.value, Picture)
+    assert np.array_equal(chosen.value.pixels, there)
+    assert chosen.facts["kept"] == 1 and float(chosen.facts["disagreement"] or 0) > 0.05
+    with pytest.raises(StepError, match="need as many scores"):
+        run_step(step, (Picture(here), Picture(there)))

@@ -12,12 +12,14 @@ from deployments.knowledge import known_of
 from models import load_catalogue
 from policies import load_policy_text
 from policies.reference import put_into
-from tests.router.cards import CATALOGUE
+from tests.router.cards import CATALOGUE, Cards
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "policies.md"
 TEXT = DOCUMENT.read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"^```yaml\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
-KNOWN = replace(known_of(CATALOGUE), schedulers=("default", "dpmsolver++"))
+TURBO = replace(CATALOGUE["sdxl"], id="sdxl-turbo")
+CARDS = {**CATALOGUE.cards, "sdxl": replace(CATALOGUE["sdxl"], guests=("sdxl-turbo",)), "sdxl-turbo": TURBO}
+KNOWN = replace(known_of(Cards(CARDS)), schedulers=("default", "dpmsolver++"))
 PARTS = {
     "version": "version: 1\n",
     "name": "name: shop\n",
@@ -43,8 +45,10 @@ FUSION = (DOCUMENT.parent / "fusion.md").read_text(encoding="utf-8")
 @pytest.mark.parametrize("example", re.findall(r"^```yaml\n(.*?)^```$", FUSION, re.MULTILINE | re.DOTALL))
 def test_examples_of_fusions_load_on_the_embedded_family(example: str) -> None:
     """Every recipe of docs/fusion.md can be arranged on the models that it was measured on."""
-    models = ("sd15", "sdxl", "sdxl-refiner", "flux", "alignment")
-    known = known_of(load_catalogue({model: f"embedded/{model}" for model in models}))
+    models = ("sd15", "sdxl", "sdxl-turbo", "sdxl-refiner", "flux", "alignment")
+    entries = {model: {"card": f"embedded/{model}"} for model in models}
+    entries["sdxl"] |= {"guests": ["sdxl-turbo"]}
+    known = known_of(load_catalogue(entries))
     head = "".join(PARTS[key] for key in ("version", "name", "objective"))
     policy = load_policy_text(head + example, known=known)
     assert len(policy.recipes) >= 2

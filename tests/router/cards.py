@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from router.errors import CatalogError, NoRecipeError, did_you_mean
+from router.planning import make_plan
 from router.types import (
     NO_CONTEXT,
+    Bounds,
     Context,
     Decision,
     Estimate,
+    Fuse,
     GenerationRequest,
     ModelCard,
     Plan,
@@ -58,6 +63,26 @@ class Cards:
 
 
 CATALOGUE = Cards(CARDS)
+# A smaller model in the space of SDXL, beside it on its worker; and one that no worker holds beside another.
+SMALL = ModelCard(
+    "small", "sdxl", "base", {"local": "-"}, latent_space="sdxl", native_size=(512, 512), min_side=256,
+    max_pixels=2048 * 1024, max_steps=20, max_guidance_scale=2.0, guidance_scale=1.0, seconds_per_step=0.1,
+    overhead_s=0.25,
+)  # fmt: skip
+PAIRED = Cards(
+    {
+        **CARDS,
+        "sdxl": replace(CARDS["sdxl"], guests=("small",)),
+        "small": SMALL,
+        "alone": replace(SMALL, id="alone"),
+    }
+)
+
+
+def together(*branches: Recipe, request: GenerationRequest | None = None, **settings: Any) -> Plan:
+    """The plan of a denoise of these branches."""
+    asked = request or GenerationRequest("a red circle", seed=7)
+    return make_plan("r", Fuse("denoise", branches, **settings), asked, PAIRED, {})
 
 
 @dataclass(frozen=True)
@@ -67,6 +92,9 @@ class BestQuality:
     recipes: Mapping[str, Recipe]
     name: str = "best-quality"
     digest: str = "0"
+
+    def bounds(self, request: GenerationRequest, view: PromptView, context: Context = NO_CONTEXT) -> Bounds:
+        return Bounds(latency_s=request.latency_budget_s or math.inf)
 
     def decide(
         self,

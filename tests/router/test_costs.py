@@ -12,7 +12,7 @@ from router.costs import CostModel, denoising_steps
 from router.planning import make_plan
 from router.queues import Queues
 from router.types import Chain, Fuse, Generate, GenerationRequest, Plan, Recipe, Refine, Step
-from tests.router.cards import CATALOGUE
+from tests.router.cards import CATALOGUE, PAIRED, together
 
 REQUEST = GenerationRequest("a red circle")
 
@@ -39,6 +39,18 @@ def test_shares_of_the_schedule_count() -> None:
     assert (denoising_steps(base), denoising_steps(refiner)) == (pytest.approx(24), pytest.approx(6))
     again = plan(Chain((Generate("flux"), Refine("sdxl-refiner", strength=0.5)))).steps[1]
     assert denoising_steps(again) == 15
+
+
+def test_two_models_together_take_the_time_of_both() -> None:
+    """Each step runs both networks; the guest's pace is its own, at the pixels of the picture, and its price the host's
+    accelerator's. What is measured belongs to the two together, not to the host alone."""
+    step = together(Generate("sdxl", steps=20), Generate("small")).steps[0]
+    costs = CostModel(PAIRED)
+    assert costs.seconds(step) == pytest.approx(0.5 + 0.25 + 20 * (0.2 + 4 * 0.1))
+    assert costs.cost_usd(step, 3600) == 2.0
+    costs.observe(step, 100.0)
+    assert costs.seconds(step) == pytest.approx(100.0, rel=0.02)
+    assert costs.seconds(generate()) == pytest.approx(0.5 + 30 * 0.2)
 
 
 def test_learning_finds_the_true_law_from_varied_steps() -> None:

@@ -13,7 +13,7 @@ from router.errors import PlanError
 from router.planning import make_plan
 from router.recipes import recipe_key
 from router.types import Chain, Fuse, Generate, GenerationRequest, Plan, Recipe, Refine, Tile, Upscale
-from tests.router.cards import CATALOGUE
+from tests.router.cards import CATALOGUE, together
 
 REQUEST = GenerationRequest("a red circle", seed=7)
 LATENTS = Chain((Generate("sdxl", until=0.8), Refine("sdxl-refiner", from_=0.8)))
@@ -42,6 +42,84 @@ def test_the_same_latent_space_is_handed_over_as_latents() -> None:
     assert (base.produces, base.settings["until"], base.settings["steps"]) == ("latents", 0.8, 40)
     assert (refiner.inputs, refiner.produces) == ((base.id,), "image")
     assert (refiner.settings["from"], refiner.settings["steps"]) == (0.8, 40)
+
+
+def test_two_models_of_one_space_denoise_on_one_worker() -> None:
+    """One step on the worker that holds both, with the guest's own guidance and its share of the weights; who is named
+    first does not matter, and the plan says what happens."""
+    sdxl, small = Generate("sdxl", steps=20, guidance_scale=5.0), Generate("small")
+    made = together(sdxl, small, shares=((3, 1), (1, 3)))
+    (step,) = made.steps
+    assert (step.kind, step.model, step.models, step.produces) == ("denoise", "sdxl", ("sdxl", "small"), "image")
+    wanted = {"steps": 20, "guidance_scale": 5.0, "guest": "small", "guest_guidance_scale": 1.0, "seed": 7}
+    wanted |= {"guest_weight": 0.25, "guest_weight_end": 0.75, "width": 1024, "height": 1024}
+    assert wanted.items() <= dict(step.settings).items()
+    swapped = together(replace(small, width=1024, height=1024), sdxl, shares=((1, 3), (3, 1)))
+    assert swapped.steps == made.steps
+    assert any("predict every step together, on the worker of sdxl" in note for note in made.notes)
+
+
+def test_a_request_sets_the_steps_and_guidance_of_both() -> None:
+    """What a client asks for goes to both models, and what one of them does not take refuses the recipe."""
+    asked = replace(REQUEST, steps=10, guidance_scale=1.5)
+    (step,) = together(Generate("sdxl", steps=20), Generate("small"), request=asked).steps
+    assert (step.settings["steps"], step.settings["guidance_scale"], step.settings["guest_guidance_scale"]) == (
+        10, 1.5, 1.5,
+    )  # fmt: skip
+    with pytest.raises(PlanError, match=r"guidance_scale of 3 is outside 0\.\.2, which 'small' takes"):
+        together(Generate("sdxl", steps=20), Generate("small"), request=replace(asked, guidance_scale=3.0))
+
+
+@pytest.mark.parametrize(
+    ("branches", "message"),
+    [
+        ((Generate("sdxl", steps=20),), "a fusion needs at least two"),
+        ((Generate("sdxl"), Generate("small"), Generate("alone")), "takes two branches, not 3"),
+        ((Generate("sdxl"), Generate("small")), "30 steps are outside 1..20, which 'small' takes"),
+        ((Generate("sdxl", steps=9), Generate("alone")), r"give the model 'sdxl' guests: \[alone\]"),
+        ((Generate("sdxl", steps=9), Generate("sd15")), "share no latents"),
+        ((Generate("sdxl", steps=9), Generate("flux")), "shifts its schedule"),
+        ((Generate("sdxl"), Generate("sdxl")), "with itself"),
+        ((Generate("sdxl", steps=9), LATENTS), "two generates, not a chain"),
+        ((Generate("sdxl", steps=9, until=0.5), Generate("small")), "drop until"),
+        ((Generate("sdxl", steps=9), Generate("small", steps=8)), "differ in steps"),
+        ((Generate("sdxl", steps=9, scheduler="euler"), Generate("small", scheduler="ddim")), "differ in scheduler"),
+        ((Generate("sdxl", steps=9), Generate("sdxl-refiner")), "is a refiner"),
+    ],
+)
+def test_models_that_cannot_denoise_together_are_refused(branches: tuple[Recipe, ...], message: str) -> None:
+    """Each refusal names the models and what to do."""
+    with pytest.raises(PlanError, match=message):
+        together(*branches)
+
+
+@pytest.mark.parametrize("shares", [((1, 1),), ((0, 0), (0, 1)), ((-1, 1), (1, 1)), ((math.nan, 1), (1, 1))])
+def test_weights_that_are_none_are_refused(shares: tuple[tuple[float, float], ...]) -> None:
+    """Weights are numbers from 0 on, one for each branch, and not all 0 at either end."""
+    with pytest.raises(PlanError, match="weights"):
+        together(Generate("sdxl", steps=9), Generate("small"), shares=shares)
+
+
+def test_a_wide_picture_is_denoised_together_in_the_hosts_windows() -> None:
+    """Windows are those of the host's native size, if the guest takes them."""
+    asked = replace(REQUEST, width=2048, height=1024)
+    (step,) = together(Generate("sdxl", steps=20, tile="native"), Generate("small"), request=asked).steps
+    assert (step.settings["tiles"], step.settings["tile_width"]) == (3, 1024)
+
+
+def test_a_blend_that_may_choose_has_its_pictures_scored() -> None:
+    """With a bound, the blend gets the scores of its pictures and says what it would do; a chooser is needed for it."""
+    both = (Generate("sd15", width=512, height=512), Generate("flux", width=512, height=512))
+    made = plan(Fuse("frequency", both, "alignment", blend_within=0.05), replace(REQUEST, width=512, height=512))
+    score, blend = made.steps[-2:]
+    assert (score.kind, blend.kind, blend.inputs[-1]) == ("score", "blend", score.id)
+    assert dict(blend.settings) == {"method": "frequency", "blend_within": 0.05}
+    assert any("disagree by more than 0.05" in note for note in made.notes)
+    key = recipe_key(Fuse("frequency", both, "alignment", blend_within=0.05), {})
+    assert key.startswith("frequency(alignment~0.05;")
+    for wrong in (Fuse("frequency", both, blend_within=0.05), Fuse("best_of", both, "alignment", blend_within=0.05)):
+        with pytest.raises(PlanError, match="blend_within belongs to average, pyramid, frequency"):
+            plan(wrong)
 
 
 def test_another_latent_space_goes_through_pixels_and_the_plan_says_so() -> None:

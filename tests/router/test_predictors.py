@@ -122,6 +122,14 @@ def test_a_blend_is_as_good_as_its_branches_on_average() -> None:
     assert composed(Fuse("average", (Generate("sd15"), Generate("flux")))).mean == pytest.approx(0.55)
 
 
+def test_two_models_together_are_worth_their_mean_by_weight() -> None:
+    """Nothing is known of a denoise that was never rated but its two models; what counts more says more."""
+    both = (Generate("sd15"), Generate("flux"))
+    assert composed(Fuse("denoise", both)).mean == pytest.approx(0.55)
+    quality = composed(Fuse("denoise", both, shares=((3, 1), (1, 1))))
+    assert (quality.mean, quality.basis) == (pytest.approx(0.4 * 4 / 6 + 0.7 * 2 / 6), "composed")
+
+
 def test_a_chain_starts_from_its_first_stage() -> None:
     """An unknown refine adds its delta to what the first stage is worth, and uncertainty."""
     quality = composed(Chain((Generate("flux"), Refine("sdxl-refiner", strength=0.25))), refine_delta=0.05)

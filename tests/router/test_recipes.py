@@ -45,6 +45,19 @@ def test_the_order_of_branches_matters_only_where_it_changes_the_picture() -> No
     assert recipe_key(Fuse("frequency", (a, b)), {}) != recipe_key(Fuse("frequency", (b, a)), {})
 
 
+def test_two_models_together_are_one_recipe_in_either_order() -> None:
+    """The key of a denoise has its weights, as shares, and does not depend on who is named first."""
+    a, b = Generate("sdxl", steps=4), Generate("sd15")
+    orders = (
+        Fuse("denoise", (a, b), shares=((3, 3), (1, 1))),
+        Fuse("denoise", (b, a), shares=((0.5, 0.5), (1.5, 1.5))),
+    )
+    assert {recipe_key(order, {}) for order in orders} == {"denoise(0.25,0.75;sd15|sdxl@4)"}
+    assert recipe_key(Fuse("denoise", (a, b)), {}) == "denoise(0.5,0.5;sd15|sdxl@4)"
+    course = Fuse("denoise", (a, b), shares=((1, 0), (0, 1)))
+    assert recipe_key(course, {}) == "denoise(0-1,1-0;sd15|sdxl@4)"
+
+
 def test_circles_and_unknown_names_are_refused() -> None:
     """A recipe that contains itself, and a name that does not exist, are errors that say so."""
     circle: dict[str, Recipe] = {"a": Fuse("average", ("b", Generate("sd15"))), "b": Fuse("average", ("a", "a"))}

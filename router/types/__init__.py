@@ -1,0 +1,58 @@
+"""The values that flow through Triptych, in the order of the flow. All frozen; change one with `dataclasses.replace`.
+
+request, context -> prompt view -> recipe -> plan -> estimate -> decision -> route -> step results
+
+Everything here is plain data (builtins and numpy), so that it may cross a process border inside one application.
+Units stand in the names: `_s` seconds, `_usd` US dollars, `_gb` 10^9 bytes; sizes are pixels.
+
+Import them from here: the modules below are how they are kept, not a second way to them.
+"""
+
+from router.types.cards import Catalogue, ModelCard, Scalar
+from router.types.decisions import Decision, Estimate, Policy, Quality, Ranked, Rejection, Route, Verification
+from router.types.plans import HandOver, Plan, Step, StepKind, Unless
+from router.types.recipes import Chain, Fuse, Generate, Recipe, Refine, Search, Tile, Turn, Upscale, Worth
+from router.types.requests import NO_CONTEXT, Allowance, Bounds, Context, GenerationRequest, PromptView
+from router.types.results import Latents, Picture, Progress, Scores, StepResult, StepTrace, Value
+
+__all__ = [
+    "NO_CONTEXT",
+    "Allowance",
+    "Bounds",
+    "Catalogue",
+    "Chain",
+    "Context",
+    "Decision",
+    "Estimate",
+    "Fuse",
+    "Generate",
+    "GenerationRequest",
+    "HandOver",
+    "Latents",
+    "ModelCard",
+    "Picture",
+    "Plan",
+    "Policy",
+    "Progress",
+    "PromptView",
+    "Quality",
+    "Ranked",
+    "Recipe",
+    "Refine",
+    "Rejection",
+    "Route",
+    "Scalar",
+    "Scores",
+    "Search",
+    "Step",
+    "StepKind",
+    "StepResult",
+    "StepTrace",
+    "Tile",
+    "Turn",
+    "Unless",
+    "Upscale",
+    "Value",
+    "Verification",
+    "Worth",
+]

@@ -1,0 +1,165 @@
+"""Estimates, the decision of a policy on them, and the route that comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from router.judge import Judgement
+from router.types.plans import Plan
+from router.types.recipes import Recipe, Turn, Worth
+from router.types.requests import NO_CONTEXT, Bounds, Context, GenerationRequest, PromptView
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """Predicted quality of one recipe on one prompt: mean and standard deviation on 0..1, and where it comes from.
+
+    basis: "learned" (this recipe was in the training table), "composed" (from its parts), "prior" (nothing known)
+    """
+
+    mean: float
+    std: float
+    basis: Literal["learned", "composed", "prior"] = "learned"
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What one recipe would give on this request now (all n pictures).
+
+    work_s:    accelerator seconds, summed over steps;   latency_s: critical path, waiting included
+    queue_s:   the waiting part of latency_s;            cost_usd: work at the cards' prices
+    """
+
+    recipe: str
+    quality: Quality
+    work_s: float
+    queue_s: float
+    latency_s: float
+    cost_usd: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Why a recipe was out. gate: "capability", "limit", "request", "budget", "rule" or "pinned"."""
+
+    recipe: str
+    gate: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """An eligible recipe and its utility under the objective; higher is better."""
+
+    recipe: str
+    utility: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """How each picture is checked by `scorer`, and what may be tried while it is not good enough; the best is kept.
+
+    by:           "ladder": the recipes in turn, until a score reaches `accept_above`; "expected_gain": whatever is
+                  expected to gain more than it costs at the prices of `worth`, or nothing, not even the look
+    accept_above: score from which a picture is good enough in any case
+    retry:        how often a recipe may be tried again, with other seeds;   most: pictures at most, with the first
+    within_s:     seconds from the start of the request by which a try must be expected to end
+    cost_usd, work_s: what the tries for all pictures of the request may use; None: no such limit
+    """
+
+    scorer: str
+    accept_above: float | None = None
+    escalate_to: tuple[str, ...] = ()
+    by: Literal["ladder", "expected_gain"] = "ladder"
+    retry: int = 0
+    most: int | None = None
+    worth: Worth = Worth()
+    within_s: float | None = None
+    cost_usd: float | None = None
+    work_s: float | None = None
+
+    def tries(self, chosen: str) -> tuple[str, ...]:
+        """Every picture that may be made after the first of `chosen`, in the order of the ladder."""
+        every = [chosen] * self.retry + [name for name in self.escalate_to for _ in range(1 + self.retry)]
+        return tuple(every)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was chosen and why.
+
+    ranking:  eligible recipes, best first by preference and objective;   rejected: the others, each with a reason
+    reasons:  the choice in words, for a person;   rules: names of the rules that applied
+    propensity: probability with which this recipe was chosen (1.0 when no chance was involved)
+    verify:   how the picture is checked once it is made; None: it is not
+    degraded_from: the recipe that would have been taken, were there less waiting; explored: whether chance chose
+    """
+
+    recipe: str
+    policy: str
+    policy_digest: str
+    ranking: tuple[Ranked, ...]
+    rejected: tuple[Rejection, ...]
+    reasons: tuple[str, ...]
+    rules: tuple[str, ...] = ()
+    propensity: float = 1.0
+    verify: Verification | None = None
+    degraded_from: str | None = None
+    explored: bool = False
+
+
+class Policy(Protocol):
+    """Named recipes and the choice between them. Pure: same inputs, same decision."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def digest(self) -> str: ...
+
+    @property
+    def recipes(self) -> Mapping[str, Recipe]: ...
+
+    def bounds(self, request: GenerationRequest, view: PromptView, context: Context = NO_CONTEXT) -> Bounds:
+        """What the request may take: the tightest of limits (with those that rules set), its own, and budgets."""
+        ...
+
+    def decide(
+        self,
+        request: GenerationRequest,
+        view: PromptView,
+        plans: Mapping[str, Plan],
+        estimates: Mapping[str, Estimate],
+        refused: Sequence[Rejection] = (),
+        context: Context = NO_CONTEXT,
+    ) -> Decision:
+        """Gate, apply rules, rank. `refused` are recipes that could not even be planned.
+
+        Raises `NoRecipeError`, carrying every rejection, if nothing is left; `BudgetError` if only the tenant's
+        budgets stand in the way; `OverloadedError` if the policy would rather refuse than let the request wait.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Route:
+    """The answer of `Router.route`: all that is needed to run, explain and replay a request.
+
+    alternatives: plans of the recipes that the decision may escalate to
+    turns: how the chosen recipe was settled, if it is a search; with them, it is the same plan at another moment
+    judgement: how the scores of the decision's verification are read; None if nothing is verified
+    artifact: digest of the predictor's artefact
+    """
+
+    request: GenerationRequest
+    view: PromptView
+    estimates: Mapping[str, Estimate]
+    decision: Decision
+    plan: Plan
+    decided_in_s: float
+    alternatives: Mapping[str, Plan] = field(default_factory=dict)
+    judgement: Judgement | None = None
+    artifact: str = ""
+    turns: tuple[Turn, ...] = ()

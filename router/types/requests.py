@@ -1,0 +1,97 @@
+"""What a client asked for, what a decision depends on besides, and what the router knows about the prompt."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.types.recipes import Turn
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """What a client asked for. `None` means "not asked; the recipe or the model card decides"."""
+
+    prompt: str
+    negative_prompt: str = ""
+    width: int | None = None
+    height: int | None = None
+    n: int = 1
+    seed: int = 0
+    steps: int | None = None
+    guidance_scale: float | None = None
+    target: str = "auto"  # "auto", or the name of a policy, of a recipe, or of a model
+    recipe: str | None = None  # a recipe of the target policy, asked for by name
+    latency_budget_s: float | None = None
+    max_cost_usd: float | None = None
+    tags: tuple[str, ...] = ()
+    tenant: str = ""
+    degradable: bool = True  # whether an overloaded policy may answer with a lesser recipe
+    turns: tuple[Turn, ...] = ()  # how `recipe`, a search, was settled before; it is not settled again then
+    id: str = ""  # under which the client knows the answer, and gives feedback; without one, nothing is logged
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What a budget of a policy has left for the tenant of a request. None: the budget does not limit this.
+
+    renews_s: seconds until part of what was used is given back
+    """
+
+    budget: str
+    work_s: float | None = None
+    cost_usd: float | None = None
+    renews_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a decision depends on besides the request. It is passed in, so that deciding stays a pure function.
+
+    now:        time with zone, for conditions on the time of day; None: unknown, and no such condition holds
+    draw:       chance for exploration, uniform in [0, 1); None: nothing is left to chance
+    allowances: what the budgets that apply to the request's tenant have left
+    """
+
+    now: datetime | None = None
+    draw: float | None = None
+    allowances: tuple[Allowance, ...] = ()
+
+
+NO_CONTEXT = Context()
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What all pictures of a request may take together, by limits and budgets. inf: as much as they want."""
+
+    latency_s: float = math.inf
+    cost_usd: float = math.inf
+    work_s: float = math.inf
+
+
+@dataclass(frozen=True)
+class PromptView:
+    """What the router knows about a prompt.
+
+    features:  lexical facts (counts, flags), any scale
+    signals:   skills that the prompt asks for, each in 0..1 (`counting`, `spatial_relation`, `text_rendering`, ...)
+    embedding: shape (d,), float32, unit length
+    in_domain: 0..1, how near the prompt is to what the predictor was trained on; None when it was not judged
+    """
+
+    prompt: str
+    features: Mapping[str, float]
+    signals: Mapping[str, float]
+    embedding: NDArray[np.float32] = field(repr=False, compare=False)
+    in_domain: float | None = None
+
+    @property
+    def out_of_range(self) -> bool:
+        """Is it so unlike the training prompts that an estimate is mostly the prior?"""
+        return self.in_domain is not None and self.in_domain < 0.5
