@@ -321,7 +321,9 @@ def main() -> None:
     whole = read(options.folder)
     split = split_groups(whole.table.groups, FOLDS, seed=0)
     predict(whole, split, options.learners or list(LEARNERS), options.folds, options.keep)
-    report = {"learners": judge(whole, split, options.keep), "noise": noise(whole, split, options.keep)}
+    report = {"learners": judge(whole, split, options.keep)}
+    if all(_file(options.keep, "as train", fold).is_file() for fold in range(FOLDS)):
+        report["noise"] = noise(whole, split, options.keep)
     (RESULTS / "learners.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     for name, row in report["learners"].items():
         print(f"{name}: {row['mean']:.4f} {row['over train']:+.4f} {np.round(row['over train, 95 %'], 4)}")

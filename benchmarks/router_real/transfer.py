@@ -8,8 +8,8 @@ from (GenAI-Bench; PQPP's training and validation parts) and judged on every *ot
 that may only judge are not read. Between sets, a model stands for the nearest one of its tier (`JUDGED`).
 
 The rule, fixed after a first look at the transfer from GenAI-Bench and before the rest: the Pearson correlation of
-predicted and rated gain, averaged over the pairs of a judged set, then over the judged sets by their numbers of prompts,
-then over the two learned ones; the greatest wins. Writes `transfer.json` with all of it, APGR beside.
+predicted and rated gain, averaged over the pairs of a judged set, then over the judged sets by their numbers of
+prompts, then over the two learned ones; the greatest wins. Writes `transfer.json` with all of it, APGR beside.
 """
 
 from __future__ import annotations
