@@ -82,10 +82,12 @@ def fit_kernel_ridge(
     groups: Sequence[str],
     gamma: float,
     landmarks: NDArray[np.int64],
+    firmness: float = 1.0,
 ) -> tuple[KernelRidge, list[Array]]:
     """Fit the columns of all `blocks` on inputs (n, d), spanned by the rows `landmarks`.
 
-    Groups (n,) are left out as a whole to choose the penalties, which are returned for each block, one a direction.
+    Groups (n,) are left out as a whole to choose the penalties, which are returned for each block, one a direction;
+    they are applied `firmness` times as heavy.
     """
     support = inputs[landmarks]
     # With K = L L' on the landmarks, ridge on phi = k(x, landmarks) L'^-1 is kernel ridge in their span.
@@ -96,15 +98,17 @@ def fit_kernel_ridge(
     penalties = []
     for block in blocks:
         kept = [group for group, rated in zip(groups, block.rows, strict=True) if rated]
-        slope, penalty = fit_ridge(phi[block.rows], block.targets, block.weights, kept)
+        slope, penalty = fit_ridge(phi[block.rows], block.targets, block.weights, kept, firmness)
         dual[:, block.columns] = whitening @ slope @ block.directions.T
         penalties.append(penalty)
     return KernelRidge(support, dual, level, gamma), penalties
 
 
-def fit_ridge(inputs: Array, targets: Array, weights: Array, groups: Sequence[str]) -> tuple[Array, Array]:
-    """Coefficients (d, k) of targets (n, k) on inputs (n, d), each target with the penalty (k,) of the least weighted
-    error on left-out groups (n,). The left-out error is exact: one eigendecomposition, no refitting."""
+def fit_ridge(
+    inputs: Array, targets: Array, weights: Array, groups: Sequence[str], firmness: float = 1.0
+) -> tuple[Array, Array]:
+    """Coefficients (d, k) of targets (n, k) on inputs (n, d), each target with `firmness` times the penalty (k,) of the
+    least weighted error on left-out groups (n,). The left-out error is exact: one eigendecomposition, no refitting."""
     root = np.sqrt(weights)[:, None]
     values, vectors = np.linalg.eigh((inputs * weights[:, None]).T @ inputs)
     values = np.maximum(values, 0.0)
@@ -121,7 +125,7 @@ def fit_ridge(inputs: Array, targets: Array, weights: Array, groups: Sequence[st
             hat = (scores[rows] * shrunk) @ scores[rows].T
             left_out[rows] = np.linalg.solve(np.eye(len(rows)) * (1 + 1e-9) - hat, residuals[rows])
         errors[row] = (left_out**2).mean(axis=0)
-    chosen = np.array(PENALTIES)[errors.argmin(axis=0)]
+    chosen = firmness * np.array(PENALTIES)[errors.argmin(axis=0)]
     return vectors @ (pulled / (values[:, None] + chosen)), chosen
 
 

@@ -8,7 +8,7 @@ import importlib
 import importlib.util
 import io
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,33 @@ class RatingsTable:
         kept = np.flatnonzero(rows)
         prompts, groups = tuple(self.prompts[k] for k in kept), tuple(self.groups[k] for k in kept)
         return RatingsTable(prompts, groups, self.columns, self.scores[kept], self.weights[kept], self.scale)
+
+    def mixed(self, names: Sequence[str], shares: NDArray[np.float64]) -> RatingsTable:
+        """Other columns, the means of these with `shares` (c, len(names)). A cell is rated where all of its parts are,
+        and weighs what they weigh on average."""
+        missing = np.isnan(self.scores).astype(float) @ (shares != 0) > 0
+        scores = np.where(missing, np.nan, np.nan_to_num(self.scores) @ shares)
+        weights = np.where(missing, 0.0, self.weights @ shares)
+        return RatingsTable(self.prompts, self.groups, tuple(names), scores, weights, self.scale)
+
+
+def shares_of(columns: Sequence[str], served: Mapping[str, Mapping[str, float]]) -> NDArray[np.float64]:
+    """The shares (len(columns), len(served)) of rated columns in those that are served.
+
+    Raises `ArtifactError` for a part that is no column, a share that is not positive, and shares that do not add up to
+    one.
+    """
+    shares = np.zeros((len(columns), len(served)))
+    for k, (name, parts) in enumerate(served.items()):
+        for part, share in parts.items():
+            if part not in columns:
+                raise ArtifactError(f"column {name!r}: {part!r} is not rated{did_you_mean(part, columns)}")
+            if not share > 0:
+                raise ArtifactError(f"column {name!r}: the share of {part!r} is {share:g}; it must be positive")
+            shares[columns.index(part), k] = share
+        if abs(shares[:, k].sum() - 1) > 1e-9:
+            raise ArtifactError(f"column {name!r}: its shares add up to {shares[:, k].sum():g}; they must be 1")
+    return shares
 
 
 def read_ratings(path: str | Path, scale: Scale | None = None) -> list[Rating]:

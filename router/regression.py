@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,12 +21,14 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Choice:
-    """Hyperparameters: weight of the features against the embedding, width of the kernel, and share of the kernel in
-    the mixture (the n-grams have the rest)."""
+    """Hyperparameters: weight of the features against the embedding, width of the kernel, share of the kernel in the
+    mixture (the n-grams have the rest), and how many times heavier than left-out groups ask the penalties are: groups
+    of one set say what foretells that set, which is more than what carries over to other prompts."""
 
     feature_weight: float
     gamma: float
     share: float = 1.0
+    firmness: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,12 @@ class Mixture:
         if self.grams is None:
             return first
         return self.share * first + (1 - self.share) * (self.kernel.level + self.grams.predict(prompts.texts))
+
+    def mixed(self, shares: Array) -> Mixture:
+        """Predictions of other columns (s), the means of these with `shares` (c, s): both regressions are linear."""
+        kernel = replace(self.kernel, dual=self.kernel.dual @ shares, level=self.kernel.level @ shares)
+        grams = replace(self.grams, slope=tuple(slope @ shares for slope in self.grams.slope)) if self.grams else None
+        return replace(self, kernel=kernel, grams=grams)
 
     @property
     def weights(self) -> dict[str, NDArray[Any]]:
@@ -125,7 +133,7 @@ def fit_mixture(
     level, blocks = blocks_of(table.scores, table.weights)
     rows = choose_landmarks(table.groups, seed, landmarks)
     inputs = scaler.join(prompts.embeddings, prompts.features)
-    kernel, penalties = fit_kernel_ridge(inputs, blocks, level, table.groups, choice.gamma, rows)
+    kernel, penalties = fit_kernel_ridge(inputs, blocks, level, table.groups, choice.gamma, rows, choice.firmness)
     grams = None
     if choice.share < 1 if with_grams is None else with_grams:
         grams = fit_grams(table.prompts, blocks, len(level), penalties)

@@ -25,7 +25,7 @@ from router.embedding import Embedder, MiniLMEmbedder
 from router.errors import ArtifactError
 from router.features import FEATURES, SIGNALS
 from router.kernels import MAX_LANDMARKS
-from router.ratings import Rating, RatingsTable, Scale, tabulate
+from router.ratings import Rating, RatingsTable, Scale, shares_of, tabulate
 from router.regression import Choice, Mixture, Prompts, fit_mixture, prompts_of
 from router.skills import SkillHeads, load_skills
 
@@ -73,10 +73,15 @@ def train(
     notes: str = "",
     scale: Scale | None = None,
     widen: Mapping[str, float] | None = None,
+    served: Mapping[str, Mapping[str, float]] | None = None,
+    choice: Choice | None = None,
 ) -> tuple[Artifact, tuple[ColumnReport, ...]]:
     """Fit, calibrate, save to folder `path`. `source` and `licence` tell in the card where the ratings are from;
     `notes` (Markdown) stand at its end. `scale`: the range of the scores, if it is known.
     `widen`: by how much the deviations of some columns grow, because their ratings only stand in for others.
+    `served`: the artefact's columns as means of rated ones, with shares. All that is rated is learned from, whatever is
+    served of it, so a served column more leaves the others as they were.
+    `choice`: hyperparameters that were chosen elsewhere, instead of the best on these folds.
 
     Raises `ArtifactError` if the table cannot be learned from. Same table and seed, same artefact.
     """
@@ -85,11 +90,17 @@ def train(
     embeddings = (embedder or MiniLMEmbedder()).embed(table.prompts)
     prompts = prompts_of(table.prompts, embeddings, heads)
     split = split_groups(table.groups, folds, seed)
-    choice, raw = choose(prompts, table, split, seed)
-    calibrations, _, reports = calibrate(table, raw, split)
-    calibrations = [c.widened((widen or {}).get(n, 1.0)) for c, n in zip(calibrations, table.columns, strict=True)]
-    mixture = fit_mixture(prompts, table, choice, seed)
-    config, weights = _content(name, table, embeddings, choice, mixture, calibrations, reports, heads, seed)
+    if choice is None:
+        choice, raw = choose(prompts, table, split, seed)
+    else:
+        raw = crossed(prompts, table, split, choice, seed)
+    served = served or {column: {column: 1.0} for column in table.columns}
+    shares = shares_of(table.columns, served)
+    out = table.mixed(tuple(served), shares)
+    calibrations, _, reports = calibrate(out, raw @ shares, split)
+    calibrations = [c.widened((widen or {}).get(n, 1.0)) for c, n in zip(calibrations, out.columns, strict=True)]
+    mixture = fit_mixture(prompts, table, choice, seed).mixed(shares)
+    config, weights = _content(name, table, out, embeddings, choice, mixture, calibrations, reports, heads, seed)
     return save_artifact(path, config, weights, predictor_card(config, reports, source, licence, notes)), reports
 
 
@@ -192,6 +203,7 @@ def split_groups(groups: Sequence[str], folds: int, seed: int) -> NDArray[np.int
 def _content(
     name: str,
     table: RatingsTable,
+    out: RatingsTable,
     embeddings: NDArray[np.float32],
     choice: Choice,
     mixture: Mixture,
@@ -200,6 +212,7 @@ def _content(
     heads: SkillHeads,
     seed: int,
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """For the columns of `out`, which are served, of the `table`, which was learned from."""
     domain = fit_domain(embeddings, table.groups, seed)
     rated = table.scores[~np.isnan(table.scores)]
     spread = float(rated.std())
@@ -210,14 +223,14 @@ def _content(
         "name": name,
         "embedding": {"model": "all-MiniLM-L6-v2", "width": int(embeddings.shape[1])},
         "features": [*FEATURES, *SIGNALS],
-        "columns": list(table.columns),
+        "columns": list(out.columns),
         "scale": asdict(table.scale),
         **asdict(choice),
         "calibration": [
             {"knots": c.knots.round(6).tolist(), "spread": c.spread, "floor": c.floor} for c in calibrations
         ],
         "prior": {"mean": float(rated.mean()), "std": spread},
-        "composition": asdict(composition_of(table.columns, table.scores)),
+        "composition": asdict(composition_of(out.columns, out.scores)),
         "domain": {"near": domain.near},
         "training": {"prompts": len(table.prompts), "seed": seed, "held_out": [asdict(report) for report in reports]},
     }

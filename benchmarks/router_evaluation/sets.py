@@ -38,6 +38,12 @@ SETS = {
     "tifa160": RatedSet(
         "tifa160.tsv.gz", "human_alignment", ("sd_v1_5", "sd_v2_1"), Scale(1, 5), "train", "Apache-2.0",
     ),
+    "agiqa3k": RatedSet(
+        "agiqa3k.tsv.gz", "human_alignment_mos", ("sd_v1_5", "sdxl_2_2", "midjourney_v5"), Scale(0, 5), "train", "MIT",
+    ),
+    "geneval_human": RatedSet(
+        "geneval_human.tsv.gz", "human_quality_task", ("sd_v2_1", "deepfloyd_if_xl"), Scale(1, 4), "train", "MIT",
+    ),
     "evalmi50k": RatedSet(
         "evalmi50k.tsv.gz", "human_correspondence_mos", ("sd_v2_1", "sdxl_base", "flux_schnell"),
         Scale(0, 100), "evaluate", "none stated",

@@ -1,0 +1,333 @@
+"""A search for a learner that ranks PQPP's prompts by gain better than `train` does, and what noise allows any of them.
+
+    python -m benchmarks.router_evaluation.learners FOLDER --keep SCRATCH [--folds 0 1 2 3] [LEARNER ...]
+
+Four folds within the official training and validation parts; the test part is not read. Each learner gets the prompts
+and scores of three folds and says gain (sdxl_base over glide) and mean of the fourth. All that is fitted, vocabulary
+and scaling too, comes from the three. Predictions are kept in SCRATCH, so that learners can be run apart (the encoder
+takes minutes a fold); averages are of what is kept. `results/learners.json` has a row a learner: APGR of each fold,
+their mean, and its distance from the learner of `train` with a 95 % interval from resampling prompts. Many rows are
+looked at, so the best of them flatters itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve
+from scipy.stats import rankdata
+
+from benchmarks.router_evaluation.run import EMBEDDER, RESULTS
+from benchmarks.router_evaluation.sets import SETS, ratings, rows_of
+from router.evaluation import RESAMPLES, apgr, curve, pearson, resampled
+from router.kernels import Scaler, rbf
+from router.ratings import RatingsTable, tabulate
+from router.regression import Choice, Prompts, fit_mixture, prompts_of
+from router.skills import load_skills
+from router.training import split_groups
+
+Array = NDArray[np.float64]
+FOLDS = 4
+CHOICE = Choice(feature_weight=0.3, gamma=1.5, share=0.8)  # near what `train` chooses on PQPP
+PENALTY = 2.0
+ALIKE = (0.90, 0.92, 0.95)  # cosines of embeddings from which on two prompts ask for the same picture, about
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Prompts with their scores (n, 2) of glide and sdxl_base on 0..1."""
+
+    prompts: Prompts
+    table: RatingsTable
+
+    @property
+    def gain(self) -> Array:
+        return np.asarray(self.table.scores[:, 1] - self.table.scores[:, 0], np.float64)
+
+    @property
+    def mean(self) -> Array:
+        return np.asarray(self.table.scores.mean(axis=1), np.float64)
+
+    def only(self, rows: NDArray[np.bool_]) -> Part:
+        return Part(self.prompts.only(rows), self.table.only(rows))
+
+
+# What a learner says (n, 2): gain and mean of scores; the mean is NaN if it has no opinion.
+Learner = Callable[[Part, Part], Array]
+
+
+def as_train(learned: Part, asked: Part) -> Array:
+    raw = fit_mixture(learned.prompts, learned.table, CHOICE, seed=0).predict(asked.prompts)
+    return np.stack([raw[:, 1] - raw[:, 0], raw.mean(axis=1)], axis=1)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Kernel ridge with all prompts as landmarks, factorised once for any number of targets."""
+
+    factor: Any
+    across: Array
+
+    @classmethod
+    @functools.lru_cache(maxsize=1)
+    def of(cls, learned: Part, asked: Part) -> Kernel:
+        scaler = Scaler.fit(learned.prompts.features, CHOICE.feature_weight)
+        one, other = (scaler.join(part.prompts.embeddings, part.prompts.features) for part in (learned, asked))
+        within = rbf(one, one, CHOICE.gamma) + PENALTY * np.eye(len(one))
+        return cls(cho_factor(within, overwrite_a=True, check_finite=False), rbf(other, one, CHOICE.gamma))
+
+    def fitted(self, target: Array) -> Array:
+        """Predictions for the prompts that were learned from."""
+        return target - PENALTY * cho_solve(self.factor, target - target.mean())
+
+    def predict(self, target: Array) -> Array:
+        return target.mean() + self.across @ cho_solve(self.factor, target - target.mean())
+
+
+def on_target(target: Callable[[Part], Array]) -> Learner:
+    """Kernel ridge on another target than the gain itself; a ranking is all that APGR asks for."""
+
+    def learner(learned: Part, asked: Part) -> Array:
+        kernel = Kernel.of(learned, asked)
+        return np.stack([kernel.predict(target(learned)), kernel.predict(learned.mean)], axis=1)
+
+    return learner
+
+
+def huber(learned: Part, asked: Part) -> Array:
+    """Residuals beyond .3 of the scale count as .3: a rater's slip weighs less."""
+    kernel, target = Kernel.of(learned, asked), learned.gain
+    for _ in range(3):
+        fitted = kernel.fitted(target)
+        target = fitted + np.clip(learned.gain - fitted, -0.3, 0.3)
+    return np.stack([kernel.predict(target), np.full(len(asked.gain), np.nan)], axis=1)
+
+
+def steady(learned: Part, asked: Part) -> Array:
+    """Prompts weighted by how little noise their scores have, as a first fit's squared residuals tell."""
+    from sklearn.kernel_ridge import KernelRidge
+
+    kernel = Kernel.of(learned, asked)
+    noise = kernel.fitted((learned.gain - kernel.fitted(learned.gain)) ** 2)
+    weight = 1 / np.maximum(noise, np.quantile(noise, 0.1))
+    scaler = Scaler.fit(learned.prompts.features, CHOICE.feature_weight)
+    one, other = (scaler.join(part.prompts.embeddings, part.prompts.features) for part in (learned, asked))
+    model = KernelRidge(alpha=PENALTY, kernel="rbf", gamma=CHOICE.gamma)
+    model.fit(one, learned.gain - learned.gain.mean(), sample_weight=weight / weight.mean())
+    return np.stack([model.predict(other), np.full(len(other), np.nan)], axis=1)
+
+
+def support_vectors(learned: Part, asked: Part) -> Array:
+    from sklearn.svm import SVR
+
+    scaler = Scaler.fit(learned.prompts.features, CHOICE.feature_weight)
+    one, other = (scaler.join(part.prompts.embeddings, part.prompts.features) for part in (learned, asked))
+    said = [SVR(gamma=CHOICE.gamma, C=0.5, epsilon=0.05).fit(one, y).predict(other) for y in learned.table.scores.T]
+    return np.stack([said[1] - said[0], (said[0] + said[1]) / 2], axis=1)
+
+
+def winners(learned: Part, asked: Part) -> Array:
+    """Logistic regression of "gains more than the median", weighted by how much, on the kernel's landmarks."""
+    from sklearn.kernel_approximation import Nystroem
+    from sklearn.linear_model import LogisticRegression
+
+    scaler = Scaler.fit(learned.prompts.features, CHOICE.feature_weight)
+    one, other = (scaler.join(part.prompts.embeddings, part.prompts.features) for part in (learned, asked))
+    landmarks = Nystroem(gamma=CHOICE.gamma, n_components=1_000, random_state=0).fit(one)
+    above = learned.gain - np.median(learned.gain)
+    model = LogisticRegression(C=1.0, max_iter=300)
+    model.fit(landmarks.transform(one), above > 0, sample_weight=np.abs(above) / np.abs(above).mean())
+    said = model.decision_function(landmarks.transform(other))
+    return np.stack([said, np.full(len(said), np.nan)], axis=1)
+
+
+def boosted(learned: Part, asked: Part) -> Array:
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
+    one, other = (np.hstack([part.prompts.embeddings, part.prompts.features]) for part in (learned, asked))
+    settings = {"learning_rate": 0.05, "max_iter": 200, "max_leaf_nodes": 15, "max_features": 0.2, "random_state": 0}
+    said = [HistGradientBoostingRegressor(**settings).fit(one, y).predict(other) for y in learned.table.scores.T]
+    return np.stack([said[1] - said[0], (said[0] + said[1]) / 2], axis=1)
+
+
+def encoder(learned: Part, asked: Part) -> Array:
+    from benchmarks.router_evaluation.encoders import Recipe, fine_tuned
+
+    targets = np.stack([learned.gain, learned.mean], axis=1)
+    return fine_tuned(learned.table.prompts, targets, asked.table.prompts, Recipe(), seed=0)
+
+
+def _ranks(scores: Array) -> Array:
+    return np.asarray(rankdata(scores) / len(scores), np.float64)
+
+
+LEARNERS: dict[str, Learner] = {
+    "as train": as_train,
+    "kernel, all landmarks": on_target(lambda part: part.gain),
+    "rank of the gain": on_target(lambda part: _ranks(part.gain)),
+    "difference of ranks": on_target(lambda part: _ranks(part.table.scores[:, 1]) - _ranks(part.table.scores[:, 0])),
+    "glide's score alone": on_target(lambda part: -part.table.scores[:, 0]),
+    "half of sdxl's score": on_target(lambda part: part.table.scores[:, 1] / 2 - part.table.scores[:, 0]),
+    "3/4 of sdxl's score": on_target(lambda part: 0.75 * part.table.scores[:, 1] - part.table.scores[:, 0]),
+    "sdxl's score, .5 at least": on_target(
+        lambda part: np.maximum(part.table.scores[:, 1], 0.5) - part.table.scores[:, 0]
+    ),
+    "gain, 0 at least": on_target(lambda part: np.maximum(part.gain, 0)),
+    "sign of the gain above its median": on_target(lambda part: np.sign(part.gain - np.median(part.gain))),
+    "huber": huber,
+    "weighted by steadiness": steady,
+    "support vectors": support_vectors,
+    "logistic, weighted by the gain": winners,
+    "boosted trees": boosted,
+    "encoder, fine-tuned": encoder,
+}
+AVERAGES: dict[str, tuple[str, ...]] = {
+    "as train + support vectors + boosted trees": ("as train", "support vectors", "boosted trees"),
+    "as train + encoder": ("as train", "encoder, fine-tuned"),
+    "as train + encoder + support vectors": ("as train", "encoder, fine-tuned", "support vectors"),
+}
+
+
+def read(folder: Path) -> Part:
+    rows = [row for row in rows_of(folder, "pqpp") if row.part != "test"]
+    table = tabulate(ratings(rows), SETS["pqpp"].scale)
+    assert table.columns == ("glide", "sdxl_base")
+    return Part(prompts_of(table.prompts, EMBEDDER.embed(table.prompts), load_skills()), table)
+
+
+def predict(whole: Part, split: NDArray[np.int64], names: Sequence[str], folds: Sequence[int], keep: Path) -> None:
+    """Fills `keep` with what is not there yet."""
+    for fold in folds:
+        out = split == fold
+        due = [name for name in names if not _file(keep, name, fold).is_file()]
+        learned, asked = whole.only(~out), whole.only(out)
+        for name in due:
+            np.save(_file(keep, name, fold), LEARNERS[name](learned, asked), allow_pickle=False)
+            print(f"fold {fold}: {name}", flush=True)
+
+
+def judge(whole: Part, split: NDArray[np.int64], keep: Path) -> dict[str, Any]:
+    """A row for each learner and average of which something is kept."""
+    rows = {}
+    for name, parts in {**{name: (name,) for name in LEARNERS}, **AVERAGES}.items():
+        folds = [k for k in range(FOLDS) if all(_file(keep, part, k).is_file() for part in (*parts, "as train"))]
+        if not folds:
+            continue
+        kept = np.isin(split, folds)
+        said = np.full((len(split), 2), np.nan)
+        usual = np.full(len(split), np.nan)
+        for fold in folds:
+            loaded = [np.load(_file(keep, part, fold), allow_pickle=False) for part in parts]
+            # Averages are of learners whose predictions are on the scale of the gain, so they need no scaling.
+            said[split == fold] = np.mean(loaded, axis=0)
+            usual[split == fold] = np.load(_file(keep, "as train", fold), allow_pickle=False)[:, 0]
+        said, usual, gain, mean, at = said[kept], usual[kept], whole.gain[kept], whole.mean[kept], split[kept]
+        by_fold = [apgr(curve(said[at == k, 0], gain[at == k], at[at == k])) for k in folds]
+        rows[name] = {
+            "folds": folds,
+            "apgr": by_fold,
+            "mean": float(np.mean(by_fold)),
+            "over train": float(np.mean(by_fold) - np.mean([_apgr(usual, gain, at, k) for k in folds])),
+            "over train, 95 %": resampled(
+                np.arange(len(at)),
+                lambda r, s=said[:, 0], u=usual, g=gain, a=at: (  # type: ignore[misc]
+                    apgr(curve(s[r], g[r], a[r])) - apgr(curve(u[r], g[r], a[r]))
+                ),
+            ),
+            "pearson of the gain": float(np.mean([pearson(said[at == k, 0], gain[at == k]) for k in folds])),
+        }
+        if np.isfinite(said[:, 1]).all():
+            by_fold = [pearson(said[at == k, 1], mean[at == k]) for k in folds]
+            rows[name]["pearson of the mean"] = float(np.mean(by_fold))
+    return rows
+
+
+def noise(whole: Part, split: NDArray[np.int64], keep: Path) -> dict[str, Any]:
+    """What is left of the gain's variance between prompts that ask for nearly the same picture, beside the squared
+    error of `train`'s learner on the same prompts, on the scale of the ratings.
+
+    PQPP publishes means over pictures and raters, so halves cannot be compared. Half the mean squared difference of two
+    gains whose prompts say the same is their noise (raters, seeds), plus whatever in the text the cosine does not see.
+    So it is too large, if anything, and the Pearson correlation of a perfect reader of prompts is at least
+    sqrt(1 - noise / variance), as far as such prompts are like the others. APGR follows from it by the ratio of the
+    oracle, whose correlation is 1. Intervals: prompts resampled, a pair counting as often as both were drawn.
+    """
+    gain = whole.gain * (whole.table.scale.high - whole.table.scale.low)
+    usual = np.full(len(split), np.nan)
+    for fold in range(FOLDS):
+        said = np.load(_file(keep, "as train", fold), allow_pickle=False)[:, 0]
+        usual[split == fold] = said * (whole.table.scale.high - whole.table.scale.low)
+    room = apgr(curve(gain, gain, split)) - 0.5
+    cosines = np.triu(whole.prompts.embeddings @ whole.prompts.embeddings.T, 1)
+    report: dict[str, Any] = {"variance": float(gain.var()), "oracle": 0.5 + room, "by cosine": {}}
+    for least in ALIKE:
+        one, other = np.nonzero(cosines >= least)
+        apart = (gain[one] - gain[other]) ** 2 / 2
+        missed = ((gain - usual)[one] ** 2 + (gain - usual)[other] ** 2) / 2
+        rng = np.random.default_rng(0)
+        drawn = np.stack(
+            [np.bincount(rng.integers(0, len(gain), len(gain)), minlength=len(gain)) for _ in range(RESAMPLES)]
+        )
+        often = drawn[:, one] * drawn[:, other]
+        spread = np.percentile(often @ apart / often.sum(axis=1), [2.5, 97.5])
+        error = np.percentile(often @ missed / often.sum(axis=1), [2.5, 97.5])
+        left = np.percentile(often @ (missed - apart) / often.sum(axis=1), [2.5, 97.5])
+        best = [_ceiling(float(x), float(gain.var()), room) for x in (apart.mean(), *spread[::-1])]
+        report["by cosine"][f"{least}"] = {
+            "pairs": len(one),
+            "noise": float(apart.mean()),
+            "noise, 95 %": spread.tolist(),
+            "squared error of train's": float(missed.mean()),
+            "squared error of train's, 95 %": error.tolist(),
+            "squared error over noise": float((missed - apart).mean()),
+            "squared error over noise, 95 %": left.tolist(),
+            "pearson, perfect": best[0][0],
+            "apgr, perfect": best[0][1],
+            "apgr, perfect, 95 %": [best[1][1], best[2][1]],
+        }
+    return report
+
+
+def _ceiling(noise: float, variance: float, room: float) -> tuple[float, float]:
+    correlation = float(np.sqrt(max(0.0, 1 - noise / variance)))
+    return correlation, 0.5 + room * correlation
+
+
+def _apgr(said: Array, gain: Array, split: NDArray[np.int64], fold: int) -> float:
+    rows = split == fold
+    return apgr(curve(said[rows], gain[rows], split[rows]))
+
+
+def _file(keep: Path, name: str, fold: int) -> Path:
+    return keep / f"{''.join(c if c.isalnum() else '-' for c in name)}-{fold}.npy"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("learners", nargs="*", metavar="LEARNER", help=f"of: {'; '.join(LEARNERS)} (default: all)")
+    parser.add_argument("--keep", type=Path, required=True, help="folder for predictions")
+    parser.add_argument("--folds", type=int, nargs="+", default=list(range(FOLDS)))
+    options = parser.parse_args()
+    options.keep.mkdir(parents=True, exist_ok=True)
+    whole = read(options.folder)
+    split = split_groups(whole.table.groups, FOLDS, seed=0)
+    predict(whole, split, options.learners or list(LEARNERS), options.folds, options.keep)
+    report = {"learners": judge(whole, split, options.keep)}
+    if all(_file(options.keep, "as train", fold).is_file() for fold in range(FOLDS)):
+        report["noise"] = noise(whole, split, options.keep)
+    (RESULTS / "learners.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    for name, row in report["learners"].items():
+        print(f"{name}: {row['mean']:.4f} {row['over train']:+.4f} {np.round(row['over train, 95 %'], 4)}")
+
+
+if __name__ == "__main__":
+    main()
