@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 from policies.conditions import Facts, holds
 from policies.objectives import priced
@@ -30,7 +30,8 @@ def verification(
     """
     if verify is None:
         return None, ()
-    fact = holds(verify.when, replace(facts, chosen=open_[chosen])) if verify.when else "always"
+    known = Facts(facts.request, facts.view, facts.context, open_[chosen])
+    fact = holds(verify.when, known) if verify.when else "always"
     pinned = facts.request.recipe is not None
     if fact is None or (pinned and verify.by == "expected_gain"):
         return None, ()

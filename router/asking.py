@@ -16,9 +16,7 @@ from router.types import PromptView
 
 def view_of(predictor: QualityPredictor, embedder: Embedder, prompt: str) -> PromptView:
     """The prompt as this predictor sees it."""
-    features, embedding = lexical_features(prompt), embedder.embed([prompt])[0]
-    signals = predictor.signals(features, embedding)
-    return PromptView(prompt, features, signals, embedding, predictor.familiarity(embedding))
+    return predictor.view(prompt, lexical_features(prompt), embedder.embed([prompt])[0])
 
 
 def ask(predictor: QualityPredictor, embedder: Embedder, prompt: str) -> dict[str, Any]:

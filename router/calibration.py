@@ -29,7 +29,7 @@ class Calibration:
 
     def mean(self, raw: Array | np.float64) -> Array:
         """Calibrated mean in 0..1 of raw predictions of any shape."""
-        return np.clip(np.interp(raw, self.knots[:, 0], self.knots[:, 1]), 0.0, 1.0)
+        return np.minimum(np.maximum(np.interp(raw, self.knots[:, 0], self.knots[:, 1]), 0.0), 1.0)
 
     def std(self, mean: Array | np.float64) -> Array:
         """Standard deviation of one score around its calibrated mean."""

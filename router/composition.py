@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -79,24 +79,60 @@ def compose(
     catalogue: Catalogue | None = None,
 ) -> Quality:
     """Quality of a resolved `recipe`; `known` maps recipe keys to qualities. An exact key is returned as it is."""
+    return outline(recipe, known, catalogue).quality(known, prior, rules)
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """How the quality of one recipe follows from what is known: the same for every prompt.
+
+    column:   the known recipe that it is, or whose settings are nearest; distance: from those, None if it is that one
+    branches: of a fusion by `method`, each with its weight in the mean (`weights`)
+    head:     the chain before its last stage, which is a refine or not (`refines`)
+    """
+
+    column: str | None = None
+    distance: float | None = None
+    method: str = ""
+    branches: tuple[Outline, ...] = ()
+    weights: tuple[float, ...] = ()
+    head: Outline | None = None
+    refines: bool = False
+
+    def quality(self, known: Mapping[str, Quality], prior: Quality, rules: Composition) -> Quality:
+        """On the prompt for which `known` holds."""
+        if self.column is not None:
+            near = known[self.column]
+            if self.distance is None:
+                return near
+            return _composed(near.mean, near.std, near.basis, rules.widen + rules.neighbour_widen * self.distance)
+        if self.method:
+            parts = [part.quality(known, prior, rules) for part in self.branches]
+            return _fused(self.method, parts, self.weights, prior, rules)
+        if self.head is not None:
+            head = self.head.quality(known, prior, rules)
+            delta = rules.refine_delta if self.refines else 0.0
+            return _composed(head.mean + delta, head.std, head.basis, rules.widen if head.basis == "learned" else 1.0)
+        return prior
+
+
+def outline(recipe: Recipe, columns: Collection[str], catalogue: Catalogue | None = None) -> Outline:
+    """The outline of a resolved `recipe`, given the keys of the recipes that were rated."""
     key = recipe_key(recipe, {}, catalogue)
-    if key in known:
-        return known[key]
-    again: Callable[[Recipe], Quality] = lambda part: compose(part, known, prior, rules, catalogue)  # noqa: E731
+    if key in columns:
+        return Outline(column=key)
     if isinstance(recipe, Fuse):
-        branches = [again(branch) for branch in recipe.branches if not isinstance(branch, str)]
-        weights = [sum(pair) for pair in recipe.shares] or [1.0] * len(branches)
-        return _fused(recipe.method, branches, weights, prior, rules)
-    if neighbour := _nearest(key, known, catalogue):
-        name, distance = neighbour
-        return _composed(
-            known[name].mean, known[name].std, known[name].basis, rules.widen + rules.neighbour_widen * distance
+        branches = tuple(
+            outline(branch, columns, catalogue) for branch in recipe.branches if not isinstance(branch, str)
         )
+        weights = tuple(sum(pair) for pair in recipe.shares) or (1.0,) * len(branches)
+        return Outline(method=recipe.method, branches=branches, weights=weights)
+    if neighbour := _nearest(key, columns, catalogue):
+        return Outline(*neighbour)
     if isinstance(recipe, Chain) and len(stages := stages_of(recipe)) > 1:
-        head = again(_without_last(stages))
-        delta = rules.refine_delta if isinstance(stages[-1], Refine) else 0.0
-        return _composed(head.mean + delta, head.std, head.basis, rules.widen if head.basis == "learned" else 1.0)
-    return prior
+        head = outline(_without_last(stages), columns, catalogue)
+        return Outline(head=head, refines=isinstance(stages[-1], Refine))
+    return Outline()
 
 
 def _without_last(stages: Sequence[Recipe]) -> Recipe:
@@ -125,7 +161,7 @@ def _composed(mean: float, std: float, basis: Literal["learned", "composed", "pr
     return Quality(min(1.0, max(0.0, mean)), std * widen, "prior" if basis == "prior" else "composed")
 
 
-def _nearest(key: str, known: Mapping[str, Quality], catalogue: Catalogue | None) -> tuple[str, float] | None:
+def _nearest(key: str, known: Collection[str], catalogue: Catalogue | None) -> tuple[str, float] | None:
     """The known recipe with the same models in the same roles whose settings are nearest, and how far they are."""
     wanted = _parsed(key, catalogue)
     found: list[tuple[float, str]] = []

@@ -44,13 +44,17 @@ class Rate:
 
 
 class CostModel:
-    """Seconds of steps, learned per (model, kind of step). Safe to use from several threads."""
+    """Seconds of steps, learned per (model, kind of step). Safe to use from several threads.
+
+    version: grows with everything that is learned; as long as it stays, so does the price of every step
+    """
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
         self._seen: dict[str, deque[tuple[float, float]]] = {}
         self._rates: dict[str, Rate] = {}
         self._lock = threading.Lock()
+        self.version = 0
 
     def seconds(self, step: Step, pixels: int | None = None) -> float:
         """Expected seconds on the accelerator for one picture. `pixels`: of the plan, for steps without a size."""
@@ -79,6 +83,7 @@ class CostModel:
             window = self._seen.setdefault(_key(step), deque(maxlen=WINDOW))
             window.append((self.work(step, pixels), float(seconds)))
             self._rates.pop(_key(step), None)
+            self.version += 1
 
     def work(self, step: Step, pixels: int | None = None) -> float:
         """Units of work of one step, as in the law above."""
@@ -114,6 +119,7 @@ class CostModel:
             raise ValueError(f"not a snapshot of learned costs ({error!r}); delete the file to start afresh") from error
         with self._lock:
             self._seen, self._rates = {key: window for key, window in seen.items() if window}, {}
+            self.version += 1
 
     def _prior(self, step: Step) -> Rate:
         if step.model is None:

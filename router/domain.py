@@ -22,7 +22,7 @@ class Domain:
     def familiarity(self, embedding: NDArray[np.float32]) -> float:
         """1.0 from `near` upwards, falling linearly to 0.0 at half of it."""
         top = np.sort(self.anchors @ embedding)[-NEIGHBOURS:]
-        return float(np.clip(2 * float(top.mean()) / max(self.near, 1e-6) - 1, 0.0, 1.0))
+        return min(1.0, max(0.0, 2 * float(top.mean()) / max(self.near, 1e-6) - 1))
 
 
 def fit_domain(embeddings: NDArray[np.float32], groups: tuple[str, ...], seed: int) -> Domain:

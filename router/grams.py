@@ -6,13 +6,14 @@ An n-gram is known by its CRC-32, so an artefact holds numbers and none of the p
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from router.blocks import Block
 Array = NDArray[np.float64]
 MAX_CHARACTERS = 1_000  # of a prompt; what follows rarely changes what it is about
 MAX_GRAMS = 20_000  # of a kind: those of the most prompts
+USUAL_LENGTH = 24  # of a word, in characters
 MIN_PROMPTS = 3  # an n-gram of fewer prompts teaches nothing
 PENALTY = 2.0  # times the kernel's penalty in the same direction: both kernels are 1 at distance 0
 KINDS = ("words", "pieces")
@@ -53,17 +55,21 @@ class GramRidge:
 def grams_of(prompt: str) -> tuple[Counter[int], Counter[int]]:
     """How often each n-gram occurs, by its CRC-32: words, and pieces of words."""
     text = unicodedata.normalize("NFKC", prompt[:MAX_CHARACTERS])[:MAX_CHARACTERS].casefold()
-    words = [word.encode("utf-8", "replace") for word in _WORD.findall(text)]
+    found = _WORD.findall(text)
+    words = [word.encode("utf-8", "replace") for word in found]
     pairs = [b" ".join(pair) for pair in pairwise(words)]
-    return Counter(map(zlib.crc32, words + pairs)), Counter(map(zlib.crc32, _pieces(text)))
+    pieces = (_usual_pieces(word) if len(word) <= USUAL_LENGTH else _pieces(word) for word in found)
+    return Counter(map(zlib.crc32, words + pairs)), Counter(chain.from_iterable(pieces))
 
 
-def _pieces(text: str) -> Iterator[bytes]:
-    for word in _WORD.findall(text):
-        padded = f" {word} "
-        for size in range(2, 6):
-            for start in range(max(1, len(padded) - size + 1)):
-                yield padded[start : start + size].encode("utf-8", "replace")
+def _pieces(word: str) -> tuple[int, ...]:
+    padded = f" {word} "
+    pieces = (padded[start : start + size] for size in range(2, 6) for start in range(max(1, len(padded) - size + 1)))
+    return tuple(zlib.crc32(piece.encode("utf-8", "replace")) for piece in pieces)
+
+
+_usual_pieces = functools.lru_cache(maxsize=2048)(_pieces)
+"""Prompts are made of the same words again and again; some 2 MB of them."""
 
 
 def _vector(counts: Counter[int], keys: NDArray[np.uint32], idf: Array) -> tuple[NDArray[np.int64], Array]:

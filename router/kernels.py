@@ -41,7 +41,7 @@ class Scaler:
 
     def join(self, embeddings: NDArray[np.floating], features: Array) -> Array:
         """(n, d) and (n, f) to inputs (n, d + f)."""
-        scaled = np.clip((np.log1p(features) - self.mean) / self.std, -CLIP, CLIP)
+        scaled = np.minimum(np.maximum((np.log1p(features) - self.mean) / self.std, -CLIP), CLIP)
         return np.concatenate([embeddings, scaled * (self.weight / np.sqrt(max(1, features.shape[1])))], axis=1)
 
 

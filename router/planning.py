@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
@@ -45,6 +45,7 @@ from router.types import (
 
 MAX_PHRASES = 4  # of regions; each is a look at every picture
 Number = TypeVar("Number", int, float)
+_TOKEN = re.compile(r"\w+|[^\w\s]")
 
 
 def make_plan(
@@ -59,17 +60,25 @@ def make_plan(
         width, height = answer_size(resolved, request, catalogue)
         draft = _Draft(request, catalogue)
         output = draft.add(resolved, width, height, request.seed)
-        draft.note_prompt_length()
+        draft.notes += cut_prompts(request.prompt, draft.steps, catalogue)
     except PlanError as error:
         raise PlanError(f"recipe {name!r}: {error.message}", error.param) from error
     steps, notes = tuple(draft.steps), tuple(dict.fromkeys(draft.notes))
     return Plan(name, steps, output.id, width, height, notes, handovers(steps, catalogue, (width, height)))
 
 
-def with_check(plan: Plan, scorer: str) -> Plan:
-    """The plan with a look of `scorer` at its picture, for what that would take; the output is still the picture."""
-    name = f"verify-{scorer}"
-    return replace(plan, steps=(*plan.steps, Step(name, "score", scorer, (plan.output,), "scores")))
+def cut_prompts(prompt: str, steps: Sequence[Step], catalogue: Catalogue) -> list[str]:
+    """Notes on models that will not read all of the prompt. Each word and mark is at least one token, so this never
+    warns of a prompt that would have fitted."""
+    limits = {model: catalogue[model].max_prompt_tokens for step in steps for model in step.models}
+    if len(prompt) + 2 <= min(limits.values(), default=0):  # even if each character were a token
+        return []
+    least = len(_TOKEN.findall(prompt[:20_000])) + 2
+    return [
+        f"{model} reads at most {limit} tokens; this prompt has at least {least}, its end is cut"
+        for model, limit in limits.items()
+        if least > limit
+    ]
 
 
 # ------------------------------------------------------------------------------------------------------------- steps
@@ -379,12 +388,3 @@ class _Draft:
             "scheduler": scheduler or card.scheduler,
             "seed": seed,
         }
-
-    def note_prompt_length(self) -> None:
-        """Each word and mark is at least one token, so this never warns of a prompt that would have fitted."""
-        least = len(re.findall(r"\w+|[^\w\s]", self.request.prompt[:20_000])) + 2
-        for model in dict.fromkeys(model for step in self.steps for model in step.models):
-            if least > (limit := self.catalogue[model].max_prompt_tokens):
-                self.notes.append(
-                    f"{model} reads at most {limit} tokens; this prompt has at least {least}, its end is cut"
-                )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields, replace
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from router.adapting import Adapter
 from router.artifact import Artifact
 from router.calibration import Calibration, Z
-from router.composition import Composition, compose
+from router.composition import Composition, Outline, outline
 from router.domain import Domain
 from router.errors import ArtifactError
 from router.features import FEATURES, SIGNALS
@@ -27,6 +27,7 @@ from router.types import Catalogue, PromptView, Quality, Recipe
 
 Array = NDArray[np.float64]
 REMEMBERED = 1024  # prompts whose predictions are kept
+POLICIES = 64  # sets of recipes whose outlines are kept
 
 
 class QualityPredictor:
@@ -44,7 +45,8 @@ class QualityPredictor:
         self.digest = artifact.digest
         self._catalogue = catalogue
         self._recent = Recent[tuple[str, float | None], dict[str, Quality]](REMEMBERED)
-        self._composed = Recent[tuple[str, float | None], tuple[dict[str, Recipe], dict[str, Quality]]](REMEMBERED)
+        self._composed = Recent[tuple[str, float | None], tuple[dict[str, Outline], dict[str, Quality]]](REMEMBERED)
+        self._outlines = Recent[tuple[str, ...], tuple[dict[str, Recipe], dict[str, Outline]]](POLICIES)
         self._bases = Recent[str, Array](REMEMBERED)
         try:
             self._take(artifact)
@@ -63,23 +65,31 @@ class QualityPredictor:
         columns, if not as `rated` says; nothing is remembered then."""
         self._checked(view.embedding)
         wanted = [name for name in recipes if only is None or name in only]
+        outlines = self._outlined(recipes, wanted)
         if known is not None:
-            return {name: self._compose(name, recipes, known) for name in wanted}
+            return {name: outlines[name].quality(known, self._prior, self._rules) for name in wanted}
         key = (view.prompt, view.in_domain)
         kept = self._composed.get(key)
-        # A policy's recipes are the same objects each time, so comparing them is quick.
-        if kept is None or kept[0] != recipes:
-            kept = self._composed.put(key, (dict(recipes), {}))
+        if kept is None or kept[0] is not outlines:
+            kept = self._composed.put(key, (outlines, {}))
         found = kept[1]
         if missing := [name for name in wanted if name not in found]:
             known = self.rated(view)
             for name in missing:
-                found[name] = self._compose(name, recipes, known)
+                found[name] = outlines[name].quality(known, self._prior, self._rules)
         return {name: found[name] for name in wanted}
 
-    def _compose(self, name: str, recipes: Mapping[str, Recipe], known: Mapping[str, Quality]) -> Quality:
-        recipe = resolve(recipes[name], recipes, (name,))
-        return compose(recipe, known, self._prior, self._rules, self._catalogue)
+    def _outlined(self, recipes: Mapping[str, Recipe], names: Sequence[str]) -> dict[str, Outline]:
+        """How each of `names` follows from the columns; of a policy's recipes, remembered from request to request."""
+        kept = self._outlines.get(tuple(recipes))
+        # A policy's recipes are the same objects each time, so comparing them is quick.
+        if kept is None or kept[0] != recipes:
+            kept = self._outlines.put(tuple(recipes), (dict(recipes), {}))
+        known = kept[1]
+        for name in names:
+            if name not in known:
+                known[name] = outline(resolve(recipes[name], recipes, (name,)), self._names, self._catalogue)
+        return known
 
     def familiarity(self, embedding: NDArray[np.float32]) -> float:
         """0..1, how near a prompt's embedding is to the training prompts; see router/domain.py."""
@@ -93,6 +103,14 @@ class QualityPredictor:
     def signals(self, features: Mapping[str, float], embedding: NDArray[np.float32]) -> dict[str, float]:
         """The skills that a prompt asks for, each in 0..1; see router/skills.py."""
         return self._heads.signals(features, self._checked(embedding))
+
+    def view(self, prompt: str, features: Mapping[str, float], embedding: NDArray[np.float32]) -> PromptView:
+        """A prompt as this predictor sees it, from its `lexical_features` and its embedding (d,)."""
+        signals = self.signals(features, embedding)
+        view = PromptView(prompt, features, signals, embedding, self.familiarity(embedding))
+        if prompt and self._bases.get(prompt) is None:  # while the signals are at hand
+            self._bases.put(prompt, self._base_means(self._prompts_of(view, signals)))
+        return view
 
     def rated(self, view: PromptView) -> dict[str, Quality]:
         """Quality of each rated recipe: with trust t, a mixture of prediction (t) and column prior (1 - t)."""
@@ -110,10 +128,13 @@ class QualityPredictor:
         """
         if view.prompt and (remembered := self._bases.get(view.prompt)) is not None:
             return remembered
-        mixture = self._mixture if view.prompt else replace(self._mixture, grams=None)
-        raw = mixture.predict(self._prompts(view))[0]
-        means = np.array([float(c.mean(value)) for c, value in zip(self._calibrations, raw, strict=True)])
+        means = self._base_means(self._prompts(view))
         return self._bases.put(view.prompt, means) if view.prompt else means
+
+    def _base_means(self, prompts: Prompts) -> Array:
+        mixture = self._mixture if prompts.texts[0] else replace(self._mixture, grams=None)
+        raw = mixture.predict(prompts)[0]
+        return np.array([float(c.mean(value)) for c, value in zip(self._calibrations, raw, strict=True)])
 
     def base_std(self, means: Array) -> Array:
         """The deviations (c,) that go with `base_means`."""
@@ -143,7 +164,7 @@ class QualityPredictor:
         other = copy.copy(self)
         other._adapter = adapter
         other._recent = Recent[tuple[str, float | None], dict[str, Quality]](REMEMBERED)
-        other._composed = Recent[tuple[str, float | None], tuple[dict[str, Recipe], dict[str, Quality]]](REMEMBERED)
+        other._composed = Recent[tuple[str, float | None], tuple[dict[str, Outline], dict[str, Quality]]](REMEMBERED)
         return other
 
     @property
@@ -152,10 +173,11 @@ class QualityPredictor:
         return self._mixture.kernel.gamma
 
     def _prompts(self, view: PromptView) -> Prompts:
-        embedding = self._checked(view.embedding)
-        signals = self._heads.signals(view.features, embedding)
-        features = [feature_rows([view.features], FEATURES), feature_rows([signals], SIGNALS)]
-        return Prompts((view.prompt,), embedding[None].astype(np.float64), np.concatenate(features, axis=1))
+        return self._prompts_of(view, self.signals(view.features, view.embedding))
+
+    def _prompts_of(self, view: PromptView, signals: Mapping[str, float]) -> Prompts:
+        rows = [feature_rows([view.features], FEATURES), feature_rows([signals], SIGNALS)]
+        return Prompts((view.prompt,), view.embedding[None].astype(np.float64), np.concatenate(rows, axis=1))
 
     def interval(self, quality: Quality) -> tuple[float, float]:
         """The 90 % interval of one score of this quality, within 0..1."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from router.arranging import with_check
 from router.escalation import Option, worth_a_look
 from router.judge import Judge, Judgement
-from router.planning import with_check
 from router.queues import Queues, Timing
 from router.types import Decision, Estimate, Plan, Worth
 
@@ -26,7 +27,12 @@ class Prospects:
 
     def gain(self, judge: Judge, worth: Worth) -> float:
         """Expected gain of looking at the first picture, in quality."""
-        return worth_a_look(self.made, self.tries, judge, worth)
+        return _gain(self.made, self.tries, judge, worth)
+
+
+@functools.lru_cache(maxsize=1024)  # the same for a prompt as long as queues and prices stay
+def _gain(made: Option, tries: tuple[Option, ...], judge: Judge, worth: Worth) -> float:
+    return worth_a_look(made, tries, judge, worth)
 
 
 def prospects(
@@ -42,7 +48,8 @@ def prospects(
     """
     verify = decision.verify
     assert verify is not None
-    names = dict.fromkeys((decision.recipe, *verify.tries(decision.recipe)))
+    further = dict.fromkeys(verify.tries(decision.recipe))
+    names = dict.fromkeys((decision.recipe, *further))
     timings = {name: queues.estimate(with_check(plans[name], verify.scorer)) for name in names}
     options = {
         name: Option(
@@ -50,7 +57,12 @@ def prospects(
         )
         for name in names
     }
-    tries = tuple(options[name] for name in dict.fromkeys(verify.tries(decision.recipe)))
+    tries = tuple(options[name] for name in further)
     whole, bare = timings[decision.recipe], queues.estimate(plans[decision.recipe])
-    look = Timing(*(max(0.0, getattr(whole, key) - getattr(bare, key)) for key in Timing.__slots__))
+    look = Timing(
+        max(0.0, whole.work_s - bare.work_s),
+        max(0.0, whole.queue_s - bare.queue_s),
+        max(0.0, whole.latency_s - bare.latency_s),
+        max(0.0, whole.cost_usd - bare.cost_usd),
+    )
     return Prospects(options[decision.recipe], tries, timings, look)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from router.costs import CostModel, plan_seconds
 from router.types import Plan
 
+ESTIMATES = 512  # plans whose estimates are kept until costs or queues change
+
 
 @dataclass(frozen=True, slots=True)
 class Timing:
@@ -36,11 +38,15 @@ class Queues:
         self._tickets: dict[int, dict[tuple[int, str], tuple[str, float]]] = {}
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
+        self._version = 0
+        self._estimates: dict[tuple[int, int], tuple[Plan, tuple[int, int], Timing]] = {}
 
     def set_replicas(self, model: str, count: int) -> None:
         """Tell how many workers hold `model` now (1 is assumed until told otherwise)."""
         with self._lock:
-            self._replicas[model] = max(1, int(count))
+            if self._replicas.get(model) != max(1, int(count)):
+                self._replicas[model] = max(1, int(count))
+                self._version += 1
 
     def reserve(self, plan: Plan, n: int = 1) -> int:
         """Add the work of `n` pictures of `plan` to the queues of its models; returns a ticket."""
@@ -49,11 +55,13 @@ class Queues:
         with self._lock:
             ticket = next(self._numbers)
             self._tickets[ticket] = work
+            self._version += 1
             return ticket
 
     def release(self, ticket: int, step: str | None = None, picture: int | None = None) -> None:
         """Take a finished step (of one picture, or of the next unreleased one) off the queues; all without `step`."""
         with self._lock:
+            self._version += 1
             if step is None:
                 self._tickets.pop(ticket, None)
             elif work := self._tickets.get(ticket):
@@ -74,8 +82,23 @@ class Queues:
                     total[model] = total.get(model, 0.0) + seconds
         return total
 
+    @property
+    def state(self) -> tuple[int, int]:
+        """As long as it stays, so does every estimate."""
+        return self._costs.version, self._version
+
     def estimate(self, plan: Plan, n: int = 1) -> Timing:
         """What `n` pictures of `plan` would take if they were admitted now, behind all that is reserved."""
+        key, state = (id(plan), n), self.state
+        kept = self._estimates.get(key)
+        if kept is None or kept[0] is not plan or kept[1] != state:
+            if len(self._estimates) >= ESTIMATES:
+                self._estimates.clear()
+            # The state was read first: what changes meanwhile makes this estimate old at once.
+            kept = self._estimates[key] = (plan, state, self._estimated(plan, n))
+        return kept[2]
+
+    def _estimated(self, plan: Plan, n: int) -> Timing:
         seconds = plan_seconds(plan, self._costs)
         loads, replicas = self.loads(), dict(self._replicas)
         latency = _makespan(plan, n, seconds, replicas, loads)

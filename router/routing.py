@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
+from router.arranging import Arranger
 from router.embedding import Embedder
-from router.errors import NotFoundError, PlanError, RequestError, did_you_mean
+from router.errors import NotFoundError, RequestError, did_you_mean
 from router.features import lexical_features
 from router.judge import Judgement
-from router.planning import make_plan
 from router.predictors import QualityPredictor
 from router.prospects import prospects
 from router.queues import Queues
@@ -31,11 +31,12 @@ from router.types import (
     Policy,
     PromptView,
     Recipe,
-    Rejection,
     Route,
 )
 
-VIEWS = 1024  # prompts whose analysis is remembered
+VIEWS = 1024  # prompts whose analysis is remembered, and their estimates as long as queues and costs stay
+
+_Moment = tuple[PromptView, QualityPredictor, int, tuple[int, int]]
 
 
 class Router:
@@ -59,6 +60,8 @@ class Router:
         self.predictor = predictor
         self.queues = queues
         self._views = Recent[tuple[str, str], PromptView](VIEWS)
+        self._estimates = Recent[str, tuple[_Moment, dict[str, Plan], dict[str, Estimate]]](VIEWS)
+        self._arranger = Arranger(catalogue)
 
     def route(self, request: GenerationRequest, policy: Policy, context: Context = NO_CONTEXT) -> Route:
         """Decide. Raises `RequestError`, `NotFoundError` (no such recipe or model), and what `Policy.decide` raises."""
@@ -69,17 +72,18 @@ class Router:
         recipes = self.candidates(request, policy)
         searches = self.settle(request, view, recipes, policy.bounds(request, view, context), predictor)
         recipes |= {name: found.recipe for name, found in searches.items()}
-        plans, refused = self.arrange(request, recipes)
+        arranged = self._arranger.arrange(request, recipes)
+        plans = arranged.plans
         estimates = self.estimate(view, recipes, plans, request.n, predictor)
         for name, found in ((name, searches[name]) for name in plans if name in searches):
             plans[name] = replace(plans[name], notes=(*plans[name].notes, found.note))
             estimates[name] = found.estimate
-        decision = policy.decide(request, view, plans, estimates, refused, context)
-        further = {name: plans[name] for name in decision.verify.escalate_to} if decision.verify else {}
+        decision = policy.decide(request, view, plans, estimates, arranged.refused, context)
+        further = {name: arranged.plan(name) for name in decision.verify.escalate_to} if decision.verify else {}
         judgement = self.judgement(decision.verify.scorer) if decision.verify else None
         if judgement is not None:
             decision = self.foreseen(decision, plans, estimates, judgement)
-        plan, took_s = plans[decision.recipe], time.perf_counter() - began
+        plan, took_s = arranged.plan(decision.recipe), time.perf_counter() - began
         turns = searches[decision.recipe].recipe.turns if decision.recipe in searches else ()
         return Route(request, view, estimates, decision, plan, took_s, further, judgement, predictor.digest, turns)
 
@@ -134,10 +138,7 @@ class Router:
         predictor = predictor or self.predictor
         if (known := self._views.get((prompt, predictor.digest))) is not None:
             return known
-        features = lexical_features(prompt)
-        embedding = self.embedder.embed([prompt])[0]
-        signals = predictor.signals(features, embedding)
-        view = PromptView(prompt, features, signals, embedding, predictor.familiarity(embedding))
+        view = predictor.view(prompt, lexical_features(prompt), self.embedder.embed([prompt])[0])
         return self._views.put((prompt, predictor.digest), view)
 
     def candidates(self, request: GenerationRequest, policy: Policy) -> dict[str, Recipe]:
@@ -154,19 +155,6 @@ class Router:
             )
         return recipes | {asked: Generate(asked)}
 
-    def arrange(
-        self, request: GenerationRequest, recipes: Mapping[str, Recipe]
-    ) -> tuple[dict[str, Plan], Sequence[Rejection]]:
-        """A plan for each recipe that fits the request, and a rejection for each that does not."""
-        plans: dict[str, Plan] = {}
-        refused: list[Rejection] = []
-        for name, recipe in recipes.items():
-            try:
-                plans[name] = make_plan(name, recipe, request, self.catalogue, recipes)
-            except PlanError as error:
-                refused.append(Rejection(name, "capability", error.message))
-        return plans, refused
-
     def estimate(
         self,
         view: PromptView,
@@ -176,9 +164,15 @@ class Router:
         predictor: QualityPredictor | None = None,
     ) -> dict[str, Estimate]:
         """Quality, seconds and dollars of each plan, if all `n` pictures were admitted now."""
-        qualities = (predictor or self.predictor).predict(view, recipes, only=plans)
-        estimates = {}
-        for name, plan in plans.items():
-            t = self.queues.estimate(plan, n)
-            estimates[name] = Estimate(name, qualities[name], t.work_s, t.queue_s, t.latency_s, t.cost_usd)
-        return estimates
+        predictor = predictor or self.predictor
+        moment = (view, predictor, n, self.queues.state)  # read first: what changes meanwhile makes it old at once
+        kept = self._estimates.get(view.prompt)
+        if kept is None or kept[0] != moment or kept[1] != plans:
+            qualities = predictor.predict(view, recipes, only=plans)
+            timings = {name: self.queues.estimate(plan, n) for name, plan in plans.items()}
+            estimates = {
+                name: Estimate(name, qualities[name], t.work_s, t.queue_s, t.latency_s, t.cost_usd)
+                for name, t in timings.items()
+            }
+            kept = self._estimates.put(view.prompt, (moment, dict(plans), estimates))
+        return dict(kept[2])

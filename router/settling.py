@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from router.arranging import with_check
 from router.errors import PlanError, RequestError, did_you_mean
 from router.escalation import Option
 from router.judge import Judgement
-from router.planning import make_plan, with_check
+from router.planning import make_plan
 from router.predictors import QualityPredictor
 from router.queues import Queues, Timing
 from router.recipes import recipe_key, resolve

@@ -64,7 +64,8 @@ class SkillHeads:
     def signals(self, features: Mapping[str, float], embedding: NDArray[np.float32]) -> dict[str, float]:
         """The skills of `SIGNALS`, each in 0..1; complexity is 1 - exp(-load) with the load of `LOADS` and `WORDS`."""
         rows = self.scaler.join(embedding[None].astype(np.float64), head_inputs([features]))
-        found = 1 / (1 + np.exp(-np.clip(rows @ self.slope + self.level, -30, 30)[0]))
+        odds = (rows @ self.slope + self.level)[0]
+        found = 1 / (1 + np.exp(-np.minimum(np.maximum(odds, -30), 30)))
         skills = {name: float(value) for name, value in zip(SKILLS, found, strict=True)}
         return {**skills, "complexity": complexity(skills, features["words"])}
 
