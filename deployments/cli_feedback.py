@@ -161,7 +161,8 @@ def retrain(
     if as_json:
         digest = done.artifact.digest if done.artifact else None
         report = {"swapped": done.swapped, "wins": wins, "why": done.why, "digest": digest, "counts": dict(done.counts)}
-        print_json({**report, "comparison": asdict(done.comparison)})
+        scorers = {one.scorer: {"calibrated": one.content is not None, "note": one.note} for one in done.scorers}
+        print_json({**report, "scorers": scorers, "comparison": asdict(done.comparison)})
     else:
         render.show(out, render.off_policy(done.comparison))
         where = out_folder or folder
@@ -172,7 +173,7 @@ def retrain(
             if wins
             else "nothing was changed"
         )
-        say(f"{done.why}\n{end}")
+        say("\n".join([done.why, *(f"{one.scorer}: {one.note}" for one in done.scorers), end]))
     if not wins:
         raise typer.Exit(1)
 

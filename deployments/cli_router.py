@@ -199,14 +199,22 @@ def calibrate_scorer(
     from models.catalog import load_card
     from models.weights import revision
     from router.artifact import load_artifact
+    from router.asking import view_of
+    from router.embedding import MiniLMEmbedder
     from router.judging import calibrate, held_out_chances, read_judged, save_judgement
+    from router.predictors import QualityPredictor
+    from router.recalibrating import JudgedPictures, keep_pictures
 
-    digest, scorer, rows = load_artifact(artefact).digest, load_card(card), read_judged(judged, right)
+    trained, scorer, rows = load_artifact(artefact), load_card(card), read_judged(judged, right)
     if scorer.role != "scorer":
         raise ArtifactError(f"--card {card}: {scorer.id!r} is a {scorer.role} and does not score")
     err.print(f"{len(rows)} pictures; predicting their chances on {folds} folds", highlight=False)
-    judge, strength, report = calibrate(rows, held_out_chances(rows, folds, seed))
-    file = save_judgement(artefact, digest, scorer, revision(scorer), judge, strength, report, source)
+    predictor, embedder = QualityPredictor(trained), MiniLMEmbedder()
+    views = {prompt: view_of(predictor, embedder, prompt) for prompt in {one.prompt for one in rows}}
+    pictures = JudgedPictures.of(rows, held_out_chances(rows, folds, seed), predictor, views)
+    judge, strength, report = calibrate(rows, pictures.chances(predictor.adapter))
+    file = save_judgement(artefact, trained.digest, scorer, revision(scorer), judge, strength, report, source)
+    keep_pictures(file, pictures)
     if as_json:
         print(
             json.dumps({"file": str(file), "judge": asdict(judge), "strength": strength, "held_out": report}, indent=2)

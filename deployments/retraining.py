@@ -30,6 +30,7 @@ from router.feedback import DecisionRecord, Feedback
 from router.off_policy import ESTIMATORS, Comparison, LoggedChoices, compare
 from router.predictors import QualityPredictor
 from router.ratings import MIN_PROMPTS
+from router.recalibrating import JudgedPictures, Recalibrated, judge_files, recalibrate
 from router.succession import succeed
 from router.training import split_groups
 from router.types import Catalogue, PromptView
@@ -41,13 +42,15 @@ MIN_RATED = 100  # decisions; with fewer no interval is narrow enough to say any
 
 @dataclass(frozen=True)
 class Retrained:
-    """What came of it. artifact: what is in force now, if it was swapped;   counts: of what was used and left out."""
+    """What came of it. artifact: what is in force now, if it was swapped;   counts: of what was used and left out;
+    scorers: what became of the calibrations of scorers"""
 
     swapped: bool
     why: str
     comparison: Comparison
     counts: Mapping[str, int]
     artifact: Artifact | None = None
+    scorers: tuple[Recalibrated, ...] = ()
 
 
 def retrain(
@@ -82,8 +85,18 @@ def retrain(
     adapter = lessons.fit(predictor)
     config: dict[str, Any] = {**copy.deepcopy(dict(incumbent.config)), "feedback": adapter.config}
     card = _card(incumbent, source, policy, comparison, counts)
-    artifact = succeed(out or folder, config, {**incumbent.weights, **adapter.weights}, card)
-    return Retrained(True, why, comparison, counts, artifact)
+    scorers = tuple(
+        recalibrate(file, incumbent.digest, lambda pictures: lessons.fit(predictor, lessons.prompts_among(pictures)))
+        for file in judge_files(Path(folder))
+    )
+    artifact = succeed(
+        out or folder,
+        config,
+        {**incumbent.weights, **adapter.weights},
+        card,
+        lambda digest: {name: data for one in scorers for name, data in one.files(digest).items()},
+    )
+    return Retrained(True, why, comparison, counts, artifact, scorers)
 
 
 @dataclass(frozen=True)
@@ -167,6 +180,10 @@ class Lessons:
             np.array(inputs), np.array(columns, np.int64), np.array(expected), np.array(deviations), np.array(values),
             tuple(groups), skipped,
         )  # fmt: skip
+
+    def prompts_among(self, pictures: JudgedPictures) -> frozenset[str]:
+        """The groups that are about prompts of `pictures`."""
+        return frozenset(group for group, seen in zip(self.groups, pictures.among(self.inputs), strict=True) if seen)
 
     def fit(self, predictor: QualityPredictor, without: frozenset[str] = frozenset()) -> Adapter:
         """An adapter for the base of `predictor`, from all groups of prompts but those."""

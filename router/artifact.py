@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,9 +67,17 @@ def load_artifact(path: str | Path, digest: str | None = None, form: str = FORMA
 
 
 def save_artifact(
-    path: str | Path, config: Mapping[str, Any], weights: Mapping[str, NDArray[Any]], card: str, form: str = FORMAT
+    path: str | Path,
+    config: Mapping[str, Any],
+    weights: Mapping[str, NDArray[Any]],
+    card: str,
+    form: str = FORMAT,
+    beside: Callable[[str], Mapping[str, bytes]] = lambda digest: {},
 ) -> Artifact:
-    """Write an artefact to folder `path` so that a reader sees the old one or the new one, never half of one."""
+    """Write an artefact to folder `path` so that a reader sees the old one or the new one, never half of one.
+
+    beside: further files of the folder, by their place in it, given the artefact's digest
+    """
     from safetensors.numpy import save as save_tensors
 
     folder = Path(path).absolute()
@@ -83,10 +91,12 @@ def save_artifact(
     files = {name: {"sha256": _sha256(data), "bytes": len(data)} for name, data in contents.items()}
     manifest = {"format": form, "version": VERSION, "files": files}
     contents["manifest.json"] = (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode()
+    contents |= beside(_sha256(contents["manifest.json"]))
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         for name, data in contents.items():
+            (fresh / name).parent.mkdir(exist_ok=True)
             (fresh / name).write_bytes(data)
         fresh.chmod(0o755)
         _swap_in(fresh, folder)

@@ -189,8 +189,26 @@ def save_judgement(
     }
     file = judgement_file(artifact, card.id)
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps({**content, "digest": _digest(content)}, indent=1) + "\n", encoding="utf-8")
+    file.write_text(sealed(content), encoding="utf-8")
+    file.with_suffix(".safetensors").unlink(missing_ok=True)  # the pictures of an earlier calibration
     return file
+
+
+def sealed(content: Mapping[str, Any]) -> str:
+    """The content of a file with its digest, as text."""
+    return json.dumps({**content, "digest": _digest(content)}, indent=1) + "\n"
+
+
+def read_content(file: Path) -> dict[str, Any]:
+    """The content of a file without its digest. Raises `ArtifactError` if it was changed, or is none."""
+    try:
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        said = content.pop("digest")
+        if said != _digest(content) or (content["format"], content["version"]) != (FORMAT, VERSION):
+            raise ArtifactError(f"{file} was changed after it was written, or is of another version; calibrate again")
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise ArtifactError(f"{file} cannot be read ({error!r}); calibrate the scorer again") from error
+    return content
 
 
 def load_judgement(artifact: Path, digest: str, card: ModelCard, revision: str) -> Judgement:
@@ -201,11 +219,8 @@ def load_judgement(artifact: Path, digest: str, card: ModelCard, revision: str) 
     file = judgement_file(artifact, card.id)
     if not file.is_file():
         return Judgement()
+    content = read_content(file)
     try:
-        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        said = content.pop("digest")
-        if said != _digest(content) or (content["format"], content["version"]) != (FORMAT, VERSION):
-            raise ArtifactError(f"{file} was changed after it was written, or is of another version; calibrate again")
         numbers = content["judge"]
         judge = Judge(
             float(numbers["slope"]),
@@ -215,7 +230,7 @@ def load_judgement(artifact: Path, digest: str, card: ModelCard, revision: str) 
             tuple(map(float, numbers["on_wrong"])),
         )
         strength, report = float(content["strength"]), content["held_out"]
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(f"{file} cannot be read ({error!r}); calibrate the scorer again") from error
     values = (judge.slope, judge.trust, judge.level, strength, *judge.on_right, *judge.on_wrong)
     if not all(map(math.isfinite, values)) or not judge.on_right or not judge.on_wrong or strength <= 0:

@@ -168,6 +168,11 @@ class QualityPredictor:
         return other
 
     @property
+    def adapter(self) -> Adapter | None:
+        """The feedback on top, if there is any."""
+        return self._adapter
+
+    @property
     def gamma(self) -> float:
         """Width of the kernel, for adapters."""
         return self._mixture.kernel.gamma

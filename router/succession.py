@@ -9,7 +9,7 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,13 +85,22 @@ class Former:
     path: Path
 
 
-def succeed(folder: str | Path, config: Mapping[str, Any], weights: Mapping[str, NDArray[Any]], card: str) -> Artifact:
-    """Put an artefact into `folder`, in one move, and keep what was there. Raises `ArtifactError` if it cannot."""
+def succeed(
+    folder: str | Path,
+    config: Mapping[str, Any],
+    weights: Mapping[str, NDArray[Any]],
+    card: str,
+    beside: Callable[[str], Mapping[str, bytes]] = lambda digest: {},
+) -> Artifact:
+    """Put an artefact into `folder`, in one move, and keep what was there. beside: see `save_artifact`.
+
+    Raises `ArtifactError` if it cannot.
+    """
     folder = Path(folder).absolute()
     try:
         if (folder / "manifest.json").is_file():
             _keep(folder)
-        return save_artifact(folder, config, weights, card)
+        return save_artifact(folder, config, weights, card, beside=beside)
     except OSError as error:
         raise ArtifactError(
             f"{folder} cannot be replaced ({error.strerror}); write elsewhere (--out) and name it under artifact:"
@@ -109,17 +118,25 @@ def former(folder: str | Path) -> list[Former]:
 
 
 def roll_back(folder: str | Path, digest: str | None = None) -> Artifact:
-    """Put back what was in force before, or the newest whose digest begins with `digest`. Raises `ArtifactError`."""
+    """Put back what was in force before, or the newest whose digest begins with `digest`, with its calibrations.
+
+    Raises `ArtifactError`.
+    """
     folder = Path(folder).absolute()
     present, earlier = load_artifact(folder).digest, former(folder)
     for one in earlier:
         if one.digest.startswith(digest[:SHOWN]) if digest else not present.startswith(one.digest):
-            artifact = load_artifact(one.path)
-            return succeed(folder, artifact.config, artifact.weights, artifact.card)
+            return _restore(folder, one.path)
     if digest:
         hint = did_you_mean(digest, [one.digest for one in earlier])
         raise ArtifactError(f"{folder} has no earlier artefact {digest!r}{hint}")
     raise ArtifactError(f"{folder} has no earlier artefact to go back to")
+
+
+def _restore(folder: Path, earlier: Path) -> Artifact:
+    artifact = load_artifact(earlier)
+    judges = {str(file.relative_to(earlier)): file.read_bytes() for file in earlier.glob("judges/*")}
+    return succeed(folder, artifact.config, artifact.weights, artifact.card, lambda _: judges)
 
 
 def _keep(folder: Path) -> None:

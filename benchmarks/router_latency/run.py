@@ -117,10 +117,11 @@ def resident() -> float:
 class Contestant:
     """A process that answers prompts, and how long each took."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, checkout: Path | None = None) -> None:
+        """checkout: whose code answers, if not this one's."""
         command = [sys.executable, "-m", "benchmarks.router_latency.run", "--serve", name]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=checkout,
             env={**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
         )  # fmt: skip
         self.ready_s = float(self._line()["ready_s"])

@@ -11,16 +11,20 @@ import pytest
 from deployments.retraining import retrain
 from deployments.settings import AppSettings
 from deployments.wiring import catalogue_of
+from models.weights import revision
 from router.artifact import load_artifact
-from router.asking import ask
+from router.asking import ask, view_of
 from router.decision_log import DecisionLog
 from router.errors import ArtifactError
 from router.features import lexical_features, skill_signals
+from router.judging import Judged, calibrate, load_judgement, read_content, save_judgement
 from router.predictors import QualityPredictor
+from router.recalibrating import JudgedPictures, keep_pictures
 from router.succession import former, roll_back
 from tests.deployments.evidence import RECIPES
 from tests.deployments.scripted import EMBEDDER
 from tests.deployments.use import live, lived_policy
+from tests.router.conftest import synthetic_prompts
 
 KEYS = {"draft": "sd15@12:scheduler=dpmsolver++", "single": "sdxl", "premium": "flux>sdxl-refiner:strength=0.25"}
 HATED = {"draft": 0.05, "single": 0.9, "premium": 0.5}
@@ -68,6 +72,39 @@ def test_what_people_like_is_learned_and_can_be_taken_back(
     assert [one.digest for one in former(folder)] == [before.digest[:12]]
     assert roll_back(folder).digest == before.digest
     assert roll_back(folder).digest == after.digest
+
+
+def test_a_calibrated_scorer_is_calibrated_again_for_what_was_learned(
+    settings: AppSettings, hated_log: DecisionLog, folder: Path
+) -> None:
+    """After a swap the scorer counts as calibrated for the new artefact, by chances that follow the ratings and by no
+    rating of a judged prompt; after a rollback, as it was before."""
+    catalogue = catalogue_of(settings)
+    before, card = load_artifact(folder), catalogue["alignment"]
+    predictor, rng, rows = QualityPredictor(before, catalogue), np.random.default_rng(0), []
+    judged_prompts = synthetic_prompts(60, seed=100)  # the log has all of them, too
+    views = {prompt: view_of(predictor, EMBEDDER, prompt) for prompt in judged_prompts}
+    for prompt in judged_prompts:
+        for recipe, key in KEYS.items():
+            right = bool(rng.random() < HATED[recipe])
+            rows.append(Judged(prompt, key, float(np.clip(rng.normal(0.7 if right else 0.3, 0.2), 0.01, 0.99)), right))
+    chance = np.array([predictor.rated(views[row.prompt])[row.recipe].mean for row in rows])
+    file = save_judgement(folder, before.digest, card, revision(card), *calibrate(rows, chance), "drawn")
+    keep_pictures(file, JudgedPictures.of(rows, chance, predictor, views))
+    first = load_judgement(folder, before.digest, card, revision(card))
+    assert first.calibrated
+
+    done = retrain(hated_log, "rating", folder, lived_policy(0.4), catalogue)
+    assert done.artifact is not None
+    (scorer,) = done.scorers
+    assert "calibrated again on 180 pictures" in scorer.note
+    second = load_judgement(folder, done.artifact.digest, card, revision(card))
+    assert second.calibrated and second != first
+    held_out = read_content(file)["held_out"]
+    assert held_out["brier_chance"] < float(np.mean((chance - [row.right for row in rows]) ** 2)) - 0.05
+
+    assert roll_back(folder).digest == before.digest
+    assert load_judgement(folder, before.digest, card, revision(card)) == first
 
 
 def test_a_second_look_at_the_same_log_changes_nothing(

@@ -10,10 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import openai
 import pytest
 
 from models.provenance import read_metadata
+from router.adapting import Adapter
+from router.artifact import load_artifact
+from router.succession import roll_back, succeed
 from tests.conftest import ADMIN_KEY, RayApp
 from tests.deployments.policies import SWITCH
 
@@ -283,3 +287,59 @@ async def test_feedback_finds_its_decision_on_every_way(http: httpx.AsyncClient,
     log = DecisionLog(ray_app.settings["feedback"]["path"])
     rated = {record.id: said[0].value for record, said in log.rated("rating")}
     assert {request_id: rated.get(request_id) for request_id in ids} == dict.fromkeys(ids, 0.5)
+
+
+async def test_a_new_artefact_is_followed_and_can_be_taken_back(http: httpx.AsyncClient, ray_app: RayApp) -> None:
+    """Put in place under load, an artefact that learned from feedback decides the next request on both orchestrators,
+    in the same processes; no request fails or mixes the two, and a rollback is followed the same way."""
+    folder, body = Path(ray_app.settings["artifact"]), {"prompt": EASY, "model": "balanced", "seed": 5}
+    before = load_artifact(folder)
+    columns, width = len(before.config["columns"]), before.weights["support"].shape[1]
+    # Feedback without a rated prompt, but with a level for all columns: what is expected moves by as much everywhere.
+    adapter = Adapter(np.zeros((0, width)), np.zeros((0, columns)), np.full(columns, -0.1), 1.0, 1.0, before.digest)
+    started = {name: one["process"] for name, one in (await http.get("/readyz")).json()["models"].items()}
+    routed: list[tuple[str, float]] = []
+    failed: list[str] = []
+    loading = True
+
+    async def load() -> None:
+        while loading:
+            answer = await http.post("/v1/route", json=body)
+            if answer.status_code != 200:
+                failed.append(answer.text)
+                continue
+            said = answer.json()
+            best = max(estimate["quality"]["mean"] for estimate in said["estimates"].values())
+            routed.append((said["artifact"], best))
+
+    async def settled(digest: str) -> None:
+        """Every orchestrator has followed: as many answers in a row as make a missed replica unlikely."""
+        deadline, row = time.monotonic() + 60, 0
+        while row < 20:
+            assert time.monotonic() < deadline, f"not every orchestrator follows {digest}"
+            begun = len(routed)
+            while len(routed) == begun:
+                await asyncio.sleep(0.01)
+            row = row + 1 if all(digest.startswith(found) for found, _ in routed[begun:]) else 0
+
+    tasks = [asyncio.create_task(load()) for _ in range(4)]
+    try:
+        await settled(before.digest)
+        config = {**before.config, "feedback": adapter.config}
+        after = succeed(folder, config, {**before.weights, **adapter.weights}, before.card)
+        await settled(after.digest)
+        assert (await http.post(GENERATE, json=body)).json()["x_triptych"]["artifact"] == after.digest[:12]
+        assert roll_back(folder).digest == before.digest
+        await settled(before.digest)
+    finally:
+        loading = False
+        await asyncio.gather(*tasks)
+        if load_artifact(folder).digest != before.digest:
+            succeed(folder, before.config, before.weights, before.card)
+    assert not failed
+    expected = {digest: {round(best, 6) for found, best in routed if found == digest} for digest, _ in routed}
+    assert set(expected) == {before.digest[:12], after.digest[:12]}
+    assert all(len(values) == 1 for values in expected.values()), "one artefact, one expectation"
+    assert expected[after.digest[:12]] != expected[before.digest[:12]]
+    now = {name: one["process"] for name, one in (await http.get("/readyz")).json()["models"].items()}
+    assert now == started

@@ -1,0 +1,81 @@
+"""Another checkout's router, this one's, and sentence-transformers, in turns prompt by prompt, by processor time.
+
+    python -m benchmarks.router_latency.beside ../other-checkout [--prompts 140]
+
+For comparing two versions on a machine that does other things, too: what disturbs one disturbs all. Writes `ab.json`
+with every time, medians, and 95 % intervals from resampling prompts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.router_latency.run import HERE, Contestant, prompts
+
+DRAWS = 2000
+
+
+def interval(of: Callable[[np.ndarray], float], count: int) -> list[float]:
+    """The central 95 % of a figure of rows that are drawn again and again."""
+    rng = np.random.default_rng(0)
+    return [float(q) for q in np.percentile([of(rng.integers(0, count, count)) for _ in range(DRAWS)], [2.5, 97.5])]
+
+
+def compare(other: Path, count: int) -> dict[str, Any]:
+    """All three in turns; the routers once more from their caches."""
+    names = {"before": (other, "router"), "now": (None, "router"), "reference": (None, "sentence-transformers")}
+    all_ = {name: Contestant(which, folder) for name, (folder, which) in names.items()}
+    fresh: dict[str, list[float]] = {name: [] for name in all_}
+    cached: dict[str, list[float]] = {"before": [], "now": []}
+    first, *rest = prompts(count + 1)
+    for one in all_.values():
+        one.ask(first)
+    for prompt in rest:
+        for name, one in all_.items():
+            fresh[name].append(one.ask(prompt)[1])
+        for name, times in cached.items():
+            times.append(all_[name].ask(prompt)[1])
+    report: dict[str, Any] = {"prompts": count, "load_after": os.getloadavg()[0]}
+    reference = np.array(fresh["reference"])
+    for name, one in all_.items():
+        one.close()
+        times = np.array(fresh[name])
+        p50, p99 = (float(np.percentile(times, q)) for q in (50, 99))
+        report[name] = {"p50_ms": p50, "p99_ms": p99, "resident_mb": one.megabytes}
+        if name in cached:
+            again = np.array(cached[name])
+            ratio: Callable[[np.ndarray], float] = lambda rows, t=times: float(  # noqa: E731
+                np.median(t[rows]) / np.median(reference[rows])
+            )
+            report[name] |= {
+                "p50_ratio": p50 / float(np.median(reference)),
+                "p50_ratio_interval": interval(ratio, count),
+                "cached_p50_ms": float(np.median(again)),
+                "cached_p50_interval_ms": interval(lambda rows, t=again: float(np.median(t[rows])), count),
+                "cached_ms": again.round(4).tolist(),
+            }
+        report[name]["ms"] = times.round(3).tolist()
+    return report
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("other", type=Path, help="the root of the other checkout")
+    parser.add_argument("--prompts", type=int, default=140)
+    options = parser.parse_args()
+    report = compare(options.other.resolve(), options.prompts)
+    (HERE / "ab.json").write_text(json.dumps(report) + "\n", encoding="utf-8")
+    for found in report.values():
+        if isinstance(found, dict):
+            print({key: value for key, value in found.items() if key not in ("ms", "cached_ms")})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""Plans for all prompts, and what a router remembers between requests."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from router.arranging import Arranger
+from router.artifact import Artifact
+from router.costs import CostModel
+from router.embedding import MiniLMEmbedder
+from router.errors import PlanError
+from router.planning import make_plan
+from router.predictors import QualityPredictor
+from router.queues import Queues
+from router.routing import Router
+from router.training import ColumnReport
+from router.types import Chain, Fuse, Generate, GenerationRequest, Recipe, Refine, Route, Search, Upscale
+from tests.router.cards import CATALOGUE, BestQuality
+
+RECIPES: dict[str, Recipe] = {
+    "draft": Generate("sd15", steps=12),
+    "standard": Chain((Generate("sdxl", until=0.8), Refine("sdxl-refiner", from_=0.8))),
+    "premium": Chain((Generate("flux"), Refine("sdxl-refiner", strength=0.25))),
+    "large": Chain((Generate("sd15"), Upscale(2.0))),
+    "duel": Fuse("best_of", ("standard", "premium", "premium"), "alignment"),
+    "patient": Fuse("best_of", ("draft", "standard"), "alignment", accept_above=0.9),
+    "collage": Fuse("regions", ("standard", "premium"), "alignment"),
+    "framed": Chain((Fuse("regions", ("draft", "draft"), "alignment"), Refine("sdxl", strength=0.2))),
+    "lost": Fuse("average", ("draft", "no such recipe")),
+}
+PROMPTS = ("a red circle", "a dog and a cat", "three small yellow stars above a blue ring", "word " * 300)
+
+
+@pytest.mark.parametrize(
+    "shape", [{}, {"width": 512, "height": 512}, {"steps": 7, "negative_prompt": "blurry"}, {"width": 2048}]
+)
+def test_a_plan_for_any_prompt_is_the_plan_of_this_prompt(shape: dict[str, int]) -> None:
+    """Arranged once for all and filled in, every plan and every refusal is what `make_plan` says of the request."""
+    arranger, made = Arranger(CATALOGUE), 0
+    for k, prompt in enumerate(PROMPTS * 2):
+        request = GenerationRequest(prompt, seed=2**32 - 1 - 3 * k, **shape)
+        arranged = arranger.arrange(request, RECIPES)
+        refused = {rejection.recipe: rejection.reason for rejection in arranged.refused}
+        assert set(refused) | set(arranged.plans) == set(RECIPES)
+        for name, recipe in RECIPES.items():
+            if name in refused:
+                with pytest.raises(PlanError) as caught:
+                    make_plan(name, recipe, request, CATALOGUE, RECIPES)
+                assert refused[name] == caught.value.message
+            else:
+                made += 1
+                assert arranged.plan(name) == make_plan(name, recipe, request, CATALOGUE, RECIPES)
+    assert made > 20
+
+
+def test_a_changed_recipe_of_the_same_name_is_arranged_anew() -> None:
+    """After a policy's recipe was edited, its plan has the new settings, also inside a fusion that names it."""
+    arranger, request = Arranger(CATALOGUE), GenerationRequest("a red circle")
+    arranger.arrange(request, RECIPES)
+    edited = {**RECIPES, "draft": Generate("sd15", steps=30)}
+    arranged = arranger.arrange(request, edited)
+    for name in ("draft", "patient"):
+        assert arranged.plan(name).steps[0].settings["steps"] == 30
+
+
+def test_what_is_remembered_never_changes_a_decision(
+    trained: tuple[Artifact, tuple[ColumnReport, ...]], embedder: MiniLMEmbedder
+) -> None:
+    """Under a random life of requests, reservations, releases and measurements, a router that has seen everything
+    decides, estimates and plans as one that has seen nothing, to the last bit."""
+    rng, costs = random.Random(0), CostModel(CATALOGUE)
+    queues = Queues(costs)
+    old = Router(CATALOGUE, embedder, QualityPredictor(trained[0], CATALOGUE), queues)
+    searching = {k: RECIPES[k] for k in ("draft", "premium")} | {
+        "sure": Fuse("best_of", ("draft", "premium"), "alignment", search=Search(3))
+    }
+    policies = [BestQuality({k: v for k, v in RECIPES.items() if k != "lost"}), BestQuality(searching)]
+    tickets: list[int] = []
+
+    def content(route: Route) -> Route:
+        return replace(route, decided_in_s=0.0)
+
+    for k in range(120):
+        policy = rng.choice(policies)
+        request = GenerationRequest(rng.choice(PROMPTS), seed=rng.randrange(2**32), n=rng.choice((1, 1, 3)))
+        fresh = Router(CATALOGUE, embedder, QualityPredictor(trained[0], CATALOGUE), _copy(queues, costs))
+        route = old.route(request, policy)
+        assert content(route) == content(fresh.route(request, policy)), k
+        if rng.random() < 0.3:
+            tickets.append(queues.reserve(route.plan, request.n))
+        if tickets and rng.random() < 0.2:
+            queues.release(tickets.pop(rng.randrange(len(tickets))))
+        if rng.random() < 0.2:
+            costs.observe(rng.choice(route.plan.steps), rng.uniform(0.5, 5.0), route.plan.width * route.plan.height)
+        if rng.random() < 0.05:
+            queues.set_replicas("flux", rng.choice((1, 2, 3)))
+
+
+def _copy(queues: Queues, costs: CostModel) -> Queues:
+    """Queues in the same state that remember no estimate."""
+    other = Queues(costs, queues._replicas)
+    other._tickets = {ticket: dict(work) for ticket, work in queues._tickets.items()}
+    return other
