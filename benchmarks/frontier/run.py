@@ -171,7 +171,8 @@ def cascade(outcomes: Outcomes, verdicts: Array, cheap: int, dear: int) -> list[
         better = verdicts[:, dear] > verdicts[:, cheap]
         exact = np.where(again & better, outcomes.exact[:, dear], outcomes.exact[:, cheap])
         cost = outcomes.seconds[cheap] + outcomes.check_s + again * (outcomes.seconds[dear] + outcomes.check_s)
-        points.append(Point("cascade", f"{outcomes.recipes[dear]} below {bound:.2f}", exact.mean(1), cost.reshape(-1, seeds).mean(1)))
+        setting = f"{outcomes.recipes[dear]} below {bound:.2f}"
+        points.append(Point("cascade", setting, exact.mean(1), cost.reshape(-1, seeds).mean(1)))
     return points
 
 
