@@ -108,8 +108,9 @@ class Engine:
     def run_batch(self, steps: Sequence[Step], inputs: Sequence[Sequence[Value]]) -> list[StepResult]:
         """The same step, but `score`, for several pictures in one call; a scorer takes them one by one.
 
-        The steps may differ in prompt, negative prompt and seed only (`StepError` otherwise). A picture is that of
-        `run` up to rounding in the last bits, which depends on the size of the batch. seconds: an equal share each.
+        The steps may differ in prompt, seed and the text of the negative prompt only (`StepError` otherwise). A picture
+        is that of `run` up to rounding in the last bits, which depends on the size of the batch. seconds: an equal share
+        each.
         """
         if self.card.role == "scorer":
             return [self.run(step, values) for step, values in zip(steps, inputs, strict=True)]
@@ -118,8 +119,15 @@ class Engine:
         calls = [read_call(step, self.card, self._guest_cards) for step in steps]
         if calls[0].tiling is not None:
             return [self.run(step, values) for step, values in zip(steps, inputs, strict=True)]
-        if len({replace(call, prompt="", negative_prompt="", seed=0, facts={}) for call in calls}) > 1:
-            raise StepError(f"steps of one batch on {self.card.id!r} must agree in all but prompt and seed")
+        # Without a negative prompt SDXL guides away from zeros, not from the embedding of "": one call cannot do both.
+        alike = {
+            replace(c, prompt="", negative_prompt="any" * bool(c.negative_prompt), seed=0, facts={}) for c in calls
+        }
+        if len(alike) > 1:
+            raise StepError(
+                f"steps of one batch on {self.card.id!r} must agree in all but prompt and seed, and "
+                "either all or none have a negative prompt"
+            )
         with self._lock:
             started = time.perf_counter()
             pipe = self._prepared(steps[0], calls[0])

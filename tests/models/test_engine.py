@@ -70,6 +70,13 @@ def test_a_batch_of_unlike_steps_is_refused(engine: Engines) -> None:
         engine("sd15").run_batch([generate("sd15", steps=2), generate("sd15", steps=3)], [(), ()])
 
 
+def test_a_batch_with_and_without_negative_prompts_is_refused(engine: Engines) -> None:
+    """One call guides all its pictures alike, so it would drop the negative prompts that only some of them have."""
+    steps = [generate("sd15", steps=2), generate("sd15", steps=2, negative_prompt="blue")]
+    with pytest.raises(StepError, match="negative prompt"):
+        engine("sd15").run_batch(steps, [(), ()])
+
+
 def test_a_fresh_engine_repeats_the_bytes_of_another(engine: Engines, cards: dict[str, ModelCard]) -> None:
     """Two engines of the same card, as on two replicas, give the same picture for the same step."""
     assert np.array_equal(pixels(engine("sd15"), generate("sd15")), pixels(Engine(cards["sd15"]), generate("sd15")))
