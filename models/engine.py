@@ -109,8 +109,7 @@ class Engine:
         """The same step, but `score`, for several pictures in one call; a scorer takes them one by one.
 
         The steps may differ in prompt, seed and the text of the negative prompt only (`StepError` otherwise). A picture
-        is that of `run` up to rounding in the last bits, which depends on the size of the batch. seconds: an equal share
-        each.
+        is that of `run` up to rounding in the last bits, which depends on the size of the batch. seconds: equal shares.
         """
         if self.card.role == "scorer":
             return [self.run(step, values) for step, values in zip(steps, inputs, strict=True)]
