@@ -154,7 +154,7 @@ def draw(pairs: Sequence[Pair], recipes: Mapping[str, Recipe], folder: Path) -> 
         plans = [plan_of(key, recipe, prompt.text, seed, workers.catalogue) for _, prompt, seed in pairs]
         if (file := picture_file(folder, key, recipe, pairs)).exists():
             if isinstance(recipe, Generate):
-                workers.remember(plans, load_file(file)["pixels"])
+                workers.remember(plans, list(load_file(file)["pixels"]))
             continue
         pixels = [value.pixels for value in workers.perform(plans) if isinstance(value, Picture)]
         folder.mkdir(parents=True, exist_ok=True)
