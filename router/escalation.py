@@ -90,10 +90,10 @@ def worth_a_look(made: Option, options: Sequence[Option], judge: Judge, worth: W
     if not options:
         return 0.0
     verdicts, weights = judge.outlook(made.chance)
-    best = np.zeros(len(verdicts))
-    for option in options:
-        again = option.recipe == made.recipe
-        # `after` of every verdict at once: this stands in the way of each decision.
-        chances = (option.chance * option.strength + verdicts * again) / (option.strength + again)
-        best = np.maximum(best, judge.gain(chances, verdicts) - worth.price(option.seconds, option.usd))
-    return float(weights @ best)
+    again = np.array([option.recipe == made.recipe for option in options], np.float64)[:, None]
+    strengths = np.array([option.strength for option in options])[:, None]
+    prices = np.array([worth.price(option.seconds, option.usd) for option in options])[:, None]
+    # `after` of every option and every verdict at once: this stands in the way of each decision.
+    chances = np.array([option.chance for option in options])[:, None] * strengths + verdicts * again
+    gains = np.asarray(judge.gain(chances / (strengths + again), verdicts)) - prices
+    return float(weights @ np.maximum(0.0, gains.max(axis=0)))

@@ -129,7 +129,7 @@ def _soft(load: float) -> float:
 
 
 def _count(words: Iterable[str], table: frozenset[str]) -> float:
-    return float(sum(word in table for word in words))
+    return float(sum(map(table.__contains__, words)))
 
 
 def _numbers(words: list[str]) -> list[int]:

@@ -50,7 +50,12 @@ def feature_rows(features: Sequence[Mapping[str, float]], names: Sequence[str]) 
     return np.array([[row[name] for name in names] for row in features], dtype=np.float64).reshape(-1, len(names))
 
 
-def rbf(left: Array, right: Array, gamma: float, right_lengths: Array | None = None) -> Array:
+def rbf(
+    left: NDArray[np.floating],
+    right: NDArray[np.floating],
+    gamma: float,
+    right_lengths: NDArray[np.floating] | None = None,
+) -> NDArray[np.floating]:
     """exp(-gamma |x - z|^2), shape (len(left), len(right)); `right_lengths` are the squared lengths, if known."""
     lengths = (right**2).sum(axis=1) if right_lengths is None else right_lengths
     square = (left**2).sum(axis=1)[:, None] + lengths[None] - 2 * left @ right.T
@@ -59,20 +64,24 @@ def rbf(left: Array, right: Array, gamma: float, right_lengths: Array | None = N
 
 @dataclass(frozen=True)
 class KernelRidge:
-    """support (s, d): the landmarks; dual (s, c): their coefficients; level (c,): the mean of each column."""
+    """support (s, d): the landmarks; dual (s, c): their coefficients; level (c,): the mean of each column.
 
-    support: Array
+    Distances are taken in the precision of `support`: fp32 when served, as an artefact holds it, fp64 when fitted.
+    """
+
+    support: NDArray[np.floating]
     dual: Array
     level: Array
     gamma: float
 
     @functools.cached_property
-    def _lengths(self) -> Array:
-        return (self.support**2).sum(axis=1)
+    def _lengths(self) -> NDArray[np.floating]:
+        return np.asarray((self.support**2).sum(axis=1))
 
     def predict(self, inputs: Array) -> Array:
         """Raw predictions (n, c) of inputs (n, d)."""
-        return self.level + rbf(inputs, self.support, self.gamma, self._lengths) @ self.dual
+        near = rbf(inputs.astype(self.support.dtype), self.support, self.gamma, self._lengths)
+        return np.asarray(self.level + near @ self.dual, np.float64)
 
 
 def fit_kernel_ridge(
@@ -93,7 +102,7 @@ def fit_kernel_ridge(
     # With K = L L' on the landmarks, ridge on phi = k(x, landmarks) L'^-1 is kernel ridge in their span.
     root = np.linalg.cholesky(rbf(support, support, gamma) + JITTER * np.eye(len(support)))
     whitening = np.linalg.inv(root).T
-    phi = rbf(inputs, support, gamma) @ whitening
+    phi = np.asarray(rbf(inputs, support, gamma) @ whitening, np.float64)
     dual = np.zeros((len(support), len(level)))
     penalties = []
     for block in blocks:

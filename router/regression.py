@@ -107,6 +107,7 @@ class Mixture:
             if weights[name].shape != shape:
                 raise ValueError(f"{name} has shape {weights[name].shape}, expected {shape}")
         real = {name: np.asarray(weights[name], np.float64) for name in due if not name.endswith("_keys")}
+        support = np.asarray(weights["support"], np.float32)  # half of what each decision has to read
         grams = None
         if share < 1:
             grams = GramRidge(
@@ -115,9 +116,8 @@ class Mixture:
                 tuple(real[f"{kind}_slope"] for kind in KINDS),
             )
         scaler = Scaler(real["feature_mean"], real["feature_std"], float(config["feature_weight"]))
-        return cls(
-            scaler, KernelRidge(real["support"], real["dual"], real["level"], float(config["gamma"])), grams, share
-        )
+        kernel = KernelRidge(support, real["dual"], real["level"], float(config["gamma"]))
+        return cls(scaler, kernel, grams, share)
 
 
 def fit_mixture(

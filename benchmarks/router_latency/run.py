@@ -1,17 +1,21 @@
 """Milliseconds of a routing decision beside those of sentence-transformers for the embedding alone, in one run.
 
-    python -m benchmarks.router_latency.run [--prompts 200]
+    python -m benchmarks.router_latency.run [--prompts 200] [--turn 25] [--runs 5]
 
-Two processes, one thread each, take turns prompt by prompt, so that whatever else the machine does hits both alike:
+Two processes, one thread each, take turns of 25 prompts, so that whatever else the machine does hits both alike, and
+neither finds a processor cache full of the other's weights at each prompt, as none would on an idle machine. `--turn 1`
+measures that too: what a decision takes that shares its caches with another model.
 
     router                 the whole decision (features, skills, embedding, estimates of every recipe, policy, plan),
-                           with the real cards, the policy `balanced` and the artefact `real`; then from its cache
+                           with the real cards, the policy `balanced` and the artefact `real`; then, after each
+                           turn, the same prompts from its cache
     sentence-transformers  all-MiniLM-L6-v2, fp32, one embedding
 
 Writes `latency.json`: cold import in seconds, first call, p50 and p99 in milliseconds, uncached and cached; a batch of
 32 in milliseconds a prompt; resident megabytes; and which of the `BARS` hold. Each is given twice: by the wall clock,
 and (`cpu_...`) as processor time of the contestant, which waiting for a busy machine does not enter (a shared cache and
-a lower clock still do). The load before and after is stored beside them.
+a lower clock still do). The load before and after is stored beside them. With several runs, `five_runs.json` has all of
+them and `latency.json` the one with the median ratio.
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 HERE = Path(__file__).resolve().parent
 SUBJECTS = ("a dog", "two red cars", "a castle on a hill", "an old man reading", "a bowl of fruit", "five paper boats")
@@ -159,19 +164,23 @@ def cold_import() -> float:
     return min(float(run.stdout) for run in runs)
 
 
-def measure(count: int) -> dict[str, Any]:
-    """Both contestants in turns."""
+def measure(count: int, turn: int) -> dict[str, Any]:
+    """Both contestants in turns of so many prompts."""
     load = os.getloadavg()[0]
     both = {name: Contestant(name) for name in CONTESTANTS}
     asked = prompts(count + 1)
-    report: dict[str, Any] = {"prompts": count, "cores": os.cpu_count(), "load_before": load, "import_s": cold_import()}
+    report: dict[str, Any] = {
+        "prompts": count, "turn": turn, "cores": os.cpu_count(), "processor": processor(), "load_before": load,
+        "import_s": cold_import(),
+    }  # fmt: skip
     first = {name: one.ask(asked[0]) for name, one in both.items()}
     uncached: dict[str, list[Spent]] = {name: [] for name in both}
     cached = []
-    for prompt in asked[1:]:
+    for start in range(1, len(asked), turn):
         for name, one in both.items():
-            uncached[name].append(one.ask(prompt))
-        cached.append(both["router"].ask(prompt))
+            uncached[name] += [one.ask(prompt) for prompt in asked[start : start + turn]]
+            if name == "router":
+                cached += [one.ask(prompt) for prompt in asked[start : start + turn]]
     fresh = [prompt + " again" for prompt in asked[1:]]
     batches = [fresh[k : k + 32] for k in range(0, len(fresh) - 31, 32)]
     for name, one in both.items():
@@ -195,6 +204,14 @@ def measure(count: int) -> dict[str, Any]:
     return report
 
 
+def processor() -> str:
+    """Which processor this is, and what it can multiply with, as far as Linux says."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
+    said = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    sets = [name for name in said.get("flags", "").split() if name.startswith(("avx", "amx", "fma"))]
+    return f"{said.get('model name', 'unknown')} ({' '.join(sets)})"
+
+
 def percentiles(prefix: str, spent: list[Spent]) -> dict[str, float]:
     """p50 and p99 in milliseconds, by the wall clock and of processor time."""
     walls, cpus = np.array(spent).T
@@ -215,14 +232,19 @@ def found(report: dict[str, Any], where: str) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prompts", type=int, default=200)
+    parser.add_argument("--turn", type=int, default=25, help="prompts that one process answers before the other's turn")
+    parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--serve", choices=CONTESTANTS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
         serve(options.serve)
         return
-    report = measure(options.prompts)
-    (HERE / "latency.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(report, indent=1))
+    runs = [measure(options.prompts, options.turn) for _ in tqdm(range(options.runs), unit="run")]
+    middle = sorted(runs, key=lambda report: report["p50_ratio"])[len(runs) // 2]
+    if len(runs) > 1:
+        (HERE / "five_runs.json").write_text(json.dumps(runs, indent=1) + "\n", encoding="utf-8")
+    (HERE / "latency.json").write_text(json.dumps(middle, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(middle, indent=1))
 
 
 if __name__ == "__main__":
