@@ -1,8 +1,8 @@
-"""Fine-tunes the encoder on ratings: what its 22 million weights could add to what is fitted on their frozen output.
+"""Fine-tunes an encoder on ratings: what its weights could add to what is fitted on their frozen output.
 
-all-MiniLM-L6-v2 in fp32 (Apache-2.0), the tokens' last hidden states pooled, one linear head a target. The usual craft
-of small sets: layer-wise decay of the learning rate (https://arxiv.org/abs/1905.05583), warm-up and linear decay,
-batches of prompts of like length.
+all-MiniLM-L6-v2 in fp32 (Apache-2.0), or any other encoder in a folder, the tokens' last hidden states pooled, one
+linear head a target. The usual craft of small sets: layer-wise decay of the learning rate
+(https://arxiv.org/abs/1905.05583), warm-up and linear decay, dropout, batches of prompts of like length.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import nn
-from transformers import BertModel
+from transformers import AutoConfig, AutoModel
 
-from router.embedding import MAX_TOKENS, TOKENIZER_PACKAGE, WIDTH, readable
+from router.embedding import MAX_TOKENS, TOKENIZER_PACKAGE, readable
 
 Array = NDArray[np.float64]
 WEIGHT_DECAY = 0.01
@@ -29,40 +29,61 @@ HEAD_RATE = 1e-3
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to fine-tune. rate: of the topmost layer; decay: of the rate, a layer down."""
+    """How to fine-tune. rate: of the topmost layer; decay: of the rate, a layer down; frozen: so many of the lowest
+    layers, and the embeddings with them, stay as they are; dropout: of what the head reads."""
 
     rate: float = 1e-4
     decay: float = 0.85
     epochs: int = 3
     batch: int = 32
+    frozen: int = 0
+    dropout: float = 0.1
+
+
+SMALL = Recipe()  # 6 layers, 22 million weights
+LARGE = Recipe(rate=5e-5, decay=0.9, frozen=3)  # 12 layers, 110 million
 
 
 class Rater(nn.Module):
-    """Token ids and mask (n, t) to targets (n, k)."""
+    """Token ids and mask (n, t) to targets (n, k). Says the mean of all before it has learned anything."""
 
-    def __init__(self, encoder: BertModel, targets: int) -> None:
+    def __init__(self, encoder: nn.Module, width: int, targets: int, dropout: float) -> None:
         super().__init__()
         self.encoder = encoder
-        self.head = nn.Linear(WIDTH, targets)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(width, targets)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
 
     def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         hidden = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
-        out: torch.Tensor = self.head((hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True))
+        pooled = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+        out: torch.Tensor = self.head(self.dropout(pooled))
         return out
 
 
 def fine_tuned(
-    texts: Sequence[str], targets: Array, asked: Sequence[str], recipe: Recipe, seed: int, threads: int = 1
+    texts: Sequence[str],
+    targets: Array,
+    asked: Sequence[str],
+    recipe: Recipe,
+    seed: int,
+    folder: Path | None = None,
+    threads: int = 1,
 ) -> Array:
-    """Predictions (m, k) for the prompts `asked`, after learning targets (n, k; NaN = not rated) of `texts`."""
+    """Predictions (m, k) for the prompts `asked`, after learning targets (n, k; NaN = not rated) of `texts`.
+
+    folder: of the encoder's weights (safetensors) and its `tokenizer.json`; all-MiniLM-L6-v2 if not given
+    """
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     level, spread = np.nanmean(targets, axis=0), np.nanstd(targets, axis=0)
     aims = torch.tensor((targets - level) / spread, dtype=torch.float32)
-    folder = _weights()
-    tokenizer = _tokenizer(folder)
+    folder = folder or _weights()
+    tokenizer, padding = _tokenizer(folder), AutoConfig.from_pretrained(folder).pad_token_id or 0
     learned = [tokenizer.encode(readable(text)).ids for text in texts]
-    model = Rater(BertModel.from_pretrained(folder, add_pooling_layer=False), targets.shape[1])
+    encoder = AutoModel.from_pretrained(folder, add_pooling_layer=False, use_safetensors=True)
+    model = Rater(encoder, encoder.config.hidden_size, targets.shape[1], recipe.dropout)
     optimizer = torch.optim.AdamW(_groups(model, recipe), weight_decay=WEIGHT_DECAY)
     steps = recipe.epochs * -(-len(texts) // recipe.batch)
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -74,7 +95,7 @@ def fine_tuned(
         for rows in _batches([len(ids) for ids in learned], recipe.batch, rng):
             aim = aims[torch.from_numpy(rows)]
             known = torch.isfinite(aim)
-            said = model(*_padded([learned[k] for k in rows]))
+            said = model(*_padded([learned[k] for k in rows], padding))
             loss = ((said - aim.nan_to_num()) ** 2)[known].mean()
             optimizer.zero_grad()
             loss.backward()
@@ -84,7 +105,7 @@ def fine_tuned(
     model.eval()
     with torch.inference_mode():
         rows = [tokenizer.encode(readable(text)).ids for text in asked]
-        said = torch.cat([model(*_padded([ids])) for ids in rows])
+        said = torch.cat([model(*_padded([ids], padding)) for ids in rows])
     return said.double().numpy() * spread + level
 
 
@@ -92,10 +113,13 @@ def _groups(model: Rater, recipe: Recipe) -> list[dict[str, object]]:
     """Parameters with their learning rates: the head's its own, lower layers less than upper ones."""
     groups: list[dict[str, object]] = [{"params": list(model.head.parameters()), "lr": HEAD_RATE}]
     layers = list(model.encoder.encoder.layer)
-    for depth, layer in enumerate(reversed(layers)):
-        groups.append({"params": list(layer.parameters()), "lr": recipe.rate * recipe.decay**depth})
-    words = list(model.encoder.embeddings.parameters())
-    groups.append({"params": words, "lr": recipe.rate * recipe.decay ** len(layers)})
+    words = [weight for name, weight in model.encoder.named_parameters() if not name.startswith("encoder.layer.")]
+    for depth, part in enumerate([*(list(layer.parameters()) for layer in reversed(layers)), words]):
+        if recipe.frozen and depth >= len(layers) - recipe.frozen:
+            for weight in part:
+                weight.requires_grad_(False)
+        else:
+            groups.append({"params": part, "lr": recipe.rate * recipe.decay**depth})
     return groups
 
 
@@ -106,8 +130,8 @@ def _batches(lengths: Sequence[int], size: int, rng: np.random.Generator) -> lis
     return [batches[k] for k in rng.permutation(len(batches))]
 
 
-def _padded(rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
+def _padded(rows: Sequence[Sequence[int]], padding: int) -> tuple[torch.Tensor, torch.Tensor]:
+    ids = torch.full((len(rows), max(map(len, rows))), padding)
     mask = torch.zeros_like(ids)
     for k, row in enumerate(rows):
         ids[k, : len(row)] = torch.tensor(row)

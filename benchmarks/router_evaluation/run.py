@@ -10,6 +10,7 @@ FOLDER holds the rated sets (sets.py). Each study writes `results/<study>.json`;
     leave     GenAI-Bench, each skill left out of training as a whole
     transfer  trained on GenAI-Bench, judged on PQPP's test part
     anchors   a model of GenAI-Bench is added from a few anchors to an artefact of the others, by number of anchors
+    ablation  what embedding, features, skills by rules or by heads, and n-grams add, on the folds of `genai`
     evalmi    the artefact `real` on EvalMi, which it was not trained on; and, as an upper line, folds of EvalMi itself
 """
 
@@ -26,6 +27,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from benchmarks.router_evaluation.ablation import ablation
 from benchmarks.router_evaluation.sets import SETS, Row, ratings, rows_of
 from router.adding import add_model
 from router.artifact import load_artifact
@@ -151,6 +153,11 @@ def anchors(folder: Path) -> dict[str, Any]:
     return report
 
 
+def inputs(folder: Path) -> dict[str, Any]:
+    table = tabulate(ratings(rows_of(folder, "genai_bench")), SETS["genai_bench"].scale)
+    return ablation(table, EMBEDDER, WANTED, GENAI_PAIRS, SEEDS)
+
+
 def evalmi(folder: Path) -> dict[str, Any]:
     names = {"sd_v2_1": "sd15", "sdxl_base": "sdxl", "flux_schnell": "flux"}
     rows = [_renamed(row, names) for row in rows_of(folder, "evalmi50k")]
@@ -165,7 +172,7 @@ def evalmi(folder: Path) -> dict[str, Any]:
 
 STUDIES: dict[str, Callable[[Path], dict[str, Any]]] = {
     "genai": genai, "control": control, "pqpp": pqpp, "leave": leave, "transfer": transfer,
-    "anchors": anchors, "evalmi": evalmi,
+    "anchors": anchors, "ablation": inputs, "evalmi": evalmi,
 }  # fmt: skip
 
 
