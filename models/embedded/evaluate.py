@@ -1,6 +1,7 @@
 """Measures exported folders through their real pipelines: marks per tier, seconds per picture, sheets of samples."""
 
 import random
+import textwrap
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -143,17 +144,17 @@ def measure(
 
 
 def sheet(pictures: NDArray[np.uint8], texts: list[str], columns: int = 5, scale: int = 2) -> Image.Image:
-    """Pictures (N, 64, 64, 3) in a grid, each over its prompt."""
-    side, line = SIZE * scale, 26
+    """Pictures (N, 64, 64, 3) in a grid, each over its prompt, whole."""
+    side = SIZE * scale
+    labels = [textwrap.wrap(text, side * 23 // 128) for text in texts]
+    line = 4 + 11 * max(map(len, labels))
     rows = -(-len(pictures) // columns)
     page = Image.new("RGB", (columns * (side + 12) + 12, rows * (side + line + 10) + 10), (225, 225, 230))
     pen = ImageDraw.Draw(page)
-    for i, (picture, text) in enumerate(zip(pictures, texts, strict=True)):
+    for i, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
         x, y = 12 + (i % columns) * (side + 12), 10 + (i // columns) * (side + line + 10)
         page.paste(Image.fromarray(picture).resize((side, side), Image.Resampling.NEAREST), (x, y))
-        words = text.split()
-        half = next((k for k in range(len(words)) if len(" ".join(words[: k + 1])) > 23), len(words))
-        for row, part in enumerate((" ".join(words[:half]), " ".join(words[half:])[:25])):
+        for row, part in enumerate(label):
             pen.text((x, y + side + 1 + 11 * row), part, fill=(20, 20, 20), font_size=10)
     return page
 
