@@ -32,7 +32,7 @@ def fit_domain(embeddings: NDArray[np.float32], groups: tuple[str, ...], seed: i
     chosen = np.array(sorted(first.values(), key=lambda k: int(np.flatnonzero(order == k)[0]))[:ANCHORS])
     anchors = embeddings[chosen]
     cosine = embeddings @ anchors.T
-    names = np.array(groups)
-    cosine[names[:, None] == names[chosen][None]] = -1.0  # a prompt is not held out from its own group
+    codes = np.unique(groups, return_inverse=True)[1]
+    cosine[codes[:, None] == codes[chosen][None]] = -1.0  # a prompt is not held out from its own group
     near = np.sort(cosine, axis=1)[:, -NEIGHBOURS:].mean(axis=1)
     return Domain(np.ascontiguousarray(anchors, dtype=np.float32), float(np.quantile(near, NEAR_QUANTILE)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import hashlib
 import importlib
 import importlib.util
 import io
@@ -22,6 +23,7 @@ COLUMNS = ("prompt", "recipe", "score", "group", "raters", "weight")
 REQUIRED = COLUMNS[:3]
 ALIASES = {"model": "recipe"}
 MIN_PROMPTS = 20
+MAX_GROUP = 2_000  # characters of a group's name
 MAX_FIELD = 4_000_000  # characters of one field; beyond that a file is taken to be broken
 
 
@@ -188,7 +190,7 @@ def tabulate(ratings: Iterable[Rating], scale: Scale | None = None) -> RatingsTa
         group = groups.setdefault(rating.prompt, rating.group or normal_group(rating.prompt))
         if rating.group and rating.group != group:
             raise ArtifactError(
-                f"rating {number}: prompt {rating.prompt[:60]!r} is in groups {group!r} and {rating.group!r}"
+                f"rating {number}: prompt {rating.prompt[:60]!r} is in groups {group[:60]!r} and {rating.group[:60]!r}"
             )
     prompts = tuple(groups)
     columns = tuple(dict.fromkeys(rating.recipe for rating in rows))
@@ -237,10 +239,14 @@ def _check(rating: Rating, where: str) -> None:
         raise ArtifactError(f"{where}: the {'prompt' if rating.recipe.strip() else 'recipe'} is empty")
     if not math.isfinite(rating.score):
         raise ArtifactError(f"{where}: score {rating.score} is not a finite number; leave the row out if it is missing")
+    if len(rating.group) > MAX_GROUP:
+        raise ArtifactError(f"{where}: a group of {len(rating.group)} characters; name it in at most {MAX_GROUP}")
     if not (math.isfinite(rating.weight) and rating.weight > 0):
         raise ArtifactError(f"{where}: weight {rating.weight} must be a positive number")
 
 
 def normal_group(prompt: str) -> str:
-    """The group of a prompt that names none: itself, but for case and spaces."""
-    return " ".join(prompt.casefold().split())
+    """The group of a prompt that names none: itself, but for case and spaces; if it is very long, its digest, since an
+    array of names takes as much for each as for the longest."""
+    name = " ".join(prompt.casefold().split())
+    return name if len(name) <= MAX_GROUP else hashlib.sha256(name.encode("utf-8", "replace")).hexdigest()

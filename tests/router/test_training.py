@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import importlib
 import importlib.util
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from router.embedding import MiniLMEmbedder
 from router.errors import ArtifactError
 from router.features import lexical_features, skill_signals
 from router.predictors import QualityPredictor
-from router.ratings import Rating, read_ratings, tabulate
+from router.ratings import Rating, normal_group, read_ratings, tabulate
 from router.recipes import recipe_key
 from router.training import ColumnReport, split_groups, train
 from router.types import Chain, Generate, PromptView, Recipe, Refine
@@ -223,6 +224,22 @@ def test_hostile_prompts_train_and_predict(embedder: MiniLMEmbedder, tmp_path: P
         features = lexical_features(prompt)
         for quality in predictor.rated(PromptView(prompt, features, {}, embedder.embed([prompt])[0])).values():
             assert 0 <= quality.mean <= 1 and 0 < quality.std < 1
+
+
+def test_the_length_of_prompts_is_not_the_memory_of_training(embedder: MiniLMEmbedder, tmp_path: Path) -> None:
+    """One prompt of a million characters among sixty does not make arrays of a million characters a prompt."""
+    assert len(normal_group("word " * 200_000)) == 64
+    assert normal_group("word " * 200_000) == normal_group("WORD  " * 200_000) != normal_group("ward " * 200_000)
+    ratings = [
+        Rating(p, key, 1.0 + k % 5)
+        for k, p in enumerate(["x " * 500_000, *synthetic_prompts(60)])
+        for key in ("a", "b")
+    ]
+    tracemalloc.start()
+    train(ratings, tmp_path / "long", "long", "chance", "CC0", embedder, folds=3)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 200e6
 
 
 def test_parquet_is_read_or_its_remedy_named(tmp_path: Path) -> None:
