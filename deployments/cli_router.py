@@ -40,7 +40,7 @@ def train(
     ratings: Ratings,
     out_folder: Annotated[Path, typer.Option("--out", "-o", help="Where the artefact goes.")],
     name: Annotated[str, typer.Option(help="What the artefact is called.")] = "quality",
-    source: Annotated[str, typer.Option(help="Where the ratings are from, for the card.")] = "an unnamed table",
+    source: Annotated[str, typer.Option(help="Where the ratings are from, for the card (default: the file).")] = "",
     licence: Annotated[str, typer.Option(help="Licence of the ratings, for the card.")] = "not stated",
     scale: Range = None,
     folds: Folds = 5,
@@ -56,6 +56,7 @@ def train(
     bounds = _bounds(scale)
     rows = read_ratings(ratings, bounds)
     err.print(f"{len(rows)} ratings; choosing, calibrating and fitting on {folds} folds", highlight=False)
+    source = source or ratings.name
     artifact, reports = fit(rows, out_folder, name, source, licence, folds=folds, seed=seed, scale=bounds)
     if as_json:
         held_out = [asdict(report) for report in reports]
@@ -184,7 +185,7 @@ def calibrate_scorer(
     artefact: ArtifactFolder,
     card: Annotated[str, typer.Option(help="The scorer's model card, such as embedded/alignment, or a file.")],
     right: Annotated[str, typer.Option(help="The column that says whether a picture is right.")] = "right",
-    source: Annotated[str, typer.Option(help="Where the pictures and their marks are from.")] = "an unnamed table",
+    source: Annotated[str, typer.Option(help="Where the pictures and marks are from (default: the file).")] = "",
     folds: Folds = 5,
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -213,7 +214,8 @@ def calibrate_scorer(
     views = {prompt: view_of(predictor, embedder, prompt) for prompt in {one.prompt for one in rows}}
     pictures = JudgedPictures.of(rows, held_out_chances(rows, folds, seed), predictor, views)
     judge, strength, report = calibrate(rows, pictures.chances(predictor.adapter))
-    file = save_judgement(artefact, trained.digest, scorer, revision(scorer), judge, strength, report, source)
+    origin = source or judged.name
+    file = save_judgement(artefact, trained.digest, scorer, revision(scorer), judge, strength, report, origin)
     keep_pictures(file, pictures)
     if as_json:
         print(
@@ -234,10 +236,19 @@ def _bounds(scale: tuple[float, float] | None) -> Scale | None:
 
 
 def _pair(text: str, columns: Sequence[str]) -> tuple[str, str]:
-    cheap, _, dear = text.partition(":")
+    """The two models of "cheap:dear"; a model's own name may have colons, too."""
+    cuts = [k for k, character in enumerate(text) if character == ":"]
+    if not cuts:
+        raise ArtifactError(
+            f"--pair {text}: two models are compared; write cheap:dear, such as {':'.join(columns[:2])}"
+        )
+    splits = [(text[:k], text[k + 1 :]) for k in cuts]
+    cheap, dear = next((pair for pair in splits if set(pair) <= set(columns)), splits[0])
     for name in (cheap, dear):
         if name not in columns:
             raise ArtifactError(f"--pair {text}: the table has no model {name!r}{did_you_mean(name, columns)}")
+    if cheap == dear:
+        raise ArtifactError(f"--pair {text}: a model is not compared with itself; name another one")
     return cheap, dear
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from router.artifact import Artifact, save_artifact
 from router.calibration import Calibration, Z, fit_calibration
@@ -125,7 +126,8 @@ def choose(prompts: Prompts, table: RatingsTable, split: NDArray[np.int64], seed
     candidates = [Choice(weight, gamma) for weight, gamma in product(FEATURE_WEIGHTS, GAMMAS)]
     many = len(split) > MANY_PROMPTS
     folds, landmarks = (np.unique(split)[:1], SEARCH_LANDMARKS) if many else (np.unique(split), MAX_LANDMARKS)
-    tried = {c: _crossed(prompts, table, split, folds, c, seed, landmarks)[0] for c in candidates}
+    searched = tqdm(candidates, desc="hyperparameters", disable=None)
+    tried = {c: _crossed(prompts, table, split, folds, c, seed, landmarks)[0] for c in searched}
     best = min(candidates, key=lambda choice: _error(table, tried[choice]))
     kernel, grams = _crossed(prompts, table, split, np.unique(split), best, seed, with_grams=True)
     mixed = {share: share * kernel + (1 - share) * grams for share in SHARES}
@@ -145,7 +147,7 @@ def _crossed(
 ) -> tuple[Array, Array]:  # fmt: skip
     """Raw predictions (n, c) for the prompts of `folds`, held out, of the kernel alone and of the n-grams alone."""
     kernel, grams = (np.full_like(table.scores, np.nan) for _ in range(2))
-    for fold in folds:
+    for fold in tqdm(folds, desc="folds", disable=None, leave=False):
         out = split == fold
         fitted = fit_mixture(prompts.only(~out), table.only(~out), choice, seed, landmarks, with_grams)
         kernel[out] = replace(fitted, grams=None).predict(prompts.only(out))

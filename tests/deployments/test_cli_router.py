@@ -123,8 +123,18 @@ def test_an_artefact_is_judged_on_other_ratings(triptych: Run, table: Path, fold
     code, out, err = triptych("evaluate", table, "--pair", "sd15:flux", "--artefact", folder)
     assert code == 0, err
     assert "random mixing" in out and "APGR" in out
-    code, _, err = triptych("evaluate", table, "--pair", "sd15:fluks", "--artefact", folder)
-    assert code == 2 and "did you mean 'flux'" in " ".join(err.split())
+    for pair, says in (
+        ("sd15:fluks", "did you mean 'flux'"),
+        ("sd15", "write cheap:dear, such as"),
+        ("flux:flux", "not compared with itself"),
+    ):
+        code, _, err = triptych("evaluate", table, "--pair", pair, "--artefact", folder)
+        assert code == 2 and says in " ".join(err.split())
+
+
+def test_a_pair_of_models_whose_names_have_colons_is_understood() -> None:
+    """A pair is cut where both halves are models of the table."""
+    assert cli_router._pair("sd:1.5:flux:dev", ("sd:1.5", "flux:dev")) == ("sd:1.5", "flux:dev")
 
 
 @pytest.mark.parametrize(
