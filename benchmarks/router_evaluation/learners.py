@@ -30,10 +30,11 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 from scipy.stats import rankdata
 
+from benchmarks.router_evaluation.noise import noise
 from benchmarks.router_evaluation.run import EMBEDDER, RESULTS
 from benchmarks.router_evaluation.sets import SETS, ratings, rows_of
 from router.embedding import SentenceTransformerEmbedder
-from router.evaluation import RESAMPLES, apgr, curve, pearson, resampled
+from router.evaluation import apgr, curve, pearson, resampled
 from router.kernels import Scaler, rbf
 from router.ratings import RatingsTable, tabulate
 from router.regression import Choice, Prompts, fit_mixture, prompts_of
@@ -44,7 +45,6 @@ Array = NDArray[np.float64]
 FOLDS = 4
 CHOICE = Choice(feature_weight=0.3, gamma=1.5, share=0.8)  # near what `train` chooses on PQPP
 PENALTY = 2.0
-ALIKE = (0.90, 0.92, 0.95)  # cosines of embeddings from which on two prompts ask for the same picture, about
 
 
 @dataclass(frozen=True, eq=False)
@@ -304,57 +304,6 @@ def judge(whole: Part, split: NDArray[np.int64], keep: Path) -> dict[str, Any]:
     return rows
 
 
-def noise(whole: Part, split: NDArray[np.int64], keep: Path) -> dict[str, Any]:
-    """What is left of the gain's variance between prompts that ask for nearly the same picture, beside the squared
-    error of `train`'s learner on the same prompts, on the scale of the ratings.
-
-    PQPP publishes means over pictures and raters, so halves cannot be compared. Half the mean squared difference of two
-    gains whose prompts say the same is their noise (raters, seeds), plus whatever in the text the cosine does not see.
-    So it is too large, if anything, and the Pearson correlation of a perfect reader of prompts is at least
-    sqrt(1 - noise / variance), as far as such prompts are like the others. APGR follows from it by the ratio of the
-    oracle, whose correlation is 1. Intervals: prompts resampled, a pair counting as often as both were drawn.
-    """
-    gain = whole.gain * (whole.table.scale.high - whole.table.scale.low)
-    usual = np.full(len(split), np.nan)
-    for fold in range(FOLDS):
-        said = np.load(_file(keep, "as train", fold), allow_pickle=False)[:, 0]
-        usual[split == fold] = said * (whole.table.scale.high - whole.table.scale.low)
-    room = apgr(curve(gain, gain, split)) - 0.5
-    cosines = np.triu(whole.prompts.embeddings @ whole.prompts.embeddings.T, 1)
-    report: dict[str, Any] = {"variance": float(gain.var()), "oracle": 0.5 + room, "by cosine": {}}
-    for least in ALIKE:
-        one, other = np.nonzero(cosines >= least)
-        apart = (gain[one] - gain[other]) ** 2 / 2
-        missed = ((gain - usual)[one] ** 2 + (gain - usual)[other] ** 2) / 2
-        rng = np.random.default_rng(0)
-        drawn = np.stack(
-            [np.bincount(rng.integers(0, len(gain), len(gain)), minlength=len(gain)) for _ in range(RESAMPLES)]
-        )
-        often = drawn[:, one] * drawn[:, other]
-        spread = np.percentile(often @ apart / often.sum(axis=1), [2.5, 97.5])
-        error = np.percentile(often @ missed / often.sum(axis=1), [2.5, 97.5])
-        left = np.percentile(often @ (missed - apart) / often.sum(axis=1), [2.5, 97.5])
-        best = [_ceiling(float(x), float(gain.var()), room) for x in (apart.mean(), *spread[::-1])]
-        report["by cosine"][f"{least}"] = {
-            "pairs": len(one),
-            "noise": float(apart.mean()),
-            "noise, 95 %": spread.tolist(),
-            "squared error of train's": float(missed.mean()),
-            "squared error of train's, 95 %": error.tolist(),
-            "squared error over noise": float((missed - apart).mean()),
-            "squared error over noise, 95 %": left.tolist(),
-            "pearson, perfect": best[0][0],
-            "apgr, perfect": best[0][1],
-            "apgr, perfect, 95 %": [best[1][1], best[2][1]],
-        }
-    return report
-
-
-def _ceiling(noise: float, variance: float, room: float) -> tuple[float, float]:
-    correlation = float(np.sqrt(max(0.0, 1 - noise / variance)))
-    return correlation, 0.5 + room * correlation
-
-
 def _apgr(said: Array, gain: Array, split: NDArray[np.int64], fold: int) -> float:
     rows = split == fold
     return apgr(curve(said[rows], gain[rows], split[rows]))
@@ -392,7 +341,10 @@ def main() -> None:
             predict(whole.only(split != fold), whole.only(split == fold), names, fold, options.keep)
         report = {"learners": judge(whole, split, options.keep)}
         if all(_file(options.keep, "as train", fold).is_file() for fold in range(FOLDS)):
-            report["noise"] = noise(whole, split, options.keep)
+            usual = np.full(len(split), np.nan)
+            for fold in range(FOLDS):
+                usual[split == fold] = np.load(_file(options.keep, "as train", fold), allow_pickle=False)[:, 0]
+            report["noise"] = noise(whole, split, usual)
     target = RESULTS / ("learners_test.json" if options.test else "learners.json")
     target.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     for name, row in report["learners"].items():

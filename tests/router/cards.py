@@ -12,16 +12,19 @@ from router.planning import make_plan
 from router.types import (
     NO_CONTEXT,
     Bounds,
+    Chain,
     Context,
     Decision,
     Estimate,
     Fuse,
+    Generate,
     GenerationRequest,
     ModelCard,
     Plan,
     PromptView,
     Ranked,
     Recipe,
+    Refine,
     Rejection,
 )
 
@@ -79,10 +82,19 @@ PAIRED = Cards(
 )
 
 
+REQUEST = GenerationRequest("a red circle", seed=7)
+LATENTS = Chain((Generate("sdxl", until=0.8), Refine("sdxl-refiner", from_=0.8)))
+PIXELS = Chain((Generate("flux"), Refine("sdxl-refiner", strength=0.25)))
+
+
+def plan(recipe: Recipe, request: GenerationRequest = REQUEST, **recipes: Recipe) -> Plan:
+    """The plan of a recipe, called r."""
+    return make_plan("r", recipe, request, CATALOGUE, recipes)
+
+
 def together(*branches: Recipe, request: GenerationRequest | None = None, **settings: Any) -> Plan:
     """The plan of a denoise of these branches."""
-    asked = request or GenerationRequest("a red circle", seed=7)
-    return make_plan("r", Fuse("denoise", branches, **settings), asked, PAIRED, {})
+    return make_plan("r", Fuse("denoise", branches, **settings), request or REQUEST, PAIRED, {})
 
 
 @dataclass(frozen=True)

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
 from router.costs import CostModel
 from router.errors import PlanError
-from router.planning import make_plan
 from router.recipes import recipe_key
-from router.types import Chain, Fuse, Generate, GenerationRequest, Plan, Recipe, Refine, Tile, Upscale
-from tests.router.cards import CATALOGUE, together
-
-REQUEST = GenerationRequest("a red circle", seed=7)
-LATENTS = Chain((Generate("sdxl", until=0.8), Refine("sdxl-refiner", from_=0.8)))
-PIXELS = Chain((Generate("flux"), Refine("sdxl-refiner", strength=0.25)))
-
-
-def plan(recipe: Recipe, request: GenerationRequest = REQUEST, **recipes: Recipe) -> Plan:
-    return make_plan("r", recipe, request, CATALOGUE, recipes)
+from router.types import Chain, Fuse, Generate, Recipe, Refine, Tile, Upscale
+from tests.router.cards import CATALOGUE, LATENTS, PIXELS, REQUEST, plan
 
 
 def test_a_single_model_takes_its_settings_from_the_card() -> None:
@@ -42,69 +31,6 @@ def test_the_same_latent_space_is_handed_over_as_latents() -> None:
     assert (base.produces, base.settings["until"], base.settings["steps"]) == ("latents", 0.8, 40)
     assert (refiner.inputs, refiner.produces) == ((base.id,), "image")
     assert (refiner.settings["from"], refiner.settings["steps"]) == (0.8, 40)
-
-
-def test_two_models_of_one_space_denoise_on_one_worker() -> None:
-    """One step on the worker that holds both, with the guest's own guidance and its share of the weights; who is named
-    first does not matter, and the plan says what happens."""
-    sdxl, small = Generate("sdxl", steps=20, guidance_scale=5.0), Generate("small")
-    made = together(sdxl, small, shares=((3, 1), (1, 3)))
-    (step,) = made.steps
-    assert (step.kind, step.model, step.models, step.produces) == ("denoise", "sdxl", ("sdxl", "small"), "image")
-    wanted = {"steps": 20, "guidance_scale": 5.0, "guest": "small", "guest_guidance_scale": 1.0, "seed": 7}
-    wanted |= {"guest_weight": 0.25, "guest_weight_end": 0.75, "width": 1024, "height": 1024}
-    assert wanted.items() <= dict(step.settings).items()
-    swapped = together(replace(small, width=1024, height=1024), sdxl, shares=((1, 3), (3, 1)))
-    assert swapped.steps == made.steps
-    assert any("predict every step together, on the worker of sdxl" in note for note in made.notes)
-
-
-def test_a_request_sets_the_steps_and_guidance_of_both() -> None:
-    """What a client asks for goes to both models, and what one of them does not take refuses the recipe."""
-    asked = replace(REQUEST, steps=10, guidance_scale=1.5)
-    (step,) = together(Generate("sdxl", steps=20), Generate("small"), request=asked).steps
-    assert (step.settings["steps"], step.settings["guidance_scale"], step.settings["guest_guidance_scale"]) == (
-        10, 1.5, 1.5,
-    )  # fmt: skip
-    with pytest.raises(PlanError, match=r"guidance_scale of 3 is outside 0\.\.2, which 'small' takes"):
-        together(Generate("sdxl", steps=20), Generate("small"), request=replace(asked, guidance_scale=3.0))
-
-
-@pytest.mark.parametrize(
-    ("branches", "message"),
-    [
-        ((Generate("sdxl", steps=20),), "a fusion needs at least two"),
-        ((Generate("sdxl"), Generate("small"), Generate("alone")), "takes two branches, not 3"),
-        ((Generate("sdxl"), Generate("small")), "30 steps are outside 1..20, which 'small' takes"),
-        ((Generate("sdxl", steps=9), Generate("alone")), r"give the model 'sdxl' guests: \[alone\]"),
-        ((Generate("sdxl", steps=9), Generate("sd15")), "share no latents"),
-        ((Generate("sdxl", steps=9), Generate("flux")), "shifts its schedule"),
-        ((Generate("sdxl"), Generate("sdxl")), "with itself"),
-        ((Generate("sdxl", steps=9), LATENTS), "two generates, not a chain"),
-        ((Generate("sdxl", steps=9, until=0.5), Generate("small")), "drop until"),
-        ((Generate("sdxl", steps=9), Generate("small", steps=8)), "differ in steps"),
-        ((Generate("sdxl", steps=9, scheduler="euler"), Generate("small", scheduler="ddim")), "differ in scheduler"),
-        ((Generate("sdxl", steps=9), Generate("sdxl-refiner")), "is a refiner"),
-    ],
-)
-def test_models_that_cannot_denoise_together_are_refused(branches: tuple[Recipe, ...], message: str) -> None:
-    """Each refusal names the models and what to do."""
-    with pytest.raises(PlanError, match=message):
-        together(*branches)
-
-
-@pytest.mark.parametrize("shares", [((1, 1),), ((0, 0), (0, 1)), ((-1, 1), (1, 1)), ((math.nan, 1), (1, 1))])
-def test_weights_that_are_none_are_refused(shares: tuple[tuple[float, float], ...]) -> None:
-    """Weights are numbers from 0 on, one for each branch, and not all 0 at either end."""
-    with pytest.raises(PlanError, match="weights"):
-        together(Generate("sdxl", steps=9), Generate("small"), shares=shares)
-
-
-def test_a_wide_picture_is_denoised_together_in_the_hosts_windows() -> None:
-    """Windows are those of the host's native size, if the guest takes them."""
-    asked = replace(REQUEST, width=2048, height=1024)
-    (step,) = together(Generate("sdxl", steps=20, tile="native"), Generate("small"), request=asked).steps
-    assert (step.settings["tiles"], step.settings["tile_width"]) == (3, 1024)
 
 
 def test_a_blend_that_may_choose_has_its_pictures_scored() -> None:
@@ -281,110 +207,6 @@ def test_a_prompt_that_is_surely_cut_is_noted() -> None:
     long = replace(REQUEST, prompt="word " * 100)
     assert any("its end is cut" in note for note in plan(Generate("sd15"), long).notes)
     assert not plan(Generate("flux"), long).notes
-
-
-def wish(**changes: Any) -> GenerationRequest:
-    return replace(REQUEST, **changes)
-
-
-REFUSALS: dict[str, tuple[Recipe, GenerationRequest, str]] = {
-    "unknown model": (Generate("sd51"), REQUEST, "did you mean 'sd15'"),
-    "refiner as base": (Generate("sdxl-refiner"), REQUEST, "is a refiner and cannot generate; put it after a base"),
-    "scorer as base": (Generate("alignment"), REQUEST, "is a scorer and cannot generate"),
-    "scorer as refiner": (Chain((Generate("sd15"), Refine("alignment", strength=0.3))), REQUEST, "cannot refine"),
-    "base as scorer": (Fuse("best_of", (Generate("sd15"), Generate("flux")), "sdxl"), REQUEST, "name a scorer"),
-    "latents of another space": (
-        Chain((Generate("flux", until=0.8), Refine("sdxl-refiner", from_=0.8))), REQUEST,
-        r"use strength \(such as 0.2\)",
-    ),
-    "latents of a finished picture": (
-        Chain((Generate("sdxl"), Refine("sdxl-refiner", from_=0.8))), REQUEST, "give 'sdxl' until: 0.8",
-    ),
-    "latents of a fusion": (
-        Chain((Fuse("average", (Generate("sdxl"), Generate("flux"))), Refine("sdxl-refiner", from_=0.8))), REQUEST,
-        "cannot take latents over from a finished picture",
-    ),
-    "shares that do not meet": (
-        Chain((Generate("sdxl", until=0.7), Refine("sdxl-refiner", from_=0.8))), REQUEST, "ends at until=0.7",
-    ),
-    "a relay that goes backwards": (
-        Chain((Generate("sdxl", until=0.5), Refine("sdxl-refiner", from_=0.5, until=0.4), Refine("sdxl", from_=0.4))),
-        REQUEST, "must lie between 0.5 and 1",
-    ),
-    "a relay that nobody finishes": (
-        Chain((Generate("sdxl", until=0.5), Refine("sdxl-refiner", from_=0.5, until=0.8))), REQUEST,
-        "nothing finishes it",
-    ),
-    "a relay of FLUX": (
-        Chain((Generate("flux", until=0.5), Refine("flux", from_=0.5))), REQUEST, "depends on checkpoint and size",
-    ),
-    "until with strength": (
-        Chain((Generate("sdxl"), Refine("sdxl", strength=0.5, until=0.8))), REQUEST, "belongs to `from`",
-    ),
-    "tiles of latents": (
-        Chain((Generate("sdxl", until=0.8), Refine("sdxl-refiner", from_=0.8, tile="native"))), REQUEST,
-        "tiles need `strength`",
-    ),
-    "a tile above the native size": (
-        Chain((Generate("sd15"), Upscale(2), Refine("sd15", strength=0.3, tile=768))), REQUEST, "use tile: native",
-    ),
-    "a tile of no multiple": (
-        Chain((Generate("sd15"), Upscale(2), Refine("sd15", strength=0.3, tile=500))), REQUEST, "not a multiple of 8",
-    ),
-    "an overlap of all": (
-        Chain((Generate("sd15"), Refine("sd15", strength=0.3, tile=512, overlap=0.9))), REQUEST, "outside 0..0.75",
-    ),
-    "unfinished": (Generate("sdxl", until=0.8), REQUEST, "nothing finishes it"),
-    "until beyond": (
-        Chain((Generate("sdxl", until=1.2), Refine("sdxl-refiner", from_=1.2))), REQUEST, "between 0 and 1",
-    ),
-    "from and strength": (
-        Chain((Generate("sdxl", until=0.8), Refine("sdxl-refiner", from_=0.8, strength=0.2))), REQUEST, "exactly one",
-    ),
-    "strength of zero": (Chain((Generate("sd15"), Refine("sd15", strength=0.0))), REQUEST, "above 0"),
-    "nothing left to refine": (
-        Chain((Generate("sd15"), Refine("sd15", strength=0.1, steps=5))), REQUEST, "less than one of 5 steps",
-    ),
-    "refine first": (Chain((Refine("sdxl", strength=0.3),)), REQUEST, "put a generate before it"),
-    "upscale alone": (Upscale(2), REQUEST, "put a generate before it"),
-    "two generates": (Chain((Generate("sd15"), Generate("flux"))), REQUEST, "only the first stage"),
-    "empty chain": (Chain(()), REQUEST, "put a generate before it"),
-    "upscale by one": (Chain((Generate("sd15"), Upscale(1.0))), REQUEST, "outside 1..8"),
-    "unknown fusion": (Fuse("best-of", (Generate("sd15"),) * 2, "alignment"), REQUEST, "did you mean 'best_of'"),
-    "fusion of one": (Fuse("average", (Generate("sd15"),)), REQUEST, "at least two"),
-    "frequency of three": (Fuse("frequency", (Generate("sd15"),) * 3), REQUEST, "takes two branches"),
-    "best_of without scorer": (Fuse("best_of", (Generate("sd15"),) * 2), REQUEST, "needs a scorer"),
-    "regions without scorer": (Fuse("regions", (Generate("sd15"),) * 2), REQUEST, "regions needs a scorer"),
-    "average with weights": (
-        Fuse("average", (Generate("sd15"),) * 2, weights="mask"), REQUEST, "weights belong to pyramid",
-    ),
-    "average that accepts": (
-        Fuse("average", (Generate("sd15"),) * 2, accept_above=0.5), REQUEST, "accept_above belongs to best_of",
-    ),
-    "average with scorer": (Fuse("average", (Generate("sd15"),) * 2, "alignment"), REQUEST, "uses no scorer"),
-    "branches of different sizes": (
-        Fuse("average", (Generate("sd15"), Chain((Generate("sd15"), Upscale(2))))), REQUEST, "enlarged differently",
-    ),
-    "no multiple": (Generate("sd15"), wish(width=510, height=512), "not a multiple of 8, as 'sd15' needs; try 512x512"),
-    "too large": (Generate("sd15"), wish(width=2048, height=2048), "too large for 'sd15'; it takes at most 1,048,576"),
-    "too small": (Generate("sdxl"), wish(width=64, height=512), "too small for 'sdxl'; its sides must be at least 512"),
-    "second model too small": (PIXELS, wish(width=256, height=256), "too small for 'sdxl-refiner'"),
-    "uneven before upscaling": (Chain((Generate("sd15"), Upscale(2))), wish(width=1025), "try 1024"),
-    "too many steps": (Generate("flux"), wish(steps=51), "outside 1..50"),
-    "no steps": (Generate("flux", steps=0), REQUEST, "outside 1..50"),
-    "too much guidance": (Generate("flux"), wish(guidance_scale=11.0), "outside 0..10"),
-    "no number": (Generate("flux"), wish(guidance_scale=math.nan), "outside 0..10"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("recipe", "request_", "message"), REFUSALS.values(), ids=REFUSALS)
-def test_what_cannot_be_arranged_is_refused_with_a_remedy(
-    recipe: Recipe, request_: GenerationRequest, message: str
-) -> None:
-    """The error names the recipe, says what does not fit, and what to do."""
-    with pytest.raises(PlanError, match=message) as caught:
-        plan(recipe, request_)
-    assert str(caught.value).startswith("recipe 'r': ")
 
 
 def test_branches_that_may_be_spared_wait_for_the_score_before() -> None:
