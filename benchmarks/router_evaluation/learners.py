@@ -79,6 +79,16 @@ def as_train(learned: Part, asked: Part) -> Array:
     return np.stack([raw[:, 1] - raw[:, 0], raw.mean(axis=1)], axis=1)
 
 
+def of_share(share: float) -> Learner:
+    """What `train` fits to some of the prompts, drawn at random: whether more of them would help."""
+
+    def learner(learned: Part, asked: Part) -> Array:
+        kept = np.random.default_rng(0).permutation(len(learned.gain)) < share * len(learned.gain)
+        return as_train(learned.only(kept), asked)
+
+    return learner
+
+
 @dataclass(frozen=True)
 class Kernel:
     """Kernel ridge with all prompts as landmarks, factorised once for any number of targets."""
@@ -209,6 +219,9 @@ def _ranks(scores: Array) -> Array:
 
 LEARNERS: dict[str, Learner] = {
     "as train": as_train,
+    "as train, of half of the prompts": of_share(1 / 2),
+    "as train, of a quarter": of_share(1 / 4),
+    "as train, of an eighth": of_share(1 / 8),
     "kernel, all landmarks": on_target(lambda part: part.gain),
     "rank of the gain": on_target(lambda part: _ranks(part.gain)),
     "difference of ranks": on_target(lambda part: _ranks(part.table.scores[:, 1]) - _ranks(part.table.scores[:, 0])),
