@@ -14,7 +14,7 @@ import argparse
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,9 @@ from safetensors.numpy import save
 
 from router.embedding import WIDTH, minilm_weights, read_tokenizer, readable
 from router.encoder import FOLDER, GRAPH_FILE, LAYERS, PLACES_FILE, SMOOTH_FILE, encoder_weights, exact_weights
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 HEADS = 12
 EPSILON = 1e-12  # of the layer norms, as trained
@@ -128,6 +131,18 @@ def graph_of(shapes: dict[str, tuple[str, tuple[int, ...]]], exact: bool = False
     return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION).SerializeToString(deterministic=True)
 
 
+def exact_encoder(model: bytes) -> InferenceSession:
+    """The encoder in fp32, with what goes into its products: what the one of eight bits is an approximation of."""
+    import onnxruntime
+
+    weights = {name: np.ascontiguousarray(array) for name, array in exact_weights(model)}
+    options = onnxruntime.SessionOptions()
+    values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
+    options.add_external_initializers(list(weights), values)
+    graph = graph_of({name: (array.dtype.str, array.shape) for name, array in weights.items()}, exact=True)
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
 def products() -> list[str]:
     """The names of all matrix products."""
     return [f"{k}.{part}" for k in range(LAYERS) for part in ("attend", "merge", "widen", "narrow")]
@@ -136,14 +151,7 @@ def products() -> list[str]:
 def smoothing(model: bytes, prompts: Iterable[str]) -> dict[str, NDArray[np.float16]]:
     """For each product, what its input channels (d,) are divided by: max|state|^p / max|weight|^(1 - p), p = `PULL`,
     the maxima over `prompts` and over the channel's weights; of geometric mean 1."""
-    import onnxruntime
-
-    weights = dict(exact_weights(model))
-    options = onnxruntime.SessionOptions()
-    values = [onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array)) for array in weights.values()]
-    options.add_external_initializers(list(weights), values)
-    graph = graph_of({name: (array.dtype.str, array.shape) for name, array in weights.items()}, exact=True)
-    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    weights, session = dict(exact_weights(model)), exact_encoder(model)
     tokenizer, names = read_tokenizer(), products()
     most = {name: np.zeros(1, np.float32) for name in names}
     for prompt in prompts:

@@ -102,7 +102,7 @@ def test_other_weights_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("sentence_transformers") is None, reason="the reference is not installed")
 def test_the_vectors_agree_with_the_fp32_reference(embedder: MiniLMEmbedder) -> None:
-    """Against the fp32 weights through sentence-transformers, every cosine is at least 0.999."""
+    """Against the fp32 weights through sentence-transformers, every cosine is at least 0.99."""
     reference = SentenceTransformerEmbedder().embed(PROMPTS)
     cosine = (embedder.embed(PROMPTS) * reference).sum(axis=1)
-    assert cosine.min() >= 0.999
+    assert cosine.min() >= 0.99
