@@ -44,7 +44,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 REAL = Path(__file__).resolve().parents[2] / "router" / "artifacts" / "real"
 SEEDS = tuple(range(10))  # of the folds: over three of them the mean still moves by .004
 SHUFFLES = 12
-WANTED = Choice(feature_weight=1.0, gamma=0.7, share=0.8)  # by the study genai, on most seeds
+WANTED = Choice(feature_weight=1.0, gamma=0.7, share=0.8)  # by the first three seeds of the study genai
 DRAWS = 4
 GENAI_PAIRS = [("sd_v2_1", "dalle3"), ("sdxl_base", "dalle3"), ("sdxl_base", "midjourney_v6")]
 EMBEDDER = MiniLMEmbedder(cache_size=50_000)
