@@ -329,7 +329,8 @@ def _file(keep: Path, name: str, fold: int) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("learners", nargs="*", metavar="LEARNER", help=f"of: {'; '.join(LEARNERS)} (default: all that need no --encoder, or all)")
+    listed = f"of: {'; '.join(LEARNERS)} (default: all, without --encoder those that need none)"
+    parser.add_argument("learners", nargs="*", metavar="LEARNER", help=listed)
     parser.add_argument("--keep", type=Path, required=True, help="folder for predictions")
     parser.add_argument("--folds", type=int, nargs="+", default=list(range(FOLDS)))
     parser.add_argument("--encoder", type=Path, metavar="FOLDER", help="a larger sentence-transformers model")
