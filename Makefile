@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-CONFIG ?= deployments/serve/embedded.yaml
+CONFIG ?= deployments/configs/embedded.yaml
 PORT   ?= 8000
 
 .DEFAULT_GOAL := help

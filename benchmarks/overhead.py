@@ -26,11 +26,11 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from deployments.runtime import free_port, start
+from deployments.assembly import catalogue_of
+from deployments.cluster.local_cluster import free_port, start
 from deployments.settings import DEFAULT_CONFIG, load_serve_config
-from deployments.wiring import catalogue_of
-from models.denoising import arguments, read_call
-from models.loading import load_pipeline
+from models.engine.calls import arguments, read_call
+from models.weights.loading import load_pipeline
 from router.types import ModelCard, Step
 
 RESULTS = Path(__file__).resolve().parent / "results"

@@ -19,7 +19,7 @@ from pydantic_core import PydanticCustomError
 from router.errors import TriptychError, did_you_mean
 
 ROOT = Path(__file__).resolve().parent.parent
-DEFAULT_CONFIG = Path(__file__).resolve().parent / "serve" / "embedded.yaml"
+DEFAULT_CONFIG = Path(__file__).resolve().parent / "configs" / "embedded.yaml"
 
 
 class ConfigError(TriptychError):

@@ -4,7 +4,7 @@ Importing this package loads neither torch nor diffusers; an `Engine` does, when
 """
 
 from models.catalog import Catalog, load_card, load_catalogue
-from models.engine import Engine
-from models.progress import Cancelled
+from models.engine.engine import Engine
+from models.engine.progress import Cancelled
 
 __all__ = ["Cancelled", "Catalog", "Engine", "load_card", "load_catalogue"]

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from models.loading import FAMILIES
 from models.schema import absolute, parse, validate
+from models.weights.loading import FAMILIES
 from router.errors import CatalogError, did_you_mean
 from router.types import ModelCard
 

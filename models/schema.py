@@ -25,7 +25,7 @@ FAMILIES = {
     "vqa": ("scorer",),
     "verifier": ("scorer",),
 }
-"""Families that models/loading.py and models/scoring.py can load, and the roles each may have."""
+"""Families that models/weights/loading.py and models/scoring.py can load, and the roles each may have."""
 
 Side = Annotated[int, Field(ge=8, le=16384)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]

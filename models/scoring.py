@@ -10,9 +10,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from models.handoff import resize
-from models.loading import load_error, place, quieten, resolve_dtype
-from models.weights import check_weights
+from models.handover import resize
+from models.weights.loading import load_error, place, quieten, resolve_dtype
+from models.weights.revisions import check_weights
 from router.errors import LoadError, did_you_mean
 from router.types import ModelCard
 

@@ -2,11 +2,11 @@
 
 from pathlib import Path as _Path
 
-from policies.book import PolicyBook
-from policies.decide import Policy
-from policies.load import Known, load_policy, load_policy_text
-from policies.reachability import Arranged
-from policies.schema import json_schema
+from policies.checking.load import Known, load_policy, load_policy_text
+from policies.checking.reachability import Arranged
+from policies.deciding.decide import Policy
+from policies.language.schema import json_schema
+from policies.store.book import PolicyBook
 
 __all__ = ["PRESETS", "Arranged", "Known", "Policy", "PolicyBook", "json_schema", "load_policy", "load_policy_text"]
 

@@ -9,13 +9,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from router.artifact import load_artifact
-    from router.costs import CostModel
-    from router.embedding import MiniLMEmbedder
-    from router.execution import execute
-    from router.planning import make_plan
-    from router.predictors import QualityPredictor
-    from router.queues import Queues
+    from router.cost.model import CostModel
+    from router.cost.queues import Queues
+    from router.planning.execution import execute
+    from router.planning.plan import make_plan
+    from router.prompts.embedding import MiniLMEmbedder
+    from router.quality.predictor import QualityPredictor
+    from router.registry.artifact import load_artifact
     from router.routing import Router
 
 __all__ = [
@@ -30,14 +30,14 @@ __all__ = [
 ]
 
 _HOMES = {
-    "CostModel": "costs",
-    "MiniLMEmbedder": "embedding",
-    "QualityPredictor": "predictors",
-    "Queues": "queues",
+    "CostModel": "cost.model",
+    "MiniLMEmbedder": "prompts.embedding",
+    "QualityPredictor": "quality.predictor",
+    "Queues": "cost.queues",
     "Router": "routing",
-    "execute": "execution",
-    "load_artifact": "artifact",
-    "make_plan": "planning",
+    "execute": "planning.execution",
+    "load_artifact": "registry.artifact",
+    "make_plan": "planning.plan",
 }
 
 

@@ -6,17 +6,15 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 
-from router.arranging import Arranger
-from router.embedding import Embedder
+from router.cost.queues import Queues
 from router.errors import NotFoundError, RequestError, did_you_mean
-from router.features import lexical_features
-from router.judge import Judgement
-from router.predictors import QualityPredictor
-from router.prospects import prospects
-from router.queues import Queues
+from router.planning.planner import Arranger
+from router.prompts.embedding import Embedder
+from router.prompts.lexical import lexical_features
+from router.quality.predictor import QualityPredictor
 from router.recent import Recent
 from router.requests import check_request
-from router.settling import Settled, settle
+from router.route import Route
 from router.types import (
     NO_CONTEXT,
     Bounds,
@@ -31,8 +29,10 @@ from router.types import (
     Policy,
     PromptView,
     Recipe,
-    Route,
 )
+from router.verification.n_auto import Settled, settle
+from router.verification.options import prospects
+from router.verification.score_reading import Judgement
 
 VIEWS = 1024  # prompts whose analysis is remembered, and their estimates as long as queues and costs stay
 

@@ -66,7 +66,7 @@ def ray_app(tiny_settings: dict[str, Any]) -> Iterator[RayApp]:
 
     Two orchestrators, so that what must hold across replicas is seen to.
     """
-    from deployments.runtime import free_port, start
+    from deployments.cluster.local_cluster import free_port, start
     from deployments.settings import ServeConfig, parse_settings
 
     models = {name: dict(chosen) for name, chosen in tiny_settings["models"].items()}

@@ -7,6 +7,7 @@ import importlib
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,22 @@ FORBIDDEN = {
     "models": {"ray", "fastapi", "starlette"},
     "deployments": set(),
 }
+# Within a package, the folders (and modules beside them) are floors: each imports only from those below it.
+FLOORS = {
+    "router": (
+        "routing", "route", "requests", "verification", "learning", "quality", "planning", "prompts", "registry",
+        "cost", "recent", "types", "errors",
+    ),
+    "policies": ("store", "checking", "deciding", "language"),
+    "models": (
+        "engine", "fusion", "scoring", "embedded", "catalog", "schema", "handover", "weights", "provenance",
+    ),
+    "deployments": (
+        "cli", "app", "cluster", "offline", "in_process", "assembly", "known_names", "api", "orchestration",
+        "workers", "settings",
+    ),
+}  # fmt: skip
+MOST_MODULES = 12
 EXPORTS = {
     "router": {
         "CostModel",
@@ -96,10 +113,60 @@ def test_packages_stay_free_of_what_they_must_not_need(package: str) -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def floor_of(path: Path, package: str) -> str:
+    """The folder of a module below its package, or its own name if it lies beside them; "" for the package itself."""
+    parts = path.relative_to(ROOT / package).with_suffix("").parts
+    return "" if parts == ("__init__",) else parts[0]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_folders_are_floors(package: str) -> None:
+    """A folder imports only from floors below it, so that nobody who follows a request climbs back up."""
+    floors = FLOORS[package]
+    wrong = []
+    for path in sources(package):
+        own = floor_of(path, package)
+        if not own:
+            continue
+        assert own in floors, f"{own!r} of {package} has no floor in this test"
+        for line, module in imports(path):
+            top, _, rest = module.partition(".")
+            other = rest.split(".")[0]
+            if top == package and other in floors and floors.index(other) < floors.index(own):
+                wrong.append(f"{path.relative_to(ROOT)}:{line} climbs up to {module}")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_circle_between_modules(package: str) -> None:
+    """No module imports one that imports it, by whatever way."""
+    known = {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in sources(package)}
+    after = {name: {m for _, m in imports(path) if m in known and m != name} for name, path in known.items()}
+    done: set[str] = set()
+
+    def visit(name: str, way: tuple[str, ...]) -> None:
+        assert name not in way, " → ".join((*way, name))
+        if name not in done:
+            for other in after[name]:
+                visit(other, (*way, name))
+            done.add(name)
+
+    for name in known:
+        visit(name, ())
+
+
+def test_no_folder_is_crowded() -> None:
+    """No folder of the product holds more than a dozen modules."""
+    counts = Counter(p.parent.relative_to(ROOT) for name in PACKAGES for p in sources(name) if p.stem != "__init__")
+    crowded = {str(folder): count for folder, count in counts.items() if count > MOST_MODULES}
+    assert not crowded, crowded
+
+
 def test_deciding_never_loads_a_heavy_library() -> None:
     """Importing router, policies and what the orchestrator needs loads neither torch nor Ray."""
     code = (
-        "import sys, router, policies, router.routing, router.predictors, router.embedding, deployments.orchestrator\n"
+        "import sys, router, policies, router.routing, router.quality.predictor, router.prompts.embedding"
+        ", deployments.orchestration.orchestrator\n"
         "heavy = {'torch', 'ray', 'diffusers', 'transformers', 'sentence_transformers'} & set(sys.modules)\n"
         "sys.exit(f'loaded: {sorted(heavy)}' if heavy else 0)"
     )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.frontier.run import Outcomes, always, best_of_n, cascade, chosen, compare, hull, search
-from router.escalation import Judge
+from router.verification.value_of_information import Judge
 
 
 @pytest.fixture

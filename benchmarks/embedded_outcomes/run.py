@@ -35,20 +35,20 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 from tqdm import tqdm
 
+from deployments.assembly import catalogue_of, guests_of
 from deployments.settings import DEFAULT_CONFIG, load_serve_config
-from deployments.wiring import catalogue_of, guests_of
 from models.catalog import Catalog
 from models.embedded.captions import caption
 from models.embedded.checker import check
 from models.embedded.outcomes import Prompt, held_out_prompts
 from models.embedded.world import TIERS, TRAIN_PAIRS, sample_scene
-from models.engine import Engine
-from models.fusion import Pixels, run_step
-from models.weights import revision
-from policies.load import load_policy
-from router.fitting import BLENDS
-from router.planning import make_plan
-from router.recipes import models_of, recipe_key, resolve
+from models.engine.engine import Engine
+from models.fusion.kinds import Pixels, run_step
+from models.weights.revisions import revision
+from policies.checking.load import load_policy
+from router.planning.checks import BLENDS
+from router.planning.plan import make_plan
+from router.planning.recipes import models_of, recipe_key, resolve
 from router.types import Fuse, Generate, GenerationRequest, Picture, Plan, Recipe, Scores, Step, StepResult, Value
 
 HERE = Path(__file__).resolve().parent

@@ -21,11 +21,11 @@ import numpy as np
 
 from benchmarks.embedded_outcomes.run import shipped
 from deployments.settings import ROOT
-from router.embedding import MiniLMEmbedder
-from router.features import lexical_features
-from router.predictors import QualityPredictor
-from router.ratings import Rating
-from router.training import train
+from router.learning.ratings import Rating
+from router.learning.training import train
+from router.prompts.embedding import MiniLMEmbedder
+from router.prompts.lexical import lexical_features
+from router.quality.predictor import QualityPredictor
 from router.types import PromptView
 
 HERE = Path(__file__).resolve().parent

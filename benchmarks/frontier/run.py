@@ -30,14 +30,14 @@ from benchmarks.embedded_outcomes.run import SCORER, shipped
 from benchmarks.embedded_outcomes.train_router import ratings
 from benchmarks.embedded_outcomes.train_router import read as read_marks
 from deployments.settings import ROOT
-from router.artifact import Artifact, load_artifact
-from router.embedding import MiniLMEmbedder
-from router.escalation import Judge, Option, next_attempt
-from router.features import lexical_features
-from router.judging import fit_judge, fit_strength
-from router.predictors import QualityPredictor
-from router.training import train as train_artifact
+from router.learning.training import train as train_artifact
+from router.prompts.embedding import MiniLMEmbedder
+from router.prompts.lexical import lexical_features
+from router.quality.predictor import QualityPredictor
+from router.registry.artifact import Artifact, load_artifact
 from router.types import Fuse, Generate, PromptView
+from router.verification.score_calibration import fit_judge, fit_strength
+from router.verification.value_of_information import Judge, Option, next_attempt
 
 HERE = Path(__file__).resolve().parent
 OUTCOMES = HERE.parent / "embedded_outcomes"

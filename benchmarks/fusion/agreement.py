@@ -25,12 +25,12 @@ from safetensors.numpy import load_file
 from benchmarks.embedded_outcomes.run import BATCH, CACHE, picture_file, prompts_of, shipped
 from benchmarks.embedded_outcomes.run import HERE as OUTCOMES
 from benchmarks.fusion.run import HERE, Row, interval
-from models.agreement import disagreement
-from models.blending import frequency
 from models.embedded.checker import check
 from models.embedded.world import TIERS
-from policies.schema_recipes import USUAL_WITHIN
-from router.recipes import recipe_key
+from models.fusion.agreement import disagreement
+from models.fusion.blending import frequency
+from policies.language.schema_recipes import USUAL_WITHIN
+from router.planning.recipes import recipe_key
 from router.types import Chain, Generate, Refine
 
 LOW = Chain((Generate("flux"), Refine("sdxl-refiner", strength=0.25)))

@@ -25,13 +25,13 @@ from tqdm import tqdm
 from benchmarks.embedded_outcomes.run import Workers
 from benchmarks.fusion.edges import edge_marks
 from benchmarks.fusion.recipes import ENSEMBLES, GUESTS, RECIPES, SINGLES, prompts
+from deployments.assembly import catalogue_of
 from deployments.settings import DEFAULT_CONFIG, load_serve_config
-from deployments.wiring import catalogue_of
 from models.catalog import Catalog
 from models.embedded.checker import check
 from models.embedded.outcomes import Prompt
-from models.weights import revision
-from router.planning import make_plan
+from models.weights.revisions import revision
+from router.planning.plan import make_plan
 from router.types import GenerationRequest, Picture, Plan, Step, StepResult, Value
 
 HERE = Path(__file__).resolve().parent

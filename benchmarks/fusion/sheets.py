@@ -23,14 +23,14 @@ from benchmarks.fusion.agreement import HIGH, LOW
 from benchmarks.fusion.recipes import ENSEMBLES, RECIPES, SCORER, SINGLES
 from benchmarks.fusion.run import catalogue
 from benchmarks.fusion.seams import seam
-from models.agreement import disagreement
-from models.blending import pyramid_weights
-from models.fusion import fuse
-from models.handoff import resize
-from models.regions import compose, looks
-from policies.schema_recipes import USUAL_WITHIN
-from router.phrases import object_phrases
-from router.planning import make_plan
+from models.fusion.agreement import disagreement
+from models.fusion.blending import pyramid_weights
+from models.fusion.kinds import fuse
+from models.fusion.regions import compose, looks
+from models.handover import resize
+from policies.language.schema_recipes import USUAL_WITHIN
+from router.planning.plan import make_plan
+from router.prompts.phrases import object_phrases
 from router.types import Chain, Fuse, Generate, GenerationRequest, Picture, Recipe, Refine, Upscale, Value
 
 Pixels = NDArray[np.uint8]

@@ -21,9 +21,9 @@ from benchmarks.embedded_outcomes.run import BATCH, CACHE, SCORER, picture_file,
 from benchmarks.fusion.run import HERE, interval
 from models.embedded.checker import check
 from models.embedded.world import TIERS
-from models.engine import Engine
-from models.regions import segments
-from router.phrases import object_phrases
+from models.engine.engine import Engine
+from models.fusion.regions import segments
+from router.prompts.phrases import object_phrases
 from router.types import Generate
 
 MODELS = ("sd15", "sdxl", "flux")

@@ -18,8 +18,8 @@ from tqdm import tqdm
 from benchmarks.embedded_outcomes.run import Workers
 from benchmarks.fusion.run import HERE, catalogue, interval
 from models.embedded.outcomes import held_out_prompts
-from models.regions import segments
-from router.planning import make_plan
+from models.fusion.regions import segments
+from router.planning.plan import make_plan
 from router.types import Chain, Generate, GenerationRequest, Picture, Recipe, Refine, Upscale
 
 SEED, BATCH = 51, 10

@@ -23,24 +23,24 @@ import numpy as np
 
 from benchmarks.embedded_outcomes.train_router import HERE as OUTCOMES
 from benchmarks.embedded_outcomes.train_router import ratings, read
-from deployments.journal import record_of
-from deployments.knowledge import known_of
-from deployments.outcome import Made, Outcome
-from deployments.retraining import retrain
+from deployments.assembly import catalogue_of
+from deployments.known_names import known_of
+from deployments.offline.replay import chances, worth
+from deployments.offline.retraining import retrain
+from deployments.orchestration.recorder import record_of
+from deployments.orchestration.results import Made, Outcome
 from deployments.settings import DEFAULT_CONFIG, load_serve_config
-from deployments.wiring import catalogue_of
 from models.catalog import Catalog
 from policies import PRESETS, Policy, load_policy_text
-from policies.replaying import chances, worth
-from router.artifact import load_artifact
-from router.costs import CostModel
-from router.decision_log import DecisionLog
-from router.embedding import MiniLMEmbedder
-from router.predictors import QualityPredictor
-from router.queues import Queues
-from router.recipes import recipe_key
+from router.cost.model import CostModel
+from router.cost.queues import Queues
+from router.learning.decision_log import DecisionLog
+from router.learning.training import train
+from router.planning.recipes import recipe_key
+from router.prompts.embedding import MiniLMEmbedder
+from router.quality.predictor import QualityPredictor
+from router.registry.artifact import load_artifact
 from router.routing import Router
-from router.training import train
 from router.types import Context, GenerationRequest, Picture
 
 HERE = Path(__file__).resolve().parent

@@ -27,10 +27,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from deployments.outcome import Outcome
+from deployments.assembly import build_orchestrator, catalogue_of, engine_loader
+from deployments.orchestration.results import Outcome
 from deployments.settings import DEFAULT_CONFIG, load_serve_config
-from deployments.wiring import build_orchestrator, catalogue_of, engine_loader
-from deployments.worker import OnProgress, WorkerStatus
+from deployments.workers.worker import OnProgress, WorkerStatus
 from router.types import GenerationRequest, ModelCard, Step, StepResult, Value
 
 HERE = Path(__file__).resolve().parent

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from router.embedding import Embedder
-from router.evaluation import apgr, curve, pair_of, pearson, resampled
-from router.features import FEATURES, SIGNALS, lexical_features, skill_signals
-from router.kernels import feature_rows
-from router.ratings import RatingsTable
-from router.regression import Choice, Prompts, prompts_of
-from router.skills import load_skills
-from router.training import HeldOutScores, calibrate, crossed, split_groups
+from router.learning.evaluation import apgr, curve, pair_of, pearson, resampled
+from router.learning.training import HeldOutScores, calibrate, crossed, split_groups
+from router.prompts.embedding import Embedder
+from router.prompts.lexical import FEATURES, SIGNALS, lexical_features, skill_signals
+from router.prompts.scaling import feature_rows
+from router.prompts.skills import load_skills
+from router.quality.kernel_ridge import Choice, Prompts, prompts_of
+from router.quality.ratings_table import RatingsTable
 
 Array = NDArray[np.float64]
 WHOLE = "all, as `train`"

@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 from torch import nn
 from transformers import AutoConfig, AutoModel
 
-from router.embedding import MAX_TOKENS, TOKENIZER_PACKAGE, readable
+from router.prompts.embedding import MAX_TOKENS, TOKENIZER_PACKAGE, readable
 
 Array = NDArray[np.float64]
 WEIGHT_DECAY = 0.01

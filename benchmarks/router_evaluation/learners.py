@@ -33,13 +33,15 @@ from scipy.stats import rankdata
 from benchmarks.router_evaluation.noise import noise
 from benchmarks.router_evaluation.run import EMBEDDER, RESULTS
 from benchmarks.router_evaluation.sets import SETS, ratings, rows_of
-from router.embedding import SentenceTransformerEmbedder
-from router.evaluation import apgr, curve, pearson, resampled
-from router.kernels import Scaler, rbf
-from router.ratings import RatingsTable, tabulate
-from router.regression import Choice, Prompts, fit_mixture, prompts_of
-from router.skills import load_skills
-from router.training import split_groups
+from router.learning.evaluation import apgr, curve, pearson, resampled
+from router.learning.ratings import tabulate
+from router.learning.training import split_groups
+from router.prompts.embedding import SentenceTransformerEmbedder
+from router.prompts.scaling import Scaler
+from router.prompts.skills import load_skills
+from router.quality.kernel_ridge import Choice, Prompts, fit_mixture, prompts_of
+from router.quality.kernels import rbf
+from router.quality.ratings_table import RatingsTable
 
 Array = NDArray[np.float64]
 FOLDS = 4

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from router.evaluation import RESAMPLES, apgr, curve
+from router.learning.evaluation import RESAMPLES, apgr, curve
 
 if TYPE_CHECKING:
     from benchmarks.router_evaluation.learners import Part

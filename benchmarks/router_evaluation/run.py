@@ -29,16 +29,17 @@ from tqdm import tqdm
 
 from benchmarks.router_evaluation.ablation import ablation
 from benchmarks.router_evaluation.sets import SETS, Row, ratings, rows_of
-from router.adding import add_model
-from router.artifact import load_artifact
-from router.asking import predict_table
-from router.embedding import MiniLMEmbedder
-from router.evaluation import apgr, curve, evaluate, judge_pair, pair_of, pearson, shuffled
-from router.plots import plot_pairs
-from router.predictors import QualityPredictor
-from router.ratings import Rating, RatingsTable, Scale, tabulate
-from router.regression import Choice
-from router.training import HeldOutScores, predict_held_out, split_groups, train
+from router.learning.evaluation import apgr, curve, evaluate, judge_pair, pair_of, pearson, shuffled
+from router.learning.new_model import add_model
+from router.learning.pairs import predict_table
+from router.learning.plots import plot_pairs
+from router.learning.ratings import Rating, tabulate
+from router.learning.training import HeldOutScores, predict_held_out, split_groups, train
+from router.prompts.embedding import MiniLMEmbedder
+from router.quality.kernel_ridge import Choice
+from router.quality.predictor import QualityPredictor
+from router.quality.ratings_table import RatingsTable, Scale
+from router.registry.artifact import load_artifact
 
 RESULTS = Path(__file__).resolve().parent / "results"
 REAL = Path(__file__).resolve().parents[2] / "router" / "artifacts" / "real"

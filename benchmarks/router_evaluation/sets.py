@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from router.ratings import Rating, Scale
+from router.learning.ratings import Rating
+from router.quality.ratings_table import Scale
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,13 @@ from numpy.typing import NDArray
 
 from benchmarks.router_evaluation.run import EMBEDDER, GENAI_PAIRS, RESULTS, WANTED
 from benchmarks.router_evaluation.sets import SETS, ratings, rows_of
-from router.evaluation import apgr, curve
-from router.kernels import Scaler, rbf
-from router.ratings import tabulate
-from router.regression import Prompts, prompts_of
-from router.skills import load_skills
-from router.training import split_groups
+from router.learning.evaluation import apgr, curve
+from router.learning.ratings import tabulate
+from router.learning.training import split_groups
+from router.prompts.scaling import Scaler
+from router.prompts.skills import load_skills
+from router.quality.kernel_ridge import Prompts, prompts_of
+from router.quality.kernels import rbf
 
 Array = NDArray[np.float64]
 SHUFFLES = 1_000

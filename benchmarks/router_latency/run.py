@@ -61,13 +61,13 @@ def prompts(count: int) -> list[str]:
 
 def router() -> tuple[Callable[[str], Any], Callable[[list[str]], Any]]:
     """(decide on a prompt, embed a batch)."""
+    from deployments.assembly import catalogue_of, policies_of
     from deployments.settings import DEFAULT_CONFIG, load_serve_config
-    from deployments.wiring import catalogue_of, policies_of
-    from router.artifact import load_artifact
-    from router.costs import CostModel
-    from router.embedding import MiniLMEmbedder
-    from router.predictors import QualityPredictor
-    from router.queues import Queues
+    from router.cost.model import CostModel
+    from router.cost.queues import Queues
+    from router.prompts.embedding import MiniLMEmbedder
+    from router.quality.predictor import QualityPredictor
+    from router.registry.artifact import load_artifact
     from router.routing import Router
     from router.types import GenerationRequest
 
@@ -87,7 +87,7 @@ def reference() -> tuple[Callable[[str], Any], Callable[[list[str]], Any]]:
     """(embed a prompt, embed a batch)."""
     import torch
 
-    from router.embedding import SentenceTransformerEmbedder
+    from router.prompts.embedding import SentenceTransformerEmbedder
 
     torch.set_num_threads(1)
     embedder = SentenceTransformerEmbedder()

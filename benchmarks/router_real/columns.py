@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 
 from benchmarks.router_evaluation.sets import SETS
 from benchmarks.router_real.train import CHOICE, SERVED, real_ratings
-from router.embedding import MiniLMEmbedder
-from router.evaluation import apgr, curve, pearson
-from router.ratings import RatingsTable, shares_of, tabulate
-from router.regression import prompts_of
-from router.skills import load_skills
-from router.training import crossed, split_groups
+from router.learning.evaluation import apgr, curve, pearson
+from router.learning.ratings import shares_of, tabulate
+from router.learning.training import crossed, split_groups
+from router.prompts.embedding import MiniLMEmbedder
+from router.prompts.skills import load_skills
+from router.quality.kernel_ridge import prompts_of
+from router.quality.ratings_table import RatingsTable
 
 RESULT = Path(__file__).resolve().parent / "columns.json"
 SEEDS = (0, 1)

@@ -23,9 +23,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.router_evaluation.sets import SETS, rows_of
-from router.ratings import Rating
-from router.regression import Choice
-from router.training import train
+from router.learning.ratings import Rating
+from router.learning.training import train
+from router.quality.kernel_ridge import Choice
 
 ARTIFACT = Path(__file__).resolve().parents[2] / "router" / "artifacts" / "real"
 # The stand-in's own noise is in the deviation already; this is for not being the model that it stands for.

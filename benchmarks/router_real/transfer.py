@@ -25,12 +25,13 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.router_evaluation.sets import SETS, ratings, rows_of
-from router.embedding import MiniLMEmbedder
-from router.evaluation import apgr, curve, pearson
-from router.kernels import MAX_LANDMARKS
-from router.ratings import RatingsTable, tabulate
-from router.regression import Choice, Prompts, fit_mixture, prompts_of
-from router.skills import load_skills
+from router.learning.evaluation import apgr, curve, pearson
+from router.learning.ratings import tabulate
+from router.prompts.embedding import MiniLMEmbedder
+from router.prompts.skills import load_skills
+from router.quality.kernel_ridge import Choice, Prompts, fit_mixture, prompts_of
+from router.quality.kernels import MAX_LANDMARKS
+from router.quality.ratings_table import RatingsTable
 
 RESULT = Path(__file__).resolve().parent / "transfer.json"
 FEATURE_WEIGHTS = (0.3, 1.0, 2.0)

@@ -20,8 +20,8 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from router.skill_training import Labelled, train_skills
-from router.skills import FOLDER, SKILLS
+from benchmarks.router_skills.training import Labelled, train_skills
+from router.prompts.skills import FOLDER, SKILLS
 
 HERE = Path(__file__).resolve().parent
 SOURCES = "PartiPrompts, Gecko, GenEval, T2I-CompBench, DSG-1k (of DrawText and CountBench) and UniGenBench"

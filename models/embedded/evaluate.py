@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from models.embedded.checker import check
-from models.embedded.export import PIPELINES
-from models.embedded.latents import AutoencoderKL, decode, encode
 from models.embedded.outcomes import Prompt, held_out_prompts, mark_images, wilson
 from models.embedded.tokenizers import T5_LENGTH
+from models.embedded.training.export import PIPELINES
+from models.embedded.training.latents import AutoencoderKL, decode, encode
 from models.embedded.world import SIZE, TIERS, render, sample_scene
 
 EVALUATION_SEED = 2027

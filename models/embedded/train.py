@@ -12,16 +12,23 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from models.embedded import cards, latents
-from models.embedded.architectures import MODELS
 from models.embedded.captions import caption
-from models.embedded.diffusion import TEXT_FIRST, Batches, Denoising
-from models.embedded.distilling import CHUNK, Distillation, batches, distillation_loss, read_chunks, write_chunk
-from models.embedded.export import PIPELINES
-from models.embedded.export import export as export_folder
-from models.embedded.judging import DRAWN_BATCH, SeenHead, Viewed, accuracy, drawn_by, gallery, verifier_loss
 from models.embedded.tokenizers import store_clip_tokenizer
-from models.embedded.training import Counters, Run, fit
+from models.embedded.training import cards, latents
+from models.embedded.training.architectures import MODELS
+from models.embedded.training.diffusion import TEXT_FIRST, Batches, Denoising
+from models.embedded.training.distilling import (
+    CHUNK,
+    Distillation,
+    batches,
+    distillation_loss,
+    read_chunks,
+    write_chunk,
+)
+from models.embedded.training.export import PIPELINES
+from models.embedded.training.export import export as export_folder
+from models.embedded.training.judging import DRAWN_BATCH, SeenHead, Viewed, accuracy, drawn_by, gallery, verifier_loss
+from models.embedded.training.run import Counters, Run, fit
 from models.embedded.verifier import new_verifier, save_verifier
 from models.embedded.world import TIERS, render, sample_scene
 

@@ -9,7 +9,7 @@ Import them from here: the modules below are how they are kept, not a second way
 """
 
 from router.types.cards import Catalogue, ModelCard, Scalar
-from router.types.decisions import Decision, Estimate, Policy, Quality, Ranked, Rejection, Route, Verification
+from router.types.decisions import Decision, Estimate, Policy, Quality, Ranked, Rejection, Verification
 from router.types.plans import HandOver, Plan, Step, StepKind, Unless
 from router.types.recipes import Chain, Fuse, Generate, Recipe, Refine, Search, Tile, Turn, Upscale, Worth
 from router.types.requests import NO_CONTEXT, Allowance, Bounds, Context, GenerationRequest, PromptView
@@ -40,7 +40,6 @@ __all__ = [
     "Recipe",
     "Refine",
     "Rejection",
-    "Route",
     "Scalar",
     "Scores",
     "Search",

@@ -15,7 +15,7 @@ class ModelCard:
 
     latent_space: models that name the same space may hand latents to one another
     vae_scale:    pixels per latent cell along one side (8 for the real families)
-    family:       which loader in models/loading.py ("sd15", "sdxl", "flux", "remote"; scorers: "clip", "verifier")
+    family:       which loader in models/weights/loading.py ("sd15", "sdxl", "flux"; scorers: "clip", "verifier")
     role:         "base" makes a picture from noise, "refiner" only continues one, "scorer" judges one
     guests:       catalogue ids of models of the same latent space whose networks its worker holds beside its own, so
                   that both can predict in one step; the installation says this (the catalogue), not the card's file

@@ -1,14 +1,13 @@
-"""Estimates, the decision of a policy on them, and the route that comes of it."""
+"""Estimates, and the decision of a policy on them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from router.judge import Judgement
 from router.types.plans import Plan
-from router.types.recipes import Recipe, Turn, Worth
+from router.types.recipes import Recipe, Worth
 from router.types.requests import NO_CONTEXT, Bounds, Context, GenerationRequest, PromptView
 
 
@@ -141,25 +140,3 @@ class Policy(Protocol):
         budgets stand in the way; `OverloadedError` if the policy would rather refuse than let the request wait.
         """
         ...
-
-
-@dataclass(frozen=True)
-class Route:
-    """The answer of `Router.route`: all that is needed to run, explain and replay a request.
-
-    alternatives: plans of the recipes that the decision may escalate to
-    turns: how the chosen recipe was settled, if it is a search; with them, it is the same plan at another moment
-    judgement: how the scores of the decision's verification are read; None if nothing is verified
-    artifact: digest of the predictor's artefact
-    """
-
-    request: GenerationRequest
-    view: PromptView
-    estimates: Mapping[str, Estimate]
-    decision: Decision
-    plan: Plan
-    decided_in_s: float
-    alternatives: Mapping[str, Plan] = field(default_factory=dict)
-    judgement: Judgement | None = None
-    artifact: str = ""
-    turns: tuple[Turn, ...] = ()

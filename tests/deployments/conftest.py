@@ -23,7 +23,7 @@ def settings(tiny_settings: dict[str, Any]) -> AppSettings:
 @pytest.fixture(scope="session")
 def orchestrator(settings: AppSettings) -> Any:
     """The orchestrator with its workers in this process."""
-    from deployments.local import build_local
+    from deployments.in_process import build_local
 
     return build_local(settings)
 
@@ -31,7 +31,7 @@ def orchestrator(settings: AppSettings) -> Any:
 @pytest.fixture(scope="session")
 def service(orchestrator: Any, settings: AppSettings) -> Any:
     """What HTTP and handles call."""
-    from deployments.service import Service
+    from deployments.api.service import Service
 
     return Service(orchestrator, settings.limits)
 
@@ -39,7 +39,7 @@ def service(orchestrator: Any, settings: AppSettings) -> Any:
 @pytest.fixture(scope="session")
 def app(service: Any, settings: AppSettings) -> Any:
     """The ASGI application."""
-    from deployments.ingress import create_app
+    from deployments.api.app import create_app
 
     return create_app(service, settings.limits, admin_key=ADMIN_KEY)
 
@@ -57,7 +57,7 @@ def triptych(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
     """Runs `triptych ARGS` as a shell would, in this process, and returns (exit code, stdout, stderr)."""
-    from deployments import cli
+    from deployments.cli import main as cli
 
     def run(*args: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["triptych", *map(str, args)])

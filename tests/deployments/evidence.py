@@ -3,9 +3,9 @@
 from itertools import pairwise
 from pathlib import Path
 
-from router.features import lexical_features, skill_signals
-from router.ratings import Rating
-from router.training import train
+from router.learning.ratings import Rating
+from router.learning.training import train
+from router.prompts.lexical import lexical_features, skill_signals
 
 COLOURS = ("red", "green", "blue", "yellow", "white")
 SHAPES = ("circle", "square", "ring", "star")

@@ -8,20 +8,20 @@ from pathlib import Path
 
 import numpy as np
 
-from deployments.journal import Journal
-from deployments.ledger import Ledger
-from deployments.metrics import Tally
-from deployments.orchestrator import Orchestrator
+from deployments.assembly import catalogue_of, known_of
+from deployments.orchestration.budgets import Ledger
+from deployments.orchestration.metrics import Tally
+from deployments.orchestration.orchestrator import Orchestrator
+from deployments.orchestration.recorder import Journal
 from deployments.settings import AppSettings
-from deployments.wiring import catalogue_of, known_of
-from deployments.worker import OnProgress, WorkerStatus
+from deployments.workers.worker import OnProgress, WorkerStatus
 from policies import PolicyBook
-from router.artifact import load_artifact
-from router.costs import CostModel
-from router.decision_log import DecisionLog
-from router.embedding import MiniLMEmbedder
-from router.predictors import QualityPredictor
-from router.queues import Queues
+from router.cost.model import CostModel
+from router.cost.queues import Queues
+from router.learning.decision_log import DecisionLog
+from router.prompts.embedding import MiniLMEmbedder
+from router.quality.predictor import QualityPredictor
+from router.registry.artifact import load_artifact
 from router.routing import Router
 from router.types import Picture, Scores, Step, StepResult, Value
 

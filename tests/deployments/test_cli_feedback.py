@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from deployments.settings import AppSettings
-from router.artifact import load_artifact
-from router.decision_log import DecisionLog
-from router.ratings import read_ratings
+from router.learning.decision_log import DecisionLog
+from router.learning.ratings import read_ratings
+from router.registry.artifact import load_artifact
 from tests.deployments.use import POLICY, live
 
 Run = Callable[..., tuple[int, str, str]]

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from deployments import cli, cli_router
+from deployments.cli import main as cli
+from deployments.cli import router as cli_router
 from models import load_card
-from models.weights import revision
-from router.artifact import load_artifact
+from models.weights.revisions import revision
 from router.errors import ArtifactError
-from router.judging import judgement_file, load_judgement
+from router.registry.artifact import load_artifact
+from router.verification.score_calibration import judgement_file, load_judgement
 from tests.router.conftest import synthetic_prompts, synthetic_ratings
 
 Run = Callable[..., tuple[int, str, str]]

@@ -9,15 +9,15 @@ from typing import Any
 import httpx
 import pytest
 
-from deployments.local import LocalWorkers
-from deployments.orchestrator import Orchestrator
-from deployments.service import Service
+from deployments.api.service import Service
+from deployments.assembly import build_orchestrator
+from deployments.in_process import LocalWorkers
+from deployments.orchestration.orchestrator import Orchestrator
 from deployments.settings import AppSettings
-from deployments.wiring import build_orchestrator
-from router.artifact import load_artifact
-from router.decision_log import DecisionLog
 from router.errors import ArtifactError
-from router.succession import roll_back, succeed
+from router.learning.decision_log import DecisionLog
+from router.registry.artifact import load_artifact
+from router.registry.versions import roll_back, succeed
 from router.types import GenerationRequest
 from tests.deployments.scripted import GREY, Script, scripted
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deployments.explain import headers
-from deployments.ingress import create_app
-from deployments.service import Service
+from deployments.api.app import create_app
+from deployments.api.responses import headers
+from deployments.api.service import Service
 from models.provenance import read_metadata
 from policies import PRESETS, load_policy
 from tests.deployments.policies import SWITCH

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from deployments.availability import Availability
-from deployments.local import LocalWorkers
-from deployments.orchestrator import Orchestrator
-from deployments.outcome import Advanced, Outcome, Routed, WorkerLostError
+from deployments.assembly import build_orchestrator
+from deployments.in_process import LocalWorkers
+from deployments.orchestration.availability import Availability
+from deployments.orchestration.orchestrator import Orchestrator
+from deployments.orchestration.results import Advanced, Outcome, Routed, WorkerLostError
 from deployments.settings import AppSettings
-from deployments.wiring import build_orchestrator
-from deployments.worker import OnProgress, WorkerStatus
+from deployments.workers.worker import OnProgress, WorkerStatus
 from router.errors import DeadlineError, LoadError, NoRecipeError, StepError
 from router.types import GenerationRequest, Step, StepResult, Value
 

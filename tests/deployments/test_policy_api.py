@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from deployments.ingress import create_app
-from deployments.service import Service
+from deployments.api.app import create_app
+from deployments.api.service import Service
 from deployments.settings import AppSettings
 from policies import PolicyBook, load_policy_text
 from router.types import GenerationRequest

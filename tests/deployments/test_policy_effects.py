@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.ledger import Ledger
+from deployments.orchestration.budgets import Ledger
 from deployments.settings import AppSettings
 from router.errors import BudgetError, OverloadedError, StepError
 from router.types import GenerationRequest, Step, StepResult

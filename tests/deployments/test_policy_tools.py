@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from deployments.drawing import mermaid
-from deployments.probes import load_probes, run_probes
-from deployments.rehearsal import Rehearsal
+from deployments.cli.mermaid import mermaid
+from deployments.offline.probes import load_probes, run_probes
+from deployments.offline.rehearsal import Rehearsal
 from deployments.settings import DEFAULT_CONFIG, ROOT, load_serve_config
 from policies import PRESETS
 from router.errors import PolicyError

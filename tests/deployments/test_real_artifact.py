@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from deployments.settings import DEFAULT_CONFIG, load_serve_config
-from router.artifact import load_artifact
-from router.asking import ask
-from router.embedding import MiniLMEmbedder
-from router.predictors import QualityPredictor
+from router.learning.pairs import ask
+from router.prompts.embedding import MiniLMEmbedder
+from router.quality.predictor import QualityPredictor
+from router.registry.artifact import load_artifact
 
 
 @pytest.fixture(scope="module")

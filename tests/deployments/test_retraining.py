@@ -8,19 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deployments.retraining import retrain
+from deployments.assembly import catalogue_of
+from deployments.offline.retraining import retrain
 from deployments.settings import AppSettings
-from deployments.wiring import catalogue_of
-from models.weights import revision
-from router.artifact import load_artifact
-from router.asking import ask, view_of
-from router.decision_log import DecisionLog
+from models.weights.revisions import revision
 from router.errors import ArtifactError
-from router.features import lexical_features, skill_signals
-from router.judging import Judged, calibrate, load_judgement, read_content, save_judgement
-from router.predictors import QualityPredictor
-from router.recalibrating import JudgedPictures, keep_pictures
-from router.succession import former, roll_back
+from router.learning.decision_log import DecisionLog
+from router.learning.pairs import ask, view_of
+from router.prompts.lexical import lexical_features, skill_signals
+from router.quality.predictor import QualityPredictor
+from router.registry.artifact import load_artifact
+from router.registry.versions import former, roll_back
+from router.verification.recalibration import JudgedPictures, keep_pictures
+from router.verification.score_calibration import Judged, calibrate, load_judgement, read_content, save_judgement
 from tests.deployments.evidence import RECIPES
 from tests.deployments.scripted import EMBEDDER
 from tests.deployments.use import live, lived_policy

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from deployments.runtime import demands, free_port, start
+from deployments.cluster.local_cluster import demands, free_port, start
 from deployments.settings import DEFAULT_CONFIG, ConfigError, load_serve_config
 
 

@@ -15,9 +15,9 @@ import openai
 import pytest
 
 from models.provenance import read_metadata
-from router.adapting import Adapter
-from router.artifact import load_artifact
-from router.succession import roll_back, succeed
+from router.quality.residual import Adapter
+from router.registry.artifact import load_artifact
+from router.registry.versions import roll_back, succeed
 from tests.conftest import ADMIN_KEY, RayApp
 from tests.deployments.policies import SWITCH
 
@@ -268,7 +268,7 @@ async def test_feedback_finds_its_decision_on_every_way(http: httpx.AsyncClient,
     """Pictures of two orchestrators are rated over HTTP and through the handle; all of it is in one log."""
     from ray import serve
 
-    from router.decision_log import DecisionLog
+    from router.learning.decision_log import DecisionLog
 
     ids = []
     for _ in range(6):

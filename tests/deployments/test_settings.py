@@ -46,7 +46,7 @@ def test_accelerators_follow_the_device() -> None:
 @pytest.mark.parametrize("name", ["embedded.yaml", "real.yaml"])
 def test_the_shipped_configs_build(name: str) -> None:
     """The configs that ship with Triptych name cards and policies that exist, and listen on loopback only."""
-    from deployments.wiring import catalogue_of, policies_of
+    from deployments.assembly import catalogue_of, policies_of
 
     config = load_serve_config(DEFAULT_CONFIG.parent / name)
     catalogue = catalogue_of(config.settings)

@@ -8,10 +8,10 @@ import io
 import pytest
 from PIL import Image
 
-from deployments import explain
-from deployments.local import build_local
-from deployments.orchestrator import Orchestrator
-from deployments.schemas import parse_request, to_request
+from deployments.api import responses as explain
+from deployments.api.requests import parse_request, to_request
+from deployments.in_process import build_local
+from deployments.orchestration.orchestrator import Orchestrator
 from deployments.settings import DEFAULT_CONFIG, load_serve_config
 
 EASY = "a red circle"

@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deployments.explain import outcome_report, route_report
-from deployments.running import seed_again
-from deployments.schemas import parse_request
-from deployments.service import Service
+from deployments.api.requests import parse_request
+from deployments.api.responses import outcome_report, route_report
+from deployments.api.service import Service
+from deployments.orchestration.runner import seed_again
 from deployments.settings import AppSettings
-from deployments.worker import ModelWorker, OnProgress
+from deployments.workers.worker import ModelWorker, OnProgress
 from router.errors import RequestError, StepError
-from router.judge import Judge, Judgement
 from router.types import GenerationRequest, Picture, Scores, Step, StepResult, Value
+from router.verification.score_reading import Judge, Judgement
 from tests.deployments.scripted import Script, scripted
 
 RECIPES = """recipes:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deployments.streams import stream
-from deployments.worker import ModelWorker
+from deployments.workers.streams import stream
+from deployments.workers.worker import ModelWorker
 from router.errors import DeadlineError, LoadError
 from router.types import Picture, Progress, Step, StepResult, Value
 

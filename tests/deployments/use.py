@@ -7,16 +7,16 @@ from collections.abc import Callable
 
 import numpy as np
 
-from deployments.journal import record_of
-from deployments.outcome import Made, Outcome
+from deployments.assembly import catalogue_of
+from deployments.orchestration.recorder import record_of
+from deployments.orchestration.results import Made, Outcome
 from deployments.settings import AppSettings
-from deployments.wiring import catalogue_of
 from policies import Policy, load_policy_text
-from router.artifact import load_artifact
-from router.costs import CostModel
-from router.decision_log import DecisionLog
-from router.predictors import QualityPredictor
-from router.queues import Queues
+from router.cost.model import CostModel
+from router.cost.queues import Queues
+from router.learning.decision_log import DecisionLog
+from router.quality.predictor import QualityPredictor
+from router.registry.artifact import load_artifact
 from router.routing import Router
 from router.types import Context, GenerationRequest, Picture
 from tests.deployments.scripted import EMBEDDER

@@ -1,9 +1,10 @@
 """What Triptych decides and draws, written down: `python -m tests.golden.record` renews the files beside this one.
 
-`decisions.json.gz`: five hundred requests under five presets. `pictures.json` and `pictures.png`: a request for each kind
-of recipe. Both were first written at revision 6beee63, before the code was rearranged, so that a change of structure can be
-told from a change of behaviour. Renew them only with a change that is meant to decide or draw differently, and say so in
-CHANGELOG.md. Embeddings are kept as halves (`embeddings.npy`), so that no processor's rounding stands between.
+`decisions.json.gz`: five hundred requests under five presets. `pictures.json` and `pictures.png`: a request for each
+kind of recipe. Both were first written at revision 6beee63, before the code was rearranged, so that a change of
+structure can be told from a change of behaviour. Renew them only with a change that is meant to decide or draw
+differently, and say so in CHANGELOG.md. Embeddings are kept as halves (`embeddings.npy`), so that no processor's
+rounding stands between.
 """
 
 from __future__ import annotations
@@ -23,15 +24,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from deployments import explain
-from deployments.local import LocalWorkers
-from deployments.rehearsal import Rehearsal
-from deployments.schemas import parse_request, to_request
+from deployments.api import responses as explain
+from deployments.api.requests import parse_request, to_request
+from deployments.assembly import build_orchestrator
+from deployments.in_process import LocalWorkers
+from deployments.offline.rehearsal import Rehearsal
 from deployments.settings import DEFAULT_CONFIG, load_serve_config
-from deployments.wiring import build_orchestrator
-from router.embedding import MiniLMEmbedder
 from router.errors import TriptychError
-from router.types import Plan, Route
+from router.prompts.embedding import MiniLMEmbedder
+from router.route import Route
+from router.types import Plan
 from tests.golden.requests import PICTURES, PRESETS, bodies, pictures
 
 HERE = Path(__file__).parent

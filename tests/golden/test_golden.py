@@ -17,12 +17,14 @@ TOLERANCE = 1e-9
 
 
 def test_decisions_are_those_of_before() -> None:
-    """Five hundred requests under five presets get the same recipe, estimates within 1e-9, reasons, refusals and plans."""
+    """Five hundred requests under five presets get the recipe, estimates (within 1e-9), reasons and plans of before."""
     before = json.loads(gzip.decompress(record.DECISIONS.read_bytes()))
     asked = [(body["prompt"], policy) for body in bodies() for policy in PRESETS]
     now = json.loads(json.dumps(record.decisions(record.embedder())))
     assert len(now) == len(before) == len(asked)
-    different = [(which, _difference(a, b)) for which, a, b in zip(asked, before, now, strict=True) if _difference(a, b)]
+    different = [
+        (which, _difference(a, b)) for which, a, b in zip(asked, before, now, strict=True) if _difference(a, b)
+    ]
     assert not different, f"{len(different)} of {len(asked)} differ, the first: {different[0]}"
 
 

@@ -172,6 +172,7 @@ def test_an_unknown_model_proposes_the_nearest() -> None:
 
 def test_every_family_of_a_card_can_be_loaded() -> None:
     """The families that a card may name are exactly the rows of the loaders."""
-    from models import loading, schema, scoring
+    from models import schema, scoring
+    from models.weights import loading
 
     assert set(schema.FAMILIES) == set(loading.FAMILIES) | set(scoring.SCORERS)

@@ -10,10 +10,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from models.embedded.architectures import MODELS
 from models.embedded.captions import caption, vocabulary
-from models.embedded.diffusion import Batches, Denoising, pack
-from models.embedded.distilling import (
+from models.embedded.evaluate import Settings, generate, load, refined
+from models.embedded.tokenizers import Encoder, clip_tokenizer, t5_tokenizer
+from models.embedded.training.architectures import MODELS
+from models.embedded.training.diffusion import Batches, Denoising, pack
+from models.embedded.training.distilling import (
     Distillation,
     Trajectories,
     distillation_loss,
@@ -21,10 +23,8 @@ from models.embedded.distilling import (
     read_chunks,
     write_chunk,
 )
-from models.embedded.evaluate import Settings, generate, load, refined
-from models.embedded.latents import build_vae, encode, scenes
-from models.embedded.tokenizers import Encoder, clip_tokenizer, t5_tokenizer
-from models.embedded.training import Run, fit
+from models.embedded.training.latents import build_vae, encode, scenes
+from models.embedded.training.run import Run, fit
 from models.embedded.verifier import load_verifier, new_verifier, save_verifier
 from models.embedded.world import TIERS, render, sample_scene
 

@@ -2,8 +2,8 @@ import cv2
 import numpy as np
 import pytest
 
-from models.agreement import disagreement
-from models.fusion import FUSERS, fuse, run_step
+from models.fusion.agreement import disagreement
+from models.fusion.kinds import FUSERS, fuse, run_step
 from router.errors import StepError
 from router.types import Picture, Scores, Step
 

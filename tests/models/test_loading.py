@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from models import Engine, load_card
-from models.loading import load_pipeline
-from models.memory import count_parameters
-from models.weights import digest, revision
+from models.weights.loading import load_pipeline
+from models.weights.memory import count_parameters
+from models.weights.revisions import digest, revision
 from router.errors import LoadError
 from router.types import ModelCard, Step
 

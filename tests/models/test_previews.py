@@ -13,8 +13,8 @@ from diffusers import (
 )
 
 from models import Engine, load_card
-from models.loading import load_pipeline
-from models.previews import clean, fit_colours, paint
+from models.engine.previews import clean, fit_colours, paint
+from models.weights.loading import load_pipeline
 
 
 @pytest.mark.parametrize(

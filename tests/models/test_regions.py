@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from benchmarks.fusion.seams import seam
-from models.fusion import run_step
-from models.regions import compose, isolated, looks, paste, segments, without
+from models.fusion.kinds import run_step
+from models.fusion.regions import compose, isolated, looks, paste, segments, without
 from router.errors import StepError
 from router.types import Picture, Scores, Step
 

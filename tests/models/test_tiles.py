@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from models import Engine, load_catalogue
-from models.loading import FAMILIES
-from models.tiles import Tiling, blend, boxes, windows
+from models.engine.tiles import Tiling, blend, boxes, windows
+from models.weights.loading import FAMILIES
 from router.errors import StepError
-from router.handovers import RELAYS
-from router.tiling import along
+from router.planning.handovers import RELAYS
+from router.planning.tiling import along
 from router.types import Latents, Picture, Step, Value
 
 Engines = Callable[[str], Engine]

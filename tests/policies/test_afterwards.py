@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from policies import Policy
-from policies.schema import SplitSpec
-from policies.splits import falls_in
+from policies.deciding.splits import falls_in
+from policies.language.schema import SplitSpec
 from router.errors import BudgetError, NoRecipeError, OverloadedError
 from router.types import Allowance, Context, Estimate, GenerationRequest, Quality
 from tests.policies.values import QUALITY, decide, estimate, policy

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.knowledge import known_of
+from deployments.known_names import known_of
 from policies import load_policy, load_policy_text
 from router.errors import PolicyError
 from tests.policies.values import HEAD, QUALITY, RECIPES

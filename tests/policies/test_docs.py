@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from deployments.knowledge import known_of
+from deployments.known_names import known_of
 from models import load_catalogue
 from policies import load_policy_text
-from policies.reference import put_into
+from policies.language.reference import put_into
 from tests.router.cards import CATALOGUE, Cards
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "policies.md"

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from policies import PRESETS, Known, json_schema, load_policy, load_policy_text
-from policies.patterns import MAX_TEXT, check_pattern, matches
+from policies.language.patterns import MAX_TEXT, check_pattern, matches
 from router.errors import PolicyError
 from router.types import Chain, Fuse, Generate, Refine, Upscale
 from tests.policies.values import HEAD, MODELS, QUALITY, RECIPES, policy

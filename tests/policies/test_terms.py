@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from policies import Policy
-from policies.languages import language_of
+from policies.language.prompt_language import language_of
 from router.errors import NoRecipeError
 from router.types import Context, Decision, Estimate, GenerationRequest
 from tests.policies.values import QUALITY, decide, estimate, policy

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from router.errors import CatalogError, NoRecipeError, did_you_mean
-from router.planning import make_plan
+from router.planning.plan import make_plan
 from router.types import (
     NO_CONTEXT,
     Bounds,

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from router.artifact import Artifact
-from router.embedding import MiniLMEmbedder
-from router.features import lexical_features, skill_signals
-from router.ratings import Rating
-from router.training import ColumnReport, train
+from router.learning.ratings import Rating
+from router.learning.report import ColumnReport
+from router.learning.training import train
+from router.prompts.embedding import MiniLMEmbedder
+from router.prompts.lexical import lexical_features, skill_signals
+from router.registry.artifact import Artifact
 
 COLOURS = ("red", "green", "blue", "yellow", "purple")
 SHAPES = ("circle", "square", "triangle", "star", "ring")

@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from router.adding import add_model
-from router.anchors import anchor_prompts
-from router.artifact import Artifact
-from router.asking import ask
-from router.embedding import MiniLMEmbedder
 from router.errors import ArtifactError
-from router.predictors import QualityPredictor
-from router.ratings import Rating
-from router.training import ColumnReport
+from router.learning.anchors import anchor_prompts
+from router.learning.new_model import add_model
+from router.learning.pairs import ask
+from router.learning.ratings import Rating
+from router.learning.report import ColumnReport
+from router.prompts.embedding import MiniLMEmbedder
+from router.quality.predictor import QualityPredictor
+from router.registry.artifact import Artifact
 from tests.router.conftest import synthetic_prompts, synthetic_ratings
 
 Trained = tuple[Artifact, tuple[ColumnReport, ...]]

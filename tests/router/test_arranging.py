@@ -7,17 +7,18 @@ from dataclasses import replace
 
 import pytest
 
-from router.arranging import Arranger
-from router.artifact import Artifact
-from router.costs import CostModel
-from router.embedding import MiniLMEmbedder
+from router.cost.model import CostModel
+from router.cost.queues import Queues
 from router.errors import PlanError
-from router.planning import make_plan
-from router.predictors import QualityPredictor
-from router.queues import Queues
+from router.learning.report import ColumnReport
+from router.planning.plan import make_plan
+from router.planning.planner import Arranger
+from router.prompts.embedding import MiniLMEmbedder
+from router.quality.predictor import QualityPredictor
+from router.registry.artifact import Artifact
+from router.route import Route
 from router.routing import Router
-from router.training import ColumnReport
-from router.types import Chain, Fuse, Generate, GenerationRequest, Recipe, Refine, Route, Search, Upscale
+from router.types import Chain, Fuse, Generate, GenerationRequest, Recipe, Refine, Search, Upscale
 from tests.router.cards import CATALOGUE, BestQuality
 
 RECIPES: dict[str, Recipe] = {

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from router.artifact import Artifact, load_artifact, save_artifact
 from router.errors import ArtifactError
-from router.predictors import QualityPredictor
-from router.training import ColumnReport
+from router.learning.report import ColumnReport
+from router.quality.predictor import QualityPredictor
+from router.registry.artifact import Artifact, load_artifact, save_artifact
 
 Trained = tuple[Artifact, tuple[ColumnReport, ...]]
 

@@ -8,9 +8,9 @@ import random
 
 import pytest
 
-from router.costs import CostModel, denoising_steps
-from router.planning import make_plan
-from router.queues import Queues
+from router.cost.model import CostModel, denoising_steps
+from router.cost.queues import Queues
+from router.planning.plan import make_plan
 from router.types import Chain, Fuse, Generate, GenerationRequest, Plan, Recipe, Refine, Step
 from tests.router.cards import CATALOGUE, PAIRED, together
 

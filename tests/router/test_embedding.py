@@ -6,9 +6,9 @@ import threading
 import numpy as np
 import pytest
 
-from router import embedding
-from router.embedding import WIDTH, MiniLMEmbedder, SentenceTransformerEmbedder, package_file
 from router.errors import ArtifactError
+from router.prompts import embedding
+from router.prompts.embedding import WIDTH, MiniLMEmbedder, SentenceTransformerEmbedder, package_file
 
 PROMPTS = [
     "a red circle",

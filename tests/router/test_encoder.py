@@ -8,8 +8,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from router import encoder
-from router.embedding import (
+from router.prompts import encoder
+from router.prompts.embedding import (
     MODEL_DISTRIBUTION,
     MODEL_FILE,
     MODEL_PACKAGE,
@@ -17,7 +17,7 @@ from router.embedding import (
     package_file,
     read_tokenizer,
 )
-from router.encoder import LAYERS, encoder_weights, exact_weights, load_encoder
+from router.prompts.encoder import LAYERS, encoder_weights, exact_weights, load_encoder
 
 
 def mean_state(session: onnxruntime.InferenceSession, tokens: list[int]) -> np.ndarray:
@@ -64,7 +64,7 @@ def test_the_graph_in_fp32_computes_what_the_wheels_own_graph_computes(
 ) -> None:
     """What the eight bits approximate is the wheel's model itself, to some millionths."""
     pytest.importorskip("onnx", reason="only the script that writes the graph needs onnx")
-    from router.encoder_graph import exact_encoder
+    from tools.encoder_export import exact_encoder
 
     session = exact_encoder(minilm_weights())
     for tokens, expected in own:
@@ -104,7 +104,7 @@ def test_a_session_owns_its_weights(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_committed_graph_is_the_one_that_the_script_writes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Graph and places of the weights, written anew, are those in the package."""
     pytest.importorskip("onnx", reason="only the script that writes the graph needs onnx")
-    from router import encoder_graph
+    from tools import encoder_export as encoder_graph
 
     shutil.copy(encoder.FOLDER / encoder.SMOOTH_FILE, tmp_path)
     for module in (encoder, encoder_graph):

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from router.escalation import Judge, Option, next_attempt
+from router.verification.value_of_information import Judge, Option, next_attempt
 
 PERFECT = Judge(1.0, 1.0, 0.0, on_right=(20.0,), on_wrong=(-20.0,))
 CHEAP, DEAR = Option("cheap", 0.6, 2.0, 0.2), Option("dear", 0.9, 2.0, 1.0)

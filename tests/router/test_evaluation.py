@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from router.embedding import MiniLMEmbedder
-from router.evaluation import (
+from router.learning.evaluation import (
     GRID,
     Pair,
     apgr,
@@ -20,8 +19,9 @@ from router.evaluation import (
     resampled,
     shuffled,
 )
-from router.ratings import tabulate
-from router.training import HeldOutScores, predict_held_out
+from router.learning.ratings import tabulate
+from router.learning.training import HeldOutScores, predict_held_out
+from router.prompts.embedding import MiniLMEmbedder
 from tests.router.conftest import synthetic_prompts, synthetic_ratings
 
 ONE = np.zeros(4, dtype=np.int64)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from router.errors import DeadlineError, PlanError, StepError
-from router.execution import execute
-from router.planning import make_plan
+from router.planning.execution import execute
+from router.planning.plan import make_plan
 from router.types import (
     Fuse,
     Generate,

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from router.features import FEATURES, SIGNALS, lexical_features, skill_signals
+from router.prompts.lexical import FEATURES, SIGNALS, lexical_features, skill_signals
 
 HOSTILE = {
     "empty": "",

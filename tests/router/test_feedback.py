@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from router.decision_log import DecisionLog
 from router.errors import ArtifactError, NotFoundError, RequestError
-from router.feedback import DecisionRecord, Feedback, Retention
+from router.learning.decision_log import DecisionLog
+from router.learning.feedback import DecisionRecord, Feedback, Retention
 from router.types import Estimate, Quality
 
 PROMPT = "An entirely secret prompt about Marzipan"

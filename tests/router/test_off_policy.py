@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from router.off_policy import ESTIMATORS, MIN_EVIDENCE, LoggedChoices, compare, effective_size, weights
+from router.learning.off_policy import ESTIMATORS, MIN_EVIDENCE, LoggedChoices, compare, effective_size, weights
 
 OPTIONS = 4
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from models.embedded.outcomes import held_out_prompts
-from router.phrases import Phrase, object_phrases
+from router.prompts.phrases import Phrase, object_phrases
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from router.costs import CostModel
+from router.cost.model import CostModel
 from router.errors import PlanError
-from router.recipes import recipe_key
+from router.planning.recipes import recipe_key
 from router.types import Chain, Fuse, Generate, Recipe, Refine, Tile, Upscale
 from tests.router.cards import CATALOGUE, LATENTS, PIXELS, REQUEST, plan
 

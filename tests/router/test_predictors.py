@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from router.artifact import Artifact
-from router.composition import Composition, compose
-from router.embedding import MiniLMEmbedder
 from router.errors import ArtifactError
-from router.features import lexical_features, skill_signals
-from router.predictors import QualityPredictor
-from router.training import ColumnReport
+from router.learning.report import ColumnReport
+from router.prompts.embedding import MiniLMEmbedder
+from router.prompts.lexical import lexical_features, skill_signals
+from router.quality.composition import Composition, compose
+from router.quality.predictor import QualityPredictor
+from router.registry.artifact import Artifact
 from router.types import Chain, Fuse, Generate, PromptView, Quality, Recipe, Refine
 from tests.router.cards import CATALOGUE
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from benchmarks.router_evaluation.sets import SETS, rows_of
-from router.evaluation import apgr, curve, pair_of
-from router.ratings import RatingsTable, tabulate
-from router.training import predict_held_out
+from router.learning.evaluation import apgr, curve, pair_of
+from router.learning.ratings import tabulate
+from router.learning.training import predict_held_out
+from router.quality.ratings_table import RatingsTable
 
 FOLDER = Path(os.environ.get("TRIPTYCH_RATINGS", ""))
 pytestmark = [

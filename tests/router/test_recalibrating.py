@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from router.adapting import fit_adapter
-from router.artifact import Artifact
-from router.asking import view_of
-from router.embedding import MiniLMEmbedder
 from router.errors import ArtifactError
-from router.judging import Judged, judgement_file, read_content, sealed
-from router.predictors import QualityPredictor
-from router.recalibrating import JudgedPictures, keep_pictures, kept_pictures, recalibrate
-from router.training import ColumnReport
+from router.learning.pairs import view_of
+from router.learning.report import ColumnReport
+from router.prompts.embedding import MiniLMEmbedder
+from router.quality.predictor import QualityPredictor
+from router.quality.residual import fit_adapter
+from router.registry.artifact import Artifact
+from router.verification.recalibration import JudgedPictures, keep_pictures, kept_pictures, recalibrate
+from router.verification.score_calibration import Judged, judgement_file, read_content, sealed
 from tests.router.conftest import synthetic_prompts
 
 Trained = tuple[Artifact, tuple[ColumnReport, ...]]

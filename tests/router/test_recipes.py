@@ -3,7 +3,7 @@
 import pytest
 
 from router.errors import PlanError
-from router.recipes import models_of, recipe_key, resolve
+from router.planning.recipes import models_of, recipe_key, resolve
 from router.types import Chain, Fuse, Generate, Recipe, Refine, Upscale
 from tests.router.cards import CATALOGUE
 
@@ -28,7 +28,7 @@ RECIPES: dict[str, Recipe] = {
     ],
 )
 def test_every_recipe_has_one_key(name: str, key: str) -> None:
-    """The key is what the docstring of router/recipes.py shows, whatever the recipe is called."""
+    """The key is what the docstring of router/planning/recipes.py shows, whatever the recipe is called."""
     assert recipe_key(RECIPES[name], RECIPES) == key
 
 

@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 
 import router
-from router.artifact import Artifact
-from router.costs import CostModel
-from router.embedding import MiniLMEmbedder
+from router.cost.model import CostModel
+from router.cost.queues import Queues
 from router.errors import NoRecipeError, NotFoundError, RequestError
-from router.predictors import QualityPredictor
-from router.queues import Queues
+from router.learning.report import ColumnReport
+from router.prompts.embedding import MiniLMEmbedder
+from router.quality.predictor import QualityPredictor
+from router.registry.artifact import Artifact
 from router.requests import check_request
 from router.routing import Router
-from router.training import ColumnReport
 from router.types import Chain, Fuse, Generate, GenerationRequest, Recipe, Refine
 from tests.router.cards import CATALOGUE, BestQuality
 

@@ -8,11 +8,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from router.escalation import Option
-from router.judge import UNCALIBRATED, Judge
-from router.judging import fit_judge
-from router.search import Outlook, Room, plan_search
 from router.types import Worth
+from router.verification.best_of_n import Outlook, Room, plan_search
+from router.verification.score_calibration import fit_judge
+from router.verification.score_reading import UNCALIBRATED, Judge
+from router.verification.value_of_information import Option
 
 FREE = {"cheap": 0.2, "dear": 1.0}
 LEVELS = (0.9, 2.0, 3.0, 4.2)

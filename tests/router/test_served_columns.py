@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from router.embedding import MiniLMEmbedder
 from router.errors import ArtifactError
-from router.features import lexical_features
-from router.predictors import QualityPredictor
-from router.ratings import shares_of, tabulate
-from router.regression import Choice, fit_mixture, prompts_of
-from router.skills import load_skills
-from router.training import train
+from router.learning.ratings import shares_of, tabulate
+from router.learning.training import train
+from router.prompts.embedding import MiniLMEmbedder
+from router.prompts.lexical import lexical_features
+from router.prompts.skills import load_skills
+from router.quality.kernel_ridge import Choice, fit_mixture, prompts_of
+from router.quality.predictor import QualityPredictor
 from router.types import PromptView, Quality
 from tests.router.conftest import LAWS, synthetic_prompts, synthetic_ratings
 

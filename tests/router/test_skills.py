@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from router.embedding import MiniLMEmbedder
+from benchmarks.router_skills.training import Labelled, train_skills
 from router.errors import ArtifactError
-from router.features import SIGNALS, lexical_features
-from router.skill_training import Labelled, train_skills
-from router.skills import FOLDER, SKILLS, complexity, load_skills
+from router.prompts.embedding import MiniLMEmbedder
+from router.prompts.lexical import SIGNALS, lexical_features
+from router.prompts.skills import FOLDER, SKILLS, complexity, load_skills
 
 
 def signals(prompt: str, embedder: MiniLMEmbedder) -> dict[str, float]:

@@ -12,15 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from router.artifact import Artifact
-from router.calibration import Z, fit_calibration, isotonic_curve
-from router.embedding import MiniLMEmbedder
 from router.errors import ArtifactError
-from router.features import lexical_features, skill_signals
-from router.predictors import QualityPredictor
-from router.ratings import Rating, normal_group, read_ratings, tabulate
-from router.recipes import recipe_key
-from router.training import ColumnReport, split_groups, train
+from router.learning.ratings import Rating, normal_group, read_ratings, tabulate
+from router.learning.report import ColumnReport
+from router.learning.training import split_groups, train
+from router.planning.recipes import recipe_key
+from router.prompts.embedding import MiniLMEmbedder
+from router.prompts.lexical import lexical_features, skill_signals
+from router.quality.calibration import Z, fit_calibration, isotonic_curve
+from router.quality.predictor import QualityPredictor
+from router.registry.artifact import Artifact
 from router.types import Chain, Generate, PromptView, Recipe, Refine
 from tests.router.conftest import synthetic_prompts, synthetic_ratings
 

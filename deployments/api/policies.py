@@ -1,0 +1,93 @@
+"""Policies over HTTP, for whoever holds the admin key: see, change, look back, roll back.
+
+A change is validated, written to the policy folder and followed by every orchestrator with its next request.
+"""
+
+from __future__ import annotations
+
+import json
+from secrets import compare_digest
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse, PlainTextResponse
+
+from deployments.api.service import Service
+from policies.language.source import MAX_BYTES
+from router.errors import RequestError
+
+ADMIN_KEY = "TRIPTYCH_ADMIN_KEY"
+"""The environment variable that holds the key where the ingress runs; without it these endpoints are closed."""
+
+ENDPOINTS = {
+    "GET /v1/policies": "names and digests of all policies, and what is wrong with their files (admin key)",
+    "GET /v1/policies/{name}": "the file in force, with its history; `?digest=` for an earlier one (admin key)",
+    "PUT /v1/policies/{name}": "the body, YAML, is validated and put in force; `If-Match: DIGEST` (admin key)",
+    "POST /v1/policies/{name}/rollback": 'put an earlier version in force: {"digest": ...} (admin key)',
+}
+
+
+def add_endpoints(app: FastAPI, admin_key: str | None) -> None:
+    """admin_key: None closes the endpoints."""
+    app.state.admin_key = admin_key
+    app.get("/v1/policies")(list_policies)
+    app.get("/v1/policies/{name}", response_model=None)(get_policy)
+    app.put("/v1/policies/{name}")(put_policy)
+    app.post("/v1/policies/{name}/rollback")(roll_back)
+
+
+async def list_policies(request: Request) -> dict[str, Any]:
+    """All policies in force."""
+    return await _service(request).policies()
+
+
+async def get_policy(request: Request, name: str, digest: str | None = None) -> Response:
+    """The file as YAML if that is what is accepted, else as JSON with its history."""
+    found = await _service(request).policy(name, digest)
+    headers = {"ETag": f'"{found["digest"]}"'}
+    if "yaml" in request.headers.get("accept", ""):
+        return PlainTextResponse(found["text"], headers=headers, media_type="application/yaml")
+    return JSONResponse(found, headers=headers)
+
+
+async def put_policy(request: Request, name: str) -> dict[str, Any]:
+    """Validate and put in force."""
+    service = _service(request)
+    text = await _text(request)
+    expected = request.headers.get("if-match", "").strip().strip('"') or None
+    return await service.put_policy(name, text, expected)
+
+
+async def roll_back(request: Request, name: str) -> dict[str, Any]:
+    """Put the version of a digest in force again, or the one before the present."""
+    service = _service(request)
+    try:
+        body = json.loads(await _text(request) or "{}")
+        digest = body.get("digest")
+    except (ValueError, AttributeError):
+        raise RequestError('the body is not a JSON object such as {"digest": "0123456789ab"}') from None
+    return await service.roll_back(name, digest)
+
+
+def _service(request: Request) -> Service:
+    """The service, if the request carries the admin key."""
+    key = request.app.state.admin_key
+    if not key:
+        message = f"policies cannot be seen or changed over HTTP here; set {ADMIN_KEY} where the server runs"
+        raise RequestError(message, None, "admin_disabled")
+    given = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
+    if not compare_digest(given.encode(), key.encode()):
+        raise RequestError("this needs the admin key, as `Authorization: Bearer KEY`", None, "admin_key_required")
+    return request.app.state.service
+
+
+async def _text(request: Request) -> str:
+    raw = b""
+    async for chunk in request.stream():
+        raw += chunk
+        if len(raw) > MAX_BYTES:
+            raise RequestError(f"the body is larger than {MAX_BYTES // 1024} kB", None, "request_too_large")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise RequestError("the body is not UTF-8") from None

@@ -1,0 +1,337 @@
+"""The wire out: routes and outcomes as builtins, in OpenAI's shape, with the reasons under `x_triptych`.
+
+Nothing here depends on the clock or on the request id except the fields that say so: equal pictures are equal bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from deployments.api.requests import ImageRequest
+from deployments.orchestration.results import Check, Made, Outcome, Overview, PolicyFile
+from deployments.workers.worker import WorkerStatus
+from models.provenance import encode_image
+from router.route import Route
+from router.types import HandOver, ModelCard, Plan, StepTrace
+from router.verification.score_reading import Judgement
+
+PIXELS_PER_TOKEN = 16 * 16  # usage counts one image token for each patch of 16 x 16 pixels
+
+
+def encoded(made: Made, route: Route, wire: ImageRequest) -> bytes:
+    """The picture as a file that carries prompt, seed, recipe and model revisions."""
+    facts = {
+        "prompt": route.request.prompt,
+        "negative_prompt": route.request.negative_prompt,
+        "seed": made.seed,
+        "recipe": made.recipe,
+        "policy": f"{route.decision.policy}@{route.decision.policy_digest}",
+        "plan": made.plan_digest,
+        "models": dict(pair for trace in made.traces for pair in _revisions(trace)),
+    }
+    return encode_image(made.picture.pixels, wire.output_format, facts, wire.output_compression)
+
+
+def _revisions(trace: StepTrace) -> Iterator[tuple[str, str]]:
+    """Every model that a step ran on, with the revision of its weights; the guest's has a fact of its own."""
+    for model, key in zip(trace.step.models, ("revision", "guest_revision"), strict=False):
+        yield model, str(trace.facts.get(key, "unknown"))
+
+
+def images_response(outcome: Outcome, files: list[bytes], wire: ImageRequest, request_id: str) -> dict[str, Any]:
+    """The body that `openai.types.ImagesResponse` accepts under strict validation."""
+    return {
+        "created": int(time.time()),
+        "background": "opaque",
+        "data": [_item(made, file, wire) for made, file in zip(outcome.made, files, strict=True)],
+        "output_format": wire.output_format,
+        **({} if wire.quality in ("auto", "standard", "hd") else {"quality": wire.quality}),
+        "size": size_of(outcome.made[0]),
+        "usage": usage(outcome),
+        "x_triptych": outcome_report(outcome, wire, request_id),
+    }
+
+
+def _item(made: Made, file: bytes, wire: ImageRequest) -> dict[str, Any]:
+    picture = {"bytes": file} if wire.response_format == "bytes" else {"b64_json": b64(file)}
+    return {**picture, "seed": made.seed}
+
+
+def b64(file: bytes) -> str:
+    return base64.b64encode(file).decode("ascii")
+
+
+def size_of(made: Made) -> str:
+    height, width = made.picture.pixels.shape[:2]
+    return f"{width}x{height}"
+
+
+def usage(outcome: Outcome) -> dict[str, Any]:
+    """Token counts as OpenAI names them: words of the prompt in, patches of 16 x 16 pixels out."""
+    text = max(1, len(outcome.route.request.prompt.split()))
+    image = sum(
+        max(1, made.picture.pixels.shape[0] * made.picture.pixels.shape[1] // PIXELS_PER_TOKEN) for made in outcome.made
+    )
+    return {
+        "input_tokens": text,
+        "input_tokens_details": {"image_tokens": 0, "text_tokens": text},
+        "output_tokens": image,
+        "total_tokens": text + image,
+    }
+
+
+def event_body(kind: str, file: bytes, size: str, wire: ImageRequest) -> dict[str, Any]:
+    """What the events `image_generation.partial_image` and `image_generation.completed` have in common."""
+    return {
+        "type": f"image_generation.{kind}",
+        "b64_json": b64(file),
+        "created_at": int(time.time()),
+        "size": size,
+        "quality": "auto" if wire.quality in ("standard", "hd") else wire.quality,
+        "background": "opaque",
+        "output_format": wire.output_format,
+    }
+
+
+def outcome_report(outcome: Outcome, wire: ImageRequest, request_id: str) -> dict[str, Any]:
+    """Everything about how the pictures came to be."""
+    return {
+        "request_id": request_id,
+        **route_report(outcome.route),
+        "notes": list(outcome.notes),
+        "pictures": [
+            {
+                "seed": made.seed,
+                "recipe": made.recipe,
+                "plan_digest": made.plan_digest,
+                "steps": [_trace(t) for t in made.traces],
+                "checks": [_check(check) for check in made.checks],
+                "choices": [_plain(asdict(choice)) for choice in made.choices],
+            }
+            for made in outcome.made
+        ],
+        "seeds": [made.seed for made in outcome.made],
+        "latency_s": _round(outcome.latency_s),
+        "cost_usd": outcome.cost_usd,
+        "replay": _replay(outcome, wire),
+    }
+
+
+def _check(check: Check) -> dict[str, Any]:
+    seconds = sum(trace.seconds for trace in check.traces)
+    return {
+        "recipe": check.recipe,
+        "seed": check.seed,
+        "score": _round(check.score),
+        "probability": _round(check.probability),
+        "accepted": check.accepted,
+        "seconds": _round(seconds),
+    }
+
+
+def route_report(route: Route) -> dict[str, Any]:
+    """The decision: what was known, estimated, refused, ranked and planned."""
+    decision = route.decision
+    return {
+        "policy": decision.policy,
+        "policy_digest": decision.policy_digest,
+        "artifact": route.artifact[:12],
+        "recipe": decision.recipe,
+        "reasons": list(decision.reasons),
+        "rules": list(decision.rules),
+        "propensity": decision.propensity,
+        "explored": decision.explored,
+        "degraded_from": decision.degraded_from,
+        "verify": _verify(route),
+        "features": {name: _round(value) for name, value in route.view.features.items() if value},
+        "signals": {name: _round(value) for name, value in route.view.signals.items() if value},
+        "in_domain": route.view.in_domain,
+        "warnings": warnings(route),
+        "estimates": {name: _plain(asdict(estimate)) for name, estimate in route.estimates.items()},
+        "ranking": [{"recipe": r.recipe, "utility": _round(r.utility)} for r in decision.ranking],
+        "rejected": [asdict(rejection) for rejection in decision.rejected],
+        "plan": plan_report(route.plan),
+        "decided_in_s": _round(route.decided_in_s),
+    }
+
+
+def _verify(route: Route) -> dict[str, Any] | None:
+    """How pictures are checked, and what stands behind the verdicts."""
+    if (verify := route.decision.verify) is None:
+        return None
+    judgement = route.judgement or Judgement()
+    return {**_plain(asdict(verify)), "calibrated": judgement.calibrated, "judgement": judgement.note}
+
+
+def warnings(route: Route) -> list[str]:
+    """What a client should not overlook, in words: at present, a prompt that nothing is known about."""
+    if not route.view.out_of_range:
+        return []
+    return [
+        f"this prompt is out of range: it is unlike those that the predictor was trained on (nearness "
+        f"{route.view.in_domain:.2f} of 1), so the estimates are averages and say little about it"
+    ]
+
+
+def plan_report(plan: Plan) -> dict[str, Any]:
+    """The plan of the first picture."""
+    return {
+        "recipe": plan.recipe,
+        "digest": plan.digest(),
+        "width": plan.width,
+        "height": plan.height,
+        "output": plan.output,
+        "notes": list(plan.notes),
+        "handovers": [handover_report(taken) for taken in plan.handovers],
+        "steps": [
+            {
+                "id": s.id,
+                "kind": s.kind,
+                "model": s.model,
+                "inputs": list(s.inputs),
+                "produces": s.produces,
+                "settings": _plain(s.settings),
+            }
+            for s in plan.steps
+        ],
+    }
+
+
+def _replay(outcome: Outcome, wire: ImageRequest) -> dict[str, Any]:
+    """`replay` of what was made; a single picture of another seed than was asked for has that seed."""
+    body = replay(outcome.route, wire, {made.recipe for made in outcome.made})
+    return {**body, "seed": outcome.made[0].seed} if len(outcome.made) == 1 else body
+
+
+def handover_report(taken: HandOver) -> dict[str, Any]:
+    """What a step takes from the one before, sizes as `WxH`."""
+    return {
+        **asdict(taken),
+        "size_from": "{}x{}".format(*taken.size_from),
+        "size_to": "{}x{}".format(*taken.size_to),
+    }
+
+
+def replay(route: Route, wire: ImageRequest, made_by: Collection[str] = ()) -> dict[str, Any]:
+    """A request body that makes the same pictures again, whatever the policy would choose then.
+
+    made_by: the recipes of the pictures; if they differ, each needs the body with its own `recipe` and `seed`
+    """
+    request = route.request
+    recipe = next(iter(made_by)) if len(made_by) == 1 else route.decision.recipe
+    body: dict[str, Any] = {"prompt": request.prompt, "model": route.decision.policy, "recipe": recipe}
+    if wire.recipe is None and request.recipe is not None and route.decision.policy != request.target:
+        # The name of a recipe or of a model says all; its policy may be one that was made up for it.
+        body = {"prompt": request.prompt, "model": wire.model}
+    given = {
+        "negative_prompt": request.negative_prompt or None,
+        "steps": request.steps,
+        "guidance_scale": request.guidance_scale,
+        "tags": list(request.tags) or None,
+        "output_compression": wire.output_compression,
+        # The queues of another moment would settle the search otherwise.
+        "turns": [asdict(turn) for turn in route.turns] if recipe == route.decision.recipe and route.turns else None,
+    }
+    size = "auto" if request.width is None else f"{request.width}x{request.height}"
+    body |= {"n": request.n, "seed": request.seed, "size": size, "output_format": wire.output_format}
+    return body | {key: value for key, value in given.items() if value is not None}
+
+
+def headers(report: Mapping[str, Any]) -> dict[str, str]:
+    """The decision in the response's headers, for whoever does not read bodies."""
+    made = {"x-triptych-recipe": report["recipe"], "x-triptych-policy": report["policy"]}
+    made["x-triptych-policy-digest"] = report["policy_digest"]
+    if "latency_s" in report:
+        made |= {"x-triptych-latency-s": str(report["latency_s"]), "x-triptych-cost": f"{report['cost_usd']:.6g}"}
+    return made
+
+
+def _trace(trace: StepTrace) -> dict[str, Any]:
+    return {
+        "id": trace.step.id,
+        "kind": trace.step.kind,
+        "model": trace.step.model,
+        "seconds": _round(trace.seconds),
+        "started_s": _round(trace.started_s),
+        "ended_s": _round(trace.ended_s),
+        "seed": trace.step.settings.get("seed"),
+        "settings": _plain(trace.step.settings),
+        "facts": _plain(trace.facts),
+    }
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _plain(value) if isinstance(value, Mapping) else _round(value) if isinstance(value, float) else value
+        for key, value in values.items()
+    }
+
+
+def _round(value: float) -> float:
+    """Six significant digits: enough for every reader, and the JSON stays legible."""
+    return float(f"{value:.6g}")
+
+
+def model_list(overview: Overview, since: int) -> list[dict[str, Any]]:
+    """`openai.types.Model`s: auto, policies, recipes of the default policy, models.
+
+    The first of equal names wins, as in a request.
+    """
+    default = overview.policies[0]
+    models: dict[str, dict[str, Any]] = {
+        "auto": {"kind": "policy", "description": f"the default policy, {default.name}"}
+    }
+    for policy in overview.policies:
+        entry = {"kind": "policy", "description": policy.description, "digest": policy.digest}
+        models.setdefault(policy.name, {**entry, "recipes": list(policy.recipes)})
+    for recipe in default.recipes:
+        models.setdefault(recipe, {"kind": "recipe", "description": f"a recipe of policy {default.name}"})
+    for card in overview.cards:
+        if card.role == "base":
+            models.setdefault(card.id, {"kind": "model", **_card(card, overview.statuses.get(card.id))})
+    frame = {"object": "model", "created": since, "owned_by": "triptych"}
+    return [{"id": name, **frame, "x_triptych": facts} for name, facts in models.items()]
+
+
+def _card(card: ModelCard, status: WorkerStatus | None) -> dict[str, Any]:
+    return {
+        "description": card.description,
+        "family": card.family,
+        "native_size": list(card.native_size),
+        "max_pixels": card.max_pixels,
+        "revision": card.revision,
+        "licence": card.licence,
+        "commercial_use": card.commercial_use,
+        "state": status.state if status else "starting",
+    }
+
+
+def readiness(overview: Overview) -> tuple[bool, dict[str, Any]]:
+    """(ready, body). Ready means that no worker is still starting; one that failed is out, and its recipes with it."""
+    statuses = [overview.statuses.get(card.id, WorkerStatus(card.id, "starting")) for card in overview.cards]
+    ready = all(status.state != "starting" for status in statuses) and any(s.state == "ready" for s in statuses)
+    problems = bool(overview.problems or overview.artifact_problem)
+    failed = any(status.state == "failed" for status in statuses) or problems
+    body = {
+        "status": "starting" if not ready else "degraded" if failed else "ready",
+        "models": {s.model: {"state": s.state, "reason": s.reason, **_plain(s.facts)} for s in statuses},
+        "policies": {policy.name: policy.digest for policy in overview.policies},
+        "policy_problems": list(overview.problems),
+        "artifact": overview.artifact[:12],
+        "artifact_problem": overview.artifact_problem,
+    }
+    return ready, body
+
+
+def policy_file(file: PolicyFile) -> dict[str, Any]:
+    """A policy's file with its history; times in ISO 8601."""
+    versions = [
+        {"digest": v.digest, "since": datetime.fromtimestamp(v.since_s, UTC).isoformat(timespec="milliseconds")}
+        for v in file.versions
+    ]
+    return {"name": file.name, "digest": file.digest, "text": file.text, "versions": versions}

@@ -1,0 +1,139 @@
+"""Settings to objects: the catalogue, the orchestrator with its router, the loader of an engine."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+
+from deployments.known_names import known_of
+from deployments.orchestration.availability import Monitor
+from deployments.orchestration.budgets import Ledger
+from deployments.orchestration.metrics import Metrics, Tally
+from deployments.orchestration.orchestrator import Orchestrator
+from deployments.orchestration.recorder import Journal
+from deployments.orchestration.runner import WorkerClient
+from deployments.settings import AppSettings, ConfigError, FeedbackSettings
+from deployments.workers.worker import StepEngine
+from models.catalog import Catalog, load_catalogue
+from models.weights.revisions import revision
+from policies import PolicyBook
+from router.cost.model import CostModel
+from router.cost.queues import Queues
+from router.learning.decision_log import DecisionLog
+from router.learning.feedback import Retention
+from router.prompts.embedding import MiniLMEmbedder
+from router.quality.live import LivePredictor
+from router.quality.predictor import QualityPredictor
+from router.registry.artifact import load_artifact
+from router.routing import Router
+from router.types import ModelCard
+from router.verification.score_calibration import judgement_file, load_judgement
+from router.verification.score_reading import Judgement
+
+LOG_KEY = "TRIPTYCH_LOG_KEY"
+"""The environment variable with the key of the hash of prompts; without it, a random one lies beside the log."""
+
+# transformers and accelerate patch torch for the whole process while they load, so two loads would corrupt each other.
+_LOADING = threading.Lock()
+
+
+def catalogue_of(settings: AppSettings) -> Catalog:
+    """The model cards behind the configured ids. Raises `CatalogError`."""
+    return load_catalogue(
+        {m: {"card": s.card, "overrides": s.overrides, "guests": s.guests} for m, s in settings.models.items()}
+    )
+
+
+def policies_of(settings: AppSettings, catalogue: Catalog) -> PolicyBook:
+    """The policies, checked against the models that are here. Raises `PolicyError` with every problem."""
+    if not settings.policies.path.is_dir():
+        raise ConfigError(f"policies.directory: there is no folder {settings.policies.path}", "policies.directory")
+    return PolicyBook(settings.policies.path, settings.policies.default, known=known_of(catalogue))
+
+
+def build_orchestrator(
+    settings: AppSettings, workers: Mapping[str, WorkerClient], monitor: Monitor, metrics: Metrics | None = None
+) -> Orchestrator:
+    """An orchestrator over `workers`. Raises what loading cards, policies and the artefact may raise."""
+    catalogue = catalogue_of(settings)
+    policies = policies_of(settings, catalogue)
+    costs = CostModel(catalogue)
+    live = LivePredictor(settings.artifact_path, catalogue)
+    router = router_of(settings, catalogue, costs, live.predictor)
+    replicas = settings.orchestrator.replicas
+    ledger = Ledger(1 / (replicas if isinstance(replicas, int) else replicas.max_replicas))
+    timeout_s = settings.limits.request_timeout_s
+    metrics = metrics or Tally()
+    journal = Journal(log_of(settings.feedback) if settings.feedback.log else None, catalogue, metrics)
+    return Orchestrator(
+        catalogue,
+        policies,
+        router,
+        costs,
+        workers,
+        monitor,
+        timeout_s,
+        ledger,
+        metrics,
+        journal=journal,
+        live=live,
+        judgements=lambda digest: judgements_of(settings, catalogue, digest),
+    )
+
+
+def log_of(settings: FeedbackSettings) -> DecisionLog:
+    """The log of decisions. Nothing is opened or made yet."""
+    key = os.environ.get(LOG_KEY)
+    retention = Retention(settings.max_age_days * 86_400, settings.max_rows)
+    return DecisionLog(settings.file, settings.store_prompts, retention, key.encode() if key else None)
+
+
+def judgements_of(settings: AppSettings, catalogue: Catalog, digest: str) -> dict[str, Judgement]:
+    """How the scores of calibrated scorers are read beside the artefact with this digest, by catalogue id."""
+    folder = settings.artifact_path
+    return {
+        model: load_judgement(folder, digest, catalogue[model], revision(catalogue[model]))
+        for model in catalogue.ids()
+        if catalogue[model].role == "scorer" and judgement_file(folder, model).is_file()
+    }
+
+
+def router_of(
+    settings: AppSettings, catalogue: Catalog, costs: CostModel, predictor: QualityPredictor | None = None
+) -> Router:
+    """The router with the configured predictor (or a given one), and queues that ask `costs`."""
+    predictor = predictor or QualityPredictor(load_artifact(settings.artifact_path), catalogue)
+    judgements = judgements_of(settings, catalogue, predictor.digest)
+    queues = Queues(costs, {model: replicas_of(settings, model) for model in settings.models})
+    return Router(catalogue, MiniLMEmbedder(), predictor, queues, judgements)
+
+
+def replicas_of(settings: AppSettings, model: str) -> int:
+    """How many workers are there at least."""
+    replicas = settings.models[model].replicas
+    return replicas if isinstance(replicas, int) else max(1, replicas.min_replicas)
+
+
+def guests_of(model: str, catalogue: Catalog) -> tuple[ModelCard, ...]:
+    """The cards of the models whose networks the worker of `model` holds, too."""
+    return tuple(catalogue[guest] for guest in catalogue[model].guests)
+
+
+def engine_loader(
+    card: ModelCard, device: str, dtype: str | None, threads: int, guests: Sequence[ModelCard] = ()
+) -> Callable[[], StepEngine]:
+    """A function that loads the engine of `card`, and with it torch. Nothing heavy is imported before it is called."""
+
+    def load() -> StepEngine:
+        import torch
+
+        from models.engine.engine import Engine
+
+        chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        with _LOADING:
+            engine = Engine(card, chosen, dtype, threads, guests)
+        engine.warm_up()
+        return engine
+
+    return load

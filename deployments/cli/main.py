@@ -1,0 +1,236 @@
+"""The command `triptych`: serve, generate, route, feedback, policy, models, router.
+
+Exit codes: 0 done; 1 failed, or not better (retrain); 2 the input is wrong (option, request, policy, config); 3 no
+recipe may make this picture; 4 what was needed is not there (weights, a server, time); 130 interrupted. Results go to
+stdout, the rest to stderr, so `--json` can be piped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from deployments.cli import feedback as cli_feedback
+from deployments.cli import router as cli_router
+from deployments.cli.console import AsJson, Config, Prompt, err, out, print_json
+from deployments.cli.policy import policy_app
+from deployments.settings import DEFAULT_CONFIG, ConfigError, load_serve_config
+from router import errors
+
+EXIT_CODES: dict[type[BaseException], int] = {
+    errors.RequestError: 2,
+    errors.PolicyError: 2,
+    errors.CatalogError: 2,
+    errors.ArtifactError: 2,
+    ConfigError: 2,
+    errors.NoRecipeError: 3,
+    errors.PlanError: 3,
+    errors.LoadError: 4,
+    errors.OverloadedError: 4,
+    errors.DeadlineError: 4,
+    KeyboardInterrupt: 130,
+}
+
+app = typer.Typer(
+    name="triptych",
+    help="Routes each prompt to the text-to-image recipe that is worth it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+models_app = typer.Typer(help="See the catalogue.", no_args_is_help=True)
+app.add_typer(policy_app, name="policy")
+app.add_typer(models_app, name="models")
+app.add_typer(cli_router.app, name="router")
+cli_feedback.add_to(app, cli_router.app)
+
+Url = Annotated[
+    str | None, typer.Option(help="A running Triptych, such as http://127.0.0.1:8000; else in this process.")
+]
+Target = Annotated[str, typer.Option("--model", "-m", help="auto, or a policy, a recipe or a model.")]
+Recipe = Annotated[str | None, typer.Option(help="A recipe of the policy, by name.")]
+Size = Annotated[str, typer.Option(help="auto or WIDTHxHEIGHT.")]
+Number = Annotated[int, typer.Option("-n", help="Pictures; the i-th one takes seed + i.")]
+Seed = Annotated[int | None, typer.Option(help="Random when not given; reported either way.")]
+Steps = Annotated[int | None, typer.Option(help="Denoising steps.")]
+Guidance = Annotated[float | None, typer.Option("--guidance-scale", help="Classifier-free guidance.")]
+Negative = Annotated[str | None, typer.Option("--negative-prompt", help="What the picture should not show.")]
+Budget = Annotated[float | None, typer.Option("--latency-budget-s", help="Seconds that the answer may take.")]
+MaxCost = Annotated[float | None, typer.Option("--max-cost-usd", help="What the answer may cost.")]
+Tags = Annotated[list[str] | None, typer.Option("--tag", help="A fact for the policy's rules; may be repeated.")]
+
+
+@app.command()
+def serve(
+    config: Config = DEFAULT_CONFIG,
+    host: Annotated[str | None, typer.Option(help="Address to listen on (default: the config's).")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on (default: the config's).")] = None,
+) -> None:
+    """Start the application on Ray Serve, say when it is ready, and stop it cleanly on Ctrl-C."""
+    from deployments.cli import tables as render
+    from deployments.cluster.local_cluster import start
+
+    loaded = load_serve_config(config)
+    names = ", ".join(loaded.settings.models)
+    err.print(f"starting {loaded.name} with the models {names}", highlight=False)
+    with render.deploying(err) as on_change:
+        running = start(loaded, host=host, port=port, on_change=on_change)
+    with running:
+        broken = asyncio.run(_not_ready(running.url))
+        for model, why in broken.items():
+            err.print(f"{model} did not load; recipes that need it are left out: {why}", style="red", markup=False)
+        out.print(render.welcome(running.url), highlight=False, soft_wrap=True, markup=False)
+        running.wait()
+        err.print("stopping", highlight=False)
+
+
+async def _not_ready(url: str) -> dict[str, str]:
+    """Models that failed to load, with the reason."""
+    import httpx
+
+    async with httpx.AsyncClient(timeout=30) as client:
+        models = (await client.get(f"{url}/readyz")).json()["models"]
+    return {name: state["reason"] for name, state in models.items() if state["state"] == "failed"}
+
+
+@app.command()
+def generate(
+    prompt: Prompt,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write; .png, .webp or .jpg.")] = Path(
+        "out.png"
+    ),
+    model: Target = "auto",
+    recipe: Recipe = None,
+    size: Size = "auto",
+    n: Number = 1,
+    seed: Seed = None,
+    steps: Steps = None,
+    guidance_scale: Guidance = None,
+    negative_prompt: Negative = None,
+    latency_budget_s: Budget = None,
+    max_cost_usd: MaxCost = None,
+    tag: Tags = None,
+    config: Config = DEFAULT_CONFIG,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make pictures. The file carries its prompt, seed, recipe and model revisions."""
+    from deployments.cli import tables as render
+    from deployments.cli.sources import source
+
+    formats = {".png": "png", ".webp": "webp", ".jpg": "jpeg", ".jpeg": "jpeg"}
+    if output.suffix.lower() not in formats:
+        known = ", ".join(formats)
+        raise errors.RequestError(
+            f"--output {output}: the ending says the format, and it must be one of {known}", "output"
+        )
+    if not output.absolute().parent.is_dir():
+        raise errors.RequestError(f"--output {output}: there is no folder {output.absolute().parent}; make it first")
+    body = request_body(
+        prompt=prompt, model=model, recipe=recipe, size=size, n=n, seed=seed, steps=steps, tags=tag or None,
+        guidance_scale=guidance_scale, negative_prompt=negative_prompt, latency_budget_s=latency_budget_s,
+        max_cost_usd=max_cost_usd, output_format=formats[output.suffix.lower()],
+    )  # fmt: skip
+    answer = asyncio.run(source(url, config).generate(body, err))
+    files = write_pictures(answer, output)
+    report = answer["x_triptych"]
+    if as_json:
+        print_json({"files": [str(file) for file in files], "x_triptych": report})
+        return
+    render.show(out, render.decision(report), render.steps(report))
+    for file, seed_used in zip(files, report["seeds"], strict=True):
+        out.print(f"wrote {file} (seed {seed_used}, {report['latency_s']:.2f} s)", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def route(
+    prompt: Prompt,
+    model: Target = "auto",
+    recipe: Recipe = None,
+    size: Size = "auto",
+    n: Number = 1,
+    steps: Steps = None,
+    latency_budget_s: Budget = None,
+    max_cost_usd: MaxCost = None,
+    tag: Tags = None,
+    config: Config = DEFAULT_CONFIG,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Explain which recipe would be chosen, and why. Nothing is generated."""
+    from deployments.cli import tables as render
+    from deployments.cli.sources import source
+
+    body = request_body(
+        prompt=prompt, model=model, recipe=recipe, size=size, n=n, steps=steps, tags=tag or None,
+        latency_budget_s=latency_budget_s, max_cost_usd=max_cost_usd,
+    )  # fmt: skip
+    report = asyncio.run(source(url, config).route(body))
+    if as_json:
+        print_json(report)
+    else:
+        render.show(out, render.decision(report))
+
+
+@models_app.command("list")
+def models_list(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """The model cards that a config serves."""
+    from dataclasses import asdict
+
+    from deployments.assembly import catalogue_of
+    from deployments.cli import tables as render
+
+    catalogue = catalogue_of(load_serve_config(config).settings)
+    cards = [catalogue[name] for name in catalogue.ids()]
+    if as_json:
+        print_json([asdict(card) for card in cards])
+    else:
+        render.show(out, render.models(cards))
+
+
+def request_body(**given: Any) -> dict[str, Any]:
+    """The request as it would go over the wire; options that were not given are left out."""
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def write_pictures(answer: Mapping[str, Any], output: Path) -> list[Path]:
+    """`out.png`, or `out-1.png`, `out-2.png`, ... for several."""
+    data = answer["data"]
+    files = []
+    for number, item in enumerate(data, start=1):
+        file = output if len(data) == 1 else output.with_stem(f"{output.stem}-{number}")
+        file.write_bytes(base64.b64decode(item["b64_json"]))
+        files.append(file)
+    return files
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code of a failure; 1 for whatever is not in the table."""
+    return next((EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES), 1)
+
+
+def main() -> None:
+    """Entry point: expected failures become one line on stderr and an exit code, others a traceback."""
+    try:
+        app()
+    except errors.TriptychError as error:
+        err.print(f"triptych: {error.message}", style="red", highlight=False, soft_wrap=True, markup=False)
+        details = getattr(error, "problems", None) or [
+            f"{r.recipe}: {r.reason}" for r in getattr(error, "rejections", ())
+        ]  # fmt: skip
+        for line in details:
+            err.print(f"  {line}", highlight=False, soft_wrap=True, markup=False)
+        sys.exit(exit_code(error))
+    except KeyboardInterrupt:
+        err.print("interrupted")
+        sys.exit(EXIT_CODES[KeyboardInterrupt])
+
+
+if __name__ == "__main__":
+    main()

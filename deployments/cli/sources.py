@@ -1,0 +1,141 @@
+"""Where the command line gets its answers: this process, or a running Triptych over HTTP. Same bodies, same answers."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from deployments.settings import load_serve_config
+from router.errors import (
+    DeadlineError,
+    LoadError,
+    NoRecipeError,
+    NotFoundError,
+    OverloadedError,
+    RequestError,
+    StepError,
+    TriptychError,
+)
+from router.types import Rejection
+
+
+class Source(Protocol):
+    """Answers requests in the form of `POST /v1/images/generations` and `POST /v1/route`."""
+
+    async def generate(self, body: dict[str, Any], console: Console) -> dict[str, Any]: ...
+
+    async def route(self, body: dict[str, Any]) -> dict[str, Any]: ...
+
+
+def source(url: str | None, config: Path) -> Source:
+    """A server if `url` is given, else the models of `config` in this process."""
+    return HttpSource(url) if url else LocalSource(config)
+
+
+class LocalSource:
+    """Runs everything in this process, without Ray."""
+
+    def __init__(self, config: Path) -> None:
+        from deployments.in_process import build_local
+
+        self._settings = load_serve_config(config).settings
+        self._orchestrator = build_local(self._settings)
+
+    async def generate(self, body: dict[str, Any], console: Console) -> dict[str, Any]:
+        from deployments.api import responses as explain
+        from deployments.api.requests import parse_request, to_request
+        from deployments.api.service import new_request_id
+        from deployments.orchestration.results import Advanced, Event
+
+        wire = parse_request(body, self._settings.limits)
+        with _bars(console) as bars:
+            loading = bars.add_task("loading weights", total=None)
+            tasks: dict[tuple[int, str], TaskID] = {}
+
+            def on_event(event: Event) -> None:
+                if not isinstance(event, Advanced):
+                    return
+                bars.update(loading, visible=False)
+                key = (event.index, event.progress.step)
+                if key not in tasks:
+                    tasks[key] = bars.add_task(f"picture {event.index + 1}: {event.progress.step}")
+                bars.update(tasks[key], completed=event.progress.done, total=event.progress.total)
+
+            request = to_request(wire, self._settings.limits, request_id := new_request_id())
+            outcome = await self._orchestrator.generate(request, on_event)
+        files = [explain.encoded(made, outcome.route, wire) for made in outcome.made]
+        return explain.images_response(outcome, files, wire, request_id)
+
+    async def route(self, body: dict[str, Any]) -> dict[str, Any]:
+        from deployments.api.service import Service
+
+        return await Service(self._orchestrator, self._settings.limits).route(body)
+
+
+class HttpSource:
+    """Asks a running Triptych."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url.rstrip("/")
+
+    async def generate(self, body: dict[str, Any], console: Console) -> dict[str, Any]:
+        with _bars(console) as bars:
+            bars.add_task(f"waiting for {self._url}", total=None)
+            return await self._post("/v1/images/generations", body)
+
+    async def route(self, body: dict[str, Any]) -> dict[str, Any]:
+        return await self._post("/v1/route", body)
+
+    async def feedback(self, body: dict[str, Any]) -> dict[str, Any]:
+        return await self._post("/v1/feedback", body)
+
+    async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        import httpx
+
+        try:
+            async with httpx.AsyncClient(timeout=None) as client:
+                response = await client.post(self._url + path, json=body)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise LoadError(
+                f"no answer from {self._url} ({error or type(error).__name__}); is `triptych serve` running?"
+            ) from None
+        except asyncio.CancelledError:
+            raise KeyboardInterrupt from None
+        try:
+            answer = response.json()
+        except ValueError:
+            raise StepError(f"{self._url} answered {response.status_code} with something that is not JSON") from None
+        if response.status_code >= 400 or "error" in answer:
+            raise failure(response.status_code, answer.get("error") or {})
+        return answer
+
+
+# HTTP status -> the error that stands for it here, so that exit codes are the same as without a server.
+ERRORS: dict[int, type[TriptychError]] = {
+    400: RequestError,
+    404: NotFoundError,
+    405: RequestError,
+    413: RequestError,
+    422: NoRecipeError,
+    429: OverloadedError,
+    503: LoadError,
+    504: DeadlineError,
+}
+
+
+def failure(status: int, error: dict[str, Any]) -> TriptychError:
+    """The error of an envelope as our own exception."""
+    message = str(error.get("message") or f"HTTP {status}")
+    kind = ERRORS.get(status, StepError)
+    if kind is NoRecipeError:
+        return NoRecipeError(message, [Rejection(**r) for r in error.get("rejected", ())])
+    return kind(message)
+
+
+def _bars(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+    return Progress(*columns, TimeElapsedColumn(), console=console, transient=True)

@@ -1,0 +1,268 @@
+"""Tables for a terminal: decisions, outcomes, the catalogue. They read the same reports as go over the wire."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console, Group
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from deployments.offline.diff import Comparison
+from router.learning.off_policy import Comparison as OffPolicy
+from router.types import ModelCard
+
+
+def decision(report: Mapping[str, Any]) -> Group:
+    """What was estimated for every recipe, what became of it, and why. `report` is an `x_triptych` object."""
+    table = Table(title=None, box=None, pad_edge=False, header_style="bold")
+    for heading, justify in (("recipe", "left"), ("quality", "right"), ("basis", "left"), ("work", "right")):
+        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    for heading in ("wait", "latency", "cost"):
+        table.add_column(heading, justify="right")
+    table.add_column("verdict", overflow="fold")
+    for name in recipes_in_order(report):
+        estimate = report["estimates"].get(name)
+        table.add_row(*_estimate_cells(name, estimate), verdict(name, report), style=_style(name, report))
+    lines = [Text(f"{report['recipe']}", style="bold green") + Text(f"  by policy {report['policy']}")]
+    lines += [Text(f"  {warning}", style="yellow") for warning in report["warnings"]]
+    lines += [Text(f"  {reason}") for reason in report["reasons"]]
+    lines += [Text(f"  plan: {note}", style="dim") for note in report["plan"]["notes"]]
+    return Group(*lines, Text(), table, Text(), signals(report))
+
+
+def recipes_in_order(report: Mapping[str, Any]) -> list[str]:
+    """Ranked recipes first, best to worst, then the rejected."""
+    ranked = [entry["recipe"] for entry in report["ranking"]]
+    return ranked + [entry["recipe"] for entry in report["rejected"] if entry["recipe"] not in ranked]
+
+
+def verdict(name: str, report: Mapping[str, Any]) -> str:
+    """`chosen`, the utility of a recipe that was ranked, or the reason why it was out."""
+    if name == report["recipe"]:
+        return "chosen"
+    for entry in report["rejected"]:
+        if entry["recipe"] == name and entry["gate"] == "pinned":
+            return "not the one asked for"
+        if entry["recipe"] == name:
+            return f"out ({entry['gate']}): {entry['reason']}"
+    utility = next(entry["utility"] for entry in report["ranking"] if entry["recipe"] == name)
+    return f"utility {utility:.3f}"
+
+
+def signals(report: Mapping[str, Any]) -> Text:
+    """The skills that the prompt asks for, strongest first, and whether it lies in the predictor's range."""
+    strong = sorted(report["signals"].items(), key=lambda item: -item[1])
+    words = ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in strong if value > 0) or "none"
+    near = report.get("in_domain")
+    reach = "" if near is None else f"; in the predictor's range: {near:.2f}"
+    return Text(f"skills asked for: {words}{reach}", style="dim")
+
+
+def steps(report: Mapping[str, Any]) -> Table:
+    """The steps as they ran, a block for each picture."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("picture", "step", "model", "seed", "started", "ended", "seconds", "revision"):
+        table.add_column(heading, justify="right" if heading in ("started", "ended", "seconds") else "left")
+    for number, picture in enumerate(report["pictures"], start=1):
+        for step in picture["steps"]:
+            table.add_row(
+                str(number),
+                step["id"],
+                step["model"] or "-",
+                "-" if step["seed"] is None else str(step["seed"]),
+                f"{step['started_s']:.2f} s",
+                f"{step['ended_s']:.2f} s",
+                f"{step['seconds']:.3f} s",
+                str(step["facts"].get("revision") or "-"),
+            )
+    return table
+
+
+def evaluation(report: Mapping[str, Any]) -> list[Table]:
+    """Figures of each column, then of each pair of models, one table each."""
+    columns = Table(title=None, box=None, pad_edge=False, header_style="bold")
+    for heading in ("model", "prompts", "Pearson", "95 %", "Spearman", "coverage of 90 %"):
+        columns.add_column(heading, justify="left" if heading == "model" else "right")
+    for name, r in report["columns"].items():
+        low, high = r["pearson_95"]
+        inside = f"{r['coverage']:.3f}" if "coverage" in r else ""
+        columns.add_row(
+            name, str(r["prompts"]), f"{r['pearson']:.3f}", f"\\[{low:.3f}, {high:.3f}]",
+            f"{r['spearman']:.3f}", inside,
+        )  # fmt: skip
+    tables = [columns]
+    for pair, r in report["pairs"].items():
+        table = Table(title=f"{pair}, {r['prompts']} prompts", box=None, pad_edge=False, header_style="bold")
+        for heading in ("routing by", "APGR", "95 %", "dear calls for 50, 80, 95 % of the gap", "AIQ", "of oracle"):
+            table.add_column(heading, justify="left" if heading == "routing by" else "right")
+        chance = r["random"]
+        calls = ", ".join(f"{share:.2f}" for share in chance["calls_at"])
+        for name, share, score in zip(("always cheapest", "always best"), ("0", "1"), r["ends"], strict=True):
+            table.add_row(name, "", "", f"closes {share} of the gap", f"{score:.3f}", "")
+        table.add_row("random mixing", f"{chance['apgr']:.3f}", "", calls, f"{chance['aiq']:.3f}", "0.00")
+        for name, q in r["rankings"].items():
+            low, high = q["apgr_95"]
+            calls = ", ".join(f"{share:.2f}" for share in q["calls_at"])
+            table.add_row(
+                name,
+                f"{q['apgr']:.3f}",
+                f"\\[{low:.3f}, {high:.3f}]",
+                calls,
+                f"{q['aiq']:.3f}",
+                f"{q['of_oracle']:.2f}",
+            )
+        table.caption = (
+            f"the dear picture is rated higher: Brier {r['brier']:.3f} "
+            f"(constant {r['brier_constant']:.3f}), ECE {r['ece']:.3f}"
+        )
+        tables.append(table)
+    return tables
+
+
+def models(cards: Sequence[ModelCard]) -> Table:
+    """The catalogue, one card a line."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("id", "family", "role", "backbone", "native", "steps", "guidance", "scheduler", "memory"):
+        table.add_column(heading)
+    table.add_column("licence", overflow="fold")
+    table.add_column("weights", overflow="fold")
+    for card in cards:
+        source = next((str(card.source[key]) for key in ("hub", "local", "file") if card.source.get(key)), "-")
+        sampled = card.role != "scorer"
+        table.add_row(
+            card.id,
+            card.family,
+            card.role,
+            card.backbone if sampled else "-",
+            f"{card.native_size[0]}x{card.native_size[1]}" if sampled else "-",
+            str(card.steps) if sampled else "-",
+            f"{card.guidance_scale:g}" if sampled else "-",
+            card.scheduler if sampled else "-",
+            f"{card.memory_gb:g} GB" + (f" + {', '.join(card.guests)}" if card.guests else ""),
+            card.licence + (" (gated)" if card.gated else ""),
+            source,
+        )
+    return table
+
+
+def comparison(found: Sequence[Comparison]) -> Table:
+    """The prompts whose recipe changes between two policies."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("prompt", overflow="fold")
+    for heading in ("before", "after", "quality", "cost", "latency"):
+        table.add_column(heading, justify="left" if heading in ("before", "after") else "right")
+    for entry in (entry for entry in found if entry.changes):
+        before, after = entry.before, entry.after
+        changes = ["-", "-", "-"]
+        if before and after:
+            changes = [
+                f"{after.quality.mean - before.quality.mean:+.2f}",
+                f"{after.cost_usd - before.cost_usd:+.2g} USD",
+                f"{after.latency_s - before.latency_s:+.2f} s",
+            ]
+        table.add_row(entry.prompt, *(e.recipe if e else "refused" for e in (before, after)), *changes)
+    return table
+
+
+def summary(totals: Mapping[str, Any]) -> Text:
+    """How many change, and what that does on average."""
+    means = ", ".join(
+        f"{name} {totals[key]['before']:.3g} → {totals[key]['after']:.3g} {unit}".rstrip()
+        for name, key, unit in (("quality", "quality", ""), ("cost", "cost_usd", "USD"), ("latency", "latency_s", "s"))
+    )
+    refused = f"; refused: {totals['refused_before']} before, {totals['refused_after']} after"
+    return Text(f"{totals['changed']} of {totals['prompts']} prompts change; expected on average: {means}{refused}")
+
+
+def off_policy(found: OffPolicy) -> Group:
+    """What each estimator says that two predictors earn under one policy."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("estimator")
+    for heading in ("before", "after", "difference", "95 % interval"):
+        table.add_column(heading, justify="right")
+    for name, e in found.estimates.items():
+        low, high = e.difference_interval
+        values = (f"{e.before:.4f}", f"{e.after:.4f}", f"{e.difference:+.4f}", f"{low:+.4f} to {high:+.4f}")
+        table.add_row(name, *values)
+    effective = " and ".join(f"{size:.0f}" for size in found.effective)
+    words = (
+        f"{found.decisions} rated decisions on {found.groups} prompts, {found.by_chance} with a propensity below 1. "
+        f"The candidate would decide {found.otherwise} otherwise; in {found.evidence} of those its choice was taken. "
+        f"Effective decisions before and after: {effective}; weights cut: {found.clipped}"
+    )
+    return Group(table, Text(""), Text(words))
+
+
+def log(report: Mapping[str, Any]) -> Table:
+    """What the log of decisions holds."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, value in report.items():
+        entries = ", ".join(f"{key}: {count}" for key, count in value.items()) if isinstance(value, Mapping) else value
+        table.add_row(name.replace("_", " "), "none" if entries in (None, "") else str(entries))
+    return table
+
+
+@contextmanager
+def deploying(console: Console) -> Iterator[Callable[[Mapping[str, str]], None]]:
+    """A bar that counts the deployments that are up; yields what to call with `{deployment: status}`."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("starting Ray", total=None)
+
+        def on_change(statuses: Mapping[str, str]) -> None:
+            waiting = [name for name, status in statuses.items() if status != "HEALTHY"]
+            label = f"loading {', '.join(waiting)}" if waiting else "ready"
+            bar.update(task, description=label, completed=len(statuses) - len(waiting), total=len(statuses) or None)
+
+        yield on_change
+
+
+def welcome(url: str) -> str:
+    """What a person sees when the application is ready."""
+    body = '{"model": "balanced", "prompt": "a red circle", "seed": 1}'
+    picture = 'json.load(sys.stdin)["data"][0]["b64_json"]'
+    save = f'import sys,json,base64;open("out.png","wb").write(base64.b64decode({picture}))'
+    return f"""
+Triptych is ready at {url}
+
+Make a picture, out.png:
+  curl -s {url}/v1/images/generations -H 'content-type: application/json' -d '{body}' | python3 -c '{save}'
+
+Why a recipe would be chosen, without running it:
+  {sys.argv[0]} route "two green stars above a blue ring" --url {url}
+
+Ctrl-C stops it."""
+
+
+def show(console: Console, *parts: Any) -> None:
+    """Print parts with an empty line between."""
+    for index, part in enumerate(parts):
+        if index:
+            console.print()
+        console.print(part, highlight=False)
+
+
+def _estimate_cells(name: str, estimate: Mapping[str, Any] | None) -> tuple[str, ...]:
+    if estimate is None:
+        return (name, "-", "-", "-", "-", "-", "-")
+    quality = estimate["quality"]
+    return (
+        name,
+        f"{quality['mean']:.2f} ± {quality['std']:.2f}",
+        quality["basis"],
+        f"{estimate['work_s']:.2f} s",
+        f"{estimate['queue_s']:.2f} s",
+        f"{estimate['latency_s']:.2f} s",
+        f"${estimate['cost_usd']:.2g}",
+    )
+
+
+def _style(name: str, report: Mapping[str, Any]) -> str:
+    if name == report["recipe"]:
+        return "green"
+    return "dim" if any(entry["recipe"] == name for entry in report["rejected"]) else ""

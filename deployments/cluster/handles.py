@@ -1,0 +1,156 @@
+"""The other side of Ray Serve handles, and the one place where failures of remote calls become our own again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
+from typing import Any
+
+from ray.exceptions import RayActorError, RayError, TaskCancelledError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from deployments.orchestration.results import Event, Outcome, WorkerLostError
+from deployments.workers.worker import OnProgress, WorkerStatus
+from router.errors import LoadError, OverloadedError, StepError, TriptychError
+from router.route import Route
+from router.types import GenerationRequest, Progress, Step, StepResult, Value
+
+logger = logging.getLogger("triptych.handles")
+
+STATUS_TIMEOUT_S = 2.0
+
+
+@contextmanager
+def own_failures(what: str) -> Any:
+    """Turn the exceptions of Ray and Serve inside the block into `TriptychError`s; `what` was called."""
+    try:
+        yield
+    except (RayError, RayServeException) as error:
+        raise unwrapped(error, what) from None
+
+
+def unwrapped(error: BaseException, what: str) -> BaseException:
+    """The failure that a remote call means.
+
+    Serve raises the exception of the other side wrapped as `RayTaskError`, whose `cause` is the original.
+    """
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, BaseException) and not isinstance(error, RayActorError):
+        return unwrapped(cause, what)
+    if isinstance(error, TriptychError):
+        return error
+    if isinstance(error, TaskCancelledError):
+        return asyncio.CancelledError()
+    if isinstance(error, BackPressureError):
+        return OverloadedError(f"{what} has as many requests waiting as it may have; try again later", 2.0)
+    if isinstance(error, RayActorError):
+        return WorkerLostError(f"the process of {what} ended while it worked; try again")
+    if isinstance(error, DeploymentUnavailableError):
+        return LoadError(f"{what} could not be deployed; see `serve status` for the reason")
+    logger.error("%s failed", what, exc_info=error)
+    return StepError(f"{what} failed: {type(error).__name__}; the server's log has the details")
+
+
+class HandleWorker:
+    """A `WorkerClient` for a worker deployment."""
+
+    def __init__(self, model: str, handle: DeploymentHandle) -> None:
+        self._model = model
+        self._steps = handle.options(stream=True)
+        self._handle = handle
+
+    async def run(
+        self, step: Step, inputs: Sequence[Value], deadline_s: float, on_progress: OnProgress | None = None
+    ) -> StepResult:
+        with own_failures(f"model {self._model!r}"):
+            items = self._steps.run.remote(step, list(inputs), deadline_s, on_progress is not None)
+            async with aclosing(_cancelling(items)) as arriving:
+                async for item in arriving:
+                    if isinstance(item, StepResult):
+                        return item
+                    if isinstance(item, Progress) and on_progress is not None:
+                        on_progress(item)
+        raise StepError(f"model {self._model!r} ended step {step.id!r} without a result")
+
+    async def status(self) -> WorkerStatus:
+        """How the worker is; `starting` if no replica answers in time."""
+        response = self._handle.status.remote()
+        try:
+            return await asyncio.wait_for(_awaited(response), STATUS_TIMEOUT_S)
+        except (TimeoutError, RayError, RayServeException):
+            response.cancel()
+            return WorkerStatus(self._model, "starting", "no replica has answered yet; is there a place for it?")
+
+
+class HandleMonitor:
+    """Asks all worker deployments at once. A worker that was seen and is only busy keeps its last status."""
+
+    def __init__(self, workers: Mapping[str, HandleWorker]) -> None:
+        self._workers = workers
+        self._last: dict[str, WorkerStatus] = {}
+
+    async def statuses(self) -> Mapping[str, WorkerStatus]:
+        answers = await asyncio.gather(*(worker.status() for worker in self._workers.values()))
+        for answer in answers:
+            if answer.state != "starting" or answer.model not in self._last:
+                self._last[answer.model] = answer
+        return dict(self._last)
+
+
+class RemoteOrchestrator:
+    """The orchestrator deployment as the ingress sees it: a `deployments.service.Backend`."""
+
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self._handle = handle
+        self._streams = handle.options(stream=True)
+
+    async def route(self, request: GenerationRequest) -> Route:
+        return await self._call(self._handle.route.remote(request))
+
+    async def generate(self, request: GenerationRequest) -> Outcome:
+        return await self._call(self._handle.generate.remote(request))
+
+    async def stream(self, request: GenerationRequest) -> AsyncGenerator[Event | Outcome]:
+        with own_failures("the orchestrator"):
+            async with aclosing(_cancelling(self._streams.stream.remote(request))) as items:
+                async for item in items:
+                    yield item
+
+    async def feedback(self, request_id: str, source: str, value: float, image: int | None) -> Any:
+        return await self._call(self._handle.feedback.remote(request_id, source, value, image))
+
+    async def overview(self) -> Any:
+        return await self._call(self._handle.overview.remote())
+
+    async def policy_file(self, name: str, digest: str | None) -> Any:
+        return await self._call(self._handle.policy_file.remote(name, digest))
+
+    async def put_policy(self, name: str, text: str, expected: str | None) -> Any:
+        return await self._call(self._handle.put_policy.remote(name, text, expected))
+
+    async def _call(self, response: Any) -> Any:
+        with own_failures("the orchestrator"):
+            try:
+                return await response
+            except asyncio.CancelledError:
+                response.cancel()
+                raise
+
+
+async def _awaited(response: Any) -> Any:
+    return await response
+
+
+async def _cancelling(items: Any) -> AsyncGenerator[Any]:
+    """The items of a streaming response; whoever leaves before the end cancels the other side."""
+    ended = False
+    try:
+        async for item in items:
+            yield item
+        ended = True
+    finally:
+        if not ended:
+            items.cancel()

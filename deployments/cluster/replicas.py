@@ -1,0 +1,140 @@
+"""The classes that Ray Serve runs in its replicas. Each only connects a plain class of ours to Serve.
+
+Torch is imported in the constructor of `WorkerReplica` alone: the ingress and the orchestrator stay light.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from typing import Any
+
+import ray
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from deployments.api.app import create_app
+from deployments.api.policies import ADMIN_KEY
+from deployments.api.service import Overview, Service
+from deployments.assembly import build_orchestrator, engine_loader
+from deployments.cluster.handles import HandleMonitor, HandleWorker, RemoteOrchestrator
+from deployments.cluster.serve_metrics import ServeMetrics
+from deployments.orchestration.results import Event, Outcome, PolicyFile
+from deployments.settings import AppSettings
+from deployments.workers.streams import stream
+from deployments.workers.worker import ModelWorker, WorkerStatus
+from router.learning.feedback import Receipt
+from router.route import Route
+from router.types import GenerationRequest, ModelCard, Progress, Scalar, Step, StepResult, Value
+
+
+class WorkerReplica:
+    """One model on the accelerator that Ray assigned to this process."""
+
+    def __init__(
+        self, card: ModelCard, device: str, dtype: str | None, threads: int, guests: Sequence[ModelCard] = ()
+    ) -> None:
+        load = engine_loader(card, device, dtype, threads, guests)
+        self._worker = ModelWorker(card.id, load, _whereabouts(card))
+        self._worker.load()
+
+    async def run(
+        self, step: Step, inputs: Sequence[Value], deadline_s: float, want_progress: bool
+    ) -> AsyncGenerator[Progress | StepResult]:
+        """Progress (if wanted), then the result."""
+        if not want_progress:
+            yield await self._worker.run(step, inputs, deadline_s)
+            return
+
+        def start(emit: Callable[[Progress], None]) -> Awaitable[StepResult]:
+            return self._worker.run(step, inputs, deadline_s, emit)
+
+        async with aclosing(stream(start)) as items:
+            async for item in items:
+                yield item
+
+    async def status(self) -> WorkerStatus:
+        return self._worker.status()
+
+
+def _whereabouts(card: ModelCard) -> dict[str, Scalar]:
+    context = ray.get_runtime_context()
+    return {
+        "revision": card.revision,
+        **({"guests": ",".join(card.guests)} if card.guests else {}),
+        "node": context.get_node_id(),
+        "accelerators": ",".join(context.get_accelerator_ids().get("GPU", [])),
+        "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        "process": os.getpid(),
+    }
+
+
+class OrchestratorReplica:
+    """The orchestrator with worker deployments behind it."""
+
+    def __init__(self, settings: dict[str, Any], workers: dict[str, DeploymentHandle]) -> None:
+        logging.getLogger("triptych").setLevel(logging.INFO)
+        clients = {model: HandleWorker(model, handle) for model, handle in workers.items()}
+        monitor, metrics = HandleMonitor(clients), ServeMetrics()
+        self._orchestrator = build_orchestrator(AppSettings.model_validate(settings), clients, monitor, metrics)
+
+    async def route(self, request: GenerationRequest) -> Route:
+        return await self._orchestrator.route(request)
+
+    async def generate(self, request: GenerationRequest) -> Outcome:
+        return await self._orchestrator.generate(request)
+
+    async def stream(self, request: GenerationRequest) -> AsyncGenerator[Event | Outcome]:
+        async with aclosing(self._orchestrator.stream(request)) as items:
+            async for item in items:
+                yield item
+
+    async def feedback(self, request_id: str, source: str, value: float, image: int | None) -> Receipt:
+        return await self._orchestrator.feedback(request_id, source, value, image)
+
+    async def overview(self) -> Overview:
+        return await self._orchestrator.overview()
+
+    async def policy_file(self, name: str, digest: str | None) -> PolicyFile:
+        return await self._orchestrator.policy_file(name, digest)
+
+    async def put_policy(self, name: str, text: str, expected: str | None) -> PolicyFile:
+        return await self._orchestrator.put_policy(name, text, expected)
+
+
+@serve.ingress()
+class IngressReplica:
+    """HTTP, and the same calls for other Ray applications through a handle: builtins in, builtins out.
+
+        triptych = serve.get_app_handle("triptych")
+        answer = await triptych.generate.remote({"prompt": "a red circle", "response_format": "bytes"})
+
+    An expected failure comes back as `{"error": {message, type, param, code}}`.
+    """
+
+    def __init__(self, settings: dict[str, Any], orchestrator: DeploymentHandle) -> None:
+        logging.getLogger("triptych").setLevel(logging.INFO)
+        self._limits = AppSettings.model_validate(settings).limits
+        self._service = Service(RemoteOrchestrator(orchestrator), self._limits)
+
+    def __serve_build_asgi_app__(self) -> Any:
+        # Serve's proxy puts the request id on the response; a second header would contradict it.
+        return create_app(self._service, self._limits, echo_request_id=False, admin_key=os.environ.get(ADMIN_KEY))
+
+    async def generate(self, body: dict[str, Any]) -> dict[str, Any]:
+        """`POST /v1/images/generations` without HTTP; `response_format: bytes` spares the base64."""
+        return await self._service.answer(self._service.generate, body)
+
+    async def route(self, body: dict[str, Any]) -> dict[str, Any]:
+        """`POST /v1/route` without HTTP."""
+        return await self._service.answer(self._service.route, body)
+
+    async def feedback(self, body: dict[str, Any]) -> dict[str, Any]:
+        """`POST /v1/feedback` without HTTP."""
+        return await self._service.answer(self._service.feedback, body)
+
+    async def models(self) -> dict[str, Any]:
+        """`GET /v1/models` without HTTP."""
+        return await self._service.answer(self._service.models)

@@ -1,0 +1,38 @@
+"""The whole flow in one plain process, without Ray: for the command line, for Python users and for tests.
+
+orchestrator = build_local(load_serve_config(DEFAULT_CONFIG).settings)
+outcome = await orchestrator.generate(GenerationRequest("a red circle", seed=1))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from deployments.assembly import build_orchestrator, catalogue_of, engine_loader, guests_of
+from deployments.orchestration.orchestrator import Orchestrator
+from deployments.settings import AppSettings
+from deployments.workers.worker import ModelWorker, WorkerStatus
+
+
+class LocalWorkers:
+    """One worker in this process for every model; weights load when a step first needs them. A `Monitor`, too."""
+
+    def __init__(self, settings: AppSettings) -> None:
+        catalogue = catalogue_of(settings)
+        self.by_model: dict[str, ModelWorker] = {}
+        for model, chosen in settings.models.items():
+            load = engine_loader(
+                catalogue[model], chosen.device, chosen.dtype, chosen.threads, guests_of(model, catalogue)
+            )
+            self.by_model[model] = ModelWorker(model, load, {"revision": catalogue[model].revision})
+
+    async def statuses(self) -> Mapping[str, WorkerStatus]:
+        """A model that was not needed yet counts as ready: it loads on demand."""
+        statuses = {model: worker.status() for model, worker in self.by_model.items()}
+        return {m: WorkerStatus(m, "ready", "", s.facts) if s.state == "starting" else s for m, s in statuses.items()}
+
+
+def build_local(settings: AppSettings) -> Orchestrator:
+    """An orchestrator whose workers live in this process."""
+    workers = LocalWorkers(settings)
+    return build_orchestrator(settings, workers.by_model, workers)

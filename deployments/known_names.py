@@ -1,0 +1,49 @@
+"""What a policy file is checked against: the catalogue's models, and how its recipes would run on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from models.engine.schedulers import SCHEDULERS
+from policies import Arranged, Known
+from router.cost.model import CostModel
+from router.cost.queues import Queues
+from router.errors import PlanError
+from router.planning.plan import make_plan
+from router.planning.recipes import resolve
+from router.planning.sizes import enlargement, first_generate
+from router.prompts.lexical import SIGNALS
+from router.types import Catalogue, GenerationRequest, Plan, Recipe
+
+
+def known_of(catalogue: Catalogue) -> Known:
+    """The names that a policy may use, and the planner on these model cards."""
+    scorers = tuple(model for model in catalogue.ids() if catalogue[model].role == "scorer")
+    idle = Queues(CostModel(catalogue))
+
+    def arrange(name: str, recipe: Recipe, recipes: Mapping[str, Recipe]) -> Arranged:
+        plan, least = _plan(name, recipe, recipes, catalogue)
+        timing = idle.estimate(plan)
+        return Arranged(plan, least * least, timing.latency_s, timing.work_s, timing.cost_usd)
+
+    return Known(catalogue.ids(), tuple(SIGNALS), tuple(SCHEDULERS), scorers, arrange)
+
+
+def _plan(name: str, recipe: Recipe, recipes: Mapping[str, Recipe], catalogue: Catalogue) -> tuple[Plan, int]:
+    """A plan at native size, or else at the smallest side, which is returned, too. Raises `PlanError`."""
+    request = GenerationRequest("-")
+    resolved = resolve(recipe, recipes, (name,))
+    first = first_generate(resolved)
+    if first.model not in catalogue:
+        return make_plan(name, recipe, request, catalogue, recipes), 0  # raises, with the nearest name
+    least = round(catalogue[first.model].min_side * enlargement(resolved))
+    try:
+        return make_plan(name, recipe, request, catalogue, recipes), least
+    except PlanError as error:
+        if error.param != "size" or first.width or first.height:
+            raise
+        try:
+            return make_plan(name, recipe, replace(request, width=least, height=least), catalogue, recipes), least
+        except PlanError:
+            raise error from None

@@ -1,0 +1,257 @@
+"""The flow of one request: policy → route → plan → steps on workers → pictures, with what it took and why.
+
+A plain class without Ray or torch. Whatever runs the steps comes in as `WorkerClient`s, so the same code serves from a
+Ray Serve replica and inside one process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+
+from deployments.orchestration.availability import Availability, Monitor
+from deployments.orchestration.budgets import Charge, Ledger
+from deployments.orchestration.metrics import Metrics, Tally
+from deployments.orchestration.recorder import Journal
+from deployments.orchestration.results import Event, Made, OnEvent, Outcome, Overview, PolicyFile, PolicySummary
+from deployments.orchestration.runner import Runner, WorkerClient
+from deployments.orchestration.shadows import Shadows
+from deployments.workers.streams import stream
+from policies import Policy, PolicyBook
+from router.cost.model import CostModel
+from router.errors import BudgetError, LoadError, NoRecipeError, OverloadedError
+from router.learning.feedback import Receipt
+from router.quality.live import LivePredictor
+from router.route import Route
+from router.routing import Router
+from router.types import Catalogue, Context, GenerationRequest
+from router.verification.score_reading import Judgement
+
+ADMISSION_TRIES = 5
+
+
+class Orchestrator:
+    """Routes requests and runs their plans on workers.
+
+    costs:     learns from what the steps took; the one that `router.queues` asks.
+    workers:   by catalogue id.
+    timeout_s: deadline of a request that names no latency budget.
+    ledger:    what the tenants used of the policies' budgets.
+    draw:      chance for exploration, uniform in [0, 1).
+    journal:   remembers decisions and takes feedback; by default nothing is remembered.
+    live:      the predictor's folder, which is followed; by default the router's predictor stays.
+    judgements: how scores are read beside the artefact with a digest; asked when the predictor changes.
+    """
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        policies: PolicyBook,
+        router: Router,
+        costs: CostModel,
+        workers: Mapping[str, WorkerClient],
+        monitor: Monitor,
+        timeout_s: float = 600.0,
+        ledger: Ledger | None = None,
+        metrics: Metrics | None = None,
+        draw: Callable[[], float] = random.random,
+        journal: Journal | None = None,
+        live: LivePredictor | None = None,
+        judgements: Callable[[str], Mapping[str, Judgement]] = lambda _: {},
+    ) -> None:
+        self.catalogue = catalogue
+        self.policies = policies
+        self.metrics = metrics or Tally()
+        self._router = router
+        self._ledger = ledger or Ledger()
+        self._draw = draw
+        self._journal = journal or Journal(None, catalogue, self.metrics)
+        self._live = live
+        self._judgements = judgements
+        self._revision = 0
+        self._artifact_broken = False
+        self._looking = threading.Lock()
+        self._shadows = Shadows(router, self.metrics)
+        self.availability = Availability(monitor)
+        self._runner = Runner(router.queues, costs, workers, self.availability, self.metrics, timeout_s)
+
+    async def route(self, request: GenerationRequest) -> Route:
+        """Decide, run nothing, leave nothing to chance. Raises `NotFoundError`, `NoRecipeError`, `RequestError`,
+        `LoadError`, or `OverloadedError`."""
+        await self.availability.refresh()
+        return (await asyncio.to_thread(self._decide, request, None)).route
+
+    async def generate(self, request: GenerationRequest, on_event: OnEvent | None = None) -> Outcome:
+        """Route, run the plan for each of the `n` pictures (seed, seed + 1, ...), verify them, and report.
+
+        A model that turns out not to be loadable is taken out, and the request is routed once more around it.
+        """
+        started = time.monotonic()
+        admitted = await self._admit(request)
+        self._shadows.compare(admitted.route, self.policies.shadow_of(admitted.policy, request))
+        try:
+            return await self._answer(admitted, started, on_event)
+        except LoadError as error:
+            before, again = admitted.route.decision.recipe, await self._admit(request)
+            if (now := again.route.decision.recipe) == before:
+                again.charge.settle()
+                raise
+            note = f"{before} could not run ({error.message}); {now} was taken instead"
+            return await self._answer(again, started, on_event, note)
+
+    def stream(self, request: GenerationRequest) -> AsyncGenerator[Event | Outcome]:
+        """The events of `generate`, and its outcome as the last item."""
+        return stream(lambda emit: self.generate(request, emit))
+
+    def queued_s(self, model: str) -> float:
+        """Seconds of work that wait or run on `model`, as this orchestrator knows."""
+        return self._router.queues.outstanding_s(model)
+
+    async def overview(self) -> Overview:
+        """What is here; the workers are asked now."""
+        statuses = await self.availability.refresh(now=True)
+        policies = [self.policies.get(name) for name in self.policies.names()]
+        self._look_at_policies()
+        await asyncio.to_thread(self._look_at_artifact)
+        return Overview(
+            policies=tuple(PolicySummary(p.name, p.digest, p.description, tuple(p.recipes)) for p in policies),
+            cards=tuple(self.catalogue[model] for model in self.catalogue.ids()),
+            statuses=statuses,
+            problems=self.policies.problems(),
+            artifact=self._router.predictor.digest,
+            artifact_problem=self._live.problem if self._live else "",
+        )
+
+    async def policy_file(self, name: str, digest: str | None = None) -> PolicyFile:
+        """The file in force, or that of an earlier digest. Raises `NotFoundError`."""
+        text = await asyncio.to_thread(self.policies.text, name, digest)
+        versions = await asyncio.to_thread(self.policies.versions, name)
+        return PolicyFile(name, digest or self.policies.get(name).digest, text, tuple(versions))
+
+    async def put_policy(self, name: str, text: str, expected: str | None = None) -> PolicyFile:
+        """Validate and put in force. Raises `PolicyError` or `RequestError`; nothing has changed then."""
+        policy = await asyncio.to_thread(self.policies.put, name, text, expected)
+        return PolicyFile(name, policy.digest, text, tuple(await asyncio.to_thread(self.policies.versions, name)))
+
+    async def feedback(self, request_id: str, source: str, value: float, image: int | None = None) -> Receipt:
+        """Remember how good a picture is (0..1). Raises `NotFoundError`, `RequestError` or `StepError`."""
+        return await self._journal.attach(request_id, source, value, image)
+
+    # ------------------------------------------------------------------------------------------------------- deciding
+
+    async def _admit(self, request: GenerationRequest) -> Admitted:
+        """Decide, and charge the tenant's budgets; when others were quicker with what was left, decide again."""
+        await self.availability.refresh()
+        for _ in range(ADMISSION_TRIES):
+            decided = await asyncio.to_thread(self._decide, request, self._draw())
+            work_s, cost_usd = decided.expected()
+            charge = self._ledger.charge(decided.policy, request.tenant, work_s, cost_usd)
+            if charge is not None:
+                self._count(decided.route)
+                return Admitted(decided.policy, decided.route, charge)
+        raise BudgetError("too many requests of this tenant compete for what is left of its budget; try again later")
+
+    def _decide(self, request: GenerationRequest, draw: float | None) -> Decided:
+        self._look_at_policies()
+        self._look_at_artifact()
+        policy, pinned = self.policies.resolve(request.target, self.catalogue.ids())
+        if pinned is not None:
+            request = replace(request, recipe=pinned)
+        served = (None if request.recipe else self.policies.canary_of(policy, request)) or policy
+        context = Context(datetime.now(UTC), draw, self._ledger.allowances(served, request.tenant))
+        try:
+            route = self.availability.route_around(served, request, partial(self._router.route, context=context))
+        except (NoRecipeError, OverloadedError) as error:
+            self.metrics.record("triptych_refused_total", policy=served.name, code=error.code)
+            raise
+        if served is not policy:
+            self.metrics.record("triptych_canary_total", policy=policy.name, canary=served.name)
+            note = f"canary: {served.name} answers a share of the requests to {policy.name}"
+            route = replace(route, decision=replace(route.decision, reasons=(*route.decision.reasons, note)))
+        return Decided(served, route)
+
+    def _look_at_policies(self) -> None:
+        """Follow what changed in the policy folder, and count it."""
+        self.policies.refresh()
+        with self._looking:  # several decisions may see the same change
+            if (revision := self.policies.revision) != self._revision:
+                self.metrics.record("triptych_policy_changes_total", revision - self._revision)
+                self.metrics.record("triptych_policy_problems", len(self.policies.problems()))
+                self._revision = revision
+
+    def _look_at_artifact(self) -> None:
+        """Follow what changed in the artefact's folder, and count it."""
+        if (live := self._live) is None:
+            return
+        if live.refresh():  # true for one of those that ask at the same time; the others go on with the last one
+            self._router.predictor = live.predictor
+            self._router.judgements = dict(self._judgements(live.predictor.digest))
+            self.metrics.record("triptych_artifact_changes_total")
+        if bool(live.problem) is not self._artifact_broken:
+            self._artifact_broken = bool(live.problem)
+            self.metrics.record("triptych_artifact_problems", float(self._artifact_broken))
+
+    def _count(self, route: Route) -> None:
+        decision = route.decision
+        self.metrics.record("triptych_decisions_total", policy=decision.policy, recipe=decision.recipe)
+        if decision.explored:
+            self.metrics.record("triptych_explored_total", policy=decision.policy)
+        if decision.degraded_from:
+            self.metrics.record("triptych_degraded_total", policy=decision.policy)
+
+    # -------------------------------------------------------------------------------------------------------- running
+
+    async def _answer(self, admitted: Admitted, started: float, on_event: OnEvent | None, *notes: str) -> Outcome:
+        route = admitted.route
+        try:
+            made = await self._runner.pictures(route, admitted.charge, started, on_event)
+        finally:
+            admitted.charge.settle()
+        notes = (*notes, *(note for picture in made for note in picture.notes))
+        cost_usd, took_s = _cost_usd(route, made), time.monotonic() - started
+        outcome = Outcome(route, made, took_s, cost_usd, tuple(dict.fromkeys(notes)))
+        recipes = self._router.candidates(route.request, admitted.policy)
+        await self._journal.remember(outcome, recipes, self._router.predictor)
+        return outcome
+
+
+@dataclass(frozen=True)
+class Decided:
+    """A decision, and the policy that made it."""
+
+    policy: Policy
+    route: Route
+
+    def expected(self) -> tuple[float, float]:
+        """Seconds of work and dollars if every try is needed that the verification allows."""
+        decision, estimates = self.route.decision, self.route.estimates
+        chosen = estimates[decision.recipe]
+        if (verify := decision.verify) is None:
+            return chosen.work_s, chosen.cost_usd
+        tries = [estimates[name] for name in verify.tries(decision.recipe)]
+        tries = sorted(tries, key=lambda e: -e.cost_usd)[: None if verify.most is None else verify.most - 1]
+        work_s, cost_usd = sum(e.work_s for e in tries), sum(e.cost_usd for e in tries)
+        return (
+            chosen.work_s + min(work_s, math.inf if verify.work_s is None else verify.work_s),
+            chosen.cost_usd + min(cost_usd, math.inf if verify.cost_usd is None else verify.cost_usd),
+        )
+
+
+@dataclass(frozen=True)
+class Admitted(Decided):
+    """A decision that is charged to its tenant."""
+
+    charge: Charge
+
+
+def _cost_usd(route: Route, made: Sequence[Made]) -> float:
+    tried = [check.recipe for picture in made for check in picture.checks[1:]]
+    once = {name: route.estimates[name].cost_usd / route.request.n for name in tried}
+    return route.estimates[route.decision.recipe].cost_usd + sum(once[name] for name in tried)

@@ -1,0 +1,135 @@
+"""What an orchestrator says: events while a request runs, its outcome, and an overview of what is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from deployments.workers.worker import WorkerStatus
+from policies.store.history import Version
+from router.errors import StepError
+from router.route import Route
+from router.types import ModelCard, Picture, Progress, StepTrace
+
+
+class WorkerLostError(StepError):
+    """The process that ran the step is gone. Steps are pure, so the same step may run again elsewhere."""
+
+    code = "worker_lost"
+
+
+@dataclass(frozen=True)
+class Routed:
+    """The first event of a request: what will be done."""
+
+    route: Route
+
+
+@dataclass(frozen=True)
+class Advanced:
+    """A running step of picture `index` (0 .. n-1) moved on."""
+
+    index: int
+    progress: Progress
+
+
+Event = Routed | Advanced
+OnEvent = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class Check:
+    """A picture that was scored. traces: of the steps that made it, and of the scoring; probability: that it is right;
+    accepted: whether it is good enough (with a bar by its score, else if it is more likely right than not)"""
+
+    recipe: str
+    score: float
+    traces: tuple[StepTrace, ...]
+    accepted: bool = False
+    seed: int = 0
+    probability: float = 0.0
+
+
+Action = Literal["check", "keep", "retry", "escalate", "stop"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What verification did next, and why. "keep" leaves the first picture unchecked.
+
+    gain, price: expected, in quality, where these were weighed;   best: probability that the best so far is right
+    """
+
+    action: Action
+    recipe: str
+    reason: str
+    gain: float | None = None
+    price: float | None = None
+    best: float | None = None
+
+
+@dataclass(frozen=True)
+class Made:
+    """One finished picture. plan_digest changes with anything that could change the picture.
+
+    recipe: which one made it; not the decision's if an escalation was better
+    checks: every picture that was scored on the way, in order; empty if none was
+    choices: what was decided on the way: to check, to try again or another recipe, to stop
+    """
+
+    picture: Picture
+    seed: int
+    plan_digest: str
+    traces: tuple[StepTrace, ...]
+    recipe: str
+    checks: tuple[Check, ...] = ()
+    choices: tuple[Choice, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The answer to one request: `made` in the order of the seeds; notes: in words, what happened on the way.
+
+    cost_usd: expected for the chosen recipe, plus that of the escalations that were tried
+    """
+
+    route: Route
+    made: tuple[Made, ...]
+    latency_s: float
+    cost_usd: float
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Overview:
+    """What is installed and how it is: policies (the default first), cards, workers, problems of policy files, the
+    digest of the artefact in force, and what is wrong with the one in its folder, if that is another."""
+
+    policies: tuple[PolicySummary, ...]
+    cards: tuple[ModelCard, ...]
+    statuses: Mapping[str, WorkerStatus]
+    problems: tuple[str, ...]
+    artifact: str = ""
+    artifact_problem: str = ""
+
+
+@dataclass(frozen=True)
+class PolicyFile:
+    """A policy's file, and which versions were in force, newest first."""
+
+    name: str
+    digest: str
+    text: str
+    versions: tuple[Version, ...] = ()
+
+
+@dataclass(frozen=True)
+class PolicySummary:
+    """A policy as a list of models shows it."""
+
+    name: str
+    digest: str
+    description: str
+    recipes: tuple[str, ...]

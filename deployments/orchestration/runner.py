@@ -1,0 +1,247 @@
+"""Runs the plan of a decision for each of its pictures: steps on workers, verification, what it used.
+
+A plain class without Ray or torch; whatever runs the steps comes in as `WorkerClient`s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from deployments.orchestration.availability import Availability
+from deployments.orchestration.budgets import Charge
+from deployments.orchestration.metrics import Metrics
+from deployments.orchestration.results import Advanced, Check, Made, OnEvent, Routed, WorkerLostError
+from deployments.orchestration.verification import verified
+from deployments.workers.worker import OnProgress
+from models.fusion.kinds import run_step
+from router.cost.model import CostModel
+from router.cost.queues import Queues, Timing
+from router.errors import DeadlineError, LoadError, StepError
+from router.planning.execution import execute
+from router.route import Route
+from router.types import Picture, Plan, Scores, Step, StepResult, StepTrace, Value
+from router.verification.options import Prospects, prospects
+from router.verification.score_reading import Judgement, read_score
+
+logger = logging.getLogger("triptych.orchestrator")
+
+
+class WorkerClient(Protocol):
+    """Whoever can run the steps of one model."""
+
+    async def run(
+        self, step: Step, inputs: Sequence[Value], deadline_s: float, on_progress: OnProgress | None = None
+    ) -> StepResult:
+        """Raises a `TriptychError`, or `WorkerLostError` if the worker died and the step may be tried again."""
+        ...
+
+
+class Runner:
+    """Runs plans. costs: learns from what the steps took; timeout_s: deadline of a request without a latency budget."""
+
+    def __init__(
+        self,
+        queues: Queues,
+        costs: CostModel,
+        workers: Mapping[str, WorkerClient],
+        availability: Availability,
+        metrics: Metrics,
+        timeout_s: float,
+    ) -> None:
+        self.queues = queues
+        self.timeout_s = timeout_s
+        self._costs = costs
+        self._workers = workers
+        self._availability = availability
+        self._metrics = metrics
+
+    async def pictures(
+        self, route: Route, charge: Charge, started: float, on_event: OnEvent | None
+    ) -> tuple[Made, ...]:
+        """The `n` pictures of a route side by side; one failure ends all. What the steps used is added to `charge`."""
+        if on_event is not None:
+            on_event(Routed(route))
+        request = route.request
+        run = _Run(route, started + (request.latency_budget_s or self.timeout_s), on_event, charge, started)
+        ticket = self.queues.reserve(route.plan, request.n)
+        failure: BaseException | None = None
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(self._picture(run, ticket, index, (request.seed + index) % 2**32))
+                    for index in range(request.n)
+                ]
+        except BaseExceptionGroup as failures:
+            failure = first_of(failures)
+        finally:
+            self.queues.release(ticket)
+        if failure is not None:  # raised out here, so that it keeps its own cause
+            raise failure
+        return tuple(task.result() for task in tasks)
+
+    async def _picture(self, run: _Run, ticket: int, index: int, seed: int) -> Made:
+        decision = run.route.decision
+        plan = run.route.plan if index == 0 else run.route.plan.with_seed(seed)
+        made = await self.make(run, plan, index, seed, lambda step: self.queues.release(ticket, step, index))
+        if decision.verify is None:
+            return made
+        judgement = run.route.judgement or Judgement()
+        bench = _PictureBench(self, run, index, seed)
+        best = await verified(made, decision.verify, judgement, bench, run.route.request.n)
+        if best.checks:
+            passed = any(check.accepted for check in best.checks)
+            verdict = ("accepted" if len(best.checks) == 1 else "escalated") if passed else "not_accepted"
+            self._metrics.record("triptych_verified_total", policy=decision.policy, verdict=verdict)
+        elif best.choices:
+            self._metrics.record("triptych_verified_total", policy=decision.policy, verdict="not_checked")
+        return best
+
+    async def make(self, run: _Run, plan: Plan, index: int, seed: int, release: Callable[[str], None]) -> Made:
+        """One picture by `plan`; `release` is called with each step that no longer waits."""
+        pixels = plan.width * plan.height
+
+        async def perform(step: Step, inputs: Sequence[Value]) -> StepResult:
+            result = await self.step(step, inputs, run, index)
+            self.observe(step, result.seconds, pixels)
+            release(step.id)
+            return result
+
+        execution = await execute(plan, perform)
+        for step in plan.steps:  # also those that were left out
+            release(step.id)
+        if not isinstance(execution.output, Picture):
+            raise StepError(f"the plan of {plan.recipe!r} ended in {type(execution.output).__name__}, not in a picture")
+        notes = [
+            f"{plan.recipe} went on without {loss.origin.id}, which failed: {loss.error.message}"
+            for loss in execution.losses
+        ]
+        notes += unblended(plan, execution.traces)
+        return Made(execution.output, seed, plan.digest(), execution.traces, plan.recipe, notes=tuple(notes))
+
+    def observe(self, step: Step, seconds: float, pixels: int | None = None) -> None:
+        """Learn what a step took."""
+        self._costs.observe(step, seconds, pixels)
+
+    async def step(self, step: Step, inputs: Sequence[Value], run: _Run, index: int) -> StepResult:
+        """One step of picture `index` where it belongs: in this process, or on the worker of its model."""
+        if step.model is None:
+            return await asyncio.to_thread(run_step, step, inputs)
+        if step.model not in self._workers:
+            raise LoadError(f"no worker holds model {step.model!r}", "model")
+        try:
+            result = await self._on_worker(self._workers[step.model], step, inputs, run, index)
+        except LoadError as error:
+            self._availability.mark_failed(step.model, error.message)
+            raise
+        run.charge.use(result.seconds, self._costs.cost_usd(step, result.seconds))
+        if isinstance(result.value, Scores):
+            result = replace(result, value=Scores(read_score(result.value.values, step.settings)))
+        return result
+
+    async def _on_worker(
+        self, worker: WorkerClient, step: Step, inputs: Sequence[Value], run: _Run, index: int
+    ) -> StepResult:
+        try:
+            return await worker.run(step, inputs, run.left(step), run.listener(index))
+        except WorkerLostError as error:
+            logger.warning("step %s: its worker was lost (%s); it runs once more", step.id, error)
+            return await worker.run(step, inputs, run.left(step), run.listener(index))
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What the pictures of one request share. started, deadline: on the monotonic clock of this process."""
+
+    route: Route
+    deadline: float
+    on_event: OnEvent | None
+    charge: Charge
+    started: float
+
+    def left(self, step: Step) -> float:
+        """Seconds until the deadline; raises `DeadlineError` if there are none."""
+        if (left := self.deadline - time.monotonic()) <= 0:
+            raise DeadlineError(f"step {step.id!r} was not begun: the deadline passed before its turn")
+        return left
+
+    def listener(self, index: int) -> OnProgress | None:
+        """Where a worker reports progress of picture `index`; None if nobody listens, which saves the messages."""
+        if (on_event := self.on_event) is None:
+            return None
+        return lambda progress: on_event(Advanced(index, progress))
+
+
+@dataclass(frozen=True)
+class _PictureBench:
+    """A `verification.Bench` for picture `index` of a request."""
+
+    runner: Runner
+    run: _Run
+    index: int
+    seed: int
+
+    async def score(self, made: Made, scorer: str) -> Check:
+        prompt = self.run.route.request.prompt
+        step = Step(f"verify-{scorer}", "score", scorer, (made.recipe,), "scores", {"prompt": prompt})
+        started = max((trace.ended_s for trace in made.traces), default=0.0)
+        result = await self.runner.step(step, [made.picture], self.run, self.index)
+        if not isinstance(result.value, Scores):
+            raise StepError(f"model {scorer!r} returned {type(result.value).__name__} where scores were due")
+        self.runner.observe(step, result.seconds)
+        trace = StepTrace(step, started, started + result.seconds, result.seconds, result.facts)
+        return Check(made.recipe, result.value.values[0], (*made.traces, trace), seed=made.seed)
+
+    async def make(self, recipe: str, again: int) -> Made:
+        route, queues = self.run.route, self.runner.queues
+        plan = route.alternatives.get(recipe, route.plan)
+        seed = seed_again(self.seed, again)
+        ticket = queues.reserve(plan)
+        try:
+            moved = plan if seed == route.request.seed else plan.with_seed(seed)
+            return await self.runner.make(self.run, moved, self.index, seed, lambda step: queues.release(ticket, step))
+        finally:
+            queues.release(ticket)
+
+    def prospects(self) -> Prospects:
+        route = self.run.route
+        plans = {**route.alternatives, route.decision.recipe: route.plan}
+        return prospects(route.decision, plans, route.estimates, route.judgement or Judgement(), self.runner.queues)
+
+    def in_time(self, timing: Timing) -> bool:
+        verify = self.run.route.decision.verify
+        within = verify.within_s if verify is not None else None
+        due = self.run.deadline if within is None else min(self.run.deadline, self.run.started + within)
+        return time.monotonic() + timing.latency_s < due
+
+
+def unblended(plan: Plan, traces: Sequence[StepTrace]) -> Iterator[str]:
+    """A note for every blend that kept one of its pictures because they disagree."""
+    for trace in traces:
+        if "kept" in trace.facts:
+            apart, within = trace.facts["disagreement"], trace.step.settings["blend_within"]
+            yield (
+                f"{plan.recipe}: the pictures disagree ({apart:.2f}, more than {within:g}), so they were not blended; "
+                "the one with the best score was kept"
+            )
+
+
+def seed_again(seed: int, again: int) -> int:
+    """The seed of the picture after `again` others of the same request and recipe: always the same, and not the next
+    number, which the next picture of the request has."""
+    if not again:
+        return seed
+    return int.from_bytes(hashlib.sha256(f"{seed}/{again}".encode()).digest()[:4], "big")
+
+
+def first_of(failures: BaseExceptionGroup) -> BaseException:
+    """One failure of a group stands for all: the pictures of a request share their plan."""
+    error: BaseException = failures
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,1 @@
+"""One model on one accelerator: one step at a time, cancellable, with progress."""

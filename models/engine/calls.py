@@ -1,0 +1,250 @@
+"""A plan's step to the arguments of a diffusers call. One pure function per kind; families differ by `guidance`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from models.engine.tiles import Tiling, boxes
+from models.weights.loading import FAMILIES
+from router.errors import StepError, did_you_mean
+from router.types import ModelCard, Scalar, Step
+
+KEYS = {
+    "generate": (
+        "prompt",
+        "negative_prompt",
+        "width",
+        "height",
+        "steps",
+        "guidance_scale",
+        "scheduler",
+        "seed",
+        "until",
+        *("tile_width", "tile_height", "tile_overlap", "tiles"),
+    ),
+    "denoise": (
+        *("prompt", "negative_prompt", "width", "height", "steps", "guidance_scale", "scheduler", "seed"),
+        *("tile_width", "tile_height", "tile_overlap", "tiles"),
+        *("guest", "guest_guidance_scale", "guest_weight", "guest_weight_end"),
+    ),
+    "refine": (
+        *("prompt", "negative_prompt", "width", "height", "steps", "guidance_scale", "scheduler", "seed"),
+        *("from", "until", "strength"),
+        *("tile_width", "tile_height", "tile_overlap", "tiles"),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What a guest predicts beside the model. weight, weight_end: what it counts at the start and at the end (0..1)."""
+
+    guest: str
+    guidance_scale: float
+    weight: float
+    weight_end: float
+
+    def at(self, share: float) -> float:
+        """What the guest counts when `share` (0..1) of the denoising is done, as `until` counts it."""
+        return self.weight + (self.weight_end - self.weight) * min(1.0, max(0.0, share))
+
+
+@dataclass(frozen=True)
+class Call:
+    """The settings of a denoising step, checked. `facts`: what was done otherwise than asked, for the trace."""
+
+    prompt: str
+    negative_prompt: str
+    width: int
+    height: int
+    steps: int
+    guidance_scale: float
+    scheduler: str
+    seed: int
+    start: float | None = None
+    until: float | None = None
+    strength: float | None = None
+    tiling: Tiling | None = None
+    mix: Mix | None = None
+    facts: dict[str, Scalar] = field(default_factory=dict, hash=False)
+
+
+def read_call(step: Step, card: ModelCard, guests: Mapping[str, ModelCard] | None = None) -> Call:
+    """Check a step's settings against the card, filling in the card's defaults. Raises `StepError` naming the key.
+
+    guests: cards of the models that a denoise step may name, by id
+    """
+    given = {key: value for key, value in step.settings.items() if value is not None}
+    for key in given:
+        if key not in KEYS[step.kind]:
+            raise StepError(f"step {step.id!r}: unknown setting {key!r}{did_you_mean(key, KEYS[step.kind])}", key)
+    if not isinstance(given.get("prompt"), str):
+        raise StepError(f"step {step.id!r}: 'prompt' must be text", "prompt")
+    call = Call(
+        prompt=str(given["prompt"]),
+        negative_prompt=str(given.get("negative_prompt", "")),
+        width=_whole(step, given, "width", card.native_size[0], 1, 2**15),
+        height=_whole(step, given, "height", card.native_size[1], 1, 2**15),
+        steps=_whole(step, given, "steps", card.steps, 1, card.max_steps),
+        guidance_scale=_number(step, given, "guidance_scale", card.guidance_scale, 0.0, card.max_guidance_scale),
+        scheduler=str(given.get("scheduler", card.scheduler)),
+        seed=_whole(step, given, "seed", 0, 0, 2**64 - 1),
+        start=_share(step, given, "from"),
+        until=_share(step, given, "until"),
+        strength=_share(step, given, "strength", closed=True),
+        tiling=_tiling(step, given),
+        mix=_mix(step, given, guests or {}) if step.kind == "denoise" else None,
+    )
+    _check_size(step, card, call)
+    _check_tiles(step, card, call)
+    _check_kind(step, card, call)
+    return _enough_steps(call, card)
+
+
+def _check_size(step: Step, card: ModelCard, call: Call) -> None:
+    if call.width % card.size_multiple or call.height % card.size_multiple:
+        raise StepError(
+            f"step {step.id!r}: size {call.width}x{call.height} is no multiple of {card.size_multiple} ({card.id!r})",
+            "size",
+        )
+    # In tiles, the model works at the size of a tile.
+    width, height = (call.width, call.height) if call.tiling is None else (call.tiling.width, call.tiling.height)
+    if min(width, height) < card.min_side or width * height > card.max_pixels:
+        raise StepError(
+            f"step {step.id!r}: size {width}x{height} is outside of what {card.id!r} makes "
+            f"(sides from {card.min_side}, at most {card.max_pixels} pixels)",
+            "size",
+        )
+
+
+def _check_tiles(step: Step, card: ModelCard, call: Call) -> None:
+    if call.tiling is None:
+        return
+    if call.tiling.width % card.size_multiple or call.tiling.height % card.size_multiple:
+        raise StepError(f"step {step.id!r}: tiles must be multiples of {card.size_multiple} ({card.id!r})", "tile")
+    if step.kind in ("generate", "denoise") and not FAMILIES[card.family].windows:
+        raise StepError(
+            f"step {step.id!r}: family {card.family!r} cannot generate in windows; upscale, and refine", "tile"
+        )
+    if step.kind == "refine" and call.strength is None:
+        raise StepError(f"step {step.id!r}: latents are taken over whole, not in tiles; use 'strength'", "tile")
+    found = len(boxes(call.width, call.height, call.tiling, card.size_multiple))
+    if found != call.tiling.count:
+        raise StepError(f"step {step.id!r}: {call.tiling.count} tiles were planned, {found} are needed", "tiles")
+
+
+def _mix(step: Step, given: Mapping[str, Any], guests: Mapping[str, ModelCard]) -> Mix:
+    name = str(given.get("guest"))
+    if name not in guests:
+        raise StepError(f"step {step.id!r}: {step.model!r} has no guest {name!r}{did_you_mean(name, guests)}", "guest")
+    card = guests[name]
+    _whole(step, given, "steps", card.steps, 1, card.max_steps)
+    scale = _number(step, given, "guest_guidance_scale", card.guidance_scale, 0.0, card.max_guidance_scale)
+    weight = _number(step, given, "guest_weight", 0.5, 0.0, 1.0)
+    return Mix(name, scale, weight, _number(step, given, "guest_weight_end", weight, 0.0, 1.0))
+
+
+def _tiling(step: Step, given: Mapping[str, Any]) -> Tiling | None:
+    keys = ("tile_width", "tile_height", "tile_overlap", "tiles")
+    if not any(key in given for key in keys):
+        return None
+    width, height, overlap, count = (_whole(step, given, key, 0, 1, 2**15) for key in keys)
+    if overlap >= min(width, height):
+        raise StepError(f"step {step.id!r}: an overlap of {overlap} is no less than the tile", "tile_overlap")
+    return Tiling(width, height, overlap, count)
+
+
+def _check_kind(step: Step, card: ModelCard, call: Call) -> None:
+    if step.kind in ("generate", "denoise") and card.role != "base":
+        raise StepError(
+            f"step {step.id!r}: {card.id!r} is a {card.role} and cannot start from noise; use it in 'refine'"
+        )
+    if step.kind == "refine" and (call.start is None) == (call.strength is None):
+        raise StepError(f"step {step.id!r}: refine takes either 'from' (latents) or 'strength' (a picture)")
+    if (call.start is not None or call.until is not None) and not FAMILIES[card.family].hands_latents:
+        able = ", ".join(name for name, row in FAMILIES.items() if row.hands_latents)
+        raise StepError(
+            f"step {step.id!r}: family {card.family!r} cannot hand latents over in mid-denoising (only {able} can); "
+            "let it finish, and refine the picture by 'strength'"
+        )
+    if call.strength is not None and call.until is not None:
+        raise StepError(f"step {step.id!r}: 'until' cannot be combined with 'strength'", "until")
+    if call.start is not None and call.until is not None and call.until <= call.start:
+        raise StepError(f"step {step.id!r}: 'until' {call.until:g} is not after 'from' {call.start:g}", "until")
+
+
+def _enough_steps(call: Call, card: ModelCard) -> Call:
+    """img2img runs steps * strength steps; make that at least one, and say so."""
+    if call.strength is None or int(call.steps * call.strength) >= 1:
+        return call
+    needed = math.ceil(1 / call.strength)
+    needed += int(needed * call.strength) < 1  # 1 / strength may round down
+    return replace(call, steps=needed, facts={**call.facts, "steps_raised_from": call.steps})
+
+
+def arguments(call: Call, card: ModelCard, pipe: Any) -> dict[str, Any]:
+    """Keyword arguments of the pipeline for a checked call, without callback, generator and picture."""
+    made: dict[str, Any] = {"prompt": call.prompt, "num_inference_steps": call.steps, **_guidance(call, card, pipe)}
+    if call.strength is not None:
+        made["strength"] = call.strength
+    # SDXL's pipelines cut the schedule themselves; SD's do not, so the engine does.
+    if call.start is not None and card.family == "sdxl":
+        made["denoising_start"] = call.start
+    if call.until is not None:
+        made |= {"denoising_end": call.until} if card.family == "sdxl" else {}
+        made["output_type"] = "latent"
+    if (call.start is None and call.strength is None) or card.family == "flux":
+        made |= {"width": call.width, "height": call.height}
+    if call.tiling is not None and card.family == "sdxl":
+        # What the network sees is one window, so that is the size it is told.
+        made |= {"original_size": (call.tiling.height, call.tiling.width)}
+        made |= {"target_size": (call.tiling.height, call.tiling.width)}
+    if card.family == "flux":
+        made["max_sequence_length"] = card.max_prompt_tokens
+    return made | dict(card.settings)
+
+
+def ignores_negative(call: Call, card: ModelCard, pipe: Any) -> bool:
+    """Whether a negative prompt was given that cannot have an effect, since no second pass is run."""
+    return bool(call.negative_prompt) and "negative_prompt" not in _guidance(call, card, pipe)
+
+
+def _guidance(call: Call, card: ModelCard, pipe: Any) -> Mapping[str, Any]:
+    if card.family == "flux" and pipe.transformer.config.guidance_embeds:
+        return {"guidance_scale": call.guidance_scale}
+    if call.guidance_scale <= 1:
+        # No second pass; SD and SDXL see that by the scale, FLUX by its own argument.
+        return {} if card.family == "flux" else {"guidance_scale": call.guidance_scale}
+    if card.family == "flux":
+        return {"true_cfg_scale": call.guidance_scale, "negative_prompt": call.negative_prompt}
+    # Left out when empty: SDXL then guides away from zeros, as it was trained, not from an empty sentence.
+    return {
+        "guidance_scale": call.guidance_scale,
+        **({"negative_prompt": call.negative_prompt} if call.negative_prompt else {}),
+    }
+
+
+def _whole(step: Step, given: Mapping[str, Any], key: str, default: int, low: int, high: int) -> int:
+    value = given.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise StepError(f"step {step.id!r}: {key} {value!r} is not a whole number in {low}..{high}", key)
+    return value
+
+
+def _number(step: Step, given: Mapping[str, Any], key: str, default: float, low: float, high: float) -> float:
+    value = given.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        raise StepError(f"step {step.id!r}: {key} {value!r} is not a number in {low:g}..{high:g}", key)
+    return float(value)
+
+
+def _share(step: Step, given: Mapping[str, Any], key: str, closed: bool = False) -> float | None:
+    if key not in given:
+        return None
+    value = _number(step, given, key, 0.0, 0.0, 1.0)
+    if value == 0 or (value == 1 and not closed):
+        raise StepError(f"step {step.id!r}: {key} {value:g} must lie between 0 and 1", key)
+    return value

@@ -1,0 +1,81 @@
+"""Watching a pipeline while it runs: progress, previews, and stopping within one step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from models.engine.previews import clean, paint
+from models.engine.schedulers import VARIANCE_EXPLODING
+from router.errors import TriptychError
+from router.types import Progress
+
+OnProgress = Callable[[Progress], None]
+ShouldStop = Callable[[], bool]
+
+PREVIEWS = 4
+"""Previews per run, the last step excluded: it is followed by the picture itself."""
+
+
+class Cancelled(TriptychError):
+    """The step was stopped because nobody waits for it any more."""
+
+    code = "cancelled"
+
+
+class Watch:
+    """A diffusers `callback_on_step_end`. `done` counts the denoising steps that were run.
+
+    unpack: latents as the pipeline holds them to (1, C, h, w);   colours: see `models.previews.fit_colours`
+    last:   number of the denoising step of a run after which the pipeline leaves out the others; None: all are run
+    rounds: how many runs of the pipeline make up the step (one for each tile)
+    """
+
+    def __init__(
+        self,
+        step: str,
+        on_progress: OnProgress | None,
+        should_stop: ShouldStop | None,
+        unpack: Any,
+        colours: Any,
+        last: int | None = None,
+        rounds: int = 1,
+    ) -> None:
+        self.step = step
+        self.done = 0
+        self._report = on_progress
+        self._should_stop = should_stop
+        self._unpack = unpack
+        self._colours = colours
+        self._last: Any = None
+        self._stop_after = last
+        self._rounds = rounds
+        self._before = 0
+
+    def check(self) -> None:
+        """Raise `Cancelled` if the caller has gone."""
+        if self._should_stop is not None and self._should_stop():
+            raise Cancelled(f"step {self.step!r} was cancelled after {self.done} denoising steps")
+
+    def next_round(self) -> None:
+        """The next run of the pipeline begins; its steps are added to those before."""
+        self._before = self.done
+
+    def __call__(self, pipe: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        self.done = self._before + index + 1
+        self.check()
+        if index + 1 == self._stop_after:
+            pipe._interrupt = True
+        if self._report is not None:
+            total = pipe.num_timesteps if self._stop_after is None else self._stop_after
+            preview = self._preview(pipe, tensors["latents"])
+            self._report(Progress(self.step, self.done, total * self._rounds, preview))
+            self._last = tensors["latents"]
+        return tensors
+
+    def _preview(self, pipe: Any, latents: Any) -> Any:
+        every = max(1, pipe.num_timesteps // PREVIEWS)
+        if self._colours is None or self.done % every or self.done == pipe.num_timesteps:
+            return None
+        explodes = type(pipe.scheduler).__name__ in VARIANCE_EXPLODING
+        return paint(self._unpack(clean(self._last, latents, pipe.scheduler, explodes)), self._colours)

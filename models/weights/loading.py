@@ -1,0 +1,201 @@
+"""A model card to a diffusers pipeline. What differs between the families is a row of the table.
+
+Only safetensors are read, only classes of diffusers and transformers are built, and no code comes from a checkpoint.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from models.weights.memory import check_fits
+from models.weights.revisions import check_folder, remedy
+from router.errors import LoadError, did_you_mean
+from router.types import ModelCard
+
+
+@dataclass(frozen=True)
+class Row:
+    """The diffusers classes of a family.
+
+    hands_latents: whether a share of the denoising names a noise level, so that another model can go on from there
+    encoded:       what the pipeline's `encode_prompt` returns, by the names under which its call takes it
+    windows:       the component whose forward can be cut into windows ("": packed tokens have no place to cut)
+    extra:         further arguments of the constructor
+    """
+
+    from_noise: str
+    from_image: str
+    hands_latents: bool
+    encoded: tuple[str, ...]
+    windows: str
+    extra: dict[str, Any]
+
+
+FAMILIES = {
+    "sd15": Row(
+        "StableDiffusionPipeline",
+        "StableDiffusionImg2ImgPipeline",
+        hands_latents=True,
+        encoded=("prompt_embeds", "negative_prompt_embeds"),
+        windows="unet",
+        extra={"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False},
+    ),
+    "sdxl": Row(
+        "StableDiffusionXLPipeline",
+        "StableDiffusionXLImg2ImgPipeline",
+        hands_latents=True,
+        encoded=(
+            *("prompt_embeds", "negative_prompt_embeds"),
+            *("pooled_prompt_embeds", "negative_pooled_prompt_embeds"),
+        ),
+        windows="unet",
+        # Provenance goes into the file's metadata; an invisible mark would make bytes depend on what is installed.
+        extra={"add_watermarker": False},
+    ),
+    "flux": Row("FluxPipeline", "FluxImg2ImgPipeline", hands_latents=False, encoded=(), windows="", extra={}),
+}
+
+
+def load_pipeline(card: ModelCard, device: str = "cpu", dtype: str | None = None, **shared: Any) -> Any:
+    """The pipeline of a card on a device: from noise for a base model, img2img for a refiner.
+
+    shared: components that are at hand already and not to be loaded again, such as `vae`.
+
+    Raises `LoadError` with what is missing and how to get it.
+    """
+    quieten()
+    wanted = resolve_dtype(card, device, dtype)
+    made = _from_source(card, pipeline_class(card), wanted, shared)
+    check_call(card, made)
+    made.set_progress_bar_config(disable=True)
+    return place(card, made, device, wanted)
+
+
+def pipeline_class(card: ModelCard) -> Any:
+    """The class that a card's checkpoint is loaded with."""
+    import diffusers
+
+    if card.family not in FAMILIES:
+        raise LoadError(
+            f"model {card.id!r}: family {card.family!r} has no pipeline{did_you_mean(card.family, FAMILIES)}"
+        )
+    row = FAMILIES[card.family]
+    return getattr(diffusers, row.from_image if card.role == "refiner" else row.from_noise)
+
+
+def img2img(card: ModelCard, pipe: Any) -> Any:
+    """The img2img sibling of a pipeline, sharing every component. (`from_pipe` would cast them to float32.)"""
+    import diffusers
+
+    sibling = getattr(diffusers, FAMILIES[card.family].from_image)
+    if type(pipe) is sibling:
+        return pipe
+    wanted = inspect.signature(sibling.__init__).parameters
+    known = {**FAMILIES[card.family].extra, **pipe.config, **pipe.components}
+    made = sibling(**{name: value for name, value in known.items() if name in wanted})
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def resolve_dtype(card: ModelCard, device: str, dtype: str | None) -> Any:
+    """The torch dtype: as asked, else the card's; half precision becomes float32 on a CPU, where it is slow."""
+    import torch
+
+    name = dtype or ("float32" if device == "cpu" else card.dtype)
+    if name not in ("float32", "float16", "bfloat16"):
+        raise LoadError(
+            f"model {card.id!r}: unknown dtype {name!r}{did_you_mean(name, ('float32', 'float16', 'bfloat16'))}"
+        )
+    return getattr(torch, name)
+
+
+def quieten() -> None:
+    """Turn off what diffusers and transformers write to the terminal while loading."""
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()  # before diffusers, whose import makes it warn of torchvision
+    import diffusers
+
+    diffusers.utils.logging.disable_progress_bar()
+
+
+def check_call(card: ModelCard, pipe: Any) -> None:
+    """Refuse a card whose `settings` the pipeline's call does not know."""
+    known = set(inspect.signature(type(pipe).__call__).parameters) - {"self", "prompt", "generator", "output_type"}
+    for key in card.settings:
+        if key not in known:
+            raise LoadError(
+                f"{card.card_path or card.id}: settings: no {key!r} in {type(pipe).__name__}{did_you_mean(key, known)}"
+            )
+
+
+def place(card: ModelCard, part: Any, device: str, dtype: Any) -> Any:
+    """Move a pipeline or module to a device; `LoadError` if it is not there or too small."""
+    import torch
+
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise LoadError(
+            f"model {card.id!r}: there is no device {device!r}: torch sees no GPU; use 'cpu' or give the worker one"
+        )
+    check_fits(card, device, str(dtype).removeprefix("torch."))
+    try:
+        return part.to(device)
+    except torch.OutOfMemoryError:
+        raise LoadError(
+            f"model {card.id!r}: does not fit on {device}; use a smaller dtype or model, or give it a whole GPU"
+        ) from None
+
+
+def _from_source(card: ModelCard, cls: Any, dtype: Any, shared: dict[str, Any]) -> Any:
+    source = card.source
+    extra = FAMILIES[card.family].extra | shared
+    if source.get("file"):
+        return _from_file(card, cls, dtype, shared)
+    if source.get("local"):
+        check_folder(card, Path(str(source["local"])))
+    options = {key: source[key] for key in ("revision", "variant") if source.get(key)}
+    if source.get("local"):
+        options.pop("revision", None)  # there it is a name for people
+    try:
+        return cls.from_pretrained(
+            str(source.get("local") or source["hub"]), dtype=dtype, use_safetensors=True, **options, **extra
+        )
+    except Exception as error:
+        raise load_error(card, error) from error
+
+
+def _from_file(card: ModelCard, cls: Any, dtype: Any, shared: dict[str, Any]) -> Any:
+    path = Path(str(card.source["file"]))
+    if not path.is_file():
+        raise LoadError(f"model {card.id!r}: there is no file {path}; {remedy(card)}")
+    options = {"config": str(card.source["config"])} if card.source.get("config") else {}
+    extra = {
+        key: value
+        for key, value in FAMILIES[card.family].extra.items()
+        if key not in ("safety_checker", "feature_extractor")
+    }
+    try:
+        return cls.from_single_file(str(path), dtype=dtype, **options, **extra, **shared)
+    except Exception as error:
+        raise load_error(card, error) from error
+
+
+def load_error(card: ModelCard, error: BaseException) -> LoadError:
+    """Whatever a library raised while loading, as one sentence with the remedy."""
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    where = card.source.get("hub") or card.source.get("local") or card.source.get("file")
+    if "Gated" in " ".join(type(link).__name__ for link in _chain(error)):
+        first = "the hub refused the download because the licence was not accepted with this token"
+    return LoadError(f"model {card.id!r}: cannot load {where}: {first}; {remedy(card)}")
+
+
+def _chain(error: BaseException | None) -> list[BaseException]:
+    links: list[BaseException] = []
+    while error is not None and error not in links:
+        links.append(error)
+        error = error.__cause__ or error.__context__
+    return links

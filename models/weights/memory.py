@@ -1,0 +1,116 @@
+"""How much memory a model needs, counted from its configuration without loading a weight, and whether it fits."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from models.weights.revisions import components, read_json
+from router.errors import LoadError
+from router.types import ModelCard
+
+BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+GB = 1e9
+RESERVE_GB = 0.5
+"""Context and allocator of the device, which no parameter count shows."""
+
+
+def count_parameters(card: ModelCard) -> dict[str, int]:
+    """Parameters of each component of a pipeline folder, built from its config on the `meta` device.
+
+    The folder is the card's `local` (or `config`) path, or the hub's cache; `LoadError` if neither is there.
+    """
+    folder = _config_folder(card)
+    if folder is None:
+        raise LoadError(f"model {card.id!r}: no configuration at hand to count parameters from")
+    counts = {}
+    for name, (library, class_name) in components(card, folder).items():
+        if (folder / name / "config.json").is_file():
+            model = _build_empty(library, class_name, read_json(folder / name / "config.json", card))
+            counts[name] = sum(parameter.numel() for parameter in model.parameters())
+    return counts
+
+
+def estimate_memory_gb(card: ModelCard, dtype: str | None = None) -> float:
+    """Weights in `dtype` (default: the card's), plus the largest activations, at native size, in 10^9 bytes.
+
+    Falls back to the card's `memory_gb` when no configuration is at hand.
+    """
+    if card.role == "scorer" or _config_folder(card) is None:
+        return card.memory_gb
+    width = BYTES[dtype or card.dtype]
+    return (sum(count_parameters(card).values()) * width + activation_bytes(card, width)) / GB
+
+
+def guest_memory_gb(card: ModelCard, dtype: str | None = None) -> float:
+    """What a guest adds to the model that it is loaded beside: its weights without the VAE, which both share."""
+    if _config_folder(card) is None:
+        return card.memory_gb
+    counts = count_parameters(card)
+    return sum(number for name, number in counts.items() if name != "vae") * BYTES[dtype or card.dtype] / GB
+
+
+def activation_bytes(card: ModelCard, width: int) -> float:
+    """The peak of activations: decoding the last block of the VAE, three full-size maps of its second width.
+
+    VAEs marked `force_upcast` decode in float32 whatever the weights are.
+    """
+    folder = _config_folder(card)
+    config = read_json(folder / "vae" / "config.json", card) if folder else {}
+    channels = (config.get("block_out_channels") or [128])[:2][-1]
+    pixels = card.native_size[0] * card.native_size[1]
+    return 3.0 * pixels * channels * (4 if config.get("force_upcast", True) else width)
+
+
+def check_fits(card: ModelCard, device: str, dtype: str | None = None, guests: Sequence[ModelCard] = ()) -> None:
+    """Raise `LoadError` if the device has too little free memory for the card and those that are loaded beside it."""
+    added = {guest.id: guest_memory_gb(guest, dtype) for guest in guests}
+    needed = estimate_memory_gb(card, dtype) + sum(added.values())
+    free = free_memory_gb(device)
+    if free is not None and needed > free - (0 if device == "cpu" else RESERVE_GB):
+        beside = "".join(f", {gb:.1f} GB of them for its guest {guest!r}" for guest, gb in added.items())
+        raise LoadError(
+            f"model {card.id!r} needs about {needed:.1f} GB in {dtype or card.dtype}{beside}, but {device} has "
+            f"{free:.1f} GB; use a half-precision dtype, a smaller model, or a device of its own"
+            + (", or no guests" if added else "")
+        )
+
+
+def free_memory_gb(device: str) -> float | None:
+    """Free memory of a device in 10^9 bytes; None if it cannot be known."""
+    import torch
+
+    if device.startswith("cuda"):
+        return torch.cuda.mem_get_info(torch.device(device))[0] / GB
+    try:
+        # All of it, not what is free at this instant: the page cache gives way.
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GB
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _config_folder(card: ModelCard) -> Path | None:
+    place = card.source.get("local") or card.source.get("config")
+    if place is None and card.source.get("hub"):
+        from huggingface_hub import try_to_load_from_cache
+
+        revision = card.source.get("revision")
+        found = try_to_load_from_cache(
+            str(card.source["hub"]), "model_index.json", revision=str(revision) if revision else None
+        )
+        place = str(Path(found).parent) if isinstance(found, str) else None
+    folder = Path(str(place)) if place else None
+    return folder if folder is not None and (folder / "model_index.json").is_file() else None
+
+
+def _build_empty(library: str, class_name: str, config: dict[str, Any]) -> Any:
+    import torch
+
+    cls = getattr(importlib.import_module("transformers" if library == "transformers" else "diffusers"), class_name)
+    with torch.device("meta"):
+        if library == "transformers":
+            return cls(cls.config_class.from_dict(config))
+        return cls.from_config(config)

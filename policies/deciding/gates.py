@@ -1,0 +1,175 @@
+"""The recipes of one decision, while gates close one after the other: capability, limits, budgets, rules."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter
+
+from policies.deciding.reasons import dollars, seconds
+from policies.deciding.terms import Applied
+from policies.language.schema_choice import Limits
+from policies.language.schema_rules import Rule
+from router.errors import BudgetError, NoRecipeError, NotFoundError, OverloadedError, did_you_mean
+from router.types import Allowance, Estimate, GenerationRequest, Plan, Recipe, Rejection
+
+_LATENCY, _WORK, _COST = (attrgetter(name) for name in ("latency_s", "work_s", "cost_usd"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """value: what of an estimate may be `most`; the rest are words."""
+
+    value: Callable[[Estimate], float]
+    most: float
+    gate: str
+    what: str
+    whose: str
+    text: Callable[[float], str]
+
+
+@dataclass
+class Gates:
+    """`open` can still be chosen; `rejected` says why others cannot. policy: its name, for messages.
+
+    crowded: recipes that are out only because of waiting, with the seconds that are too many
+    """
+
+    policy: str
+    recipes: Mapping[str, Recipe]
+    request: GenerationRequest
+    plans: Mapping[str, Plan]
+    estimates: Mapping[str, Estimate]
+    open: dict[str, Estimate] = field(default_factory=dict)
+    rejected: dict[str, Rejection] = field(default_factory=dict)
+    applied: list[str] = field(default_factory=list)
+    preferred: list[list[str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    crowded: dict[str, float] = field(default_factory=dict)
+
+    def reject(self, recipe: str, gate: str, reason: str) -> None:
+        self.open.pop(recipe, None)
+        self.rejected[recipe] = Rejection(recipe, gate, reason)
+
+    def enter(self, refused: Sequence[Rejection]) -> None:
+        """Let in the policy's recipes, and a model or recipe from outside only if the request names it."""
+        pinned = self.request.recipe
+        names = {*self.recipes, *([pinned] if pinned else [])}
+        for rejection in refused:
+            if rejection.recipe in names:
+                self.rejected[rejection.recipe] = rejection
+        if pinned and pinned not in {*self.recipes, *self.plans, *self.rejected}:
+            hint = did_you_mean(pinned, self.recipes)
+            raise NotFoundError(f"policy {self.policy!r} has no recipe {pinned!r}{hint}", "recipe")
+        for name in sorted(name for name in names if name in self.plans and name not in self.rejected):
+            if pinned and name != pinned:
+                self.reject(name, "pinned", f"the request asks for {pinned!r} by name")
+            elif (estimate := self.estimates.get(name)) is None:
+                self.reject(name, "capability", "there is no estimate for it")
+            elif not _finite(estimate):
+                self.reject(name, "capability", "its estimate is not a number")
+            else:
+                self.open[name] = estimate
+        if pinned:
+            self.notes.append(f"{pinned} was asked for by name")
+
+    def hold_limits(self, limits: Limits) -> None:
+        bounds = self._bounds(limits)
+        pixels = limits.max_pixels if limits.max_pixels is not None else math.inf
+        latency_s = next((bound.most for bound in bounds if bound.value is _LATENCY), math.inf)
+        for name, estimate in list(self.open.items()):
+            plan = self.plans[name]
+            broken = []
+            if plan.width * plan.height > pixels:
+                size = f"{plan.width}x{plan.height} has {plan.width * plan.height} pixels"
+                broken.append(("limit", f"{size}, over the limit of {pixels} in policy {self.policy!r}"))
+            for bound in bounds:
+                if not (value := bound.value(estimate)) <= bound.most:
+                    broken.append((bound.gate, f"{bound.what} {bound.text(value)}, over {bound.whose}"))
+            if broken:
+                self.reject(name, broken[0][0], "; ".join(reason for _, reason in broken))
+                excess = estimate.latency_s - latency_s
+                if len(broken) == 1 and 0 < excess <= estimate.queue_s:
+                    self.crowded[name] = excess
+
+    def _bounds(self, limits: Limits) -> list[_Bound]:
+        """Of the policy's limit and the request's budget for the same thing the tighter one."""
+        request, bounds = self.request, []
+        for value, limit, budget, key, text in (
+            (_LATENCY, limits.latency_s, request.latency_budget_s, "latency_budget_s", seconds),
+            (_WORK, limits.work_s, None, "", seconds),
+            (_COST, limits.cost_usd, request.max_cost_usd, "max_cost_usd", dollars),
+        ):
+            what = "expected" if key else "expected work of"
+            if limit is not None and (budget is None or limit <= budget):
+                whose = f"the limit of policy {self.policy!r}, {text(limit)}"
+                bounds.append(_Bound(value, limit, "limit", what, whose, text))
+            elif budget is not None:
+                bounds.append(_Bound(value, budget, "request", what, f"the request's {key}, {text(budget)}", text))
+        return bounds
+
+    def hold_budgets(self, allowances: Sequence[Allowance]) -> None:
+        """Reject what would use more than is left of a budget."""
+        who = f"tenant {self.request.tenant!r}" if self.request.tenant else "the tenant without a name"
+        for allowance in allowances:
+            for name, estimate in list(self.open.items()):
+                for value, left, text in (
+                    (estimate.cost_usd, allowance.cost_usd, dollars),
+                    (estimate.work_s, allowance.work_s, seconds),
+                ):
+                    if left is not None and not value <= left:
+                        reason = f"{text(value)}, but {who} has {text(max(0.0, left))} left of {allowance.budget!r}"
+                        patience = f"; more in {seconds(allowance.renews_s)}" if allowance.renews_s else ""
+                        self.reject(name, "budget", reason + patience)
+                        break
+
+    def apply(self, rules: Sequence[Applied]) -> None:
+        """In the visible order. A recipe asked for by name is bound by limits and budgets, not by rules."""
+        for rule, fact in ((applied.rule, applied.fact) for applied in rules):
+            hit = [name for name in self.open if _excludes(rule, name)] if rule.only or rule.never else []
+            if self.request.recipe:
+                if hit:
+                    self.notes.append(f"rule {rule.name!r} ({fact}) would exclude it, were it not asked for by name")
+                if rule.set_ is not None:
+                    self.applied.append(rule.name)
+                continue
+            self.applied.append(rule.name)
+            if actions := _actions(rule):
+                self.notes.append(f"rule {rule.name!r} applied ({fact}): it {actions}")
+            for name in hit:
+                self.reject(name, "rule", f"rule {rule.name!r} {actions} here ({fact})")
+            if rule.prefer:
+                self.preferred.append(rule.prefer)
+
+    def nothing_left(self, allowances: Sequence[Allowance]) -> NoRecipeError | OverloadedError:
+        """The error that carries every reason; an `OverloadedError` if a later request might be served."""
+        if pinned := self.request.recipe:
+            why = self.rejected[pinned].reason if pinned in self.rejected else "it was not planned"
+            message = f"recipe {pinned!r} cannot serve this request under policy {self.policy!r}: {why}"
+        else:
+            listed = [f"{r.recipe}: {r.reason}" for r in self.rejected.values()]
+            more = f"; and {len(listed) - 5} more" if len(listed) > 5 else ""
+            why = "; ".join(listed[:5]) + more or "none of its recipes was planned"
+            message = f"no recipe of policy {self.policy!r} can serve this request ({why})"
+        if self.crowded:
+            return OverloadedError(message, min(self.crowded.values()))
+        wanted = [self.rejected[pinned]] if pinned in self.rejected else list(self.rejected.values())
+        if any(rejection.gate == "budget" for rejection in wanted):
+            return BudgetError(message, max(1.0, *(allowance.renews_s for allowance in allowances)))
+        return NoRecipeError(message, tuple(self.rejected.values()))
+
+
+def _finite(estimate: Estimate) -> bool:
+    quality = estimate.quality  # a sum is finite only if all its terms are
+    return math.isfinite(quality.mean + quality.std + estimate.latency_s + estimate.work_s + estimate.cost_usd)
+
+
+def _excludes(rule: Rule, name: str) -> bool:
+    return bool(rule.only and name not in rule.only) or name in (rule.never or ())
+
+
+def _actions(rule: Rule) -> str:
+    """What the rule does to recipes, in words; what it sets is told elsewhere."""
+    words = (("allows only", rule.only), ("excludes", rule.never), ("prefers", rule.prefer))
+    return " and ".join(f"{verb} {', '.join(names)}" for verb, names in words if names)

@@ -1,0 +1,108 @@
+"""How the picture of a chosen recipe is checked once it is made, and what may be tried if it is not good enough."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+
+from policies.deciding.conditions import Facts, holds
+from policies.deciding.objectives import priced
+from policies.language.schema import VerifySpec
+from policies.language.schema_choice import Limits, Objective
+from router.types import Allowance, Bounds, Estimate, GenerationRequest, Verification
+
+KEYS = ("latency_s", "cost_usd", "work_s")
+
+
+def verification(
+    verify: VerifySpec | None,
+    facts: Facts,
+    objective: Objective,
+    limits: Limits,
+    open_: Mapping[str, Estimate],
+    chosen: str,
+) -> tuple[Verification | None, tuple[str, ...]]:
+    """What to check and to try, and in words why; (None, ()) if the picture is not checked.
+
+    A recipe that was asked for by name is checked by a ladder, but no other picture takes its place; by expected gain
+    there is nothing to look for then.
+    """
+    if verify is None:
+        return None, ()
+    known = Facts(facts.request, facts.view, facts.context, open_[chosen])
+    fact = holds(verify.when, known) if verify.when else "always"
+    pinned = facts.request.recipe is not None
+    if fact is None or (pinned and verify.by == "expected_gain"):
+        return None, ()
+    wanted = [name for name in verify.escalate_to or () if name in open_ and name != chosen]
+    left = _left(facts, limits, open_[chosen])
+    fitting = _affordable(wanted, left, open_) if verify.by == "ladder" else _each_affordable(wanted, left, open_)
+    ladder = () if pinned else fitting
+    bounds = [facts.request.latency_budget_s, limits.latency_s]
+    made = Verification(
+        scorer=verify.scorer,
+        accept_above=verify.accept_above,
+        escalate_to=ladder,
+        by=verify.by,
+        retry=0 if pinned else verify.retry or 0,
+        most=verify.most,
+        worth=priced(objective, verify.quality_per_s, verify.quality_per_usd),
+        within_s=min((bound for bound in bounds if bound is not None), default=None),
+        cost_usd=_known(left["cost_usd"]),
+        work_s=_known(left["work_s"]),
+    )
+    return made, (f"verified ({fact}): {_words(made)}",)
+
+
+def _left(facts: Facts, limits: Limits, chosen: Estimate) -> dict[str, float]:
+    """What limits and budgets leave beyond the chosen recipe."""
+    bounds = tightest(limits, facts.request, facts.context.allowances)
+    return {key: bound - getattr(chosen, key) for key, bound in asdict(bounds).items()}
+
+
+def tightest(limits: Limits, request: GenerationRequest, allowances: Sequence[Allowance]) -> Bounds:
+    """The least of what limits, the request and the tenant's budgets allow."""
+
+    def least(*bounds: float | None) -> float:
+        return min((bound for bound in bounds if bound is not None), default=math.inf)
+
+    return Bounds(
+        least(limits.latency_s, request.latency_budget_s),
+        least(limits.cost_usd, request.max_cost_usd, *(a.cost_usd for a in allowances)),
+        least(limits.work_s, *(a.work_s for a in allowances)),
+    )
+
+
+def _affordable(names: Iterable[str], left: Mapping[str, float], open_: Mapping[str, Estimate]) -> tuple[str, ...]:
+    """Those of `names` that stay within every limit and budget if all before them run, too."""
+    ladder = []
+    for name in names:
+        after = {key: bound - getattr(open_[name], key) for key, bound in left.items()}
+        if all(bound >= 0 for bound in after.values()):
+            ladder.append(name)
+            left = after
+    return tuple(ladder)
+
+
+def _each_affordable(names: Iterable[str], left: Mapping[str, float], open_: Mapping[str, Estimate]) -> tuple[str, ...]:
+    """Those of `names` that stay within every limit and budget alone; which of them run is decided picture by picture,
+    within what is left then."""
+    return tuple(name for name in names if all(getattr(open_[name], key) <= left[key] for key in KEYS))
+
+
+def _known(bound: float) -> float | None:
+    return None if bound == float("inf") else max(0.0, bound)
+
+
+def _words(made: Verification) -> str:
+    again = f"each up to {made.retry} times again" if made.retry else ""
+    bar = f"accepted from {made.accept_above:g} by {made.scorer}" if made.accept_above is not None else ""
+    if made.by == "ladder":
+        names = ", then ".join(made.escalate_to)
+        then = f"below, {names} is tried" if names else "" if made.retry else "nothing is tried below"
+        return "; ".join(part for part in (bar, then, again) if part)
+    names = ", ".join(made.escalate_to)
+    price = f"{made.worth.per_s:g} a second and {made.worth.per_usd:g} a dollar"
+    what = f"what gains more than {price} is tried{f', of {names}' if names else ''}"
+    return "; ".join(part for part in (f"by {made.scorer}, {what}", again, bar) if part)

@@ -1,0 +1,390 @@
+"""Arranges a recipe for one request: a typed graph of steps with concrete settings, or a refusal that says why.
+
+Nothing is changed silently: what does not fit is refused with a remedy, what is inserted stands in the plan's notes.
+
+Sizes: the request's, else the recipe's own, else the first model's native size; the size asked for is that of the
+answer, so stages before an `upscale` work at that size divided by its factor. A model checks the size it works at.
+Steps: the request's `steps` and `guidance_scale` go to `generate` steps only; a `refine from` shares the schedule of
+the step that it continues. `steps` always counts the whole schedule, also with `until`, `from` and `strength`.
+Seeds: all steps share the request's; the k-th repetition of the same branch in a fusion gets seed + k.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, TypeVar
+
+from router.errors import PlanError
+from router.planning.checks import FUSIONS, check_fusion, check_share, check_stages, check_until, unsettled
+from router.planning.denoise import common, seated
+from router.planning.handovers import check_takeover, handovers
+from router.planning.recipes import recipe_key, resolve, stages_of
+from router.planning.sizes import answer_size, card_of, check_size, enlargement, reduced
+from router.planning.tiling import tiled
+from router.prompts.phrases import object_phrases
+from router.types import (
+    Catalogue,
+    Fuse,
+    Generate,
+    GenerationRequest,
+    ModelCard,
+    Plan,
+    Recipe,
+    Refine,
+    Scalar,
+    Step,
+    StepKind,
+    Tile,
+    Turn,
+    Unless,
+    Upscale,
+)
+
+MAX_PHRASES = 4  # of regions; each is a look at every picture
+Number = TypeVar("Number", int, float)
+_TOKEN = re.compile(r"\w+|[^\w\s]")
+
+
+def make_plan(
+    name: str, recipe: Recipe, request: GenerationRequest, catalogue: Catalogue, recipes: Mapping[str, Recipe]
+) -> Plan:
+    """Arrange `recipe`, called `name`, for one picture of `request`; `recipes` are those that fusions may name.
+
+    Raises `PlanError` (what, where, remedy) if it cannot be arranged.
+    """
+    try:
+        resolved = resolve(recipe, recipes, (name,))
+        width, height = answer_size(resolved, request, catalogue)
+        draft = _Draft(request, catalogue)
+        output = draft.add(resolved, width, height, request.seed)
+        draft.notes += cut_prompts(request.prompt, draft.steps, catalogue)
+    except PlanError as error:
+        raise PlanError(f"recipe {name!r}: {error.message}", error.param) from error
+    steps, notes = tuple(draft.steps), tuple(dict.fromkeys(draft.notes))
+    return Plan(name, steps, output.id, width, height, notes, handovers(steps, catalogue, (width, height)))
+
+
+def cut_prompts(prompt: str, steps: Sequence[Step], catalogue: Catalogue) -> list[str]:
+    """Notes on models that will not read all of the prompt. Each word and mark is at least one token, so this never
+    warns of a prompt that would have fitted."""
+    limits = {model: catalogue[model].max_prompt_tokens for step in steps for model in step.models}
+    if len(prompt) + 2 <= min(limits.values(), default=0):  # even if each character were a token
+        return []
+    least = len(_TOKEN.findall(prompt[:20_000])) + 2
+    return [
+        f"{model} reads at most {limit} tokens; this prompt has at least {least}, its end is cut"
+        for model, limit in limits.items()
+        if least > limit
+    ]
+
+
+# ------------------------------------------------------------------------------------------------------------- steps
+
+
+@dataclass
+class _Draft:
+    """The steps arranged so far. Every `add` method returns the step whose value stands for its recipe."""
+
+    request: GenerationRequest
+    catalogue: Catalogue
+    steps: list[Step] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, recipe: Recipe, width: int, height: int, seed: int) -> Step:
+        if isinstance(recipe, Fuse):
+            return self.add_fusion(recipe, width, height, seed)
+        stages = stages_of(recipe)
+        check_stages(stages)
+        factor = enlargement(recipe)
+        width, height = reduced(width, factor), reduced(height, factor)
+        last: Step | None = None
+        for stage, following in zip(stages, (*stages[1:], None), strict=True):
+            if last is None:
+                last = (
+                    self.add_generate(stage, following, width, height, seed)
+                    if isinstance(stage, Generate)
+                    else self.add(stage, width, height, seed)
+                )
+            elif isinstance(stage, Refine):
+                last = self.add_refine(stage, following, last, width, height, seed)
+            elif isinstance(stage, Upscale):
+                last = self.new("upscale", None, (last.id,), "image", {"factor": float(stage.factor)})
+                width, height = round(width * stage.factor), round(height * stage.factor)
+        assert last is not None
+        return last
+
+    def add_generate(self, stage: Generate, following: Recipe | None, width: int, height: int, seed: int) -> Step:
+        card = card_of(stage.model, self.catalogue)
+        if card.role != "base":
+            remedy = (
+                "put it after a base model as refine" if card.role == "refiner" else "use it as the scorer of a best_of"
+            )
+            raise PlanError(f"{card.id!r} is a {card.role} and cannot generate; {remedy}", "recipe")
+        self.check_sides(card, stage.width, stage.height, width, height)
+        tiles = self.fitted(card, stage.tile, stage.overlap, width, height)
+        request = self.request
+        steps = self.overridden(f"steps of {card.id}", request.steps, stage.steps, card.steps)
+        guidance = self.overridden(
+            f"guidance_scale of {card.id}", request.guidance_scale, stage.guidance_scale, card.guidance_scale
+        )
+        settings = {**self.sampling(card, width, height, steps, guidance, stage.scheduler, seed), **tiles}
+        if stage.until is None:
+            return self.new("generate", card.id, (), "image", settings)
+        check_until(card, stage.until, following)
+        check_share(card, steps, stage.until, "until")
+        return self.new("generate", card.id, (), "latents", {**settings, "until": float(stage.until)})
+
+    def add_refine(
+        self, stage: Refine, following: Recipe | None, before: Step, width: int, height: int, seed: int
+    ) -> Step:
+        card = card_of(stage.model, self.catalogue)
+        if card.role == "scorer":
+            raise PlanError(f"{card.id!r} is a scorer and cannot refine; name a refiner or a base model", "recipe")
+        if (stage.from_ is None) == (stage.strength is None):
+            raise PlanError(f"refine on {card.id!r} needs either `from` or `strength`, exactly one of them", "recipe")
+        if stage.tile is not None and stage.strength is None:
+            raise PlanError(f"refine on {card.id!r}: tiles need `strength`; latents are taken over whole", "recipe")
+        tiles = self.fitted(card, stage.tile, stage.overlap, width, height)
+        shared = before.settings.get("steps") if stage.from_ is not None else None
+        usual = shared if isinstance(shared, int) else card.steps
+        steps = usual if stage.steps is None else stage.steps
+        # A tile shows a part of what the prompt says; guidance would paint all of it into every tile.
+        usual_guidance = 1.0 if tiles else card.guidance_scale
+        guidance = usual_guidance if stage.guidance_scale is None else stage.guidance_scale
+        settings = self.sampling(card, width, height, steps, guidance, stage.scheduler, seed)
+        if stage.from_ is not None:
+            check_takeover(card, stage.from_, before, self.catalogue)
+            if stage.until is not None:
+                check_until(card, stage.until, following, stage.from_)
+            check_share(card, steps, (stage.until or 1) - stage.from_, "from")
+            self.notes.append(f"{before.model} hands latents to {card.id} at {stage.from_:g} of the denoising")
+            settings |= {"from": float(stage.from_)}
+            if stage.until is None:
+                return self.new("refine", card.id, (before.id,), "image", settings)
+            return self.new("refine", card.id, (before.id,), "latents", {**settings, "until": float(stage.until)})
+        if stage.until is not None:
+            raise PlanError(f"until of {card.id!r} belongs to `from`, not to strength; drop it", "recipe")
+        assert stage.strength is not None
+        if not 0 < stage.strength <= 1:
+            raise PlanError(f"strength of {card.id!r} must be above 0 and at most 1, not {stage.strength:g}", "recipe")
+        check_share(card, steps, stage.strength, "strength")
+        self.notes.append(self.through_pixels(card, before, stage.strength))
+        settings |= {"strength": float(stage.strength), **tiles}
+        return self.new("refine", card.id, (before.id,), "image", settings)
+
+    def check_sides(
+        self, card: ModelCard, own_width: int | None, own_height: int | None, width: int, height: int
+    ) -> None:
+        """Raise `PlanError` if a stage has a size of its own that is not the one that the recipe works at."""
+        for asked, own, side in ((self.request.width, own_width, width), (self.request.height, own_height, height)):
+            if asked is None and own is not None and own != side:
+                raise PlanError(f"{card.id!r} asks for a side of {own} where the rest works at {side}; use one size")
+
+    def fitted(
+        self, card: ModelCard, tile: Tile | None, overlap: float | None, width: int, height: int
+    ) -> dict[str, Scalar]:
+        """The tiles that a stage asks for, or a whole picture that the model takes; `PlanError` if neither fits."""
+        if tile is None:
+            check_size(card, width, height)
+            return {}
+        tiles = tiled(card, tile, overlap, width, height)
+        if not tiles:
+            self.notes.append(f"{card.id}: {width}x{height} fits one tile, so it is worked on whole")
+        else:
+            size = f"{tiles['tile_width']}x{tiles['tile_height']}"
+            self.notes.append(f"{card.id} works on {tiles['tiles']} tiles of {size}, blended where they overlap")
+        return tiles
+
+    def through_pixels(self, card: ModelCard, before: Step, strength: float) -> str:
+        giver = before.model or before.id
+        spaces = before.model is not None and card_of(before.model, self.catalogue).latent_space != card.latent_space
+        why = "another latent space" if spaces else "a finished picture"
+        return f"{giver} to {card.id} goes through pixels ({why}): encoded again and re-noised by {strength:g}"
+
+    def add_denoise(self, recipe: Fuse, width: int, height: int, seed: int) -> Step:
+        """One step on the worker of one model, which asks the other for its prediction each time."""
+        host, guest = seated(recipe, self.catalogue)
+        names = f"{host.card.id} and {guest.card.id}"
+        self.check_sides(host.card, common(host, guest, "width"), common(host, guest, "height"), width, height)
+        tiles = self.fitted(host.card, common(host, guest, "tile"), common(host, guest, "overlap"), width, height)
+        seen = (int(tiles["tile_width"] or 0), int(tiles["tile_height"] or 0)) if tiles else (width, height)
+        check_size(guest.card, *seen)
+        steps = self.overridden(f"steps of {names}", self.request.steps, common(host, guest, "steps"), host.card.steps)
+        scheduler = common(host, guest, "scheduler")
+        sampled = [
+            self.sampling(
+                member.card,
+                width,
+                height,
+                steps,
+                self.overridden(
+                    f"guidance_scale of {member.card.id}",
+                    self.request.guidance_scale,
+                    member.stage.guidance_scale,
+                    member.card.guidance_scale,
+                ),
+                scheduler,
+                seed,
+            )
+            for member in (host, guest)
+        ]
+        counts = f"{guest.start:.2g}" + (f" to {guest.end:.2g}" if guest.end != guest.start else "")
+        self.notes.append(
+            f"{names} predict every step together, on the worker of {host.card.id} and on its schedule; "
+            f"{guest.card.id} counts {counts}"
+        )
+        settings = {**sampled[0], **tiles, "guest": guest.card.id}
+        settings |= {"guest_guidance_scale": sampled[1]["guidance_scale"]}
+        settings |= {"guest_weight": guest.start, "guest_weight_end": guest.end}
+        return self.new("denoise", host.card.id, (), "image", settings)
+
+    def add_fusion(self, recipe: Fuse, width: int, height: int, seed: int) -> Step:
+        check_fusion(recipe)
+        if recipe.method == "denoise":
+            return self.add_denoise(recipe, width, height, seed)
+        if recipe.search is not None and not recipe.turns:
+            recipe = unsettled(recipe)
+        if len(recipe.turns) == 1:
+            self.notes.append("a single picture: no further one is expected to be worth its price")
+            assert not isinstance(recipe.branches[0], str)
+            return self.add(recipe.branches[0], width, height, seed)
+        in_turn = recipe.accept_above is not None or bool(recipe.turns)
+        seen: dict[str, int] = {}
+        outputs: list[Step] = []
+        scores: list[Step] = []
+        for place, branch in enumerate(recipe.branches):
+            assert not isinstance(branch, str)
+            key = recipe_key(branch, {}, self.catalogue)
+            again = seen[key] = seen.get(key, -1) + 1
+            if again and not recipe.turns:
+                self.notes.append(f"{key} is repeated in the fusion: repetition {again} uses seed + {again}")
+            begun = len(self.steps)
+            outputs.append(self.add(branch, width, height, (seed + again) % 2**32))
+            if in_turn:
+                turn = recipe.turns[place] if recipe.turns else None
+                scores.append(self.add_score(recipe, outputs[-1:], turn))
+                self.spare(begun, scores[:-1], turn.bar if turn else recipe.accept_above or 0.0)
+        settings: dict[str, Scalar] = {"method": recipe.method}
+        if recipe.method == "regions":
+            outputs += self.add_regions(recipe, outputs)
+            settings = {"method": "best_of"}
+        if recipe.weights is not None:
+            settings["weights"] = recipe.weights
+        inputs = tuple(step.id for step in outputs)
+        needs = recipe.min_successful
+        if needs is not None:
+            self.notes.append(
+                f"{needs} of {len(recipe.branches)} branches of the {recipe.method} are enough if others fail"
+            )
+        if recipe.blend_within is not None:
+            settings["blend_within"] = float(recipe.blend_within)
+            inputs = (*inputs, self.add_score(recipe, outputs).id)
+            self.notes.append(
+                f"if the pictures disagree by more than {recipe.blend_within:g}, they are not blended; "
+                f"the one that {recipe.scorer} likes best is kept"
+            )
+        if FUSIONS[recipe.method] == "blend":
+            return self.new("blend", None, inputs, "image", settings, needs)
+        if recipe.turns:
+            bars = ", ".join(f"{turn.bar:.2f}" for turn in recipe.turns[1:])
+            self.notes.append(
+                f"up to {len(outputs)} pictures in turn, each left out if an earlier one is right with {bars}"
+            )
+        elif in_turn:
+            self.notes.append(f"the branches run in turn until one scores at least {recipe.accept_above:g}")
+        else:
+            scores.append(self.add_score(recipe, outputs))
+        return self.new("select", None, (*inputs, *(step.id for step in scores)), "image", settings, needs)
+
+    def add_regions(self, recipe: Fuse, pictures: list[Step]) -> list[Step]:
+        """A further picture: the object of each phrase of the prompt from the picture that shows it best.
+
+        None if the prompt does not name several single objects; then regions is best_of, and a note says so.
+        """
+        phrases = object_phrases(self.request.prompt)
+        if not 2 <= len(phrases) <= MAX_PHRASES or any(phrase.count != 1 for phrase in phrases):
+            self.notes.append(
+                "the prompt does not name two or more single objects; regions keeps the best whole picture"
+            )
+            return []
+        most: Scalar = len(phrases) + 2
+        inputs = tuple(step.id for step in pictures)
+        scores = [self.add_score(recipe, pictures, prompt=phrase.text, segments=most) for phrase in phrases]
+        asked = ", ".join(repr(phrase.text) for phrase in phrases)
+        self.notes.append(f"regions looks for {asked} in every picture and puts the best of each together")
+        settings: dict[str, Scalar] = {"method": "regions", "segments": most}
+        return [self.new("blend", None, (*inputs, *(step.id for step in scores)), "image", settings)]
+
+    def add_score(
+        self,
+        recipe: Fuse,
+        pictures: list[Step],
+        turn: Turn | None = None,
+        prompt: str | None = None,
+        segments: Scalar = None,
+    ) -> Step:
+        scorer = card_of(str(recipe.scorer), self.catalogue)
+        if scorer.role != "scorer":
+            raise PlanError(f"{scorer.id!r} is a {scorer.role} and cannot score; name a scorer", "recipe")
+        inputs = tuple(step.id for step in pictures)
+        settings: dict[str, Scalar] = {"prompt": self.request.prompt if prompt is None else prompt}
+        if segments is not None:
+            settings["segments"] = segments
+        if turn is not None:  # the scores become probabilities, so that they compare between recipes
+            settings |= {"slope": turn.slope, "offset": turn.offset}
+        needs = recipe.min_successful if len(pictures) > 1 else None
+        return self.new("score", scorer.id, inputs, "scores", settings, needs)
+
+    def spare(self, begun: int, before: list[Step], bar: float) -> None:
+        """Let the steps from number `begun` on be left out if a score `before` them is good enough."""
+        if not before:
+            return
+        earlier = tuple(score.id for score in before[:-1])
+        for place, step in enumerate(self.steps[begun:], begun):
+            if step.unless is None:
+                self.steps[place] = replace(step, unless=Unless(before[-1].id, bar, earlier))
+
+    def new(
+        self,
+        kind: StepKind,
+        model: str | None,
+        inputs: tuple[str, ...],
+        produces: Literal["image", "latents", "scores"],
+        settings: Mapping[str, Scalar],
+        needs: int | None = None,
+    ) -> Step:
+        name = f"{len(self.steps) + 1}-{kind}-{model or settings.get('method') or settings.get('factor')}"
+        self.steps.append(Step(name, kind, model, inputs, produces, settings, needs=needs))
+        return self.steps[-1]
+
+    def overridden(self, name: str, asked: Number | None, recipe_value: Number | None, card_value: Number) -> Number:
+        """The request's value before the recipe's before the card's; a change to what was usual is noted."""
+        usual = card_value if recipe_value is None else recipe_value
+        if asked is not None and asked != usual:
+            self.notes.append(f"{name}: {asked:g} as requested instead of {usual:g}")
+        return usual if asked is None else asked
+
+    def sampling(
+        self, card: ModelCard, width: int, height: int, steps: int, guidance: float, scheduler: str | None, seed: int
+    ) -> dict[str, Scalar]:
+        """The settings that generate and refine share, checked against the card."""
+        if not (isinstance(steps, int) and 1 <= steps <= card.max_steps):
+            raise PlanError(f"{steps!r} steps are outside 1..{card.max_steps}, which {card.id!r} takes", "steps")
+        if not (math.isfinite(guidance) and 0 <= guidance <= card.max_guidance_scale):
+            limit = f"0..{card.max_guidance_scale:g}"
+            raise PlanError(
+                f"a guidance_scale of {guidance:g} is outside {limit}, which {card.id!r} takes", "guidance_scale"
+            )
+        return {
+            "prompt": self.request.prompt,
+            "negative_prompt": self.request.negative_prompt,
+            "width": width,
+            "height": height,
+            "steps": steps,
+            "guidance_scale": float(guidance),
+            "scheduler": scheduler or card.scheduler,
+            "seed": seed,
+        }

@@ -1,0 +1,235 @@
+"""Predicted quality of each recipe on a prompt: a trained artefact, blended towards its prior off its domain."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import fields, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.errors import ArtifactError
+from router.planning.recipes import resolve
+from router.prompts.familiarity import Domain
+from router.prompts.lexical import FEATURES, SIGNALS
+from router.prompts.scaling import feature_rows
+from router.prompts.skills import SkillHeads
+from router.quality.calibration import Calibration, Z
+from router.quality.composition import Composition, Outline, outline
+from router.quality.kernel_ridge import Mixture, Prompts
+from router.quality.ratings_table import Scale
+from router.quality.residual import Adapter
+from router.recent import Recent
+from router.registry.artifact import Artifact
+from router.types import Catalogue, PromptView, Quality, Recipe
+
+Array = NDArray[np.float64]
+REMEMBERED = 1024  # prompts whose predictions are kept
+POLICIES = 64  # sets of recipes whose outlines are kept
+
+
+class QualityPredictor:
+    """Serves one artefact (router/learning/training.py makes them) to any number of threads. A prompt is taken to
+    always have the same embedding, so the last predictions are remembered by prompt.
+
+    digest: of the artefact;   base: of the one that was there before any feedback (router/quality/residual.py)
+    """
+
+    def __init__(self, artifact: Artifact, catalogue: Catalogue | None = None) -> None:
+        """With a `catalogue`, settings that equal a card's defaults count as not given (router/planning/recipes.py).
+
+        Raises `ArtifactError` if the artefact lacks something or was trained on other features.
+        """
+        self.digest = artifact.digest
+        self._catalogue = catalogue
+        self._recent = Recent[tuple[str, float | None], dict[str, Quality]](REMEMBERED)
+        self._composed = Recent[tuple[str, float | None], tuple[dict[str, Outline], dict[str, Quality]]](REMEMBERED)
+        self._outlines = Recent[tuple[str, ...], tuple[dict[str, Recipe], dict[str, Outline]]](POLICIES)
+        self._bases = Recent[str, Array](REMEMBERED)
+        try:
+            self._take(artifact)
+        except (KeyError, ValueError, TypeError, IndexError) as error:
+            where = artifact.path or "the artefact"
+            raise ArtifactError(f"{where} is not complete ({error!r}); train it again with this version") from error
+
+    def predict(
+        self,
+        view: PromptView,
+        recipes: Mapping[str, Recipe],
+        only: Collection[str] | None = None,
+        known: Mapping[str, Quality] | None = None,
+    ) -> dict[str, Quality]:
+        """Quality of each of `recipes` (of `only` those, if given; fusions may name any of them). known: of the
+        columns, if not as `rated` says; nothing is remembered then."""
+        self._checked(view.embedding)
+        wanted = [name for name in recipes if only is None or name in only]
+        outlines = self._outlined(recipes, wanted)
+        if known is not None:
+            return {name: outlines[name].quality(known, self._prior, self._rules) for name in wanted}
+        key = (view.prompt, view.in_domain)
+        kept = self._composed.get(key)
+        if kept is None or kept[0] is not outlines:
+            kept = self._composed.put(key, (outlines, {}))
+        found = kept[1]
+        if missing := [name for name in wanted if name not in found]:
+            known = self.rated(view)
+            for name in missing:
+                found[name] = outlines[name].quality(known, self._prior, self._rules)
+        return {name: found[name] for name in wanted}
+
+    def _outlined(self, recipes: Mapping[str, Recipe], names: Sequence[str]) -> dict[str, Outline]:
+        """How each of `names` follows from the columns; of a policy's recipes, remembered from request to request."""
+        kept = self._outlines.get(tuple(recipes))
+        # A policy's recipes are the same objects each time, so comparing them is quick.
+        if kept is None or kept[0] != recipes:
+            kept = self._outlines.put(tuple(recipes), (dict(recipes), {}))
+        known = kept[1]
+        for name in names:
+            if name not in known:
+                known[name] = outline(resolve(recipes[name], recipes, (name,)), self._names, self._catalogue)
+        return known
+
+    def familiarity(self, embedding: NDArray[np.float32]) -> float:
+        """0..1, how near a prompt's embedding is to the training prompts; see router/prompts/familiarity.py."""
+        return self._domain.familiarity(self._checked(embedding))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Keys of the recipes that were rated."""
+        return self._names
+
+    def signals(self, features: Mapping[str, float], embedding: NDArray[np.float32]) -> dict[str, float]:
+        """The skills that a prompt asks for, each in 0..1; see router/prompts/skills.py."""
+        return self._heads.signals(features, self._checked(embedding))
+
+    def view(self, prompt: str, features: Mapping[str, float], embedding: NDArray[np.float32]) -> PromptView:
+        """A prompt as this predictor sees it, from its `lexical_features` and its embedding (d,)."""
+        signals = self.signals(features, embedding)
+        view = PromptView(prompt, features, signals, embedding, self.familiarity(embedding))
+        if prompt and self._bases.get(prompt) is None:  # while the signals are at hand
+            self._bases.put(prompt, self._base_means(self._prompts_of(view, signals)))
+        return view
+
+    def rated(self, view: PromptView) -> dict[str, Quality]:
+        """Quality of each rated recipe: with trust t, a mixture of prediction (t) and column prior (1 - t)."""
+        self._checked(view.embedding)
+        remembered = self._recent.get((view.prompt, view.in_domain))
+        if remembered is not None:
+            return dict(remembered)
+        known = self.adapted(view, self.base_means(view))
+        return dict(self._recent.put((view.prompt, view.in_domain), known))
+
+    def base_means(self, view: PromptView) -> Array:
+        """The calibrated mean (c,) of each column before feedback and the prior of the column have their say.
+
+        Of a prompt whose text is not known (""), the words cannot be looked at: the kernel alone predicts.
+        """
+        if view.prompt and (remembered := self._bases.get(view.prompt)) is not None:
+            return remembered
+        means = self._base_means(self._prompts(view))
+        return self._bases.put(view.prompt, means) if view.prompt else means
+
+    def _base_means(self, prompts: Prompts) -> Array:
+        mixture = self._mixture if prompts.texts[0] else replace(self._mixture, grams=None)
+        raw = mixture.predict(prompts)[0]
+        return np.array([float(c.mean(value)) for c, value in zip(self._calibrations, raw, strict=True)])
+
+    def base_std(self, means: Array) -> Array:
+        """The deviations (c,) that go with `base_means`."""
+        pairs = zip(self._calibrations, means, strict=True)
+        return np.array([float(calibration.std(np.float64(mean))) for calibration, mean in pairs])
+
+    def adapted(self, view: PromptView, base: Array) -> dict[str, Quality]:
+        """Quality of each rated recipe from its `base_means` (c,)."""
+        means, stds, priors = base, self.base_std(base), np.asarray(self._column_mean, np.float64)
+        if (adapter := self._adapter) is not None:
+            means = np.clip(base + adapter.shift(self.inputs(view))[0], 0.0, 1.0)
+            priors = np.clip(priors + adapter.level, 0.0, 1.0)
+            stds = stds * adapter.widen
+        trust = self._domain.familiarity(self._checked(view.embedding)) if view.in_domain is None else view.in_domain
+        return {
+            name: _blend(float(means[k]), float(stds[k]), float(priors[k]), float(self._column_std[k]), trust)
+            for k, name in enumerate(self._names)
+        }
+
+    def inputs(self, view: PromptView) -> Array:
+        """What the regression sees of a prompt, shape (1, d)."""
+        prompts = self._prompts(view)
+        return self._mixture.scaler.join(prompts.embeddings, prompts.features)
+
+    def with_adapter(self, adapter: Adapter | None) -> QualityPredictor:
+        """The same columns with other feedback on top. Only for trying out: it has the digest of this one."""
+        other = copy.copy(self)
+        other._adapter = adapter
+        other._recent = Recent[tuple[str, float | None], dict[str, Quality]](REMEMBERED)
+        other._composed = Recent[tuple[str, float | None], tuple[dict[str, Outline], dict[str, Quality]]](REMEMBERED)
+        return other
+
+    @property
+    def adapter(self) -> Adapter | None:
+        """The feedback on top, if there is any."""
+        return self._adapter
+
+    @property
+    def gamma(self) -> float:
+        """Width of the kernel, for adapters."""
+        return self._mixture.kernel.gamma
+
+    def _prompts(self, view: PromptView) -> Prompts:
+        return self._prompts_of(view, self.signals(view.features, view.embedding))
+
+    def _prompts_of(self, view: PromptView, signals: Mapping[str, float]) -> Prompts:
+        rows = [feature_rows([view.features], FEATURES), feature_rows([signals], SIGNALS)]
+        return Prompts((view.prompt,), view.embedding[None].astype(np.float64), np.concatenate(rows, axis=1))
+
+    def interval(self, quality: Quality) -> tuple[float, float]:
+        """The 90 % interval of one score of this quality, within 0..1."""
+        return max(0.0, quality.mean - Z * quality.std), min(1.0, quality.mean + Z * quality.std)
+
+    @property
+    def scale(self) -> Scale:
+        """What 0 and 1 of the qualities are on the scale of the ratings."""
+        return self._scale
+
+    def _checked(self, embedding: NDArray[np.float32]) -> NDArray[np.float32]:
+        if embedding.shape != (self._width,):
+            raise ArtifactError(
+                f"the artefact was trained on {self._model_name} ({self._width} numbers), but the embedder gives "
+                f"shape {embedding.shape}; use the same embedder"
+            )
+        return embedding
+
+    def _take(self, artifact: Artifact) -> None:
+        config, weights = artifact.config, artifact.weights
+        if tuple(config["features"]) != (*FEATURES, *SIGNALS):
+            raise ValueError("its features are not those of this version")
+        self._names: tuple[str, ...] = tuple(config["columns"])
+        self._width = int(config["embedding"]["width"])
+        self._model_name = str(config["embedding"]["model"])
+        self._scale = Scale(float(config["scale"]["low"]), float(config["scale"]["high"]))
+        self._heads = SkillHeads.of(weights)
+        self._mixture = Mixture.of(config, weights, len(self._names))
+        self._adapter = Adapter.of(config, weights)
+        self.base = self._adapter.base if self._adapter else self.digest
+        self._calibrations = [
+            Calibration(np.array(c["knots"], np.float64).reshape(-1, 2), float(c["spread"]), float(c["floor"]))
+            for c in config["calibration"]
+        ]
+        self._domain = Domain(np.asarray(weights["anchors"], np.float32), float(config["domain"]["near"]))
+        self._column_mean, self._column_std = weights["column_mean"], weights["column_std"]
+        self._prior = Quality(float(config["prior"]["mean"]), float(config["prior"]["std"]), "prior")
+        self._rules = Composition(**{f.name: float(config["composition"][f.name]) for f in fields(Composition)})
+        columns = (len(self._names),)
+        if not columns == self._column_mean.shape == self._column_std.shape == (len(self._calibrations),):
+            raise ValueError(f"column_mean, column_std and calibration are not for {columns[0]} columns")
+        if self._domain.anchors.shape[1:] != (self._width,):
+            raise ValueError(f"anchors has shape {self._domain.anchors.shape}, expected rows of {self._width}")
+
+
+def _blend(mean: float, std: float, prior_mean: float, prior_std: float, trust: float) -> Quality:
+    """Mean and std of the mixture; its variance also holds the distance between the two means."""
+    blended = trust * mean + (1 - trust) * prior_mean
+    variance = trust * std**2 + (1 - trust) * prior_std**2 + trust * (1 - trust) * (mean - prior_mean) ** 2
+    return Quality(blended, math.sqrt(variance), "learned" if trust >= 0.5 else "prior")

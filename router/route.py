@@ -1,0 +1,31 @@
+"""The answer of the router: all that is needed to run, explain and replay a request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from router.types import Decision, Estimate, GenerationRequest, Plan, PromptView, Turn
+from router.verification.score_reading import Judgement
+
+
+@dataclass(frozen=True)
+class Route:
+    """The answer of `Router.route`: all that is needed to run, explain and replay a request.
+
+    alternatives: plans of the recipes that the decision may escalate to
+    turns: how the chosen recipe was settled, if it is a search; with them, it is the same plan at another moment
+    judgement: how the scores of the decision's verification are read; None if nothing is verified
+    artifact: digest of the predictor's artefact
+    """
+
+    request: GenerationRequest
+    view: PromptView
+    estimates: Mapping[str, Estimate]
+    decision: Decision
+    plan: Plan
+    decided_in_s: float
+    alternatives: Mapping[str, Plan] = field(default_factory=dict)
+    judgement: Judgement | None = None
+    artifact: str = ""
+    turns: tuple[Turn, ...] = ()

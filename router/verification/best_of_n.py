@@ -1,0 +1,155 @@
+"""Best-of-n with n left open: how many pictures of which recipes are worth their price, planned before any is made.
+
+The pictures are made one after the other, each is judged, and the search ends at the first that is good enough. Which
+recipe comes when, and from which verdict on the rest is left out, is Weitzman's rule (escalation.py): a picture is
+worth making if the best so far is below its reservation value. Both are fixed beforehand along the way on which no
+picture was good enough, so that the search is an ordinary plan, and what it will come to can be summed up
+(searching.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.types import Turn, Worth
+from router.verification.score_reading import Judge
+from router.verification.search_plan import follow
+from router.verification.value_of_information import Option
+
+Array = NDArray[np.float64]
+SETTLING = 2  # a bar and the verdicts below it depend on one another; they settle in so many rounds
+RARE = 0.01  # a picture that is made less often than this is not planned
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What all pictures of a search may take together in the worst case. inf: as much as they want."""
+
+    seconds: float = float("inf")
+    usd: float = float("inf")
+    work_s: float = float("inf")
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a search is expected to come to.
+
+    turns:    the pictures in their order, with the verdicts that end the search before them
+    reached:  probability that each is made, the first 1.0
+    quality:  expected probability that the picture kept is right
+    """
+
+    turns: tuple[Turn, ...]
+    reached: tuple[float, ...]
+    quality: float
+
+    @property
+    def pictures(self) -> float:
+        """Expected number of pictures."""
+        return sum(self.reached)
+
+    def expected(self, each: Mapping[str, float]) -> float:
+        """What the search takes if one picture of a recipe takes `each` of it."""
+        return sum(share * each[turn.recipe] for share, turn in zip(self.reached, self.turns, strict=True))
+
+
+@dataclass
+class _Path:
+    """The search so far, on the way where nothing was good enough. best: (values, probabilities) of the best verdict,
+    summing to the probability of being here; passed: mean verdicts of each recipe's pictures on this way."""
+
+    values: Array = field(default_factory=lambda: np.zeros(1))
+    weights: Array = field(default_factory=lambda: np.ones(1))
+    passed: dict[str, list[float]] = field(default_factory=dict)
+
+    def stop_from(self, bar: float) -> None:
+        """End the search where the best verdict is at least `bar`."""
+        below = self.values < bar
+        self.values, self.weights = self.values[below], self.weights[below]
+
+    def open(self, recipe: str, outlook: tuple[Array, Array]) -> None:
+        """Make one more picture with these possible verdicts."""
+        values, weights = outlook
+        best = np.maximum(self.values[:, None], values).ravel()
+        self.weights = (self.weights[:, None] * weights).ravel()
+        self.values, place = np.unique(best.round(9), return_inverse=True)
+        self.weights = np.asarray(np.bincount(place, self.weights), np.float64)
+        self.passed.setdefault(recipe, []).append(float((values * weights).sum()))
+
+
+def plan_search(
+    options: Sequence[Option],
+    work_s: Mapping[str, float],
+    judge: Judge,
+    worth: Worth,
+    most: int,
+    room: Room | None = None,
+) -> Outlook:
+    """The best search over `options` with at most `most` pictures; there is always a first one. Pure.
+
+    work_s: seconds of work of one picture of each option, which only `room` looks at
+    """
+    room = room or Room()
+    by_name = {option.recipe: option for option in options}
+    path = _Path()
+    turns: list[Turn] = []
+    used = Room(0.0, 0.0, 0.0)
+    while len(turns) < most:
+        found = _next(options, work_s, path, judge, worth, room, used)
+        for _ in range(SETTLING if turns else 0):
+            if found is not None:
+                path.passed = _passed(turns, found[1], judge)
+                found = _next(options, work_s, path, judge, worth, room, used)
+        if found is None and turns:
+            break
+        name, bar = found or (min(by_name, key=lambda n: (by_name[n].usd, by_name[n].seconds, n)), 0.0)
+        option = by_name[name]
+        if turns:
+            if float(path.weights[path.values < bar].sum()) < RARE:
+                break
+            path.stop_from(bar)
+        chance = option.after(path.passed.get(name, []))
+        turns.append(Turn(name, bar if turns else 1.0, judge.slope, float(judge.offset(chance)), chance))
+        path.open(name, judge.outlook(chance))
+        used = Room(used.seconds + option.seconds, used.usd + option.usd, used.work_s + work_s[name])
+    return Outlook(tuple(turns), *follow(turns, options, judge))
+
+
+def _next(
+    options: Sequence[Option],
+    work_s: Mapping[str, float],
+    path: _Path,
+    judge: Judge,
+    worth: Worth,
+    room: Room,
+    used: Room,
+) -> tuple[str, float] | None:
+    """The recipe with the highest reservation value among those that there is room for, and that value."""
+    fits = [
+        o
+        for o in options
+        if used.seconds + o.seconds <= room.seconds
+        and used.usd + o.usd <= room.usd
+        and used.work_s + work_s[o.recipe] <= room.work_s
+    ]
+    values = {
+        o.recipe: float(judge.reservation(o.after(path.passed.get(o.recipe, [])), worth.price(o.seconds, o.usd)))
+        for o in fits
+    }
+    name = max(values, key=lambda n: (values[n], n), default=None)
+    return (name, values[name]) if name is not None else None
+
+
+def _passed(turns: Sequence[Turn], bar: float, judge: Judge) -> dict[str, list[float]]:
+    """Mean verdicts of the pictures of `turns`, by recipe, where all of them were below `bar`."""
+    seen: dict[str, list[float]] = {}
+    for turn in turns:
+        values, weights = judge.outlook(turn.chance)
+        below = values < bar
+        share = float(weights[below].sum())
+        seen.setdefault(turn.recipe, []).append(float((values * weights)[below].sum()) / share if share else bar)
+    return seen
