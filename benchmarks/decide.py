@@ -31,7 +31,7 @@ RULES = """
   - {name: acme, when: {all: [{tenant: acme}, {not: {tag: draft}}]}, set: {limits: {cost_usd: 0.05}}}
   - {name: poster, when: {prompt_matches: "\\\\b(poster|sign|banner)s?\\\\b"}, never: [r03], priority: 3}
   - {name: hard, when: {signal: complexity, above: 0.7}, never: [r00, r01, r02, r03], priority: 2}
-  - {name: unknown, when: {in_domain_below: 0.3}, prefer: [r20, r21]}
+  - {name: unknown, when: {familiarity_below: 0.3}, prefer: [r20, r21]}
 """
 
 

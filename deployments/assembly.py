@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 from deployments.known_names import known_of
 from deployments.orchestration.availability import Monitor
-from deployments.orchestration.budgets import Ledger
+from deployments.orchestration.budgets import TenantBudgets
 from deployments.orchestration.metrics import Metrics, Tally
 from deployments.orchestration.orchestrator import Orchestrator
-from deployments.orchestration.recorder import Journal
+from deployments.orchestration.recorder import Recorder
 from deployments.orchestration.runner import WorkerClient
 from deployments.settings import AppSettings, ConfigError, FeedbackSettings
 from deployments.workers.worker import StepEngine
@@ -28,8 +28,8 @@ from router.quality.predictor import QualityPredictor
 from router.registry.artifact import load_artifact
 from router.routing import Router
 from router.types import ModelCard
-from router.verification.score_calibration import judgement_file, load_judgement
-from router.verification.score_reading import Judgement
+from router.verification.score_calibration import load_score_reading, score_reading_file
+from router.verification.score_reading import ScoreReading
 
 LOG_KEY = "TRIPTYCH_LOG_KEY"
 """The environment variable with the key of the hash of prompts; without it, a random one lies beside the log."""
@@ -62,10 +62,10 @@ def build_orchestrator(
     live = LivePredictor(settings.artifact_path, catalogue)
     router = router_of(settings, catalogue, costs, live.predictor)
     replicas = settings.orchestrator.replicas
-    ledger = Ledger(1 / (replicas if isinstance(replicas, int) else replicas.max_replicas))
+    tenant_budgets = TenantBudgets(1 / (replicas if isinstance(replicas, int) else replicas.max_replicas))
     timeout_s = settings.limits.request_timeout_s
     metrics = metrics or Tally()
-    journal = Journal(log_of(settings.feedback) if settings.feedback.log else None, catalogue, metrics)
+    recorder = Recorder(log_of(settings.feedback) if settings.feedback.log else None, catalogue, metrics)
     return Orchestrator(
         catalogue,
         policies,
@@ -74,11 +74,11 @@ def build_orchestrator(
         workers,
         monitor,
         timeout_s,
-        ledger,
+        tenant_budgets,
         metrics,
-        journal=journal,
+        recorder=recorder,
         live=live,
-        judgements=lambda digest: judgements_of(settings, catalogue, digest),
+        score_readings=lambda digest: score_readings_of(settings, catalogue, digest),
     )
 
 
@@ -89,13 +89,13 @@ def log_of(settings: FeedbackSettings) -> DecisionLog:
     return DecisionLog(settings.file, settings.store_prompts, retention, key.encode() if key else None)
 
 
-def judgements_of(settings: AppSettings, catalogue: Catalog, digest: str) -> dict[str, Judgement]:
+def score_readings_of(settings: AppSettings, catalogue: Catalog, digest: str) -> dict[str, ScoreReading]:
     """How the scores of calibrated scorers are read beside the artefact with this digest, by catalogue id."""
     folder = settings.artifact_path
     return {
-        model: load_judgement(folder, digest, catalogue[model], revision(catalogue[model]))
+        model: load_score_reading(folder, digest, catalogue[model], revision(catalogue[model]))
         for model in catalogue.ids()
-        if catalogue[model].role == "scorer" and judgement_file(folder, model).is_file()
+        if catalogue[model].role == "scorer" and score_reading_file(folder, model).is_file()
     }
 
 
@@ -104,9 +104,9 @@ def router_of(
 ) -> Router:
     """The router with the configured predictor (or a given one), and queues that ask `costs`."""
     predictor = predictor or QualityPredictor(load_artifact(settings.artifact_path), catalogue)
-    judgements = judgements_of(settings, catalogue, predictor.digest)
+    score_readings = score_readings_of(settings, catalogue, predictor.digest)
     queues = Queues(costs, {model: replicas_of(settings, model) for model in settings.models})
-    return Router(catalogue, MiniLMEmbedder(), predictor, queues, judgements)
+    return Router(catalogue, MiniLMEmbedder(), predictor, queues, score_readings)
 
 
 def replicas_of(settings: AppSettings, model: str) -> int:

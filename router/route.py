@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from router.types import Decision, Estimate, GenerationRequest, Plan, PromptView, Turn
-from router.verification.score_reading import Judgement
+from router.verification.score_reading import ScoreReading
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,6 @@ class Route:
     plan: Plan
     decided_in_s: float
     alternatives: Mapping[str, Plan] = field(default_factory=dict)
-    judgement: Judgement | None = None
+    score_reading: ScoreReading | None = None
     artifact: str = ""
     turns: tuple[Turn, ...] = ()

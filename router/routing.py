@@ -30,9 +30,9 @@ from router.types import (
     PromptView,
     Recipe,
 )
-from router.verification.n_auto import Settled, settle
-from router.verification.options import prospects
-from router.verification.score_reading import Judgement
+from router.verification.n_auto import ResolvedSearch, resolve_search
+from router.verification.options import next_options
+from router.verification.score_reading import ScoreReading
 
 VIEWS = 1024  # prompts whose analysis is remembered, and their estimates as long as queues and costs stay
 
@@ -51,10 +51,10 @@ class Router:
         embedder: Embedder,
         predictor: QualityPredictor,
         queues: Queues,
-        judgements: Mapping[str, Judgement] | None = None,
+        score_readings: Mapping[str, ScoreReading] | None = None,
     ) -> None:
         """judgements: how the scores of each scorer are read, by catalogue id; what is missing is not calibrated."""
-        self.judgements = dict(judgements or {})
+        self.score_readings = dict(score_readings or {})
         self.catalogue = catalogue
         self.embedder = embedder
         self.predictor = predictor
@@ -70,7 +70,7 @@ class Router:
         predictor = self.predictor
         view = self.analyse(request.prompt, predictor)
         recipes = self.candidates(request, policy)
-        searches = self.settle(request, view, recipes, policy.bounds(request, view, context), predictor)
+        searches = self.resolve_search(request, view, recipes, policy.bounds(request, view, context), predictor)
         recipes |= {name: found.recipe for name, found in searches.items()}
         arranged = self._arranger.arrange(request, recipes)
         plans = arranged.plans
@@ -80,35 +80,35 @@ class Router:
             estimates[name] = found.estimate
         decision = policy.decide(request, view, plans, estimates, arranged.refused, context)
         further = {name: arranged.plan(name) for name in decision.verify.escalate_to} if decision.verify else {}
-        judgement = self.judgement(decision.verify.scorer) if decision.verify else None
-        if judgement is not None:
-            decision = self.foreseen(decision, plans, estimates, judgement)
+        score_reading = self.score_reading(decision.verify.scorer) if decision.verify else None
+        if score_reading is not None:
+            decision = self.foreseen(decision, plans, estimates, score_reading)
         plan, took_s = arranged.plan(decision.recipe), time.perf_counter() - began
         turns = searches[decision.recipe].recipe.turns if decision.recipe in searches else ()
-        return Route(request, view, estimates, decision, plan, took_s, further, judgement, predictor.digest, turns)
+        return Route(request, view, estimates, decision, plan, took_s, further, score_reading, predictor.digest, turns)
 
-    def judgement(self, scorer: str) -> Judgement:
+    def score_reading(self, scorer: str) -> ScoreReading:
         """How the scores of `scorer` are read; the default if it is not calibrated."""
-        return self.judgements.get(scorer) or Judgement()
+        return self.score_readings.get(scorer) or ScoreReading()
 
-    def settle(
+    def resolve_search(
         self,
         request: GenerationRequest,
         view: PromptView,
         recipes: Mapping[str, Recipe],
         bounds: Bounds,
         predictor: QualityPredictor | None = None,
-    ) -> dict[str, Settled]:
+    ) -> dict[str, ResolvedSearch]:
         """Those of `recipes` whose number of pictures is left to the router, settled for this prompt and moment; with
         the request's turns, the one that it asks for as it was settled before. Raises `RequestError` for turns that do
         not belong to it."""
-        found: dict[str, Settled] = {}
+        found: dict[str, ResolvedSearch] = {}
         for name, recipe in recipes.items():
             if isinstance(recipe, Fuse) and recipe.search is not None and request.recipe in (None, name):
-                judgement = self.judgement(str(recipe.scorer))
+                score_reading = self.score_reading(str(recipe.scorer))
                 asked = predictor or self.predictor
-                settled = settle(
-                    name, recipe, request, view, recipes, judgement, self.catalogue, asked, self.queues, bounds
+                settled = resolve_search(
+                    name, recipe, request, view, recipes, score_reading, self.catalogue, asked, self.queues, bounds
                 )
                 found |= {name: settled} if settled is not None else {}
         asked_for = recipes.get(str(request.recipe))
@@ -119,16 +119,20 @@ class Router:
         return found
 
     def foreseen(
-        self, decision: Decision, plans: Mapping[str, Plan], estimates: Mapping[str, Estimate], judgement: Judgement
+        self,
+        decision: Decision,
+        plans: Mapping[str, Plan],
+        estimates: Mapping[str, Estimate],
+        score_reading: ScoreReading,
     ) -> Decision:
         """The decision with a reason about its verification: how scores are read, whether a look is worth it now."""
         verify = decision.verify
         assert verify is not None
-        reason = f"{verify.scorer}: {judgement.note}"
+        reason = f"{verify.scorer}: {score_reading.note}"
         if verify.by == "expected_gain":
-            ahead = prospects(decision, plans, estimates, judgement, self.queues)
-            gain = ahead.gain(judgement.judge, verify.worth)
-            price = verify.worth.price(ahead.look.latency_s, ahead.look.cost_usd)
+            ahead = next_options(decision, plans, estimates, score_reading, self.queues)
+            gain = ahead.gain(score_reading.score_model, verify.prices)
+            price = verify.prices.price(ahead.look.latency_s, ahead.look.cost_usd)
             verdict = "so it is taken" if gain > price else "so it is left out"
             reason += f"; a look is expected to gain {gain:.3f} for {price:.4f}, {verdict}"
         return replace(decision, reasons=(*decision.reasons, reason))

@@ -4,22 +4,22 @@ import numpy as np
 import pytest
 
 from benchmarks.frontier.run import Outcomes, always, best_of_n, cascade, chosen, compare, hull, search
-from router.verification.value_of_information import Judge
+from router.verification.score_reading import ScoreModel
 
 
 @pytest.fixture
 def outcomes() -> Outcomes:
-    """Two recipes, 200 prompts, 4 seeds: the cheap one draws every second prompt, the dear one all but a tenth."""
+    """Two recipes, 200 prompts, 4 seeds: the cheap one draws every second prompt, the expensive one all but a tenth."""
     rng = np.random.default_rng(0)
     n = 200
     chance = np.stack([np.arange(n) % 2 == 0, np.arange(n) % 10 != 0], 1)[..., None]
     exact = (rng.random((n, 2, 4)) < 0.9 * chance).astype(float)
     prompts = tuple(f"prompt {i}" for i in range(n))
-    return Outcomes(prompts, ("one",) * n, ("cheap", "dear"), exact, exact, np.array([0.1, 1.0]), 0.01)
+    return Outcomes(prompts, ("one",) * n, ("cheap", "strong"), exact, exact, np.array([0.1, 1.0]), 0.01)
 
 
 def test_a_hull_never_falls_and_bends_down() -> None:
-    """Points below the line between others are left out, and so is whatever is dearer and worse."""
+    """Points below the line between others are left out, and so is whatever is more expensive and worse."""
     x, y = hull(np.array([1.0, 2.0, 3.0, 4.0, 5.0]), np.array([0.1, 0.2, 0.8, 0.7, 0.9]))
     assert x.tolist() == [1.0, 3.0, 5.0]
     assert y.tolist() == [0.1, 0.8, 0.9]
@@ -34,7 +34,7 @@ def test_knowing_the_prompt_beats_random_mixing_and_nothing_else_does(outcomes: 
         *chosen(outcomes, "router", truth, [0, 1]),
         *chosen(outcomes, "control", shuffled, [0, 1]),
     ]
-    report = compare(points, "dear")
+    report = compare(points, "strong")
     gain = "points over random mixing at half of it"
     assert report["router"][gain]["low"] > 10
     assert report["control"][gain]["low"] < 3
@@ -53,7 +53,7 @@ def test_every_look_and_every_picture_is_paid_for(outcomes: Outcomes) -> None:
 
 def test_a_search_with_a_sure_judge_is_right_wherever_a_stored_picture_is(outcomes: Outcomes) -> None:
     """When seconds cost nothing, the search finds a right picture if there is one."""
-    judge = Judge(5.0, 1.0, 0.0, on_right=(7.0,), on_wrong=(-7.0,))
-    found = search(outcomes, "search", np.full((200, 2), 0.5), judge, 4.0, [0, 1])
+    score_model = ScoreModel(5.0, 1.0, 0.0, on_right=(7.0,), on_wrong=(-7.0,))
+    found = search(outcomes, "search", np.full((200, 2), 0.5), score_model, 4.0, [0, 1])
     assert found[0].exact == pytest.approx(outcomes.exact.max((1, 2)))
     assert found[-1].cost.mean() < found[0].cost.mean()

@@ -173,7 +173,7 @@ def picture_file(folder: Path, key: str, recipe: Recipe, pairs: Sequence[Pair]) 
     return folder / f"{hashlib.sha256(body.encode()).hexdigest()[:24]}.safetensors"
 
 
-def judge(pairs: Sequence[Pair], recipes: Mapping[str, Recipe], folder: Path) -> list[dict[str, Any]]:
+def score_model(pairs: Sequence[Pair], recipes: Mapping[str, Recipe], folder: Path) -> list[dict[str, Any]]:
     """Rows of one batch, a recipe each. Runs in a worker process."""
     pictures: dict[str, list[Pixels]] = {}
     for key, recipe in recipes.items():
@@ -252,7 +252,7 @@ def run(split: str, per_tier: int, seeds: int, out: Path, processes: int, models
             pass
         if models:
             return
-        found = _in_turn(pool, judge, batches, recipes, folder, processes)
+        found = _in_turn(pool, score_model, batches, recipes, folder, processes)
         rows = [row for some in tqdm(found, total=len(batches), desc="judge") for row in some]
     with out.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")

@@ -35,9 +35,9 @@ from router.prompts.embedding import MiniLMEmbedder
 from router.prompts.lexical import lexical_features
 from router.quality.predictor import QualityPredictor
 from router.registry.artifact import Artifact, load_artifact
-from router.types import Fuse, Generate, PromptView
+from router.types import Fuse, Generate, Prices, PromptView
 from router.verification.score_calibration import fit_judge, fit_strength
-from router.verification.value_of_information import Judge, Option, next_attempt
+from router.verification.value_of_information import Option, ScoreModel, weigh
 
 HERE = Path(__file__).resolve().parent
 OUTCOMES = HERE.parent / "embedded_outcomes"
@@ -135,12 +135,12 @@ def chosen(outcomes: Outcomes, curve: str, value: Array, columns: Sequence[int])
     return points
 
 
-def by_length(outcomes: Outcomes, cheap: int, dear: int) -> list[Point]:
-    """The dear model for prompts of more words than a bound."""
+def by_length(outcomes: Outcomes, cheap: int, strong: int) -> list[Point]:
+    """The expensive model for prompts of more words than a bound."""
     words = np.array([len(prompt.split()) for prompt in outcomes.prompts])
     points, every = [], np.arange(len(words))
     for bound in range(words.min() - 1, words.max() + 1):
-        pick = np.where(words > bound, dear, cheap)
+        pick = np.where(words > bound, strong, cheap)
         seconds = outcomes.seconds[pick]
         points.append(Point("prompt length", f"over {bound} words", outcomes.exact[every, pick].mean(1), seconds))
     return points
@@ -162,24 +162,36 @@ def best_of_n(outcomes: Outcomes, column: int) -> list[Point]:
     return points
 
 
-def cascade(outcomes: Outcomes, verdicts: Array, cheap: int, dear: int) -> list[Point]:
-    """The cheap model first; the dear one, once, when the verifier's verdict is below a bound."""
+def cascade(outcomes: Outcomes, verdicts: Array, cheap: int, strong: int) -> list[Point]:
+    """The cheap model first; the expensive one, once, when the verifier's verdict is below a bound."""
     seeds = outcomes.exact.shape[2]
     points = []
     for bound in np.linspace(0, 1, 21):
         again = verdicts[:, cheap] < bound
-        better = verdicts[:, dear] > verdicts[:, cheap]
-        exact = np.where(again & better, outcomes.exact[:, dear], outcomes.exact[:, cheap])
-        cost = outcomes.seconds[cheap] + outcomes.check_s + again * (outcomes.seconds[dear] + outcomes.check_s)
-        setting = f"{outcomes.recipes[dear]} below {bound:.2f}"
+        better = verdicts[:, strong] > verdicts[:, cheap]
+        exact = np.where(again & better, outcomes.exact[:, strong], outcomes.exact[:, cheap])
+        cost = outcomes.seconds[cheap] + outcomes.check_s + again * (outcomes.seconds[strong] + outcomes.check_s)
+        setting = f"{outcomes.recipes[strong]} below {bound:.2f}"
         points.append(Point("cascade", setting, exact.mean(1), cost.reshape(-1, seeds).mean(1)))
     return points
 
 
+def next_attempt(
+    options: Sequence[Option],
+    verdicts: Mapping[str, Sequence[float]],
+    score_model: ScoreModel,
+    quality_per_s: float,
+    most: int = 4,
+) -> str | None:
+    """The recipe to try next, or None to keep the best picture so far: `weigh` where only seconds have a price."""
+    found = weigh(options, verdicts, score_model, Prices(quality_per_s), most)
+    return found.recipe if found is not None and found.worth_it else None
+
+
 def search(
-    outcomes: Outcomes, curve: str, chance: Array, judge: Judge, strength: float, columns: Sequence[int]
+    outcomes: Outcomes, curve: str, chance: Array, score_model: ScoreModel, strength: float, columns: Sequence[int]
 ) -> list[Point]:
-    """`router.escalation`: try, check, and try again while the expected gain is worth the seconds."""
+    """`router.verification`: try, check, and try again while the expected gain is worth the seconds."""
     prompts, _, seeds = outcomes.exact.shape
     points = []
     for price in PRICES:
@@ -190,7 +202,7 @@ def search(
                 for c in columns
             ]
             for start in range(seeds):
-                mark, spent = _one_search(options, outcomes.exact[i], outcomes.score[i], judge, price, start)
+                mark, spent = _one_search(options, outcomes.exact[i], outcomes.score[i], score_model, price, start)
                 exact[i] += mark / seeds
                 cost[i] += spent / seeds
         points.append(Point(curve, f"{price:.3g}/s", exact, cost))
@@ -198,17 +210,17 @@ def search(
 
 
 def _one_search(
-    options: Sequence[Option], exact: Array, score: Array, judge: Judge, price: float, start: int
+    options: Sequence[Option], exact: Array, score: Array, score_model: ScoreModel, price: float, start: int
 ) -> tuple[float, float]:
     """(mark, seconds) of one request; pictures are those of the stored seeds, from `start` on."""
     seeds = exact.shape[1]
     named = {option.recipe: option for option in options}
     made: dict[str, list[float]] = {}
     best, mark, spent = -1.0, 0.0, 0.0
-    while name := next_attempt(options, made, judge, price, most=seeds):
+    while name := next_attempt(options, made, score_model, price, most=seeds):
         before = made.setdefault(name, [])
         seed = (start + len(before)) % seeds
-        verdict = judge.verdict(named[name].after(before), float(score[int(name), seed]))
+        verdict = score_model.verdict(named[name].after(before), float(score[int(name), seed]))
         before.append(verdict)
         spent += named[name].seconds
         if verdict > best:
@@ -219,7 +231,7 @@ def _one_search(
 # ---------------------------------------------------------------------------------------------- learned from training
 
 
-def learn_judge(train: Outcomes) -> tuple[Judge, float]:
+def learn_judge(train: Outcomes) -> tuple[ScoreModel, float]:
     """What the verifier's score is worth beside a predicted chance, and how many pictures such a chance is worth.
 
     The chances are of a router that was trained on two thirds of the prompts, for the other third.
@@ -233,10 +245,10 @@ def learn_judge(train: Outcomes) -> tuple[Judge, float]:
     chance = chances(rest, artifact)
     before = np.broadcast_to(chance[..., None], rest.score.shape)
     right = rest.exact == 1
-    judge = fit_judge(before.ravel(), rest.score.ravel(), right.ravel())
+    score_model = fit_judge(before.ravel(), rest.score.ravel(), right.ravel())
     # Two pictures of each prompt and recipe stand next to each other.
     pairs = [(k, k + 1) for k in range(0, right.size, right.shape[2])]
-    return judge, fit_strength(before.ravel(), right.ravel(), pairs)
+    return score_model, fit_strength(before.ravel(), right.ravel(), pairs)
 
 
 # -------------------------------------------------------------------------------------------------------- comparison
@@ -316,9 +328,9 @@ def tiers_of(outcomes: Outcomes) -> dict[str, dict[str, float]]:
 def all_points(test: Outcomes, train: Outcomes, bases: Sequence[str]) -> tuple[list[Point], dict[str, Any]]:
     """Every strategy on the test prompts, and what was learned for them."""
     predicted = chances(test, load_artifact(ROOT / "router" / "artifacts" / "embedded"))
-    judge, strength = learn_judge(train)
+    score_model, strength = learn_judge(train)
     constant = np.broadcast_to(train.exact.mean((0, 2)), predicted.shape)
-    verdicts = np.vectorize(judge.verdict)(constant[..., None], test.score)
+    verdicts = np.vectorize(score_model.verdict)(constant[..., None], test.score)
     columns = list(range(len(test.recipes)))
     marks = test.exact.mean((0, 2))
     best = max(map(test.at, bases), key=lambda k: (marks[k], -test.seconds[k]))
@@ -331,16 +343,16 @@ def all_points(test: Outcomes, train: Outcomes, bases: Sequence[str]) -> tuple[l
         *chosen(test, "router", predicted, columns),
         *chosen(test, "oracle", test.exact.mean(2), columns),
         *(point for column in columns for point in best_of_n(test, column)),
-        *(point for dear in dict.fromkeys((best, whole)) for point in cascade(test, verdicts, cheap, dear)),
-        *search(test, "verify and escalate, no router", constant, judge, strength, columns),
-        *search(test, "router + verify and escalate", predicted, judge, strength, columns),
+        *(point for strong in dict.fromkeys((best, whole)) for point in cascade(test, verdicts, cheap, strong)),
+        *search(test, "verify and escalate, no router", constant, score_model, strength, columns),
+        *search(test, "router + verify and escalate", predicted, score_model, strength, columns),
     ]
     learned = {
         "best single model": test.recipes[best],
         "best model that is not distilled": test.recipes[undistilled],
         "best recipe": test.recipes[whole],
         "cheapest model": test.recipes[cheap],
-        "judge": asdict(judge),
+        "judge": asdict(score_model),
         "strength": strength,
     }
     return points, learned

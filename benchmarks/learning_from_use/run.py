@@ -25,7 +25,7 @@ from benchmarks.embedded_outcomes.train_router import HERE as OUTCOMES
 from benchmarks.embedded_outcomes.train_router import ratings, read
 from deployments.assembly import catalogue_of
 from deployments.known_names import known_of
-from deployments.offline.replay import chances, worth
+from deployments.offline.replay import chances, prices
 from deployments.offline.retraining import retrain
 from deployments.orchestration.recorder import record_of
 from deployments.orchestration.results import Made, Outcome
@@ -65,7 +65,7 @@ def truth(router: Router, policy: Policy, prompts: Sequence[str], marks: Marks, 
         options = {ranked.recipe: route.estimates[ranked.recipe] for ranked in route.decision.ranking}
         for name, probability in chances(policy, route.decision.rules, options).items():
             mark = float(np.mean(marks[prompt, recipe_key(policy.recipes[name], policy.recipes, catalogue)]))
-            earned.append(probability * worth(policy, route.decision.rules, options[name], mark))
+            earned.append(probability * prices(policy, route.decision.rules, options[name], mark))
     return sum(earned) / len(prompts)
 
 

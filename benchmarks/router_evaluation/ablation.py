@@ -71,11 +71,11 @@ def _held_out(prompts: Prompts, table: RatingsTable, choice: Choice, seed: int) 
 
 
 def _pair(
-    table: RatingsTable, by_seed: Sequence[HeldOutScores], whole: Sequence[HeldOutScores], cheap: str, dear: str
+    table: RatingsTable, by_seed: Sequence[HeldOutScores], whole: Sequence[HeldOutScores], cheap: str, strong: str
 ) -> dict[str, Any]:
-    own = [pair_of(table, one, cheap, dear) for one in by_seed]
-    other = [pair_of(table, one, cheap, dear) for one in whole]
-    gain = own[0].dear - own[0].cheap
+    own = [pair_of(table, one, cheap, strong) for one in by_seed]
+    other = [pair_of(table, one, cheap, strong) for one in whole]
+    gain = own[0].strong - own[0].cheap
 
     def mean(of: Sequence[Any], rows: NDArray[np.int64]) -> float:
         return float(np.mean([apgr(curve(pair.gain[rows], gain[rows], pair.split[rows])) for pair in of]))

@@ -283,7 +283,7 @@ def predict(learned: Part, asked: Part, names: Sequence[str], fold: int, keep: P
         print(f"fold {fold}: {name}", flush=True)
 
 
-def judge(whole: Part, split: NDArray[np.int64], keep: Path) -> dict[str, Any]:
+def score_model(whole: Part, split: NDArray[np.int64], keep: Path) -> dict[str, Any]:
     """A row for each learner and average of which something is kept."""
     rows = {}
     for name, parts in {**{name: (name,) for name in LEARNERS}, **AVERAGES}.items():
@@ -350,12 +350,12 @@ def main() -> None:
         keep.mkdir(exist_ok=True)
         asked = read(options.folder, options.encoder, keep, test=True)
         predict(whole, asked, names, 0, keep)
-        report = {"learners": judge(asked, np.zeros(len(asked.gain), np.int64), keep)}
+        report = {"learners": score_model(asked, np.zeros(len(asked.gain), np.int64), keep)}
     else:
         split = split_groups(whole.table.groups, FOLDS, seed=0)
         for fold in options.folds:
             predict(whole.only(split != fold), whole.only(split == fold), names, fold, options.keep)
-        report = {"learners": judge(whole, split, options.keep)}
+        report = {"learners": score_model(whole, split, options.keep)}
         if all(_file(options.keep, "as train", fold).is_file() for fold in range(FOLDS)):
             usual = np.full(len(split), np.nan)
             for fold in range(FOLDS):

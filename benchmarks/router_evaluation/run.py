@@ -80,7 +80,7 @@ def control(folder: Path) -> dict[str, Any]:
         blind, _ = predict_held_out(shuffled(table, seed), EMBEDDER, choice=WANTED)
         for a, b in GENAI_PAIRS:
             pair = pair_of(table, blind, a, b)
-            found[f"{a} -> {b}"].append(apgr(curve(pair.gain, pair.dear - pair.cheap, pair.split)))
+            found[f"{a} -> {b}"].append(apgr(curve(pair.gain, pair.strong - pair.cheap, pair.split)))
     report: dict[str, Any] = {}
     for name, values in found.items():
         mean, spread = float(np.mean(values)), float(np.std(values, ddof=1))

@@ -63,8 +63,8 @@ def study(folder: Path) -> dict[str, Any]:
     report: dict[str, Any] = {"shuffles": SHUFFLES}
     for penalty in PENALTIES:
         matrices = hats(prompts, split, penalty)
-        for cheap, dear in GENAI_PAIRS:
-            gain = table.scores[:, table.columns.index(dear)] - table.scores[:, table.columns.index(cheap)]
+        for cheap, strong in GENAI_PAIRS:
+            gain = table.scores[:, table.columns.index(strong)] - table.scores[:, table.columns.index(cheap)]
             gain = np.where(np.isnan(gain), np.nanmean(gain), gain)
             rng = np.random.default_rng(0)
             blind = [
@@ -72,7 +72,7 @@ def study(folder: Path) -> dict[str, Any]:
                 for _ in range(SHUFFLES)
             ]
             drawn = [apgr(curve(rng.standard_normal(len(gain)), gain, split)) for _ in range(SHUFFLES)]
-            report[f"{cheap} -> {dear}, penalty {penalty:g}"] = {
+            report[f"{cheap} -> {strong}, penalty {penalty:g}"] = {
                 "true labels": apgr(curve(predicted(gain, split, matrices), gain, split)),
                 "mean": float(np.mean(blind)),
                 "standard error": float(np.std(blind) / SHUFFLES**0.5),

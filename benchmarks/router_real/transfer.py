@@ -43,10 +43,10 @@ LANDMARKS = {"genai_bench": MAX_LANDMARKS, "pqpp": 800}
 
 @dataclass(frozen=True)
 class Pair:
-    """cheap, dear: columns of the judged set; stand_ins: the columns of the learned set that speak for them."""
+    """cheap, expensive: columns of the judged set; stand_ins: the columns of the learned set that speak for them."""
 
     cheap: str
-    dear: str
+    strong: str
     stand_ins: tuple[str, str]
 
 
@@ -108,12 +108,12 @@ def _judged(
         grams = replace(fitted, share=0.0).predict(asked)
         for share, pair in product(SHARES, pairs):
             raw = share * kernel + (1 - share) * grams
-            cheap, dear = (raw[:, table.columns.index(column)] for column in pair.stand_ins)
-            gain = other.scores[:, other.columns.index(pair.dear)] - other.scores[:, other.columns.index(pair.cheap)]
+            cheap, strong = (raw[:, table.columns.index(column)] for column in pair.stand_ins)
+            gain = other.scores[:, other.columns.index(pair.strong)] - other.scores[:, other.columns.index(pair.cheap)]
             rated = np.isfinite(gain)
-            said, gain = (dear - cheap)[rated], gain[rated]
+            said, gain = (strong - cheap)[rated], gain[rated]
             figures = {"pearson": pearson(said, gain), "apgr": apgr(curve(said, gain, np.zeros(len(gain), np.int64)))}
-            report[share].setdefault(name, {})[f"{pair.cheap} -> {pair.dear}"] = figures
+            report[share].setdefault(name, {})[f"{pair.cheap} -> {pair.strong}"] = figures
     return report
 
 

@@ -18,7 +18,7 @@ from deployments.workers.worker import WorkerStatus
 from models.provenance import encode_image
 from router.route import Route
 from router.types import HandOver, ModelCard, Plan, StepTrace
-from router.verification.score_reading import Judgement
+from router.verification.score_reading import ScoreReading
 
 PIXELS_PER_TOKEN = 16 * 16  # usage counts one image token for each patch of 16 x 16 pixels
 
@@ -150,7 +150,8 @@ def route_report(route: Route) -> dict[str, Any]:
         "verify": _verify(route),
         "features": {name: _round(value) for name, value in route.view.features.items() if value},
         "signals": {name: _round(value) for name, value in route.view.signals.items() if value},
-        "in_domain": route.view.in_domain,
+        "familiarity": route.view.familiarity,
+        "in_domain": route.view.familiarity,  # its name until 0.2
         "warnings": warnings(route),
         "estimates": {name: _plain(asdict(estimate)) for name, estimate in route.estimates.items()},
         "ranking": [{"recipe": r.recipe, "utility": _round(r.utility)} for r in decision.ranking],
@@ -164,8 +165,10 @@ def _verify(route: Route) -> dict[str, Any] | None:
     """How pictures are checked, and what stands behind the verdicts."""
     if (verify := route.decision.verify) is None:
         return None
-    judgement = route.judgement or Judgement()
-    return {**_plain(asdict(verify)), "calibrated": judgement.calibrated, "judgement": judgement.note}
+    score_reading = route.score_reading or ScoreReading()
+    told = _plain(asdict(verify))
+    former = {"worth": told["prices"], "judgement": score_reading.note}  # their names until 0.2
+    return {**told, "calibrated": score_reading.calibrated, "score_reading": score_reading.note, **former}
 
 
 def warnings(route: Route) -> list[str]:
@@ -174,7 +177,7 @@ def warnings(route: Route) -> list[str]:
         return []
     return [
         f"this prompt is out of range: it is unlike those that the predictor was trained on (nearness "
-        f"{route.view.in_domain:.2f} of 1), so the estimates are averages and say little about it"
+        f"{route.view.familiarity:.2f} of 1), so the estimates are averages and say little about it"
     ]
 
 

@@ -60,11 +60,11 @@ async def _written(config: Path, body: dict[str, Any]) -> dict[str, Any]:
     from deployments.api.feedback import feedback_report, parse_feedback
     from deployments.assembly import catalogue_of, log_of
     from deployments.orchestration.metrics import Tally
-    from deployments.orchestration.recorder import Journal
+    from deployments.orchestration.recorder import Recorder
 
     settings, wire = load_serve_config(config).settings, parse_feedback(body)
-    journal = Journal(log_of(settings.feedback), catalogue_of(settings), Tally())
-    return feedback_report(wire, await journal.attach(wire.id, wire.source, wire.value, wire.image))
+    recorder = Recorder(log_of(settings.feedback), catalogue_of(settings), Tally())
+    return feedback_report(wire, await recorder.attach(wire.id, wire.source, wire.value, wire.image))
 
 
 def log(

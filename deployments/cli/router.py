@@ -115,7 +115,7 @@ def evaluate(
 ) -> None:
     """Judge routing between pairs of models on prompts that were held out, beside chance and other baselines."""
     from deployments.cli import tables as render
-    from router.learning.evaluation import evaluate as judge
+    from router.learning.evaluation import evaluate as score_model
     from router.learning.evaluation import shuffled
     from router.learning.plots import plot_pairs
     from router.learning.ratings import read_ratings, tabulate
@@ -130,11 +130,11 @@ def evaluate(
     else:
         err.print(f"{len(table.prompts)} prompts; training {folds} times without a fold", highlight=False)
         held_out, _ = predict_held_out(table, folds=folds, seed=seed)
-    report = judge(table, held_out, pairs)
+    report = score_model(table, held_out, pairs)
     if control:
         err.print("training again on shuffled labels", highlight=False)
         blind, _ = predict_held_out(shuffled(table, seed), folds=folds, seed=seed)
-        found = judge(table, blind, pairs)
+        found = score_model(table, blind, pairs)
         for name, figures in report["pairs"].items():
             figures["rankings"]["shuffled labels"] = found["pairs"][name]["rankings"]["learned"]
     if plots is not None:
@@ -213,13 +213,15 @@ def calibrate_scorer(
     predictor, embedder = QualityPredictor(trained), MiniLMEmbedder()
     views = {prompt: view_of(predictor, embedder, prompt) for prompt in {one.prompt for one in rows}}
     pictures = JudgedPictures.of(rows, held_out_chances(rows, folds, seed), predictor, views)
-    judge, strength, report = calibrate(rows, pictures.chances(predictor.adapter))
+    score_model, strength, report = calibrate(rows, pictures.chances(predictor.adapter))
     origin = source or judged.name
-    file = save_judgement(artefact, trained.digest, scorer, revision(scorer), judge, strength, report, origin)
+    file = save_judgement(artefact, trained.digest, scorer, revision(scorer), score_model, strength, report, origin)
     keep_pictures(file, pictures)
     if as_json:
         print(
-            json.dumps({"file": str(file), "judge": asdict(judge), "strength": strength, "held_out": report}, indent=2)
+            json.dumps(
+                {"file": str(file), "judge": asdict(score_model), "strength": strength, "held_out": report}, indent=2
+            )
         )
         return
     out.print(f"wrote {file}", highlight=False, markup=False, soft_wrap=True)
@@ -240,16 +242,16 @@ def _pair(text: str, columns: Sequence[str]) -> tuple[str, str]:
     cuts = [k for k, character in enumerate(text) if character == ":"]
     if not cuts:
         raise ArtifactError(
-            f"--pair {text}: two models are compared; write cheap:dear, such as {':'.join(columns[:2])}"
+            f"--pair {text}: two models are compared; write cheap:expensive, such as {':'.join(columns[:2])}"
         )
     splits = [(text[:k], text[k + 1 :]) for k in cuts]
-    cheap, dear = next((pair for pair in splits if set(pair) <= set(columns)), splits[0])
-    for name in (cheap, dear):
+    cheap, strong = next((pair for pair in splits if set(pair) <= set(columns)), splits[0])
+    for name in (cheap, strong):
         if name not in columns:
             raise ArtifactError(f"--pair {text}: the table has no model {name!r}{did_you_mean(name, columns)}")
-    if cheap == dear:
+    if cheap == strong:
         raise ArtifactError(f"--pair {text}: a model is not compared with itself; name another one")
-    return cheap, dear
+    return cheap, strong
 
 
 def _widest(table: RatingsTable) -> tuple[str, str]:

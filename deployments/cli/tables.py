@@ -58,7 +58,7 @@ def signals(report: Mapping[str, Any]) -> Text:
     """The skills that the prompt asks for, strongest first, and whether it lies in the predictor's range."""
     strong = sorted(report["signals"].items(), key=lambda item: -item[1])
     words = ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in strong if value > 0) or "none"
-    near = report.get("in_domain")
+    near = report.get("familiarity")
     reach = "" if near is None else f"; in the predictor's range: {near:.2f}"
     return Text(f"skills asked for: {words}{reach}", style="dim")
 
@@ -117,7 +117,7 @@ def evaluation(report: Mapping[str, Any]) -> list[Table]:
                 f"{q['of_oracle']:.2f}",
             )
         table.caption = (
-            f"the dear picture is rated higher: Brier {r['brier']:.3f} "
+            f"the expensive picture is rated higher: Brier {r['brier']:.3f} "
             f"(constant {r['brier_constant']:.3f}), ECE {r['ece']:.3f}"
         )
         tables.append(table)

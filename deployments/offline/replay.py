@@ -34,7 +34,7 @@ def chances(
     return drawing(taken.recipe, estimates, terms.explore if calm else None)
 
 
-def worth(policy: Policy, rules: Sequence[str], estimate: Estimate, quality: float) -> float:
+def prices(policy: Policy, rules: Sequence[str], estimate: Estimate, quality: float) -> float:
     """What a picture of that quality (0..1) is worth under the policy: with `maximise`, less what its weights say of
     the expected cost and latency; with every other objective, the quality alone."""
     objective: Objective = _terms(policy, rules).objective

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deployments.offline.replay import chances, worth
+from deployments.offline.replay import chances, prices
 from policies import Policy
 from router.errors import ArtifactError
 from router.learning.decision_log import DecisionLog
@@ -74,7 +74,7 @@ def retrain(
     chosen = [one for one in rated if one.judges(policy)]
     _check_enough(log, source, policy, rated, chosen)
     lessons = Lessons.of(rated, predictor, policy)
-    comparison = judge(chosen, lessons, predictor, policy, seed)
+    comparison = score_model(chosen, lessons, predictor, policy, seed)
     counts = {
         "rated": len(rated), "judged": len(chosen), "ratings": len(lessons.values),
         "other_policy_or_version": sum(not one.of_version(policy) for one in rated), "unknown_recipe": lessons.skipped,
@@ -201,7 +201,7 @@ class Lessons:
         )
 
 
-def judge(
+def score_model(
     chosen: Sequence[Rated], lessons: Lessons, predictor: QualityPredictor, policy: Policy, seed: int = 0
 ) -> Comparison:
     """The policy with the incumbent's expectations against the policy with those of adapters that did not see a row."""
@@ -218,7 +218,7 @@ def judge(
     records = [one.record for one in chosen]
     taken = [list(record.options).index(record.recipe) for record in records]
     rewards = [
-        worth(policy, one.record.rules, one.record.options[one.record.recipe], one.reward or 0.0) for one in chosen
+        prices(policy, one.record.rules, one.record.options[one.record.recipe], one.reward or 0.0) for one in chosen
     ]
     logged = LoggedChoices(
         np.array(taken), np.array([record.propensity for record in records]), np.array(rewards), modelled, groups
@@ -235,7 +235,7 @@ def _replayed(one: Rated, predictor: QualityPredictor, policy: Policy, most: int
     probabilities, worths = np.zeros(most), np.zeros(most)
     for k, (name, estimate) in enumerate(estimates.items()):
         probabilities[k] = taken[name]
-        worths[k] = worth(policy, record.rules, estimate, estimate.quality.mean)
+        worths[k] = prices(policy, record.rules, estimate, estimate.quality.mean)
     return probabilities, worths
 
 

@@ -40,13 +40,13 @@ class Charge:
         self.work_s += work_s
         self.cost_usd += cost_usd
 
-    def settle(self) -> None:
+    def resolve_search(self) -> None:
         """From now on the budgets count what was used, however the request ended."""
         for entry in self.entries:
             entry.work_s, entry.cost_usd = self.work_s, self.cost_usd
 
 
-class Ledger:
+class TenantBudgets:
     """The accounts. Safe to use from several threads: decisions read them while other requests are charged."""
 
     def __init__(self, share: float = 1.0, clock: Callable[[], float] = time.monotonic) -> None:

@@ -17,9 +17,9 @@ from datetime import UTC, datetime
 from functools import partial
 
 from deployments.orchestration.availability import Availability, Monitor
-from deployments.orchestration.budgets import Charge, Ledger
+from deployments.orchestration.budgets import Charge, TenantBudgets
 from deployments.orchestration.metrics import Metrics, Tally
-from deployments.orchestration.recorder import Journal
+from deployments.orchestration.recorder import Recorder
 from deployments.orchestration.results import Event, Made, OnEvent, Outcome, Overview, PolicyFile, PolicySummary
 from deployments.orchestration.runner import Runner, WorkerClient
 from deployments.orchestration.shadows import Shadows
@@ -32,7 +32,7 @@ from router.quality.live import LivePredictor
 from router.route import Route
 from router.routing import Router
 from router.types import Catalogue, Context, GenerationRequest
-from router.verification.score_reading import Judgement
+from router.verification.score_reading import ScoreReading
 
 ADMISSION_TRIES = 5
 
@@ -59,22 +59,22 @@ class Orchestrator:
         workers: Mapping[str, WorkerClient],
         monitor: Monitor,
         timeout_s: float = 600.0,
-        ledger: Ledger | None = None,
+        tenant_budgets: TenantBudgets | None = None,
         metrics: Metrics | None = None,
         draw: Callable[[], float] = random.random,
-        journal: Journal | None = None,
+        recorder: Recorder | None = None,
         live: LivePredictor | None = None,
-        judgements: Callable[[str], Mapping[str, Judgement]] = lambda _: {},
+        score_readings: Callable[[str], Mapping[str, ScoreReading]] = lambda _: {},
     ) -> None:
         self.catalogue = catalogue
         self.policies = policies
         self.metrics = metrics or Tally()
         self._router = router
-        self._ledger = ledger or Ledger()
+        self._tenant_budgets = tenant_budgets or TenantBudgets()
         self._draw = draw
-        self._journal = journal or Journal(None, catalogue, self.metrics)
+        self._recorder = recorder or Recorder(None, catalogue, self.metrics)
         self._live = live
-        self._judgements = judgements
+        self._score_readings = score_readings
         self._revision = 0
         self._artifact_broken = False
         self._looking = threading.Lock()
@@ -101,7 +101,7 @@ class Orchestrator:
         except LoadError as error:
             before, again = admitted.route.decision.recipe, await self._admit(request)
             if (now := again.route.decision.recipe) == before:
-                again.charge.settle()
+                again.charge.resolve_search()
                 raise
             note = f"{before} could not run ({error.message}); {now} was taken instead"
             return await self._answer(again, started, on_event, note)
@@ -142,7 +142,7 @@ class Orchestrator:
 
     async def feedback(self, request_id: str, source: str, value: float, image: int | None = None) -> Receipt:
         """Remember how good a picture is (0..1). Raises `NotFoundError`, `RequestError` or `StepError`."""
-        return await self._journal.attach(request_id, source, value, image)
+        return await self._recorder.attach(request_id, source, value, image)
 
     # ------------------------------------------------------------------------------------------------------- deciding
 
@@ -152,7 +152,7 @@ class Orchestrator:
         for _ in range(ADMISSION_TRIES):
             decided = await asyncio.to_thread(self._decide, request, self._draw())
             work_s, cost_usd = decided.expected()
-            charge = self._ledger.charge(decided.policy, request.tenant, work_s, cost_usd)
+            charge = self._tenant_budgets.charge(decided.policy, request.tenant, work_s, cost_usd)
             if charge is not None:
                 self._count(decided.route)
                 return Admitted(decided.policy, decided.route, charge)
@@ -165,7 +165,7 @@ class Orchestrator:
         if pinned is not None:
             request = replace(request, recipe=pinned)
         served = (None if request.recipe else self.policies.canary_of(policy, request)) or policy
-        context = Context(datetime.now(UTC), draw, self._ledger.allowances(served, request.tenant))
+        context = Context(datetime.now(UTC), draw, self._tenant_budgets.allowances(served, request.tenant))
         try:
             route = self.availability.route_around(served, request, partial(self._router.route, context=context))
         except (NoRecipeError, OverloadedError) as error:
@@ -192,7 +192,7 @@ class Orchestrator:
             return
         if live.refresh():  # true for one of those that ask at the same time; the others go on with the last one
             self._router.predictor = live.predictor
-            self._router.judgements = dict(self._judgements(live.predictor.digest))
+            self._router.score_readings = dict(self._score_readings(live.predictor.digest))
             self.metrics.record("triptych_artifact_changes_total")
         if bool(live.problem) is not self._artifact_broken:
             self._artifact_broken = bool(live.problem)
@@ -213,12 +213,12 @@ class Orchestrator:
         try:
             made = await self._runner.pictures(route, admitted.charge, started, on_event)
         finally:
-            admitted.charge.settle()
+            admitted.charge.resolve_search()
         notes = (*notes, *(note for picture in made for note in picture.notes))
         cost_usd, took_s = _cost_usd(route, made), time.monotonic() - started
         outcome = Outcome(route, made, took_s, cost_usd, tuple(dict.fromkeys(notes)))
         recipes = self._router.candidates(route.request, admitted.policy)
-        await self._journal.remember(outcome, recipes, self._router.predictor)
+        await self._recorder.remember(outcome, recipes, self._router.predictor)
         return outcome
 
 

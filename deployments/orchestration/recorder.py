@@ -26,7 +26,7 @@ MOST_WAITING = 64  # writes that wait for it; beyond, nothing is logged until it
 COMPLAIN_EVERY_S = 60.0
 
 
-class Journal:
+class Recorder:
     """Writes to `log` in a thread of its own. log: None: nothing is remembered, and feedback finds nothing."""
 
     def __init__(self, log: DecisionLog | None, catalogue: Catalogue, metrics: Metrics) -> None:

@@ -26,8 +26,8 @@ from router.errors import DeadlineError, LoadError, StepError
 from router.planning.execution import execute
 from router.route import Route
 from router.types import Picture, Plan, Scores, Step, StepResult, StepTrace, Value
-from router.verification.options import Prospects, prospects
-from router.verification.score_reading import Judgement, read_score
+from router.verification.options import Options, next_options
+from router.verification.score_reading import ScoreReading, read_score
 
 logger = logging.getLogger("triptych.orchestrator")
 
@@ -91,9 +91,9 @@ class Runner:
         made = await self.make(run, plan, index, seed, lambda step: self.queues.release(ticket, step, index))
         if decision.verify is None:
             return made
-        judgement = run.route.judgement or Judgement()
+        score_reading = run.route.score_reading or ScoreReading()
         bench = _PictureBench(self, run, index, seed)
-        best = await verified(made, decision.verify, judgement, bench, run.route.request.n)
+        best = await verified(made, decision.verify, score_reading, bench, run.route.request.n)
         if best.checks:
             passed = any(check.accepted for check in best.checks)
             verdict = ("accepted" if len(best.checks) == 1 else "escalated") if passed else "not_accepted"
@@ -208,10 +208,12 @@ class _PictureBench:
         finally:
             queues.release(ticket)
 
-    def prospects(self) -> Prospects:
+    def next_options(self) -> Options:
         route = self.run.route
         plans = {**route.alternatives, route.decision.recipe: route.plan}
-        return prospects(route.decision, plans, route.estimates, route.judgement or Judgement(), self.runner.queues)
+        return next_options(
+            route.decision, plans, route.estimates, route.score_reading or ScoreReading(), self.runner.queues
+        )
 
     def in_time(self, timing: Timing) -> bool:
         verify = self.run.route.decision.verify

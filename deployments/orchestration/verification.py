@@ -10,8 +10,8 @@ from deployments.orchestration.results import Action, Check, Choice, Made
 from router.cost.queues import Timing
 from router.errors import TriptychError
 from router.types import Verification
-from router.verification.options import Prospects
-from router.verification.score_reading import Judgement
+from router.verification.options import Options
+from router.verification.score_reading import ScoreReading
 from router.verification.value_of_information import Option, weigh
 
 
@@ -24,20 +24,20 @@ class Bench(Protocol):
         """Another picture of `recipe`; `again` pictures of it were begun before, and each has its own seed."""
         ...
 
-    def prospects(self) -> Prospects: ...
+    def next_options(self) -> Options: ...
 
     def in_time(self, timing: Timing) -> bool: ...
 
 
-async def verified(made: Made, verify: Verification, judgement: Judgement, bench: Bench, share: int = 1) -> Made:
+async def verified(made: Made, verify: Verification, score_reading: ScoreReading, bench: Bench, share: int = 1) -> Made:
     """The best picture found, with every check and choice, and a note for whatever was not tried.
 
     Only fails if cancelled.
     A picture that was made is never lost: a try that fails or comes too late leaves the best one so far.
     share: pictures of the request, each of which may use one part of what `verify` allows
     """
-    found = Search(made, verify, judgement, bench, share)
-    if not found.worth_a_look():
+    found = Search(made, verify, score_reading, bench, share)
+    if not found.value_of_a_look():
         return found.result()
     try:
         await found.look(made)
@@ -58,7 +58,7 @@ class Search:
 
     made: Made
     verify: Verification
-    judgement: Judgement
+    score_reading: ScoreReading
     bench: Bench
     share: int = 1
     best: Made = field(init=False)
@@ -81,13 +81,13 @@ class Search:
             seen.setdefault(check.recipe, []).append(check.probability)
         return seen
 
-    def worth_a_look(self) -> bool:
+    def value_of_a_look(self) -> bool:
         """Whether the first picture is checked at all. A ladder always looks."""
         if self.verify.by == "ladder":
             return True
         ahead = self.ahead()
-        gain = ahead.gain(self.judgement.judge, self.verify.worth)
-        price = self.verify.worth.price(ahead.look.latency_s, ahead.look.cost_usd)
+        gain = ahead.gain(self.score_reading.score_model, self.verify.prices)
+        price = self.verify.prices.price(ahead.look.latency_s, ahead.look.cost_usd)
         action: Action = "check" if gain > price else "keep"
         reason = "a look is worth its price" if gain > price else "a look would cost more than it is expected to gain"
         self.choices.append(Choice(action, self.made.recipe, reason, gain, price, ahead.made.chance))
@@ -97,7 +97,7 @@ class Search:
         """Score a picture, and keep it if it is the best. Raises what scoring may raise."""
         check = await self.bench.score(made, self.verify.scorer)
         chance = self._option(made.recipe).after(self.verdicts.get(made.recipe, []))
-        probability = self.judgement.judge.verdict(chance, check.score)
+        probability = self.score_reading.score_model.verdict(chance, check.score)
         bar = self.verify.accept_above
         accepted = probability >= 0.5 if bar is None else check.score >= bar
         check = replace(check, probability=probability, accepted=accepted)
@@ -141,13 +141,13 @@ class Search:
         """What pictures are compared by: a ladder trusts the score alone."""
         return check.score if self.verify.by == "ladder" else check.probability
 
-    def ahead(self) -> Prospects:
+    def ahead(self) -> Options:
         """What can be tried within deadline and budget, at its price now."""
-        ahead = self.bench.prospects()
+        ahead = self.bench.next_options()
         return replace(ahead, tries=tuple(o for o in ahead.tries if self._allowed(o.recipe, ahead.timings[o.recipe])))
 
     def _option(self, recipe: str) -> Option:
-        ahead = self.bench.prospects()
+        ahead = self.bench.next_options()
         return next(option for option in (ahead.made, *ahead.tries) if option.recipe == recipe)
 
     def _allowed(self, recipe: str, timing: Timing) -> bool:
@@ -166,7 +166,7 @@ class Search:
                 self.out.setdefault(recipe, f"{recipe} was not tried: it would go beyond a limit or budget")
         return recipe not in self.out
 
-    def take(self, recipe: str, ahead: Prospects, reason: str, gain: float | None, price: float | None) -> str:
+    def take(self, recipe: str, ahead: Options, reason: str, gain: float | None, price: float | None) -> str:
         timing = ahead.timings[recipe]
         self.used_s, self.used_usd = self.used_s + timing.work_s, self.used_usd + timing.cost_usd
         action: Action = "retry" if self.begun.get(recipe) else "escalate"
@@ -192,7 +192,9 @@ def _ladder(search: Search) -> str | None:
 def _expected_gain(search: Search) -> str | None:
     """Weitzman's rule: the option with the highest reservation value, while that is above the best so far."""
     ahead = search.ahead()
-    found = weigh(ahead.tries, search.verdicts, search.judgement.judge, search.verify.worth, search.verify.retry + 1)
+    found = weigh(
+        ahead.tries, search.verdicts, search.score_reading.score_model, search.verify.prices, search.verify.retry + 1
+    )
     if found is None:
         search.stop("there is nothing left to try")
         return None

@@ -104,8 +104,8 @@ def _prompt_matches(condition: Condition, facts: Facts) -> str | None:
     return f"the prompt matches {pattern!r}" if matches(pattern, facts.request.prompt) else None
 
 
-def _in_domain_below(condition: Condition, facts: Facts) -> str | None:
-    bound, near = condition.in_domain_below or 0.0, facts.view.in_domain
+def _familiarity_below(condition: Condition, facts: Facts) -> str | None:
+    bound, near = condition.familiarity_below or 0.0, facts.view.familiarity
     return None if near is None or not near < bound else f"the prompt is unlike the training prompts ({near:.2f})"
 
 
@@ -132,7 +132,7 @@ CHECKS: dict[str, Callable[[Condition, Facts], str | None]] = {
     "signal": _signal,
     "language": _language,
     "prompt_matches": _prompt_matches,
-    "in_domain_below": _in_domain_below,
+    "familiarity_below": _familiarity_below,
     "uncertainty_above": _uncertainty_above,
     "quality_below": _quality_below,
 }

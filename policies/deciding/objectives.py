@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from policies.language.schema_choice import AIMS, Bounds, Criterion, Objective, Weight
-from router.types import Estimate, Ranked, Worth
+from router.types import Estimate, Prices, Ranked
 
 Estimates = Mapping[str, Estimate]
 
@@ -50,10 +50,10 @@ def explain(objective: Objective, best: Ranked, estimates: Estimates) -> str:
     return f"objective: lowest {objective.minimise}"
 
 
-def priced(objective: Objective | None, per_s: float | None, per_usd: float | None) -> Worth:
+def priced(objective: Objective | None, per_s: float | None, per_usd: float | None) -> Prices:
     """What a second and a dollar are worth in quality: as said, else by the objective's weights, else nothing."""
     weight = (objective.weight if objective is not None else None) or Weight()
-    return Worth(weight.latency_s if per_s is None else per_s, weight.cost_usd if per_usd is None else per_usd)
+    return Prices(weight.latency_s if per_s is None else per_s, weight.cost_usd if per_usd is None else per_usd)
 
 
 def _aim(objective: Objective) -> str:

@@ -47,7 +47,7 @@ def verification(
         by=verify.by,
         retry=0 if pinned else verify.retry or 0,
         most=verify.most,
-        worth=priced(objective, verify.quality_per_s, verify.quality_per_usd),
+        prices=priced(objective, verify.quality_per_s, verify.quality_per_usd),
         within_s=min((bound for bound in bounds if bound is not None), default=None),
         cost_usd=_known(left["cost_usd"]),
         work_s=_known(left["work_s"]),
@@ -103,6 +103,6 @@ def _words(made: Verification) -> str:
         then = f"below, {names} is tried" if names else "" if made.retry else "nothing is tried below"
         return "; ".join(part for part in (bar, then, again) if part)
     names = ", ".join(made.escalate_to)
-    price = f"{made.worth.per_s:g} a second and {made.worth.per_usd:g} a dollar"
+    price = f"{made.prices.per_s:g} a second and {made.prices.per_usd:g} a dollar"
     what = f"what gains more than {price} is tried{f', of {names}' if names else ''}"
     return "; ".join(part for part in (f"by {made.scorer}, {what}", again, bar) if part)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, field_validator, model_validator
@@ -16,7 +16,7 @@ from policies.language.spec import Name, Side, Spec, Text, Unit, at_least_one, e
 
 CONDITIONS = (
     "all", "any", "not", "tag", "tenant", "min_side", "max_side", "during", "signal", "language", "prompt_matches",
-    "in_domain_below", "uncertainty_above", "quality_below",
+    "familiarity_below", "uncertainty_above", "quality_below",
 )  # fmt: skip
 OF_THE_CHOICE = ("uncertainty_above", "quality_below")
 """Conditions on the chosen recipe's estimate: there is none yet when rules are applied, so only `verify` has them."""
@@ -81,11 +81,19 @@ class Condition(Spec):
     below: Unit | None = Field(default=None, description="bound of signal, excluded")
     language: Text | None = Field(default=None, description="of the prompt, such as en, de, zh; und: not recognised")
     prompt_matches: Text | None = Field(default=None, description="regular expression, upper and lower case alike")
-    in_domain_below: Unit | None = Field(default=None, description="nearness to what the predictor was trained on")
+    familiarity_below: Unit | None = Field(default=None, description="nearness to what the predictor was trained on")
     uncertainty_above: Unit | None = Field(
         default=None, description="only in verify: standard deviation of the chosen recipe's expected quality"
     )
     quality_below: Unit | None = Field(default=None, description="only in verify: the chosen recipe's expected quality")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _former_names(cls, data: Any) -> Any:
+        """`in_domain_below` was the name of `familiarity_below` until 0.2."""
+        if isinstance(data, dict) and "in_domain_below" in data and "familiarity_below" not in data:
+            return {("familiarity_below" if k == "in_domain_below" else k): value for k, value in data.items()}
+        return data
 
     @functools.cached_property
     def kind(self) -> str:

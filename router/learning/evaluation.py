@@ -1,11 +1,11 @@
 """How good routing between two models is, from held-out predictions: curves, baselines, intervals.
 
-A curve is the mean score when the prompts with the greatest predicted gain, a growing share of them, go to the dear
-model. Prompts are ranked within their fold, since only there were they predicted by one and the same model.
+A curve is the mean score when the prompts with the greatest predicted gain, a growing share of them, go to the
+expensive model. Prompts are ranked within their fold, since only there were they predicted by one and the same model.
 
-    APGR       area under the curve between always-cheap (0) and always-dear (1): random mixing at the same cost has 0.5
+    APGR       area under the curve between always-cheap (0) and always-expensive (1): random mixing has 0.5
                (https://arxiv.org/abs/2406.18665)
-    calls_at   share of dear calls that reaches 50, 80 and 95 % of the gap between the two; random needs as much
+    calls_at   share of expensive calls that reaches 50, 80 and 95 % of the gap between the two; random needs as much
     AIQ        area under the non-decreasing convex hull of quality over cost (https://arxiv.org/abs/2403.12031), on the
                scale of the scores and for a cost that runs from always-cheap to always-dear
     of_oracle  (APGR - 0.5) / (the oracle's - 0.5)
@@ -37,7 +37,7 @@ class Pair:
     """Two columns of a table on the prompts that rate both: what was measured, what was predicted (n,) each."""
 
     cheap: Array
-    dear: Array
+    strong: Array
     gain: Array
     gain_std: Array
     split: NDArray[np.int64]
@@ -45,9 +45,9 @@ class Pair:
     prompts: tuple[str, ...]
 
 
-def pair_of(table: RatingsTable, held_out: HeldOutScores, cheap: str, dear: str) -> Pair:
+def pair_of(table: RatingsTable, held_out: HeldOutScores, cheap: str, strong: str) -> Pair:
     """Scores on the scale of the ratings; the predicted gain on 0..1, with its deviation were both independent."""
-    one, other = table.columns.index(cheap), table.columns.index(dear)
+    one, other = table.columns.index(cheap), table.columns.index(strong)
     known = table.scores + held_out.mean
     rows = np.flatnonzero(np.isfinite(known[:, one] + known[:, other]))
     span = table.scale.high - table.scale.low
@@ -76,12 +76,12 @@ RANKINGS: dict[str, Callable[[Pair], Array]] = {
     "learned": lambda pair: pair.gain,
     "hand rule": lambda pair: np.array([hand_rule(prompt) for prompt in pair.prompts]),
     "prompt length": lambda pair: np.array([float(len(prompt)) for prompt in pair.prompts]),
-    "oracle": lambda pair: pair.dear - pair.cheap,
+    "oracle": lambda pair: pair.strong - pair.cheap,
 }
 
 
 def curve(ranking: Array, gains: Array, split: NDArray[np.int64]) -> Array:
-    """Gain over always-cheap (101,) when the first 0, 1, ..., 100 % of the ranking go to the dear model."""
+    """Gain over always-cheap (101,) when the first 0, 1, ..., 100 % of the ranking go to the expensive model."""
     total = np.zeros_like(GRID)
     order = np.random.default_rng(0).permutation(len(gains))  # equals are in no order of their own
     for fold in np.unique(split):
@@ -93,12 +93,12 @@ def curve(ranking: Array, gains: Array, split: NDArray[np.int64]) -> Array:
 
 
 def apgr(points: Array) -> float:
-    """Of a curve; NaN if the dear model is no better."""
+    """Of a curve; NaN if the expensive model is no better."""
     return float(np.trapezoid(points, GRID) / points[-1]) if points[-1] > 0 else float("nan")
 
 
 def calls_at(points: Array, gap: float) -> float:
-    """The least share of dear calls that reaches `gap` of what always-dear gains."""
+    """The least share of expensive calls that reaches `gap` of what always-dear gains."""
     reached = np.flatnonzero(points >= gap * points[-1] - 1e-12)
     return float(GRID[reached[0]]) if len(reached) else 1.0
 
@@ -134,13 +134,13 @@ def resampled(groups: NDArray[Any], statistic: Callable[[NDArray[np.int64]], flo
 
 def judge_pair(pair: Pair) -> dict[str, Any]:
     """All figures of one pair of models, a dict for each way of ranking; `ends` are always-cheap and always-dear."""
-    gains = pair.dear - pair.cheap
+    gains = pair.strong - pair.cheap
     curves = {name: curve(rank(pair), gains, pair.split) for name, rank in RANKINGS.items()}
     room = apgr(curves["oracle"]) - 0.5
     report: dict[str, Any] = {
         "prompts": len(gains),
-        "ends": [float(pair.cheap.mean()), float(pair.dear.mean())],
-        "random": {"apgr": 0.5, "calls_at": list(GAPS), "aiq": float((pair.cheap.mean() + pair.dear.mean()) / 2)},
+        "ends": [float(pair.cheap.mean()), float(pair.strong.mean())],
+        "random": {"apgr": 0.5, "calls_at": list(GAPS), "aiq": float((pair.cheap.mean() + pair.strong.mean()) / 2)},
         "rankings": {},
         **win_probability(pair),
     }
@@ -161,11 +161,11 @@ def judge_pair(pair: Pair) -> dict[str, Any]:
 
 
 def win_probability(pair: Pair) -> dict[str, Any]:
-    """Brier score and expected calibration error of "the dear picture is rated higher" (a tie is half a win), beside
-    the Brier score of always saying the mean. The deviation of the gain is scaled on the other folds."""
+    """Brier score and expected calibration error of "the expensive picture is rated higher" (a tie is half a win),
+    beside the Brier score of always saying the mean. The deviation of the gain is scaled on the other folds."""
     from scipy.stats import norm
 
-    gains = pair.dear - pair.cheap
+    gains = pair.strong - pair.cheap
     won = (gains > 0) + 0.5 * (gains == 0)
     chance = np.empty_like(gains)
     for fold in np.unique(pair.split):

@@ -30,7 +30,8 @@ def ask(predictor: QualityPredictor, embedder: Embedder, prompt: str) -> dict[st
         "quality": {name: scale.score(quality.mean) for name, quality in known.items()},
         "interval": {name: [scale.score(end) for end in predictor.interval(q)] for name, q in known.items()},
         "signals": dict(view.signals),
-        "in_domain": view.in_domain,
+        "familiarity": view.familiarity,
+        "in_domain": view.familiarity,  # its name until 0.2
         "basis": "prior" if "prior" in basis else "learned",
     }
 

@@ -1,4 +1,4 @@
-"""Plots of an evaluation, as SVG: for each pair of models, quality over the share of dear calls."""
+"""Plots of an evaluation, as SVG: for each pair of models, quality over the share of expensive calls."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def plot_pairs(report: Mapping[str, Any], folder: str | Path, title: str) -> lis
             found = figures["rankings"][name]
             label = f"{name} (APGR {found['apgr']:.3f})"
             axes.plot(GRID, found["curve"], color=colour, linestyle=line, linewidth=width, label=label)
-        cheap, dear = pair.split(" -> ")
-        axes.set(xlabel=f"share of prompts that go to {dear} (the rest: {cheap})", ylabel="mean score")
+        cheap, strong = pair.split(" -> ")
+        axes.set(xlabel=f"share of prompts that go to {strong} (the rest: {cheap})", ylabel="mean score")
         axes.set_title(f"{title}: {pair}, {figures['prompts']} prompts", fontsize=10)
         axes.legend(fontsize=8, frameon=False)
         axes.spines[["top", "right"]].set_visible(False)
-        files.append(target / f"{re.sub('[^A-Za-z0-9_.-]+', '-', f'{title} {cheap} to {dear}')}.svg")
+        files.append(target / f"{re.sub('[^A-Za-z0-9_.-]+', '-', f'{title} {cheap} to {strong}')}.svg")
         figure.savefig(files[-1], metadata={"Date": None})
         pyplot.close(figure)
     return files

@@ -68,7 +68,7 @@ class QualityPredictor:
         outlines = self._outlined(recipes, wanted)
         if known is not None:
             return {name: outlines[name].quality(known, self._prior, self._rules) for name in wanted}
-        key = (view.prompt, view.in_domain)
+        key = (view.prompt, view.familiarity)
         kept = self._composed.get(key)
         if kept is None or kept[0] is not outlines:
             kept = self._composed.put(key, (outlines, {}))
@@ -115,11 +115,11 @@ class QualityPredictor:
     def rated(self, view: PromptView) -> dict[str, Quality]:
         """Quality of each rated recipe: with trust t, a mixture of prediction (t) and column prior (1 - t)."""
         self._checked(view.embedding)
-        remembered = self._recent.get((view.prompt, view.in_domain))
+        remembered = self._recent.get((view.prompt, view.familiarity))
         if remembered is not None:
             return dict(remembered)
         known = self.adapted(view, self.base_means(view))
-        return dict(self._recent.put((view.prompt, view.in_domain), known))
+        return dict(self._recent.put((view.prompt, view.familiarity), known))
 
     def base_means(self, view: PromptView) -> Array:
         """The calibrated mean (c,) of each column before feedback and the prior of the column have their say.
@@ -148,7 +148,9 @@ class QualityPredictor:
             means = np.clip(base + adapter.shift(self.inputs(view))[0], 0.0, 1.0)
             priors = np.clip(priors + adapter.level, 0.0, 1.0)
             stds = stds * adapter.widen
-        trust = self._domain.familiarity(self._checked(view.embedding)) if view.in_domain is None else view.in_domain
+        trust = (
+            self._domain.familiarity(self._checked(view.embedding)) if view.familiarity is None else view.familiarity
+        )
         return {
             name: _blend(float(means[k]), float(stds[k]), float(priors[k]), float(self._column_std[k]), trust)
             for k, name in enumerate(self._names)

@@ -11,7 +11,7 @@ Import them from here: the modules below are how they are kept, not a second way
 from router.types.cards import Catalogue, ModelCard, Scalar
 from router.types.decisions import Decision, Estimate, Policy, Quality, Ranked, Rejection, Verification
 from router.types.plans import HandOver, Plan, Step, StepKind, Unless
-from router.types.recipes import Chain, Fuse, Generate, Recipe, Refine, Search, Tile, Turn, Upscale, Worth
+from router.types.recipes import Chain, Fuse, Generate, Prices, Recipe, Refine, Search, Tile, Turn, Upscale
 from router.types.requests import NO_CONTEXT, Allowance, Bounds, Context, GenerationRequest, PromptView
 from router.types.results import Latents, Picture, Progress, Scores, StepResult, StepTrace, Value
 
@@ -33,6 +33,7 @@ __all__ = [
     "Picture",
     "Plan",
     "Policy",
+    "Prices",
     "Progress",
     "PromptView",
     "Quality",
@@ -53,5 +54,4 @@ __all__ = [
     "Upscale",
     "Value",
     "Verification",
-    "Worth",
 ]

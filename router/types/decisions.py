@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from router.types.plans import Plan
-from router.types.recipes import Recipe, Worth
+from router.types.recipes import Prices, Recipe
 from router.types.requests import NO_CONTEXT, Bounds, Context, GenerationRequest, PromptView
 
 
@@ -74,7 +74,7 @@ class Verification:
     by: Literal["ladder", "expected_gain"] = "ladder"
     retry: int = 0
     most: int | None = None
-    worth: Worth = Worth()
+    prices: Prices = Prices()
     within_s: float | None = None
     cost_usd: float | None = None
     work_s: float | None = None

@@ -63,7 +63,7 @@ class Chain:
 
 
 @dataclass(frozen=True, slots=True)
-class Worth:
+class Prices:
     """What a second and a dollar are worth in quality (0..1): the price of waiting and of spending."""
 
     per_s: float = 0.0
@@ -79,7 +79,7 @@ class Search:
     """A best_of whose number of pictures is decided for each prompt: at most `most`, if they are worth their price."""
 
     most: int
-    worth: Worth = Worth()
+    prices: Prices = Prices()
 
 
 @dataclass(frozen=True, slots=True)

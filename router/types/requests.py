@@ -89,9 +89,9 @@ class PromptView:
     features: Mapping[str, float]
     signals: Mapping[str, float]
     embedding: NDArray[np.float32] = field(repr=False, compare=False)
-    in_domain: float | None = None
+    familiarity: float | None = None
 
     @property
     def out_of_range(self) -> bool:
         """Is it so unlike the training prompts that an estimate is mostly the prior?"""
-        return self.in_domain is not None and self.in_domain < 0.5
+        return self.familiarity is not None and self.familiarity < 0.5

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from router.types import Turn, Worth
-from router.verification.score_reading import Judge
+from router.types import Prices, Turn
+from router.verification.score_reading import ScoreModel
 from router.verification.search_plan import follow
 from router.verification.value_of_information import Option
 
@@ -84,8 +84,8 @@ class _Path:
 def plan_search(
     options: Sequence[Option],
     work_s: Mapping[str, float],
-    judge: Judge,
-    worth: Worth,
+    score_model: ScoreModel,
+    prices: Prices,
     most: int,
     room: Room | None = None,
 ) -> Outlook:
@@ -99,11 +99,11 @@ def plan_search(
     turns: list[Turn] = []
     used = Room(0.0, 0.0, 0.0)
     while len(turns) < most:
-        found = _next(options, work_s, path, judge, worth, room, used)
+        found = _next(options, work_s, path, score_model, prices, room, used)
         for _ in range(SETTLING if turns else 0):
             if found is not None:
-                path.passed = _passed(turns, found[1], judge)
-                found = _next(options, work_s, path, judge, worth, room, used)
+                path.passed = _passed(turns, found[1], score_model)
+                found = _next(options, work_s, path, score_model, prices, room, used)
         if found is None and turns:
             break
         name, bar = found or (min(by_name, key=lambda n: (by_name[n].usd, by_name[n].seconds, n)), 0.0)
@@ -113,18 +113,18 @@ def plan_search(
                 break
             path.stop_from(bar)
         chance = option.after(path.passed.get(name, []))
-        turns.append(Turn(name, bar if turns else 1.0, judge.slope, float(judge.offset(chance)), chance))
-        path.open(name, judge.outlook(chance))
+        turns.append(Turn(name, bar if turns else 1.0, score_model.slope, float(score_model.offset(chance)), chance))
+        path.open(name, score_model.outlook(chance))
         used = Room(used.seconds + option.seconds, used.usd + option.usd, used.work_s + work_s[name])
-    return Outlook(tuple(turns), *follow(turns, options, judge))
+    return Outlook(tuple(turns), *follow(turns, options, score_model))
 
 
 def _next(
     options: Sequence[Option],
     work_s: Mapping[str, float],
     path: _Path,
-    judge: Judge,
-    worth: Worth,
+    score_model: ScoreModel,
+    prices: Prices,
     room: Room,
     used: Room,
 ) -> tuple[str, float] | None:
@@ -137,18 +137,18 @@ def _next(
         and used.work_s + work_s[o.recipe] <= room.work_s
     ]
     values = {
-        o.recipe: float(judge.reservation(o.after(path.passed.get(o.recipe, [])), worth.price(o.seconds, o.usd)))
+        o.recipe: float(score_model.reservation(o.after(path.passed.get(o.recipe, [])), prices.price(o.seconds, o.usd)))
         for o in fits
     }
     name = max(values, key=lambda n: (values[n], n), default=None)
     return (name, values[name]) if name is not None else None
 
 
-def _passed(turns: Sequence[Turn], bar: float, judge: Judge) -> dict[str, list[float]]:
+def _passed(turns: Sequence[Turn], bar: float, score_model: ScoreModel) -> dict[str, list[float]]:
     """Mean verdicts of the pictures of `turns`, by recipe, where all of them were below `bar`."""
     seen: dict[str, list[float]] = {}
     for turn in turns:
-        values, weights = judge.outlook(turn.chance)
+        values, weights = score_model.outlook(turn.chance)
         below = values < bar
         share = float(weights[below].sum())
         seen.setdefault(turn.recipe, []).append(float((values * weights)[below].sum()) / share if share else bar)

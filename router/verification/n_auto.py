@@ -26,13 +26,13 @@ from router.types import (
     Turn,
 )
 from router.verification.best_of_n import Outlook, Room, plan_search
-from router.verification.score_reading import Judgement
+from router.verification.score_reading import ScoreReading
 from router.verification.search_plan import follow
 from router.verification.value_of_information import Option
 
 
 @dataclass(frozen=True)
-class Settled:
+class ResolvedSearch:
     """A search that was settled. recipe: its branches in the order of `turns`, which name each by its key; estimate:
     expected over where it may end; note: in words, for the plan."""
 
@@ -41,18 +41,18 @@ class Settled:
     note: str
 
 
-def settle(
+def resolve_search(
     name: str,
     recipe: Fuse,
     request: GenerationRequest,
     view: PromptView,
     recipes: Mapping[str, Recipe],
-    judgement: Judgement,
+    score_reading: ScoreReading,
     catalogue: Catalogue,
     predictor: QualityPredictor,
     queues: Queues,
     bounds: Bounds,
-) -> Settled | None:
+) -> ResolvedSearch | None:
     """The search that `recipe` comes to; None if none of its branches can be arranged for this request.
 
     bounds: what all its pictures may take, all of them made. With `turns` in the request nothing is planned: they are
@@ -73,7 +73,7 @@ def settle(
     qualities = predictor.predict(view, {place: part for place, part in parts.items() if not isinstance(part, str)})
     checked = {place: queues.estimate(with_check(plan, resolved.scorer), request.n) for place, plan in plans.items()}
     options = [
-        Option(place, qualities[place].mean, judgement.strength, checked[place].latency_s, checked[place].cost_usd)
+        Option(place, qualities[place].mean, score_reading.strength, checked[place].latency_s, checked[place].cost_usd)
         for place in plans
     ]
     work = {place: timing.work_s for place, timing in checked.items()}
@@ -82,16 +82,16 @@ def settle(
     if request.turns:
         places = {key: place for place, key in keys.items()}
         given = tuple(replace(turn, recipe=_place(turn, places, name)) for turn in request.turns)
-        outlook = Outlook(given, *follow(given, options, judgement.judge))
+        outlook = Outlook(given, *follow(given, options, score_reading.score_model))
     else:
         room = Room(bounds.latency_s, bounds.cost_usd, bounds.work_s)
-        outlook = plan_search(options, work, judgement.judge, search.worth, search.most, room)
+        outlook = plan_search(options, work, score_reading.score_model, search.prices, search.most, room)
     branches = tuple(parts[turn.recipe] for turn in outlook.turns)
     turns = tuple(_rounded(turn, keys) for turn in outlook.turns)
     fused = replace(resolved, branches=branches, turns=turns)
     if len(turns) == 1:  # nothing is scored then
         checked = {place: queues.estimate(plan, request.n) for place, plan in plans.items()}
-    return Settled(fused, _estimate(name, outlook, qualities, checked), _note(outlook, search, judgement))
+    return ResolvedSearch(fused, _estimate(name, outlook, qualities, checked), _note(outlook, search, score_reading))
 
 
 def _place(turn: Turn, places: Mapping[str, str], name: str) -> str:
@@ -123,7 +123,7 @@ def _estimate(name: str, outlook: Outlook, qualities: Mapping[str, Quality], tim
     return Estimate(name, Quality(min(1.0, max(0.0, quality)), std, basis), work, queue, latency, cost)
 
 
-def _note(outlook: Outlook, search: Search, judgement: Judgement) -> str:
+def _note(outlook: Outlook, search: Search, score_reading: ScoreReading) -> str:
     if len(outlook.turns) == 1:
-        return f"search: one picture of at most {search.most} ({judgement.note})"
-    return f"search: {outlook.pictures:.2f} pictures expected of at most {len(outlook.turns)} ({judgement.note})"
+        return f"search: one picture of at most {search.most} ({score_reading.note})"
+    return f"search: {outlook.pictures:.2f} pictures expected of at most {len(outlook.turns)} ({score_reading.note})"

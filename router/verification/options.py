@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 from router.cost.queues import Queues, Timing
 from router.planning.planner import with_check
-from router.types import Decision, Estimate, Plan, Worth
-from router.verification.score_reading import Judge, Judgement
-from router.verification.value_of_information import Option, worth_a_look
+from router.types import Decision, Estimate, Plan, Prices
+from router.verification.score_reading import ScoreModel, ScoreReading
+from router.verification.value_of_information import Option, value_of_a_look
 
 
 @dataclass(frozen=True)
-class Prospects:
+class Options:
     """made: the chosen recipe, whose seconds and dollars are those of another picture of it;
     tries: what may be tried, each with its price now;   timings: of one picture and its check, by recipe;
     look: of the check alone
@@ -25,23 +25,23 @@ class Prospects:
     timings: Mapping[str, Timing]
     look: Timing
 
-    def gain(self, judge: Judge, worth: Worth) -> float:
+    def gain(self, score_model: ScoreModel, prices: Prices) -> float:
         """Expected gain of looking at the first picture, in quality."""
-        return _gain(self.made, self.tries, judge, worth)
+        return _gain(self.made, self.tries, score_model, prices)
 
 
 @functools.lru_cache(maxsize=1024)  # the same for a prompt as long as queues and prices stay
-def _gain(made: Option, tries: tuple[Option, ...], judge: Judge, worth: Worth) -> float:
-    return worth_a_look(made, tries, judge, worth)
+def _gain(made: Option, tries: tuple[Option, ...], score_model: ScoreModel, prices: Prices) -> float:
+    return value_of_a_look(made, tries, score_model, prices)
 
 
-def prospects(
+def next_options(
     decision: Decision,
     plans: Mapping[str, Plan],
     estimates: Mapping[str, Estimate],
-    judgement: Judgement,
+    score_reading: ScoreReading,
     queues: Queues,
-) -> Prospects:
+) -> Options:
     """The prospects of one picture of a decision that verifies, with the queues of this moment.
 
     plans: of the chosen recipe and of those that it may escalate to
@@ -53,7 +53,7 @@ def prospects(
     timings = {name: queues.estimate(with_check(plans[name], verify.scorer)) for name in names}
     options = {
         name: Option(
-            name, estimates[name].quality.mean, judgement.strength, timings[name].latency_s, timings[name].cost_usd
+            name, estimates[name].quality.mean, score_reading.strength, timings[name].latency_s, timings[name].cost_usd
         )
         for name in names
     }
@@ -65,4 +65,4 @@ def prospects(
         max(0.0, whole.latency_s - bare.latency_s),
         max(0.0, whole.cost_usd - bare.cost_usd),
     )
-    return Prospects(options[decision.recipe], tries, timings, look)
+    return Options(options[decision.recipe], tries, timings, look)

@@ -80,8 +80,8 @@ class JudgedPictures:
         """Judge, strength and held-out figures for the file; see `judging.calibrate`."""
         rows = zip(self.prompt, self.recipe, self.score, self.right, strict=True)
         judged = [Judged(str(p), str(r), float(score), bool(right)) for p, r, score, right in rows]
-        judge, strength, report = calibrate(judged, self.chances(adapter))
-        return {"judge": asdict(judge), "strength": strength, "held_out": report}
+        score_model, strength, report = calibrate(judged, self.chances(adapter))
+        return {"judge": asdict(score_model), "strength": strength, "held_out": report}
 
     def to_bytes(self) -> bytes:
         """For the file: half precision for inputs, single for the rest."""

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from router.errors import ArtifactError, did_you_mean
 from router.types import ModelCard
-from router.verification.score_reading import Judge, Judgement, logit
+from router.verification.score_reading import ScoreModel, ScoreReading, logit
 
 Array = NDArray[np.float64]
 FORMAT, VERSION = "triptych-judgement", 1
@@ -64,7 +64,7 @@ def _judged(row: Mapping[str, str], right: str, where: str) -> Judged:
     return Judged(row["prompt"], row["recipe"], score, mark == 1.0)
 
 
-def fit_judge(chance: Array, score: Array, right: NDArray[np.bool_]) -> Judge:
+def fit_judge(chance: Array, score: Array, right: NDArray[np.bool_]) -> ScoreModel:
     """The judge of pictures with these chances before, scores, and truths, (n,) each.
 
     Raises `ArtifactError` if there are too few right or wrong ones to learn from.
@@ -79,7 +79,7 @@ def fit_judge(chance: Array, score: Array, right: NDArray[np.bool_]) -> Judge:
     slope, trust = fitted.coef_[0].tolist()
     at = (np.arange(QUANTILES) + 0.5) / QUANTILES
     on_right, on_wrong = (tuple(np.quantile(evidence[kind], at).tolist()) for kind in (right, ~right))
-    return Judge(slope, trust, float(fitted.intercept_[0]), on_right, on_wrong)
+    return ScoreModel(slope, trust, float(fitted.intercept_[0]), on_right, on_wrong)
 
 
 def fit_strength(chance: Array, right: NDArray[np.bool_], pairs: Sequence[tuple[int, int]]) -> float:
@@ -88,7 +88,7 @@ def fit_strength(chance: Array, right: NDArray[np.bool_], pairs: Sequence[tuple[
     pairs: rows of such pictures. Without any, what is not known is taken from `Judgement`.
     """
     if not pairs:
-        return Judgement().strength
+        return ScoreReading().strength
     error = right.astype(float) - chance
     left, other = (np.array(side) for side in zip(*pairs, strict=True))
     shared = float((error[left] * error[other]).mean())
@@ -97,7 +97,7 @@ def fit_strength(chance: Array, right: NDArray[np.bool_], pairs: Sequence[tuple[
     return 1 / correlation - 1
 
 
-def calibrate(judged: Sequence[Judged], chance: Array) -> tuple[Judge, float, dict[str, float]]:
+def calibrate(judged: Sequence[Judged], chance: Array) -> tuple[ScoreModel, float, dict[str, float]]:
     """Judge, strength, and held-out figures: Brier scores of verdict, chance and score, and the calibration error.
 
     chance: of each picture, predicted without its prompt. Prompts are held out as wholes.
@@ -109,9 +109,9 @@ def calibrate(judged: Sequence[Judged], chance: Array) -> tuple[Judge, float, di
     fold = np.array([place[one.prompt] for one in judged])
     verdict = np.full(len(judged), np.nan)
     for k in range(FOLDS):
-        judge = fit_judge(chance[fold != k], score[fold != k], right[fold != k])
+        score_model = fit_judge(chance[fold != k], score[fold != k], right[fold != k])
         verdict[fold == k] = [
-            judge.verdict(float(c), float(s)) for c, s in zip(chance[fold == k], score[fold == k], strict=True)
+            score_model.verdict(float(c), float(s)) for c, s in zip(chance[fold == k], score[fold == k], strict=True)
         ]
     report = {
         "pictures": float(len(judged)),
@@ -165,13 +165,13 @@ def _calibration_error(verdict: Array, right: NDArray[np.bool_], bins: int = 10)
 # ---------------------------------------------------------------------------------------------------------- the file
 
 
-def judgement_file(artifact: Path, scorer: str) -> Path:
+def score_reading_file(artifact: Path, scorer: str) -> Path:
     """Where the judgement of a scorer is kept."""
     return artifact / "judges" / f"{scorer}.json"
 
 
 def save_judgement(
-    artifact: Path, digest: str, card: ModelCard, revision: str, judge: Judge, strength: float,
+    artifact: Path, digest: str, card: ModelCard, revision: str, score_model: ScoreModel, strength: float,
     report: Mapping[str, float], source: str,
 ) -> Path:  # fmt: skip
     """Write the judgement of the scorer `card` (weights `revision`) for the artefact of this digest."""
@@ -182,12 +182,12 @@ def save_judgement(
         "family": card.family,
         "revision": revision,
         "artefact": digest,
-        "judge": asdict(judge),
+        "judge": asdict(score_model),
         "strength": strength,
         "held_out": dict(report),
         "source": source,
     }
-    file = judgement_file(artifact, card.id)
+    file = score_reading_file(artifact, card.id)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(sealed(content), encoding="utf-8")
     file.with_suffix(".safetensors").unlink(missing_ok=True)  # the pictures of an earlier calibration
@@ -211,18 +211,18 @@ def read_content(file: Path) -> dict[str, Any]:
     return content
 
 
-def load_judgement(artifact: Path, digest: str, card: ModelCard, revision: str) -> Judgement:
+def load_score_reading(artifact: Path, digest: str, card: ModelCard, revision: str) -> ScoreReading:
     """The judgement of a scorer, or the default if there is none for this artefact and these weights.
 
     Raises `ArtifactError` if the file was changed after it was written, or is none.
     """
-    file = judgement_file(artifact, card.id)
+    file = score_reading_file(artifact, card.id)
     if not file.is_file():
-        return Judgement()
+        return ScoreReading()
     content = read_content(file)
     try:
         numbers = content["judge"]
-        judge = Judge(
+        score_model = ScoreModel(
             float(numbers["slope"]),
             float(numbers["trust"]),
             float(numbers["level"]),
@@ -232,16 +232,23 @@ def load_judgement(artifact: Path, digest: str, card: ModelCard, revision: str) 
         strength, report = float(content["strength"]), content["held_out"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(f"{file} cannot be read ({error!r}); calibrate the scorer again") from error
-    values = (judge.slope, judge.trust, judge.level, strength, *judge.on_right, *judge.on_wrong)
-    if not all(map(math.isfinite, values)) or not judge.on_right or not judge.on_wrong or strength <= 0:
+    values = (
+        score_model.slope,
+        score_model.trust,
+        score_model.level,
+        strength,
+        *score_model.on_right,
+        *score_model.on_wrong,
+    )
+    if not all(map(math.isfinite, values)) or not score_model.on_right or not score_model.on_wrong or strength <= 0:
         raise ArtifactError(f"{file} holds numbers that no calibration gives; calibrate the scorer again")
     for what, wanted, found in (("artefact", digest, content["artefact"]), ("weights", revision, content["revision"])):
         if wanted != found:
             note = f"its scores are not calibrated for this {what} (they were for {str(found)[:19]})"
-            return Judgement(note=f"{note}: taken as odds, beside the expected quality")
+            return ScoreReading(note=f"{note}: taken as odds, beside the expected quality")
     brier = report["brier"]
     note = f"calibrated on {report['pictures']:.0f} pictures; held out, its verdicts have a Brier score of {brier:.3f}"
-    return Judgement(judge, strength, True, note)
+    return ScoreReading(score_model, strength, True, note)
 
 
 def _digest(content: Mapping[str, Any]) -> str:

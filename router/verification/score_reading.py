@@ -40,7 +40,7 @@ def expit(odds: Floats) -> Floats:
 
 
 @dataclass(frozen=True, slots=True)
-class Judge:
+class ScoreModel:
     """The law above. on_right, on_wrong: equally likely values of logit(score) of right and of wrong pictures, for what
     a look may be expected to bring."""
 
@@ -81,31 +81,31 @@ class Judge:
 
 
 @functools.lru_cache(maxsize=64)
-def _points(judge: Judge) -> tuple[Array, Array, Array]:
+def _points(score_model: ScoreModel) -> tuple[Array, Array, Array]:
     """What its evidence adds to the log-odds, the most first, and the shares of right and of wrong pictures there."""
-    right, wrong = len(judge.on_right), len(judge.on_wrong)
-    added = judge.slope * np.array((*judge.on_right, *judge.on_wrong))
+    right, wrong = len(score_model.on_right), len(score_model.on_wrong)
+    added = score_model.slope * np.array((*score_model.on_right, *score_model.on_wrong))
     order = np.argsort(-added, kind="stable")
     of_right = np.array([1 / right] * right + [0.0] * wrong)
     return added[order], of_right[order], np.array([0.0] * right + [1 / wrong] * wrong)[order]
 
 
 _HINT = float(logit(0.75))
-UNCALIBRATED = Judge(1.0, 1.0, 0.0, (_HINT, _HINT, _HINT, -_HINT), (_HINT, -_HINT, -_HINT, -_HINT))
+UNCALIBRATED = ScoreModel(1.0, 1.0, 0.0, (_HINT, _HINT, _HINT, -_HINT), (_HINT, -_HINT, -_HINT, -_HINT))
 """The default for a scorer that was not calibrated: a score above one half is evidence for the picture by its own odds,
 one below is evidence against it, and three looks of four are taken to point the right way."""
 STRENGTH = 2.0  # pictures that a predicted chance is worth where that was not measured
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class ScoreReading:
     """How the scores of one scorer are read.
 
     strength:   how many pictures a predicted chance is worth; small when pictures of one prompt fail together
     calibrated: whether judged pictures stand behind it;   note: in words, what stands behind it or why nothing does
     """
 
-    judge: Judge = UNCALIBRATED
+    score_model: ScoreModel = UNCALIBRATED
     strength: float = STRENGTH
     calibrated: bool = False
     note: str = "its scores are not calibrated: taken as odds, beside the expected quality"

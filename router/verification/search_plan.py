@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router.types import Turn
-from router.verification.score_reading import Judge, expit
+from router.verification.score_reading import ScoreModel, expit
 from router.verification.value_of_information import Option
 
 Array = NDArray[np.float64]
@@ -22,13 +22,15 @@ GRID = (np.arange(2000) + 0.5) / 2000
 NODES = (9, 5, 3)  # true chances that are followed for each of one, two and three recipes; of more, the predicted one
 
 
-def follow(turns: Sequence[Turn], options: Sequence[Option], judge: Judge) -> tuple[tuple[float, ...], float]:
+def follow(
+    turns: Sequence[Turn], options: Sequence[Option], score_model: ScoreModel
+) -> tuple[tuple[float, ...], float]:
     """(probability that each picture is made, probability that the one kept is right)."""
     used = [option for option in options if any(turn.recipe == option.recipe for turn in turns)]
     nodes = NODES[len(used) - 1] if len(used) <= len(NODES) else 1
     true = np.array(list(itertools.product(*(_chances(option, nodes) for option in used))))  # (worlds, recipes)
     column = {option.recipe: k for k, option in enumerate(used)}
-    evidence = (np.array(judge.on_right), np.array(judge.on_wrong))
+    evidence = (np.array(score_model.on_right), np.array(score_model.on_wrong))
     verdicts = [tuple(np.asarray(expit(turn.slope * e + turn.offset)) for e in evidence) for turn in turns]
     grid = np.unique(np.concatenate([np.zeros(1), *(values for pair in verdicts for values in pair)]))
     # Probability of each best verdict so far (worlds, grid), apart by whether that picture is right.

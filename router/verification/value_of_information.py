@@ -1,4 +1,4 @@
-"""After a picture was made and judged: keep it, try again with another seed, or take a dearer recipe?
+"""After a picture was made and judged: keep it, try again with another seed, or take a more expensive recipe?
 
 Each recipe is a box that may hold a right picture and costs seconds and money to open. Weitzman's rule says which to
 open next and when to stop: the box with the highest reservation value, until the best picture so far is worth more than
@@ -13,10 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from router.types import Worth
-from router.verification.score_reading import Judge, logit
-
-__all__ = ["Judge", "Option", "Weighed", "logit", "next_attempt", "weigh", "worth_a_look"]
+from router.types import Prices
+from router.verification.score_reading import ScoreModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +49,11 @@ class Weighed:
 
 
 def weigh(
-    options: Sequence[Option], verdicts: Mapping[str, Sequence[float]], judge: Judge, worth: Worth, most: int = 4
+    options: Sequence[Option],
+    verdicts: Mapping[str, Sequence[float]],
+    score_model: ScoreModel,
+    prices: Prices,
+    most: int = 4,
 ) -> Weighed | None:
     """The option with the highest reservation value; None if every recipe was tried `most` times. Pure.
 
@@ -62,26 +64,14 @@ def weigh(
         return None
     best = max((value for values in verdicts.values() for value in values), default=float("-inf"))
     chances = np.array([option.after(verdicts.get(option.recipe, ())) for option in left])
-    prices = np.array([worth.price(option.seconds, option.usd) for option in left])
-    values = np.asarray(judge.reservation(chances, prices))
+    costs = np.array([prices.price(option.seconds, option.usd) for option in left])
+    values = np.asarray(score_model.reservation(chances, costs))
     k = len(left) - 1 - int(values[::-1].argmax())  # of equal ones the last by name
-    gain = float(judge.gain(float(chances[k]), max(best, 0.0)))
-    return Weighed(left[k].recipe, gain, float(prices[k]), bool(values[k] > best))
+    gain = float(score_model.gain(float(chances[k]), max(best, 0.0)))
+    return Weighed(left[k].recipe, gain, float(costs[k]), bool(values[k] > best))
 
 
-def next_attempt(
-    options: Sequence[Option],
-    verdicts: Mapping[str, Sequence[float]],
-    judge: Judge,
-    quality_per_s: float,
-    most: int = 4,
-) -> str | None:
-    """The recipe to try next, or None to keep the best picture so far: `weigh` where only seconds have a price."""
-    found = weigh(options, verdicts, judge, Worth(quality_per_s), most)
-    return found.recipe if found is not None and found.worth_it else None
-
-
-def worth_a_look(made: Option, options: Sequence[Option], judge: Judge, worth: Worth) -> float:
+def value_of_a_look(made: Option, options: Sequence[Option], score_model: ScoreModel, prices: Prices) -> float:
     """What checking a picture of `made` is expected to gain, in quality, before the price of the look itself.
 
     A look is worth what may be tried after it: for each verdict, the best single try less its price, if that is above
@@ -89,11 +79,11 @@ def worth_a_look(made: Option, options: Sequence[Option], judge: Judge, worth: W
     """
     if not options:
         return 0.0
-    verdicts, weights = judge.outlook(made.chance)
+    verdicts, weights = score_model.outlook(made.chance)
     again = np.array([option.recipe == made.recipe for option in options], np.float64)[:, None]
     strengths = np.array([option.strength for option in options])[:, None]
-    prices = np.array([worth.price(option.seconds, option.usd) for option in options])[:, None]
+    costs = np.array([prices.price(option.seconds, option.usd) for option in options])[:, None]
     # `after` of every option and every verdict at once: this stands in the way of each decision.
     chances = np.array([option.chance for option in options])[:, None] * strengths + verdicts * again
-    gains = np.asarray(judge.gain(chances / (strengths + again), verdicts)) - prices
+    gains = np.asarray(score_model.gain(chances / (strengths + again), verdicts)) - costs
     return float(weights @ np.maximum(0.0, gains.max(axis=0)))

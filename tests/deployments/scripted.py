@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from deployments.assembly import catalogue_of, known_of
-from deployments.orchestration.budgets import Ledger
+from deployments.orchestration.budgets import TenantBudgets
 from deployments.orchestration.metrics import Tally
 from deployments.orchestration.orchestrator import Orchestrator
-from deployments.orchestration.recorder import Journal
+from deployments.orchestration.recorder import Recorder
 from deployments.settings import AppSettings
 from deployments.workers.worker import OnProgress, WorkerStatus
 from policies import PolicyBook
@@ -62,7 +62,7 @@ def scripted(
     script: Script,
     policies: Mapping[str, str],
     draw: Callable[[], float] = lambda: 0.999,
-    ledger: Ledger | None = None,
+    tenant_budgets: TenantBudgets | None = None,
     log: DecisionLog | None = None,
 ) -> tuple[Orchestrator, Tally]:
     """An orchestrator with the policies (name -> text without version and name; the first is the default)."""
@@ -75,5 +75,7 @@ def scripted(
         catalogue, EMBEDDER, QualityPredictor(load_artifact(settings.artifact_path), catalogue), Queues(costs)
     )
     workers = dict.fromkeys(catalogue.ids(), script)
-    journal = Journal(log, catalogue, tally)
-    return Orchestrator(catalogue, book, router, costs, workers, script, 60.0, ledger, tally, draw, journal), tally
+    recorder = Recorder(log, catalogue, tally)
+    return Orchestrator(
+        catalogue, book, router, costs, workers, script, 60.0, tenant_budgets, tally, draw, recorder
+    ), tally

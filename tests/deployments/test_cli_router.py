@@ -18,7 +18,7 @@ from models import load_card
 from models.weights.revisions import revision
 from router.errors import ArtifactError
 from router.registry.artifact import load_artifact
-from router.verification.score_calibration import judgement_file, load_judgement
+from router.verification.score_calibration import load_score_reading, score_reading_file
 from tests.router.conftest import synthetic_prompts, synthetic_ratings
 
 Run = Callable[..., tuple[int, str, str]]
@@ -126,7 +126,7 @@ def test_an_artefact_is_judged_on_other_ratings(triptych: Run, table: Path, fold
     assert "random mixing" in out and "APGR" in out
     for pair, says in (
         ("sd15:fluks", "did you mean 'flux'"),
-        ("sd15", "write cheap:dear, such as"),
+        ("sd15", "write cheap:expensive, such as"),
         ("flux:flux", "not compared with itself"),
     ):
         code, _, err = triptych("evaluate", table, "--pair", pair, "--artefact", folder)
@@ -193,16 +193,19 @@ def test_calibrating_a_scorer_gives_its_scores_a_meaning(triptych: Run, folder: 
     report = json.loads(out)
     assert report["held_out"]["brier"] < report["held_out"]["brier_chance"]
     digest, weights = load_artifact(folder).digest, revision(card)
-    found = load_judgement(folder, digest, card, weights)
+    found = load_score_reading(folder, digest, card, weights)
     assert found.calibrated
-    assert found.judge.verdict(0.5, 0.9) > 0.5 > found.judge.verdict(0.5, 0.1)
-    for other in (load_judgement(folder, "another", card, weights), load_judgement(folder, digest, card, "sha256:0")):
+    assert found.score_model.verdict(0.5, 0.9) > 0.5 > found.score_model.verdict(0.5, 0.1)
+    for other in (
+        load_score_reading(folder, "another", card, weights),
+        load_score_reading(folder, digest, card, "sha256:0"),
+    ):
         assert not other.calibrated
         assert "not calibrated for this" in other.note
-    file = judgement_file(folder, card.id)
+    file = score_reading_file(folder, card.id)
     file.write_text(file.read_text().replace('"strength"', '"strenght"'))
     with pytest.raises(ArtifactError, match="was changed after it was written"):
-        load_judgement(folder, digest, card, weights)
+        load_score_reading(folder, digest, card, weights)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.orchestration.budgets import Ledger
+from deployments.orchestration.budgets import TenantBudgets
 from deployments.settings import AppSettings
 from router.errors import BudgetError, OverloadedError, StepError
 from router.types import GenerationRequest, Step, StepResult
@@ -185,7 +185,11 @@ async def test_budgets_count_what_was_used(settings: AppSettings, tmp_path: Path
     clock = [0.0]
     text = RECIPES + CHEAP + "budgets: [{name: hourly, window_s: 3600, work_s: 30}]\n"
     orchestrator, _ = scripted(
-        settings, tmp_path, Script(GOOD, took_s=14.0), {"main": text}, ledger=Ledger(clock=lambda: clock[0])
+        settings,
+        tmp_path,
+        Script(GOOD, took_s=14.0),
+        {"main": text},
+        tenant_budgets=TenantBudgets(clock=lambda: clock[0]),
     )
     mine = GenerationRequest("a red circle", seed=3, tenant="acme", target="main", recipe="draft")
     await orchestrator.generate(mine)
@@ -229,7 +233,7 @@ async def test_a_shadow_is_compared_and_never_run(settings: AppSettings, tmp_pat
         },
     )
     await orchestrator.generate(ASK)
-    await orchestrator._shadows.settle()
+    await orchestrator._shadows.resolve_search()
     assert script.ran == ["generate sd15"]
     assert tally.value("triptych_shadow_total", policy="main", shadow="next", same="no") == 1
     own, other = (tally.value("triptych_shadow_cost_usd_total", policy="main", by=by) for by in ("own", "shadow"))

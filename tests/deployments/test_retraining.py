@@ -20,7 +20,7 @@ from router.quality.predictor import QualityPredictor
 from router.registry.artifact import load_artifact
 from router.registry.versions import former, roll_back
 from router.verification.recalibration import JudgedPictures, keep_pictures
-from router.verification.score_calibration import Judged, calibrate, load_judgement, read_content, save_judgement
+from router.verification.score_calibration import Judged, calibrate, load_score_reading, read_content, save_judgement
 from tests.deployments.evidence import RECIPES
 from tests.deployments.scripted import EMBEDDER
 from tests.deployments.use import live, lived_policy
@@ -91,20 +91,20 @@ def test_a_calibrated_scorer_is_calibrated_again_for_what_was_learned(
     chance = np.array([predictor.rated(views[row.prompt])[row.recipe].mean for row in rows])
     file = save_judgement(folder, before.digest, card, revision(card), *calibrate(rows, chance), "drawn")
     keep_pictures(file, JudgedPictures.of(rows, chance, predictor, views))
-    first = load_judgement(folder, before.digest, card, revision(card))
+    first = load_score_reading(folder, before.digest, card, revision(card))
     assert first.calibrated
 
     done = retrain(hated_log, "rating", folder, lived_policy(0.4), catalogue)
     assert done.artifact is not None
     (scorer,) = done.scorers
     assert "calibrated again on 180 pictures" in scorer.note
-    second = load_judgement(folder, done.artifact.digest, card, revision(card))
+    second = load_score_reading(folder, done.artifact.digest, card, revision(card))
     assert second.calibrated and second != first
     held_out = read_content(file)["held_out"]
     assert held_out["brier_chance"] < float(np.mean((chance - [row.right for row in rows]) ** 2)) - 0.05
 
     assert roll_back(folder).digest == before.digest
-    assert load_judgement(folder, before.digest, card, revision(card)) == first
+    assert load_score_reading(folder, before.digest, card, revision(card)) == first
 
 
 def test_a_second_look_at_the_same_log_changes_nothing(

@@ -60,9 +60,9 @@ def test_a_prompt_outside_the_world_is_recognised(shipped: Orchestrator) -> None
         request = to_request(parse_request({"prompt": prompt, "seed": 1}, limits), limits)
         views[prompt] = asyncio.run(shipped.route(request))
     inside, outside = views.values()
-    assert inside.view.in_domain is not None
-    assert outside.view.in_domain is not None
-    assert outside.view.in_domain < 0.5 < inside.view.in_domain
+    assert inside.view.familiarity is not None
+    assert outside.view.familiarity is not None
+    assert outside.view.familiarity < 0.5 < inside.view.familiarity
     assert {estimate.quality.basis for estimate in outside.estimates.values()} == {"prior"}
     assert "out of range" in explain.route_report(outside)["warnings"][0]
     assert explain.route_report(inside)["warnings"] == []

@@ -112,8 +112,8 @@ def test_the_embedded_verifier_prefers_the_right_picture() -> None:
         pytest.skip("the embedded family is not trained in this checkout")
     scenes = [sample_scene(random.Random(seed), "one") for seed in range(12)]
     texts = [caption(scene, random.Random(0)) for scene in scenes]
-    judge = Engine(card)
+    score_model = Engine(card)
     pictures = [Picture(render(scene)) for scene in scenes]
-    table = {text: score(judge, *pictures, prompt=text) for text in texts}
+    table = {text: score(score_model, *pictures, prompt=text) for text in texts}
     pairs = [table[text][i] > table[other][i] for i, text in enumerate(texts) for other in texts if other != text]
     assert np.mean(pairs) > 0.8

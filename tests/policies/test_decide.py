@@ -191,8 +191,8 @@ HOLDS = [
     ("{signal: unheard_of, above: 0.1}", False),
     ("{prompt_matches: '\\bPosters?\\b'}", True),
     ("{prompt_matches: '^poster'}", False),
-    ("{in_domain_below: 0.5}", True),
-    ("{in_domain_below: 0.3}", False),
+    ("{familiarity_below: 0.5}", True),
+    ("{familiarity_below: 0.3}", False),
     ("{not: {tag: web}}", True),
     ("{not: {tag: print}}", False),
     ("{any: [{tag: web}, {tag: print}]}", True),
@@ -207,7 +207,7 @@ def test_condition(condition: str, expected: bool) -> None:
     """A condition holds exactly when its fact is true of the request."""
     ruled = policy(QUALITY + f"rules: [{{name: r, when: {condition}, never: [premium]}}]\n")
     request = GenerationRequest("a poster with 3 cats", width=1536, height=640, tags=("print",))
-    seen = replace(view(counting=0.7), prompt=request.prompt, in_domain=0.4)
+    seen = replace(view(counting=0.7), prompt=request.prompt, familiarity=0.4)
     decision = decide(ruled, request, *THREE, view=seen)
     assert (decision.recipe == "standard") is expected
     assert decision.rules == (("r",) if expected else ())
@@ -217,7 +217,7 @@ def test_condition(condition: str, expected: bool) -> None:
 def test_unknown_facts_hold_nothing() -> None:
     """A size that was not asked for and a nearness that was not judged make no condition true."""
     rules = (
-        "rules: [{name: r, when: {any: [{max_side: 512}, {min_side: 16}, {in_domain_below: 1}]}, never: [premium]}]\n"
+        "rules: [{name: r, when: {any: [{max_side: 512}, {min_side: 16}, {familiarity_below: 1}]}, never: [premium]}]\n"
     )
     assert decide(policy(QUALITY + rules), ASK, *THREE).rules == ()
 
@@ -270,7 +270,7 @@ def preset_choice(name: str, draft: float, single: float, standard: float, premi
 
 
 def test_balanced_spends_where_it_helps() -> None:
-    """Balanced takes the cheap recipe on an easy prompt and a dear one on a hard prompt."""
+    """Balanced takes the cheap recipe on an easy prompt and a expensive one on a hard prompt."""
     assert preset_choice("balanced", 0.93, 0.94, 0.95, 0.95) == "draft"
     assert preset_choice("balanced", 0.35, 0.55, 0.6, 0.8) in ("premium", "duel")
 

@@ -185,7 +185,7 @@ def test_a_larger_budget_never_lowers_the_expected_quality(
     policy: Policy, field: list[Estimate], budget: float, more: float
 ) -> None:
     """Raising the money a request may cost never leads to a recipe of lower expected quality, for every objective in
-    which nothing but money is weighed against quality. (Where time is, a dearer and faster recipe may win.)"""
+    which nothing but money is weighed against quality. (Where time is, a more expensive and faster recipe may win.)"""
     before = outcome(policy, replace(ASK, max_cost_usd=budget), field, 0.0)
     after = outcome(policy, replace(ASK, max_cost_usd=budget + more), field, 0.0)
     if isinstance(before, Decision):

@@ -39,7 +39,7 @@ def test_the_curve_of_a_known_ranking_is_known() -> None:
 
 
 def test_chance_has_half() -> None:
-    """A ranking by nothing has an APGR of one half, and needs as many dear calls as it gains."""
+    """A ranking by nothing has an APGR of one half, and needs as many expensive calls as it gains."""
     rng = np.random.default_rng(0)
     points = curve(np.zeros(20_000), rng.normal(1, 1, 20_000), np.zeros(20_000, dtype=np.int64))
     assert apgr(points) == pytest.approx(0.5, abs=0.01)

@@ -35,9 +35,9 @@ def predictor(trained: tuple[Artifact, tuple[ColumnReport, ...]]) -> QualityPred
     return QualityPredictor(trained[0], CATALOGUE)
 
 
-def view(prompt: str, embedder: MiniLMEmbedder, in_domain: float | None = None) -> PromptView:
+def view(prompt: str, embedder: MiniLMEmbedder, familiarity: float | None = None) -> PromptView:
     features = lexical_features(prompt)
-    return PromptView(prompt, features, skill_signals(features), embedder.embed([prompt])[0], in_domain)
+    return PromptView(prompt, features, skill_signals(features), embedder.embed([prompt])[0], familiarity)
 
 
 def test_the_small_model_is_predicted_to_fail_on_what_is_hard(
@@ -78,7 +78,7 @@ def test_a_foreign_prompt_falls_back_to_the_prior(predictor: QualityPredictor, e
     strange = view("quarterly revenue of a shipping company, spreadsheet", embedder)
     assert predictor.familiarity(view(EASY, embedder).embedding) == 1.0
     assert predictor.familiarity(strange.embedding) < 0.3
-    trusted = predictor.predict(replace(strange, in_domain=1.0), RECIPES)["draft"]
+    trusted = predictor.predict(replace(strange, familiarity=1.0), RECIPES)["draft"]
     judged = predictor.predict(strange, RECIPES)["draft"]
     assert judged.std > trusted.std
     assert judged.basis == "prior"

@@ -36,7 +36,7 @@ def test_routing_survives_the_comparison_with_chance(table: RatingsTable) -> Non
     held_out, reports = predict_held_out(table)
     for pair in (("sd_v2_1", "dalle3"), ("sdxl_base", "dalle3"), ("sdxl_base", "midjourney_v6")):
         found = pair_of(table, held_out, *pair)
-        assert 0.63 < apgr(curve(found.gain, found.dear - found.cheap, found.split)) < 0.80
+        assert 0.63 < apgr(curve(found.gain, found.strong - found.cheap, found.split)) < 0.80
     assert all(0.87 <= report.coverage <= 0.93 for report in reports)
     assert np.mean([report.pearson for report in reports]) > 0.45
 

@@ -16,7 +16,7 @@ from router.quality.predictor import QualityPredictor
 from router.quality.residual import fit_adapter
 from router.registry.artifact import Artifact
 from router.verification.recalibration import JudgedPictures, keep_pictures, kept_pictures, recalibrate
-from router.verification.score_calibration import Judged, judgement_file, read_content, sealed
+from router.verification.score_calibration import Judged, read_content, score_reading_file, sealed
 from tests.router.conftest import synthetic_prompts
 
 Trained = tuple[Artifact, tuple[ColumnReport, ...]]
@@ -39,7 +39,7 @@ def drawn(predictor: QualityPredictor, embedder: MiniLMEmbedder, harsh: float = 
 
 
 def saved(folder: Path, pictures: JudgedPictures, digest: str) -> Path:
-    file = judgement_file(folder, "alignment")
+    file = score_reading_file(folder, "alignment")
     file.parent.mkdir(parents=True)
     head = {"format": "triptych-judgement", "version": 1, "scorer": "alignment", "family": "verifier"}
     content = {**head, "revision": "r", "artefact": digest, **pictures.fit(None), "source": "drawn"}

@@ -45,7 +45,7 @@ def test_a_route_carries_everything_to_run_and_explain_it(decider: Router) -> No
     route = decider.route(HARD, POLICY)
     assert set(route.estimates) == set(RECIPES)
     assert route.plan.recipe == route.decision.recipe == route.decision.ranking[0].recipe
-    assert route.view.in_domain == 1.0
+    assert route.view.familiarity == 1.0
     assert route.view.signals["counting"] > 0.5
     assert all(e.latency_s > 0 and e.cost_usd > 0 for e in route.estimates.values())
     assert 0 < route.decided_in_s < 5

@@ -8,19 +8,19 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from router.types import Worth
+from router.types import Prices
 from router.verification.best_of_n import Outlook, Room, plan_search
 from router.verification.score_calibration import fit_judge
-from router.verification.score_reading import UNCALIBRATED, Judge
+from router.verification.score_reading import UNCALIBRATED, ScoreModel
 from router.verification.value_of_information import Option
 
-FREE = {"cheap": 0.2, "dear": 1.0}
+FREE = {"cheap": 0.2, "strong": 1.0}
 LEVELS = (0.9, 2.0, 3.0, 4.2)
-FAIR = Judge(1.0, 1.0, 0.0, LEVELS, tuple(-level for level in LEVELS))
+FAIR = ScoreModel(1.0, 1.0, 0.0, LEVELS, tuple(-level for level in LEVELS))
 
 
-def options(cheap: float = 0.5, dear: float = 0.8, strength: float = 1e6) -> list[Option]:
-    return [Option("cheap", cheap, strength, 0.2, 0.001), Option("dear", dear, strength, 1.0, 0.01)]
+def options(cheap: float = 0.5, strong: float = 0.8, strength: float = 1e6) -> list[Option]:
+    return [Option("cheap", cheap, strength, 0.2, 0.001), Option("strong", strong, strength, 1.0, 0.01)]
 
 
 def scored(rng: np.random.Generator, right: np.ndarray) -> np.ndarray:
@@ -46,7 +46,7 @@ def simulated(outlook: Outlook, chances: dict[str, float], strength: float, n: i
 
 
 @pytest.fixture(scope="module")
-def learned() -> Judge:
+def learned() -> ScoreModel:
     """A judge fitted to scores like those of the simulation, of recipes of many chances."""
     rng = np.random.default_rng(0)
     chance = rng.uniform(0.05, 0.95, 40_000)
@@ -55,34 +55,34 @@ def learned() -> Judge:
 
 
 @pytest.mark.parametrize("strength", [2.0, 1000.0])
-@pytest.mark.parametrize(("cheap", "dear"), [(0.3, 0.4), (0.5, 0.8), (0.7, 0.75), (0.1, 0.9)])
+@pytest.mark.parametrize(("cheap", "strong"), [(0.3, 0.4), (0.5, 0.8), (0.7, 0.75), (0.1, 0.9)])
 @pytest.mark.parametrize("price", [0.02, 0.2])
 def test_what_is_expected_is_what_a_simulation_finds(
-    learned: Judge, cheap: float, dear: float, price: float, strength: float
+    learned: ScoreModel, cheap: float, strong: float, price: float, strength: float
 ) -> None:
     """Quality and number of pictures of a search come out as predicted, whether failures repeat or not."""
-    found = plan_search(options(cheap, dear, strength), FREE, learned, Worth(price), 6)
-    quality, made = simulated(found, {"cheap": cheap, "dear": dear}, strength)
+    found = plan_search(options(cheap, strong, strength), FREE, learned, Prices(price), 6)
+    quality, made = simulated(found, {"cheap": cheap, "strong": strong}, strength)
     assert found.quality == pytest.approx(quality, abs=0.035)
     assert found.pictures == pytest.approx(made, rel=0.12)
 
 
 def test_dear_seconds_leave_one_picture() -> None:
     """When nothing is worth its price there is one picture, of the recipe that is worth most or costs least."""
-    assert len(plan_search(options(), FREE, FAIR, Worth(50.0), 6).turns) == 1
-    assert plan_search(options(0.5, 0.5), FREE, FAIR, Worth(1.0), 6).turns[0].recipe == "cheap"
+    assert len(plan_search(options(), FREE, FAIR, Prices(50.0), 6).turns) == 1
+    assert plan_search(options(0.5, 0.5), FREE, FAIR, Prices(1.0), 6).turns[0].recipe == "cheap"
 
 
 def test_cheaper_seconds_never_give_less() -> None:
     """As a second gets cheaper, the expected quality and the number of pictures rise."""
-    found = [plan_search(options(), FREE, FAIR, Worth(price), 6) for price in (2.0, 0.5, 0.1, 0.01)]
+    found = [plan_search(options(), FREE, FAIR, Prices(price), 6) for price in (2.0, 0.5, 0.1, 0.01)]
     assert all(a.quality <= b.quality + 1e-9 for a, b in pairwise(found))
     assert all(a.pictures <= b.pictures + 1e-9 for a, b in pairwise(found))
 
 
 def test_the_bar_falls_on_the_way() -> None:
     """The longer a search lasts, the less a picture must promise to end it."""
-    found = plan_search(options(strength=2.0), FREE, FAIR, Worth(0.05), 6)
+    found = plan_search(options(strength=2.0), FREE, FAIR, Prices(0.05), 6)
     bars = [turn.bar for turn in found.turns[1:]]
     assert len(bars) >= 2
     assert bars == sorted(bars, reverse=True)
@@ -92,26 +92,26 @@ def test_the_bar_falls_on_the_way() -> None:
 
 def test_the_worst_case_keeps_to_the_limits() -> None:
     """No more pictures are planned than there is room for, if all of them should be needed; one there always is."""
-    plenty = plan_search(options(), FREE, FAIR, Worth(0.001), 6)
-    tight = plan_search(options(), FREE, FAIR, Worth(0.001), 6, Room(seconds=1.5))
-    cost = {"cheap": 0.2, "dear": 1.0}
+    plenty = plan_search(options(), FREE, FAIR, Prices(0.001), 6)
+    tight = plan_search(options(), FREE, FAIR, Prices(0.001), 6, Room(seconds=1.5))
+    cost = {"cheap": 0.2, "strong": 1.0}
     assert sum(cost[turn.recipe] for turn in plenty.turns) > 1.5
     assert 0 < sum(cost[turn.recipe] for turn in tight.turns) <= 1.5
-    assert len(plan_search(options(), FREE, FAIR, Worth(0.001), 6, Room(seconds=0.0)).turns) == 1
+    assert len(plan_search(options(), FREE, FAIR, Prices(0.001), 6, Room(seconds=0.0)).turns) == 1
 
 
 def test_money_counts_like_time() -> None:
     """A recipe that costs much is put off when a dollar is worth much."""
-    by_time = plan_search(options(), FREE, FAIR, Worth(per_s=0.001), 6)
-    by_money = plan_search(options(), FREE, FAIR, Worth(per_s=0.001, per_usd=60.0), 6)
-    assert by_time.turns[0].recipe == "dear"
+    by_time = plan_search(options(), FREE, FAIR, Prices(per_s=0.001), 6)
+    by_money = plan_search(options(), FREE, FAIR, Prices(per_s=0.001, per_usd=60.0), 6)
+    assert by_time.turns[0].recipe == "strong"
     assert by_money.turns[0].recipe == "cheap"
 
 
 def test_a_scorer_that_sees_nothing_makes_no_second_picture() -> None:
     """When verdicts do not depend on the picture, more pictures are worth nothing."""
-    blind = Judge(0.0, 1.0, 0.0, LEVELS, tuple(-level for level in LEVELS))
-    assert len(plan_search([options()[0]], FREE, blind, Worth(0.001), 6).turns) == 1
+    blind = ScoreModel(0.0, 1.0, 0.0, LEVELS, tuple(-level for level in LEVELS))
+    assert len(plan_search([options()[0]], FREE, blind, Prices(0.001), 6).turns) == 1
 
 
 def test_the_default_judge_expects_what_it_was_told() -> None:
