@@ -40,7 +40,7 @@ class Charge:
         self.work_s += work_s
         self.cost_usd += cost_usd
 
-    def resolve_search(self) -> None:
+    def settle(self) -> None:
         """From now on the budgets count what was used, however the request ended."""
         for entry in self.entries:
             entry.work_s, entry.cost_usd = self.work_s, self.cost_usd

@@ -101,7 +101,7 @@ class Orchestrator:
         except LoadError as error:
             before, again = admitted.route.decision.recipe, await self._admit(request)
             if (now := again.route.decision.recipe) == before:
-                again.charge.resolve_search()
+                again.charge.settle()
                 raise
             note = f"{before} could not run ({error.message}); {now} was taken instead"
             return await self._answer(again, started, on_event, note)
@@ -213,7 +213,7 @@ class Orchestrator:
         try:
             made = await self._runner.pictures(route, admitted.charge, started, on_event)
         finally:
-            admitted.charge.resolve_search()
+            admitted.charge.settle()
         notes = (*notes, *(note for picture in made for note in picture.notes))
         cost_usd, took_s = _cost_usd(route, made), time.monotonic() - started
         outcome = Outcome(route, made, took_s, cost_usd, tuple(dict.fromkeys(notes)))

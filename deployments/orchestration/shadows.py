@@ -30,7 +30,7 @@ class Shadows:
             self._running.add(task)
             task.add_done_callback(self._running.discard)
 
-    async def resolve_search(self) -> None:
+    async def settle(self) -> None:
         """Wait for all comparisons that run now."""
         await asyncio.gather(*self._running)
 

@@ -233,7 +233,7 @@ async def test_a_shadow_is_compared_and_never_run(settings: AppSettings, tmp_pat
         },
     )
     await orchestrator.generate(ASK)
-    await orchestrator._shadows.resolve_search()
+    await orchestrator._shadows.settle()
     assert script.ran == ["generate sd15"]
     assert tally.value("triptych_shadow_total", policy="main", shadow="next", same="no") == 1
     own, other = (tally.value("triptych_shadow_cost_usd_total", policy="main", by=by) for by in ("own", "shadow"))
