@@ -1,88 +1,197 @@
-"""How long `Policy.decide` takes: 30 recipes, eight rules, verification, a budget and exploration.
+"""How long a decision takes, and how it grows: with recipes, with what waits, with searches, on new and known prompts.
 
-    python -m benchmarks.decide [--json benchmarks/results/decide.json]
+    python -m benchmarks.decide [--quick] [--before REVISION] [--json benchmarks/results/decide.json]
 
-The decision alone, on estimates that are there; embedding, prediction and planning come before it. CPU time of the
-thread, so that time for which a busy machine gave it to others does not count; each figure is the median over batches
-of one hundred decisions, with the fifth and the ninety-fifth percentile of the batches.
+A decision is `Router.route` on the shipped artefact: understanding the prompt, estimates of every recipe, the policy's
+choice and the plan. CPU time of the thread, so that time that a busy machine gave to others does not count; each figure
+is the median over rounds. With `--before`, the code of another revision is measured in turns with this one, in the same
+run, each in a process of its own; modules that were moved since are looked up under both of their names.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
+import itertools
 import json
+import os
 import platform
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
-from datetime import UTC, datetime
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+ROOT = Path(__file__).resolve().parents[1]
+ROUNDS = 7
 
-from policies import Policy, load_policy_text
-from router.types import Allowance, Context, Estimate, GenerationRequest, Plan, PromptView, Quality
-
-BATCH = 100
-RULES = """
-  - {name: print, when: {any: [{tag: print}, {min_side: 1536}]}, only: [r10, r11, r12, r13, r14]}
-  - {name: letters, when: {signal: text_rendering, above: 0.5}, never: [r00, r01]}
-  - {name: night, when: {during: {from: "22:00", to: "06:00", zone: Europe/Berlin}}, prefer: [r05]}
-  - {name: german, when: {language: de}, never: [r02]}
-  - {name: acme, when: {all: [{tenant: acme}, {not: {tag: draft}}]}, set: {limits: {cost_usd: 0.05}}}
-  - {name: poster, when: {prompt_matches: "\\\\b(poster|sign|banner)s?\\\\b"}, never: [r03], priority: 3}
-  - {name: hard, when: {signal: complexity, above: 0.7}, never: [r00, r01, r02, r03], priority: 2}
-  - {name: unknown, when: {familiarity_below: 0.3}, prefer: [r20, r21]}
+SEARCH = """
+version: 1
+name: bench
+recipes:
+  turbo: {generate: {model: sdxl-turbo}}
+  polished: {chain: [turbo, {refine: {model: sdxl-refiner, strength: 0.3}}]}
+  tries: {best_of: {n: auto, of: [turbo, polished], scorer: alignment}}
+objective: {maximise: quality, weight: {latency_s: 0.1}}
 """
 
 
-def policy(recipes: int) -> Policy:
-    names = [f"r{k:02}" for k in range(recipes)]
-    listed = "".join(f"  {name}: {{generate: {{model: m, steps: {k + 1}}}}}\n" for k, name in enumerate(names))
-    rest = "overload: {degrade_after_s: 5, degrade_to: [r00], reject_after_s: 60}\nexplore: {rate: 0.02}\n"
-    rest += "verify: {when: {uncertainty_above: 0.05}, scorer: s, accept_above: 0.6, escalate_to: [r10, r20]}\n"
-    text = f"version: 1\nname: bench\nrecipes:\n{listed}objective: {{maximise: quality, weight: {{cost_usd: 8}}}}\n"
-    return load_policy_text(f"{text}limits: {{latency_s: 25, cost_usd: 0.1, max_pixels: 4000000}}\n{rest}rules:{RULES}")
+def _module(*names: str) -> Any:
+    """The first of these modules that there is: a revision may know it by another name."""
+    for name in names:
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError:
+            continue
+    raise ModuleNotFoundError(f"none of {', '.join(names)}")
 
 
-def batches(made: Policy, count: int, seed: int) -> list[float]:
-    """Microseconds of one decision, for each batch."""
-    random = np.random.default_rng(seed)
-    names = list(made.recipes)
-    view = PromptView(
-        "a poster with three cats", {}, {"complexity": 0.8, "text_rendering": 0.4}, np.zeros(384, np.float32), 0.9
+def _many(recipes: int) -> str:
+    """A policy with so many recipes: settings of one model, so that each is a recipe of its own."""
+    lines = "".join(
+        f"  r{k:03}: {{generate: {{model: sdxl, steps: {1 + k % 50}, guidance_scale: {1 + k // 50}}}}}\n"
+        for k in range(recipes)
     )
-    plans = {name: Plan(name, (), "1", 512, 512) for name in names}
-    found = []
-    for k in range(count):
-        estimates = {
-            name: Estimate(name, Quality(*random.uniform((0.3, 0.01), (0.95, 0.2))), *random.uniform(0, 30, 3), 0.01)
-            for name in names
-        }
-        request = GenerationRequest("a poster with three cats", tags=("print",) if k % 4 == 0 else (), tenant="acme")
-        context = Context(datetime.now(UTC), 0.5, (Allowance("b", 100.0, 1.0),))
-        estimates = {
-            name: Estimate(name, e.quality, e.work_s, 0.0, e.latency_s, e.cost_usd) for name, e in estimates.items()
-        }
+    return f"version: 1\nname: bench\nrecipes:\n{lines}objective: {{maximise: quality, weight: {{cost_usd: 8}}}}\n"
+
+
+def _prompts(count: int, first: int) -> list[str]:
+    things = ("circle", "square", "triangle", "star", "ring", "lighthouse", "teapot", "violin", "robot", "corgi")
+    colours = ("red", "blue", "green", "yellow", "purple", "orange", "black", "white")
+    return [
+        f"{k} {colours[k % 8]} {things[k % 10]}s above a {colours[k // 8 % 8]} {things[k // 10 % 10]}, number {k}"
+        for k in range(first, first + count)
+    ]
+
+
+class Bench:
+    """The router of the shipped config, and ways to ask it. Times are in milliseconds of CPU."""
+
+    def __init__(self) -> None:
+        settings = importlib.import_module("deployments.settings")
+        rehearsal = _module("deployments.offline.rehearsal", "deployments.rehearsal")
+        self.load = importlib.import_module("policies").load_policy_text
+        self.context = importlib.import_module("router.types").Context(None)
+        self.rehearsal = rehearsal.Rehearsal(settings.load_serve_config(settings.DEFAULT_CONFIG).settings)
+        self.router = self.rehearsal._router
+        self.seen = 1000
+
+    def policy(self, text: str) -> Any:
+        """A policy from its text."""
+        return self.load(text, "bench.yaml", known=self.rehearsal.known)
+
+    def new(self, policy: Any, count: int) -> float:
+        """A decision on a prompt that was never seen."""
+        requests = [self.rehearsal.request({"prompt": text}) for text in _prompts(count, self.seen)]
+        self.seen += count
+        return self._timed(lambda: [self.router.route(request, policy, self.context) for request in requests]) / count
+
+    def again(self, policy: Any, count: int, prompt: str = "two small red stars above a blue ring") -> float:
+        """A decision on a prompt that was seen, asked again and again with other seeds."""
+        requests = [self.rehearsal.request({"prompt": prompt, "seed": k}) for k in range(count)]
+        self.router.route(requests[0], policy, self.context)
+        return self._timed(lambda: [self.router.route(request, policy, self.context) for request in requests]) / count
+
+    def beside(self, policy: Any, tickets: int, count: int) -> float:
+        """The same while so many plans are reserved; one comes and goes before each decision, as under load."""
+        plan = self.router.route(self.rehearsal.request({"prompt": "a red circle"}), policy, self.context).plan
+        held = [self.router.queues.reserve(plan) for _ in range(tickets)]
+        request, took = self.rehearsal.request({"prompt": "two small red stars above a blue ring"}), 0.0
+        for _ in range(count):
+            self.router.queues.release(self.router.queues.reserve(plan))
+            took += self._timed(lambda: [self.router.route(request, policy, self.context)])
+        for ticket in held:
+            self.router.queues.release(ticket)
+        return took / count
+
+    def calls(self, policy: Any) -> dict[str, int]:
+        """Own calls and changes of module in one decision on a new prompt, by `sys.setprofile`."""
+        request = self.rehearsal.request({"prompt": "three small yellow stars above a large blue ring"})
+        root, seen = os.getcwd() + os.sep, []
+
+        def note(frame: Any, event: str, _: Any) -> None:
+            file = frame.f_code.co_filename
+            if event == "call" and file.startswith(root) and ".venv" not in file:
+                seen.append(file)
+
+        sys.setprofile(note)
+        self.router.route(request, policy, self.context)
+        sys.setprofile(None)
+        changes = sum(before != after for before, after in itertools.pairwise(seen))
+        return {"calls": len(seen), "modules": len(set(seen)), "changes of module": changes}
+
+    @staticmethod
+    def _timed(run: Callable[[], object]) -> float:
         began = time.thread_time()
-        for _ in range(BATCH):
-            made.decide(request, view, plans, estimates, (), context)
-        found.append((time.thread_time() - began) / BATCH * 1e6)
+        run()
+        return (time.thread_time() - began) * 1e3
+
+
+def rows(quick: bool) -> dict[str, Any]:
+    """Every row, once: milliseconds, and the counts of calls."""
+    bench, count = Bench(), 2 if quick else 40
+    balanced, search = bench.rehearsal.policy("balanced"), bench.policy(SEARCH)
+    bench.new(balanced, 3)
+    found = {
+        "new prompt, balanced": bench.new(balanced, count),
+        "known prompt, balanced": bench.again(balanced, count),
+        "new prompt, n: auto": bench.new(search, count),
+        "known prompt, n: auto": bench.again(search, count),
+    }
+    for recipes in (10, 50, 200):
+        found[f"known prompt, {recipes} recipes"] = bench.again(bench.policy(_many(recipes)), count)
+    for tickets in (0, 100, 500):
+        found[f"{tickets} waiting, balanced"] = bench.beside(balanced, tickets, count)
+    return {"ms": found, **bench.calls(balanced)}
+
+
+def measured_in(folder: Path, quick: bool) -> dict[str, Any]:
+    """`rows` of the code in `folder`, by a process of its own."""
+    command = [sys.executable, str(Path(__file__).resolve()), "--child", *(["--quick"] if quick else [])]
+    environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{folder}: {done.stderr[-2000:]}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
+def checkout(revision: str, folder: str) -> Path:
+    """The files of another revision, without touching this checkout."""
+    archive = subprocess.run(["git", "archive", revision], cwd=ROOT, capture_output=True, check=True).stdout
+    subprocess.run(["tar", "-x", "-C", folder], input=archive, check=True)
+    return Path(folder)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--batches", type=int, default=60)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="seconds instead of minutes; only shows that it runs")
+    parser.add_argument("--before", metavar="REVISION", help="measure this revision too, in turns")
+    parser.add_argument("--json", type=Path, help="where the raw figures go")
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
-    report: dict[str, object] = {"python": platform.python_version(), "batch": BATCH, "batches": chosen.batches}
-    for recipes in (30, 60, 120):
-        micros = batches(policy(recipes), chosen.batches, seed=recipes)
-        low, high = np.percentile(micros, (5, 95))
-        report[f"recipes_{recipes}_us"] = {
-            "median": round(statistics.median(micros), 1), "p5": round(float(low), 1), "p95": round(float(high), 1),
-        }  # fmt: skip
-        print(f"{recipes} recipes: {statistics.median(micros):.0f} µs (5 % {low:.0f}, 95 % {high:.0f})")
+    if chosen.child:
+        print(json.dumps(rows(chosen.quick)))
+        return
+    rounds: dict[str, list[dict[str, Any]]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        codes = {"before": checkout(chosen.before, folder)} if chosen.before else {}
+        for _ in range(1 if chosen.quick else ROUNDS):
+            for name, code in {**codes, "now": ROOT}.items():
+                rounds.setdefault(name, []).append(measured_in(code, chosen.quick))
+    report: dict[str, Any] = {"python": platform.python_version(), "rounds": len(rounds["now"])}
+    report |= {"before": chosen.before} if chosen.before else {}
+    for row in rounds["now"][0]["ms"]:
+        each = {name: [round(one["ms"][row], 3) for one in ones] for name, ones in rounds.items()}
+        told = {name: statistics.median(ones) for name, ones in each.items()}
+        report[row] = {**told, "each": each}
+        print(f"{row:28}", "   ".join(f"{name} {value:8.3f} ms" for name, value in told.items()))
+    for row in ("calls", "modules", "changes of module"):
+        report[row] = {name: ones[0][row] for name, ones in rounds.items()}
+        print(f"{row:28}", "   ".join(f"{name} {value:8}" for name, value in report[row].items()))
     if chosen.json:
         chosen.json.write_text(json.dumps(report, indent=1) + "\n")
 

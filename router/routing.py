@@ -1,23 +1,28 @@
-"""`Router.route`: the whole decision on one page."""
+"""`Router.route`: the whole decision on one page.
+
+request ─▶ view of the prompt ─▶ policy.evaluate( bounds ─▶ plans and estimates of every recipe ) ─▶ decision ─▶ route
+"""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from cachetools import LRUCache
 
 from router.cost.queues import Queues
 from router.errors import NotFoundError, RequestError, did_you_mean
-from router.planning.planner import Arranger
+from router.planning.planner import Planned, Planner
 from router.prompts.embedding import Embedder
 from router.prompts.lexical import lexical_features
 from router.quality.predictor import QualityPredictor
-from router.recent import Recent
 from router.requests import check_request
 from router.route import Route
 from router.types import (
     NO_CONTEXT,
-    Bounds,
     Catalogue,
     Context,
     Decision,
@@ -25,12 +30,16 @@ from router.types import (
     Fuse,
     Generate,
     GenerationRequest,
+    Offers,
     Plan,
     Policy,
     PromptView,
     Recipe,
+    Rejection,
+    Resources,
 )
-from router.verification.n_auto import ResolvedSearch, resolve_search
+from router.verification.case import Case, Knowledge
+from router.verification.n_auto import ResolvedSearch, Searches
 from router.verification.options import next_options
 from router.verification.score_reading import ScoreReading
 
@@ -42,7 +51,7 @@ _Moment = tuple[PromptView, QualityPredictor, int, tuple[int, int]]
 class Router:
     """Estimates every recipe of a policy for a request and lets the policy choose one.
 
-    `predictor` may be set to another one at any time; every route is decided by one predictor from start to end.
+    `knowledge` may be set to another one at any time; every route is decided by one from start to end.
     """
 
     def __init__(
@@ -53,102 +62,51 @@ class Router:
         queues: Queues,
         score_readings: Mapping[str, ScoreReading] | None = None,
     ) -> None:
-        """judgements: how the scores of each scorer are read, by catalogue id; what is missing is not calibrated."""
-        self.score_readings = dict(score_readings or {})
+        """score_readings: how the scores of each scorer are read, by catalogue id; the others are not calibrated."""
+        self.knowledge = Knowledge(predictor, dict(score_readings or {}))
         self.catalogue = catalogue
         self.embedder = embedder
-        self.predictor = predictor
         self.queues = queues
-        self._views = Recent[tuple[str, str], PromptView](VIEWS)
-        self._estimates = Recent[str, tuple[_Moment, dict[str, Plan], dict[str, Estimate]]](VIEWS)
-        self._arranger = Arranger(catalogue)
+        self._planner = Planner(catalogue)
+        self._searches = Searches(catalogue, queues)
+        self._views: LRUCache[tuple[str, str], PromptView] = LRUCache(VIEWS)
+        self._estimates: LRUCache[str, tuple[_Moment, dict[str, Plan], dict[str, Estimate]]] = LRUCache(VIEWS)
+        self._lock = threading.Lock()
+
+    @property
+    def predictor(self) -> QualityPredictor:
+        """The predictor that decides now."""
+        return self.knowledge.predictor
 
     def route(self, request: GenerationRequest, policy: Policy, context: Context = NO_CONTEXT) -> Route:
-        """Decide. Raises `RequestError`, `NotFoundError` (no such recipe or model), and what `Policy.decide` raises."""
+        """Decide. Raises `RequestError`, `NotFoundError` (no such recipe or model), and what `evaluate` raises."""
         began = time.perf_counter()
         check_request(request)
-        predictor = self.predictor
-        view = self.analyse(request.prompt, predictor)
-        recipes = self.candidates(request, policy)
-        searches = self.resolve_search(request, view, recipes, policy.bounds(request, view, context), predictor)
-        recipes |= {name: found.recipe for name, found in searches.items()}
-        arranged = self._arranger.arrange(request, recipes)
-        plans = arranged.plans
-        estimates = self.estimate(view, recipes, plans, request.n, predictor)
-        for name, found in ((name, searches[name]) for name in plans if name in searches):
-            plans[name] = replace(plans[name], notes=(*plans[name].notes, found.note))
-            estimates[name] = found.estimate
-        decision = policy.decide(request, view, plans, estimates, arranged.refused, context)
-        further = {name: arranged.plan(name) for name in decision.verify.escalate_to} if decision.verify else {}
-        score_reading = self.score_reading(decision.verify.scorer) if decision.verify else None
-        if score_reading is not None:
-            decision = self.foreseen(decision, plans, estimates, score_reading)
-        plan, took_s = arranged.plan(decision.recipe), time.perf_counter() - began
-        turns = searches[decision.recipe].recipe.turns if decision.recipe in searches else ()
-        return Route(request, view, estimates, decision, plan, took_s, further, score_reading, predictor.digest, turns)
+        knowledge = self.knowledge
+        view = self.view(request.prompt, knowledge.predictor)
+        case = Case(request, view, self.candidates(request, policy), knowledge)
+        offered = _Offered()
+        decision = policy.evaluate(request, view, partial(self._offer, case, context, offered), context)
+        return self._answer(case, offered, decision, began)
 
-    def score_reading(self, scorer: str) -> ScoreReading:
-        """How the scores of `scorer` are read; the default if it is not calibrated."""
-        return self.score_readings.get(scorer) or ScoreReading()
+    def view(self, prompt: str, predictor: QualityPredictor) -> PromptView:
+        """What the prompt asks for, its embedding, and how familiar it is to the predictor."""
+        with self._lock:
+            known = self._views.get((prompt, predictor.digest))
+        if known is None:
+            known = predictor.view(prompt, lexical_features(prompt), self.embedder.embed([prompt])[0])
+            with self._lock:
+                self._views[prompt, predictor.digest] = known
+        return known
 
-    def resolve_search(
-        self,
-        request: GenerationRequest,
-        view: PromptView,
-        recipes: Mapping[str, Recipe],
-        bounds: Bounds,
-        predictor: QualityPredictor | None = None,
-    ) -> dict[str, ResolvedSearch]:
-        """Those of `recipes` whose number of pictures is left to the router, settled for this prompt and moment; with
-        the request's turns, the one that it asks for as it was settled before. Raises `RequestError` for turns that do
-        not belong to it."""
-        found: dict[str, ResolvedSearch] = {}
-        for name, recipe in recipes.items():
-            if isinstance(recipe, Fuse) and recipe.search is not None and request.recipe in (None, name):
-                score_reading = self.score_reading(str(recipe.scorer))
-                asked = predictor or self.predictor
-                settled = resolve_search(
-                    name, recipe, request, view, recipes, score_reading, self.catalogue, asked, self.queues, bounds
-                )
-                found |= {name: settled} if settled is not None else {}
-        asked_for = recipes.get(str(request.recipe))
-        if request.turns and not (isinstance(asked_for, Fuse) and asked_for.search is not None):
+    def candidates(self, request: GenerationRequest, policy: Policy) -> Mapping[str, Recipe]:
+        """The policy's recipes, and, if the request names a model instead, that model with its card's settings."""
+        recipes, asked = policy.recipes, request.recipe
+        named = recipes.get(asked) if asked is not None else None
+        if request.turns and not (isinstance(named, Fuse) and named.search is not None):
             raise RequestError(
                 "turns belong to a recipe that is asked for by name, of the kind best_of with n: auto", "turns"
             )
-        return found
-
-    def foreseen(
-        self,
-        decision: Decision,
-        plans: Mapping[str, Plan],
-        estimates: Mapping[str, Estimate],
-        score_reading: ScoreReading,
-    ) -> Decision:
-        """The decision with a reason about its verification: how scores are read, whether a look is worth it now."""
-        verify = decision.verify
-        assert verify is not None
-        reason = f"{verify.scorer}: {score_reading.note}"
-        if verify.by == "expected_gain":
-            ahead = next_options(decision, plans, estimates, score_reading, self.queues)
-            gain = ahead.gain(score_reading.score_model, verify.prices)
-            price = verify.prices.price(ahead.look.latency_s, ahead.look.cost_usd)
-            verdict = "so it is taken" if gain > price else "so it is left out"
-            reason += f"; a look is expected to gain {gain:.3f} for {price:.4f}, {verdict}"
-        return replace(decision, reasons=(*decision.reasons, reason))
-
-    def analyse(self, prompt: str, predictor: QualityPredictor | None = None) -> PromptView:
-        """What the prompt asks for, its embedding, and how near it is to what the predictor knows."""
-        predictor = predictor or self.predictor
-        if (known := self._views.get((prompt, predictor.digest))) is not None:
-            return known
-        view = predictor.view(prompt, lexical_features(prompt), self.embedder.embed([prompt])[0])
-        return self._views.put((prompt, predictor.digest), view)
-
-    def candidates(self, request: GenerationRequest, policy: Policy) -> dict[str, Recipe]:
-        """The policy's recipes, and, if the request names a model instead, that model with its card's settings."""
-        recipes = dict(policy.recipes)
-        asked = request.recipe
         if asked is None or asked in recipes:
             return recipes
         if asked not in self.catalogue:
@@ -157,26 +115,103 @@ class Router:
                 f"policy {policy.name!r} has no recipe {asked!r}, nor is it a model{did_you_mean(asked, known)}",
                 "recipe",
             )
-        return recipes | {asked: Generate(asked)}
+        return {**recipes, asked: Generate(asked)}
 
-    def estimate(
-        self,
-        view: PromptView,
-        recipes: Mapping[str, Recipe],
-        plans: Mapping[str, Plan],
-        n: int,
-        predictor: QualityPredictor | None = None,
-    ) -> dict[str, Estimate]:
-        """Quality, seconds and dollars of each plan, if all `n` pictures were admitted now."""
-        predictor = predictor or self.predictor
+    def _offer(self, case: Case, context: Context, offered: _Offered, bounds: Resources) -> Offers:
+        """Plans and estimates of every recipe that can be planned; searches are resolved within `bounds`."""
+        request, recipes = case.request, case.recipes
+        for name in self._planner.searches(request, recipes):
+            if request.recipe in (None, name) and (found := self._searches.resolve(name, case, bounds)) is not None:
+                offered.searches[name] = found
+        if not offered.searches:
+            planned = self._planner.plan(request, recipes)
+            estimates = self._estimated(case, planned.plans)
+        else:
+            resolved = {name: found.recipe for name, found in offered.searches.items()}
+            planned = self._planner.plan(request, recipes, resolved)
+            estimates = self._estimated(case, {n: plan for n, plan in planned.plans.items() if n not in resolved})
+            estimates |= {n: found.estimate for n, found in offered.searches.items() if n in planned.plans}
+            estimates = {name: estimates[name] for name in planned.plans}
+        offered.planned = planned
+        offered.estimates = estimates
+        refused = planned.refused
+        if context.unavailable:
+            refused = (*refused, *unavailable(planned.plans, context.unavailable))
+        return Offers(planned.plans, estimates, refused)
+
+    def _estimated(self, case: Case, plans: dict[str, Plan]) -> dict[str, Estimate]:
+        """Quality, seconds and dollars of each plan, if all pictures were admitted now."""
+        view, predictor, n = case.view, case.knowledge.predictor, case.request.n
         moment = (view, predictor, n, self.queues.state)  # read first: what changes meanwhile makes it old at once
-        kept = self._estimates.get(view.prompt)
+        with self._lock:
+            kept = self._estimates.get(view.prompt)
         if kept is None or kept[0] != moment or kept[1] != plans:
-            qualities = predictor.predict(view, recipes, only=plans)
-            timings = {name: self.queues.estimate(plan, n) for name, plan in plans.items()}
-            estimates = {
-                name: Estimate(name, qualities[name], t.work_s, t.queue_s, t.latency_s, t.cost_usd)
-                for name, t in timings.items()
-            }
-            kept = self._estimates.put(view.prompt, (moment, dict(plans), estimates))
+            qualities, takes = predictor.predict(view, case.recipes, only=plans), self.queues.estimates(plans, n)
+            estimates = {}
+            for name, t in takes.items():
+                estimates[name] = Estimate(name, qualities[name], t.work_s, t.queue_s, t.latency_s, t.cost_usd)
+            kept = moment, plans, estimates
+            with self._lock:
+                self._estimates[view.prompt] = kept
         return dict(kept[2])
+
+    def _answer(self, case: Case, offered: _Offered, decision: Decision, began: float) -> Route:
+        """The decision with the plans that it needs: of the recipe that was chosen, and of those that may follow it."""
+        further: dict[str, Plan] = {}
+        reading = None
+        if (verify := decision.verify) is not None:
+            reading = case.knowledge.reading(verify.scorer)
+            decision = replace(decision, reasons=(*decision.reasons, self._foreseen(decision, offered, reading)))
+            further = {name: offered.plan(name) for name in verify.escalate_to}
+        search = offered.searches.get(decision.recipe)
+        return Route(
+            request=case.request,
+            view=case.view,
+            estimates=offered.estimates,
+            decision=decision,
+            plan=offered.plan(decision.recipe),
+            decided_in_s=time.perf_counter() - began,
+            alternatives=further,
+            score_reading=reading,
+            artifact=case.knowledge.predictor.digest,
+            turns=search.recipe.turns if search is not None else (),
+        )
+
+    def _foreseen(self, decision: Decision, offered: _Offered, reading: ScoreReading) -> str:
+        """A reason about the verification: how scores are read, and whether a look is worth its price now."""
+        verify = decision.verify
+        assert verify is not None and offered.planned is not None
+        reason = f"{verify.scorer}: {reading.note}"
+        if verify.by != "expected_gain":
+            return reason
+        ahead = next_options(decision, offered.planned.plans, offered.estimates, reading, self.queues)
+        gain, price = ahead.gain(reading.score_model, verify.prices), verify.prices.of(ahead.look)
+        verdict = "so it is taken" if gain > price else "so it is left out"
+        return f"{reason}; a look is expected to gain {gain:.3f} for {price:.4f}, {verdict}"
+
+
+@dataclass(slots=True)
+class _Offered:
+    """What one decision was offered, for the plans that it needs afterwards."""
+
+    planned: Planned | None = None
+    searches: dict[str, ResolvedSearch] = field(default_factory=dict)
+    estimates: Mapping[str, Estimate] = field(default_factory=dict)
+
+    def plan(self, recipe: str) -> Plan:
+        """The plan of a recipe, to be run."""
+        assert self.planned is not None
+        plan = self.planned.plan(recipe)
+        if (search := self.searches.get(recipe)) is not None:
+            plan = replace(plan, notes=(*plan.notes, search.note))
+        return plan
+
+
+def unavailable(plans: Mapping[str, Plan], reasons: Mapping[str, str]) -> list[Rejection]:
+    """Rejections of the plans that need one of the models in `reasons` (id -> why it cannot run)."""
+    found = []
+    for name, plan in plans.items():
+        gone = next((model for step in plan.steps for model in step.models if model in reasons), None)
+        if gone is not None:
+            found.append(Rejection(name, "capability", f"model {gone!r} is not available: {reasons[gone]}"))
+    return found

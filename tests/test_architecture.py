@@ -34,7 +34,7 @@ FORBIDDEN = {
 FLOORS = {
     "router": (
         "routing", "route", "requests", "verification", "learning", "quality", "planning", "prompts", "registry",
-        "cost", "recent", "errors", "types",
+        "cost", "errors", "types",
     ),
     "policies": ("store", "checking", "deciding", "language"),
     "models": (

@@ -35,7 +35,7 @@ from router.prompts.embedding import MiniLMEmbedder
 from router.prompts.lexical import lexical_features
 from router.quality.predictor import QualityPredictor
 from router.registry.artifact import Artifact, load_artifact
-from router.types import Fuse, Generate, Prices, PromptView
+from router.types import Fuse, Generate, Prices, PromptView, Resources
 from router.verification.score_calibration import fit_judge, fit_strength
 from router.verification.value_of_information import Option, ScoreModel, weigh
 
@@ -198,7 +198,7 @@ def search(
         exact, cost = np.zeros(prompts), np.zeros(prompts)
         for i in range(prompts):
             options = [
-                Option(str(c), float(chance[i, c]), strength, float(outcomes.seconds[c] + outcomes.check_s))
+                Option(str(c), float(chance[i, c]), strength, Resources(float(outcomes.seconds[c] + outcomes.check_s)))
                 for c in columns
             ]
             for start in range(seeds):
@@ -222,7 +222,7 @@ def _one_search(
         seed = (start + len(before)) % seeds
         verdict = score_model.verdict(named[name].after(before), float(score[int(name), seed]))
         before.append(verdict)
-        spent += named[name].seconds
+        spent += named[name].takes.latency_s
         if verdict > best:
             best, mark = verdict, float(exact[int(name), seed])
     return mark, spent

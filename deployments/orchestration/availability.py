@@ -4,26 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Protocol
 
 from deployments.workers.worker import WorkerStatus
 from router.errors import LoadError, NoRecipeError
-from router.route import Route
-from router.types import (
-    NO_CONTEXT,
-    Bounds,
-    Context,
-    Decision,
-    Estimate,
-    GenerationRequest,
-    Plan,
-    Policy,
-    PromptView,
-    Recipe,
-    Rejection,
-)
+from router.types import GenerationRequest
 
 MAX_AGE_S = 2.0
 
@@ -63,68 +49,16 @@ class Availability:
         """Take a model out at once; the next refresh may bring it back."""
         self._known = {**self._known, model: WorkerStatus(model, "failed", reason)}
 
-    def route_around(
-        self, policy: Policy, request: GenerationRequest, route: Callable[[GenerationRequest, Policy], Route]
-    ) -> Route:
-        """`route(request, policy)` without the recipes that need a failed model.
-
-        Raises `LoadError` rather than `NoRecipeError` if such a model is all that stands in the way.
-        """
-        failed = {status.model: status.reason for status in self._known.values() if status.state == "failed"}
-        if not failed:
-            return route(request, policy)
-        reachable = ReachablePolicy(policy, failed)
-        try:
-            return route(request, reachable)
-        except NoRecipeError as error:
-            wanted = [r for r in error.rejections if request.recipe in (None, r.recipe)]
-            if wanted and all(reachable.refuses(rejection) for rejection in wanted):
-                raise LoadError(wanted[0].reason, "model") from None
-            raise
-
-
-@dataclass(frozen=True)
-class ReachablePolicy:
-    """A policy that first refuses the recipes that need one of the `failed` models (id -> reason)."""
-
-    inner: Policy
-    failed: Mapping[str, str]
-
     @property
-    def name(self) -> str:
-        return self.inner.name
+    def unavailable(self) -> dict[str, str]:
+        """Models that failed, with the reason."""
+        return {status.model: status.reason for status in self._known.values() if status.state == "failed"}
 
-    @property
-    def digest(self) -> str:
-        return self.inner.digest
 
-    @property
-    def recipes(self) -> Mapping[str, Recipe]:
-        return self.inner.recipes
-
-    def refuses(self, rejection: Rejection) -> bool:
-        return rejection.gate == "capability" and rejection.reason in map(self._reason, self.failed)
-
-    def bounds(self, request: GenerationRequest, view: PromptView, context: Context = NO_CONTEXT) -> Bounds:
-        return self.inner.bounds(request, view, context)
-
-    def decide(
-        self,
-        request: GenerationRequest,
-        view: PromptView,
-        plans: Mapping[str, Plan],
-        estimates: Mapping[str, Estimate],
-        refused: Sequence[Rejection] = (),
-        context: Context = NO_CONTEXT,
-    ) -> Decision:
-        gone = [
-            Rejection(name, "capability", self._reason(model))
-            for name, plan in plans.items()
-            if (model := next((m for s in plan.steps for m in s.models if m in self.failed), None))
-        ]
-        names = {rejection.recipe for rejection in gone}
-        kept = {name: plan for name, plan in plans.items() if name not in names}
-        return self.inner.decide(request, view, kept, estimates, (*refused, *gone), context)
-
-    def _reason(self, model: str) -> str:
-        return f"model {model!r} is not available: {self.failed[model]}"
+def load_error(error: NoRecipeError, request: GenerationRequest, unavailable: Mapping[str, str]) -> LoadError | None:
+    """What to raise instead of `error`, if models that failed are all that stands in the way of this request."""
+    wanted = [r for r in error.rejections if request.recipe in (None, r.recipe)]
+    gone = {f"model {model!r} is not available: {reason}" for model, reason in unavailable.items()}
+    if wanted and all(r.gate == "capability" and r.reason in gone for r in wanted):
+        return LoadError(wanted[0].reason, "model")
+    return None

@@ -7,6 +7,7 @@ Ray Serve replica and inside one process.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import random
 import threading
@@ -14,9 +15,8 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
 
-from deployments.orchestration.availability import Availability, Monitor
+from deployments.orchestration.availability import Availability, Monitor, load_error
 from deployments.orchestration.budgets import Charge, TenantBudgets
 from deployments.orchestration.metrics import Metrics, Tally
 from deployments.orchestration.recorder import Recorder
@@ -26,13 +26,16 @@ from deployments.orchestration.shadows import Shadows
 from deployments.workers.streams import stream
 from policies import Policy, PolicyBook
 from router.cost.model import CostModel
-from router.errors import BudgetError, LoadError, NoRecipeError, OverloadedError
+from router.errors import ArtifactError, BudgetError, LoadError, NoRecipeError, OverloadedError
 from router.learning.feedback import Receipt
 from router.quality.live import LivePredictor
 from router.route import Route
 from router.routing import Router
 from router.types import Catalogue, Context, GenerationRequest
+from router.verification.case import Knowledge
 from router.verification.score_reading import ScoreReading
+
+logger = logging.getLogger("triptych.orchestrator")
 
 ADMISSION_TRIES = 5
 
@@ -165,10 +168,13 @@ class Orchestrator:
         if pinned is not None:
             request = replace(request, recipe=pinned)
         served = (None if request.recipe else self.policies.canary_of(policy, request)) or policy
-        context = Context(datetime.now(UTC), draw, self._tenant_budgets.allowances(served, request.tenant))
+        allowances = self._tenant_budgets.allowances(served, request.tenant)
+        unavailable = self.availability.unavailable
         try:
-            route = self.availability.route_around(served, request, partial(self._router.route, context=context))
+            route = self._router.route(request, served, Context(datetime.now(UTC), draw, allowances, unavailable))
         except (NoRecipeError, OverloadedError) as error:
+            if isinstance(error, NoRecipeError) and (missing := load_error(error, request, unavailable)) is not None:
+                raise missing from None
             self.metrics.record("triptych_refused_total", policy=served.name, code=error.code)
             raise
         if served is not policy:
@@ -191,9 +197,15 @@ class Orchestrator:
         if (live := self._live) is None:
             return
         if live.refresh():  # true for one of those that ask at the same time; the others go on with the last one
-            self._router.predictor = live.predictor
-            self._router.score_readings = dict(self._score_readings(live.predictor.digest))
-            self.metrics.record("triptych_artifact_changes_total")
+            try:
+                readings = dict(self._score_readings(live.predictor.digest))
+            except ArtifactError as error:  # what was in force stays, both of it
+                live.problem = str(error)
+                logger.error("an artefact is refused, what was in force stays: %s", error)
+            else:
+                # Published together: no decision sees the new predictor beside the readings of the old one.
+                self._router.knowledge = Knowledge(live.predictor, readings)
+                self.metrics.record("triptych_artifact_changes_total")
         if bool(live.problem) is not self._artifact_broken:
             self._artifact_broken = bool(live.problem)
             self.metrics.record("triptych_artifact_problems", float(self._artifact_broken))

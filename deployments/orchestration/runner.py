@@ -21,11 +21,11 @@ from deployments.orchestration.verification import verified
 from deployments.workers.worker import OnProgress
 from models.fusion.kinds import run_step
 from router.cost.model import CostModel
-from router.cost.queues import Queues, Timing
+from router.cost.queues import Queues
 from router.errors import DeadlineError, LoadError, StepError
 from router.planning.execution import execute
 from router.route import Route
-from router.types import Picture, Plan, Scores, Step, StepResult, StepTrace, Value
+from router.types import Picture, Plan, Resources, Scores, Step, StepResult, StepTrace, Value
 from router.verification.options import Options, next_options
 from router.verification.score_reading import ScoreReading, read_score
 
@@ -215,7 +215,7 @@ class _PictureBench:
             route.decision, plans, route.estimates, route.score_reading or ScoreReading(), self.runner.queues
         )
 
-    def in_time(self, timing: Timing) -> bool:
+    def in_time(self, timing: Resources) -> bool:
         verify = self.run.route.decision.verify
         within = verify.within_s if verify is not None else None
         due = self.run.deadline if within is None else min(self.run.deadline, self.run.started + within)

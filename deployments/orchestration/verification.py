@@ -7,9 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from deployments.orchestration.results import Action, Check, Choice, Made
-from router.cost.queues import Timing
 from router.errors import TriptychError
-from router.types import Verification
+from router.types import Resources, Verification
 from router.verification.options import Options
 from router.verification.score_reading import ScoreReading
 from router.verification.value_of_information import Option, weigh
@@ -26,7 +25,7 @@ class Bench(Protocol):
 
     def next_options(self) -> Options: ...
 
-    def in_time(self, timing: Timing) -> bool: ...
+    def in_time(self, timing: Resources) -> bool: ...
 
 
 async def verified(made: Made, verify: Verification, score_reading: ScoreReading, bench: Bench, share: int = 1) -> Made:
@@ -87,7 +86,7 @@ class Search:
             return True
         ahead = self.ahead()
         gain = ahead.gain(self.score_reading.score_model, self.verify.prices)
-        price = self.verify.prices.price(ahead.look.latency_s, ahead.look.cost_usd)
+        price = self.verify.prices.of(ahead.look)
         action: Action = "check" if gain > price else "keep"
         reason = "a look is worth its price" if gain > price else "a look would cost more than it is expected to gain"
         self.choices.append(Choice(action, self.made.recipe, reason, gain, price, ahead.made.chance))
@@ -150,7 +149,7 @@ class Search:
         ahead = self.bench.next_options()
         return next(option for option in (ahead.made, *ahead.tries) if option.recipe == recipe)
 
-    def _allowed(self, recipe: str, timing: Timing) -> bool:
+    def _allowed(self, recipe: str, timing: Resources) -> bool:
         """Whether another picture of a recipe may still be made; a reason to leave it out is remembered."""
         if recipe in self.out:
             return False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from policies.deciding.chance import take
@@ -15,18 +15,7 @@ from policies.deciding.verification import tightest, verification
 from policies.language.schema import BudgetSpec, OverloadSpec, SplitSpec, VerifySpec
 from policies.language.schema_choice import ExploreSpec, Limits, Objective
 from policies.language.schema_rules import Rule
-from router.types import (
-    NO_CONTEXT,
-    Bounds,
-    Context,
-    Decision,
-    Estimate,
-    GenerationRequest,
-    Plan,
-    PromptView,
-    Recipe,
-    Rejection,
-)
+from router.types import NO_CONTEXT, Context, Decision, GenerationRequest, Offers, PromptView, Recipe, Resources
 
 
 @dataclass(frozen=True)
@@ -54,18 +43,11 @@ class Policy:
     origin: str = ""
     places: Mapping[str, tuple[int, int]] = field(default_factory=dict, repr=False, compare=False)
 
-    def bounds(self, request: GenerationRequest, view: PromptView, context: Context = NO_CONTEXT) -> Bounds:
-        """See `router.types.Policy`."""
-        applied = self._applied(Facts(request, view, context))
-        return tightest(Terms(self.objective, self.limits).under(applied).limits, request, context.allowances)
-
-    def decide(
+    def evaluate(
         self,
         request: GenerationRequest,
         view: PromptView,
-        plans: Mapping[str, Plan],
-        estimates: Mapping[str, Estimate],
-        refused: Sequence[Rejection] = (),
+        offer: Callable[[Resources], Offers],
         context: Context = NO_CONTEXT,
     ) -> Decision:
         """See `router.types.Policy`. Also raises `NotFoundError` if the request names a recipe that is neither in the
@@ -73,8 +55,9 @@ class Policy:
         facts = Facts(request, view, context)
         applied = self._applied(facts)
         terms = Terms(self.objective, self.limits, self.explore).under(applied)
-        gates = Gates(self.name, self.recipes, request, plans, estimates)
-        gates.enter(refused)
+        bounds = tightest(terms.limits, request, context.allowances)
+        gates = Gates(self.name, self.recipes, request, offer(bounds))
+        gates.enter()
         gates.hold_limits(terms.limits)
         gates.hold_budgets(context.allowances)
         gates.apply(applied)
@@ -82,7 +65,8 @@ class Policy:
             raise gates.nothing_left(context.allowances)
         ranking = rank(terms.objective, gates.open, gates.preferred)
         taken = take(ranking, gates.open, request, context, self.overload, terms.explore)
-        verify, checks = verification(self.verify, facts, terms.objective, terms.limits, gates.open, taken.recipe)
+        chosen = Facts(request, view, context, gates.open[taken.recipe])
+        verify, checks = verification(self.verify, chosen, terms, bounds, gates.open)
         in_words = reasons(terms.objective, taken.recipe, ranking, gates.open)
         return Decision(
             recipe=taken.recipe,
@@ -98,6 +82,10 @@ class Policy:
             explored=taken.explored,
         )
 
-    def _applied(self, facts: Facts) -> tuple[Applied, ...]:
-        found = ((rule, holds(rule.when, facts)) for rule in self.rules)
-        return tuple(Applied(rule, fact) for rule, fact in found if fact is not None)
+    def _applied(self, facts: Facts) -> list[Applied]:
+        """The rules whose conditions hold, in their order."""
+        applied = []
+        for rule in self.rules:
+            if (fact := holds(rule.when, facts)) is not None:
+                applied.append(Applied(rule, fact))
+        return applied

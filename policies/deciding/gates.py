@@ -12,20 +12,20 @@ from policies.deciding.terms import Applied
 from policies.language.schema_choice import Limits
 from policies.language.schema_rules import Rule
 from router.errors import BudgetError, NoRecipeError, NotFoundError, OverloadedError, did_you_mean
-from router.types import Allowance, Estimate, GenerationRequest, Plan, Recipe, Rejection
+from router.types import Allowance, Estimate, GenerationRequest, Offers, Recipe, Rejection
 
 _LATENCY, _WORK, _COST = (attrgetter(name) for name in ("latency_s", "work_s", "cost_usd"))
 
 
 @dataclass(frozen=True, slots=True)
 class _Bound:
-    """value: what of an estimate may be `most`; the rest are words."""
+    """value: what of an estimate may be `most`; key: of the request, "" if it is the policy's; the rest are words."""
 
     value: Callable[[Estimate], float]
     most: float
     gate: str
     what: str
-    whose: str
+    key: str
     text: Callable[[float], str]
 
 
@@ -39,8 +39,7 @@ class Gates:
     policy: str
     recipes: Mapping[str, Recipe]
     request: GenerationRequest
-    plans: Mapping[str, Plan]
-    estimates: Mapping[str, Estimate]
+    offers: Offers
     open: dict[str, Estimate] = field(default_factory=dict)
     rejected: dict[str, Rejection] = field(default_factory=dict)
     applied: list[str] = field(default_factory=list)
@@ -52,22 +51,26 @@ class Gates:
         self.open.pop(recipe, None)
         self.rejected[recipe] = Rejection(recipe, gate, reason)
 
-    def enter(self, refused: Sequence[Rejection]) -> None:
+    def enter(self) -> None:
         """Let in the policy's recipes, and a model or recipe from outside only if the request names it."""
-        pinned = self.request.recipe
-        names = {*self.recipes, *([pinned] if pinned else [])}
-        for rejection in refused:
+        pinned, plans, estimates = self.request.recipe, self.offers.plans, self.offers.estimates
+        names = {*self.recipes, pinned} if pinned else set(self.recipes)
+        for rejection in self.offers.refused:
             if rejection.recipe in names:
                 self.rejected[rejection.recipe] = rejection
-        if pinned and pinned not in {*self.recipes, *self.plans, *self.rejected}:
+        if pinned and pinned not in {*self.recipes, *plans, *self.rejected}:
             hint = did_you_mean(pinned, self.recipes)
             raise NotFoundError(f"policy {self.policy!r} has no recipe {pinned!r}{hint}", "recipe")
-        for name in sorted(name for name in names if name in self.plans and name not in self.rejected):
+        for name in sorted(names & plans.keys() - self.rejected.keys()):
+            estimate = estimates.get(name)
             if pinned and name != pinned:
                 self.reject(name, "pinned", f"the request asks for {pinned!r} by name")
-            elif (estimate := self.estimates.get(name)) is None:
+            elif estimate is None:
                 self.reject(name, "capability", "there is no estimate for it")
-            elif not _finite(estimate):
+            # A sum is finite only if all its terms are.
+            elif not math.isfinite(
+                estimate.quality.mean + estimate.quality.std + estimate.latency_s + estimate.work_s + estimate.cost_usd
+            ):
                 self.reject(name, "capability", "its estimate is not a number")
             else:
                 self.open[name] = estimate
@@ -75,20 +78,21 @@ class Gates:
             self.notes.append(f"{pinned} was asked for by name")
 
     def hold_limits(self, limits: Limits) -> None:
+        """Reject what would be over a limit of the policy or of the request, with every limit that it is over."""
         bounds = self._bounds(limits)
         pixels = limits.max_pixels if limits.max_pixels is not None else math.inf
-        latency_s = next((bound.most for bound in bounds if bound.value is _LATENCY), math.inf)
         for name, estimate in list(self.open.items()):
-            plan = self.plans[name]
+            plan = self.offers.plans[name]
             broken = []
             if plan.width * plan.height > pixels:
                 size = f"{plan.width}x{plan.height} has {plan.width * plan.height} pixels"
                 broken.append(("limit", f"{size}, over the limit of {pixels} in policy {self.policy!r}"))
             for bound in bounds:
                 if not (value := bound.value(estimate)) <= bound.most:
-                    broken.append((bound.gate, f"{bound.what} {bound.text(value)}, over {bound.whose}"))
+                    broken.append((bound.gate, f"{bound.what} {bound.text(value)}, over {self._whose(bound)}"))
             if broken:
-                self.reject(name, broken[0][0], "; ".join(reason for _, reason in broken))
+                self.reject(name, broken[0][0], "; ".join([reason for _, reason in broken]))
+                latency_s = next((bound.most for bound in bounds if bound.value is _LATENCY), math.inf)
                 excess = estimate.latency_s - latency_s
                 if len(broken) == 1 and 0 < excess <= estimate.queue_s:
                     self.crowded[name] = excess
@@ -103,11 +107,14 @@ class Gates:
         ):
             what = "expected" if key else "expected work of"
             if limit is not None and (budget is None or limit <= budget):
-                whose = f"the limit of policy {self.policy!r}, {text(limit)}"
-                bounds.append(_Bound(value, limit, "limit", what, whose, text))
+                bounds.append(_Bound(value, limit, "limit", what, "", text))
             elif budget is not None:
-                bounds.append(_Bound(value, budget, "request", what, f"the request's {key}, {text(budget)}", text))
+                bounds.append(_Bound(value, budget, "request", what, key, text))
         return bounds
+
+    def _whose(self, bound: _Bound) -> str:
+        whose = f"the request's {bound.key}" if bound.key else f"the limit of policy {self.policy!r}"
+        return f"{whose}, {bound.text(bound.most)}"
 
     def hold_budgets(self, allowances: Sequence[Allowance]) -> None:
         """Reject what would use more than is left of a budget."""
@@ -126,7 +133,7 @@ class Gates:
 
     def apply(self, rules: Sequence[Applied]) -> None:
         """In the visible order. A recipe asked for by name is bound by limits and budgets, not by rules."""
-        for rule, fact in ((applied.rule, applied.fact) for applied in rules):
+        for rule, fact in [(applied.rule, applied.fact) for applied in rules]:
             hit = [name for name in self.open if _excludes(rule, name)] if rule.only or rule.never else []
             if self.request.recipe:
                 if hit:
@@ -158,11 +165,6 @@ class Gates:
         if any(rejection.gate == "budget" for rejection in wanted):
             return BudgetError(message, max(1.0, *(allowance.renews_s for allowance in allowances)))
         return NoRecipeError(message, tuple(self.rejected.values()))
-
-
-def _finite(estimate: Estimate) -> bool:
-    quality = estimate.quality  # a sum is finite only if all its terms are
-    return math.isfinite(quality.mean + quality.std + estimate.latency_s + estimate.work_s + estimate.cost_usd)
 
 
 def _excludes(rule: Rule, name: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from policies.language.schema_choice import AIMS, Bounds, Criterion, Objective, Weight
+from policies.language.schema_choice import Bounds, Criterion, Objective, Weight
 from router.types import Estimate, Prices, Ranked
 
 Estimates = Mapping[str, Estimate]
@@ -15,14 +15,13 @@ def rank(objective: Objective, estimates: Estimates, preferred: Sequence[Collect
 
     preferred: sets of recipes that come before all others, whatever their utility; earlier sets count more.
     """
-    utilities = OBJECTIVES[_aim(objective)](objective, estimates)
-
-    def order(name: str) -> tuple[object, ...]:
+    utilities = OBJECTIVES[objective.aim](objective, estimates)
+    order = []
+    for name, utility in utilities.items():
         estimate = estimates[name]
-        liking = tuple(name not in names for names in preferred)
-        return liking, -utilities[name], estimate.cost_usd, estimate.latency_s, -estimate.quality.mean, name
-
-    return tuple(Ranked(name, utilities[name]) for name in sorted(utilities, key=order))
+        liking = [name not in names for names in preferred] if preferred else ()
+        order.append((*liking, -utility, estimate.cost_usd, estimate.latency_s, -estimate.quality.mean, name))
+    return tuple([Ranked(entry[-1], utilities[entry[-1]]) for entry in sorted(order)])
 
 
 def explain(objective: Objective, best: Ranked, estimates: Estimates) -> str:
@@ -54,10 +53,6 @@ def priced(objective: Objective | None, per_s: float | None, per_usd: float | No
     """What a second and a dollar are worth in quality: as said, else by the objective's weights, else nothing."""
     weight = (objective.weight if objective is not None else None) or Weight()
     return Prices(weight.latency_s if per_s is None else per_s, weight.cost_usd if per_usd is None else per_usd)
-
-
-def _aim(objective: Objective) -> str:
-    return next(key for key in AIMS if getattr(objective, key) is not None)
 
 
 def _maximise(objective: Objective, estimates: Estimates) -> dict[str, float]:

@@ -2,76 +2,62 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 
 from policies.deciding.conditions import Facts, holds
 from policies.deciding.objectives import priced
+from policies.deciding.terms import Terms
 from policies.language.schema import VerifySpec
-from policies.language.schema_choice import Limits, Objective
-from router.types import Allowance, Bounds, Estimate, GenerationRequest, Verification
+from policies.language.schema_choice import Limits
+from router.types import UNBOUNDED, Allowance, Estimate, GenerationRequest, Resources, Verification
 
 KEYS = ("latency_s", "cost_usd", "work_s")
 
 
 def verification(
-    verify: VerifySpec | None,
-    facts: Facts,
-    objective: Objective,
-    limits: Limits,
-    open_: Mapping[str, Estimate],
-    chosen: str,
+    verify: VerifySpec | None, facts: Facts, terms: Terms, bounds: Resources, open_: Mapping[str, Estimate]
 ) -> tuple[Verification | None, tuple[str, ...]]:
     """What to check and to try, and in words why; (None, ()) if the picture is not checked.
 
+    facts: with the chosen recipe's estimate;   bounds: what the request may take
     A recipe that was asked for by name is checked by a ladder, but no other picture takes its place; by expected gain
     there is nothing to look for then.
     """
-    if verify is None:
+    chosen = facts.chosen
+    if verify is None or chosen is None:
         return None, ()
-    known = Facts(facts.request, facts.view, facts.context, open_[chosen])
-    fact = holds(verify.when, known) if verify.when else "always"
+    fact = holds(verify.when, facts) if verify.when else "always"
     pinned = facts.request.recipe is not None
     if fact is None or (pinned and verify.by == "expected_gain"):
         return None, ()
-    wanted = [name for name in verify.escalate_to or () if name in open_ and name != chosen]
-    left = _left(facts, limits, open_[chosen])
+    wanted = [name for name in verify.escalate_to or () if name in open_ and name != chosen.recipe]
+    left = {key: getattr(bounds, key) - getattr(chosen, key) for key in KEYS}
     fitting = _affordable(wanted, left, open_) if verify.by == "ladder" else _each_affordable(wanted, left, open_)
-    ladder = () if pinned else fitting
-    bounds = [facts.request.latency_budget_s, limits.latency_s]
     made = Verification(
         scorer=verify.scorer,
         accept_above=verify.accept_above,
-        escalate_to=ladder,
+        escalate_to=() if pinned else fitting,
         by=verify.by,
         retry=0 if pinned else verify.retry or 0,
         most=verify.most,
-        prices=priced(objective, verify.quality_per_s, verify.quality_per_usd),
-        within_s=min((bound for bound in bounds if bound is not None), default=None),
+        prices=priced(terms.objective, verify.quality_per_s, verify.quality_per_usd),
+        within_s=_known(bounds.latency_s),
         cost_usd=_known(left["cost_usd"]),
         work_s=_known(left["work_s"]),
     )
     return made, (f"verified ({fact}): {_words(made)}",)
 
 
-def _left(facts: Facts, limits: Limits, chosen: Estimate) -> dict[str, float]:
-    """What limits and budgets leave beyond the chosen recipe."""
-    bounds = tightest(limits, facts.request, facts.context.allowances)
-    return {key: bound - getattr(chosen, key) for key, bound in asdict(bounds).items()}
-
-
-def tightest(limits: Limits, request: GenerationRequest, allowances: Sequence[Allowance]) -> Bounds:
+def tightest(limits: Limits, request: GenerationRequest, allowances: Sequence[Allowance]) -> Resources:
     """The least of what limits, the request and the tenant's budgets allow."""
-
-    def least(*bounds: float | None) -> float:
-        return min((bound for bound in bounds if bound is not None), default=math.inf)
-
-    return Bounds(
-        least(limits.latency_s, request.latency_budget_s),
-        least(limits.cost_usd, request.max_cost_usd, *(a.cost_usd for a in allowances)),
-        least(limits.work_s, *(a.work_s for a in allowances)),
-    )
+    latency_s, cost_usd, work_s = UNBOUNDED.latency_s, UNBOUNDED.cost_usd, UNBOUNDED.work_s
+    for bound in (limits.latency_s, request.latency_budget_s):
+        latency_s = latency_s if bound is None else min(latency_s, bound)
+    for bound in (limits.cost_usd, request.max_cost_usd, *[a.cost_usd for a in allowances]):
+        cost_usd = cost_usd if bound is None else min(cost_usd, bound)
+    for bound in (limits.work_s, *[a.work_s for a in allowances]):
+        work_s = work_s if bound is None else min(work_s, bound)
+    return Resources(latency_s, work_s, cost_usd)
 
 
 def _affordable(names: Iterable[str], left: Mapping[str, float], open_: Mapping[str, Estimate]) -> tuple[str, ...]:

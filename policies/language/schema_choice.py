@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -62,6 +63,11 @@ class Objective(Spec):
         default=None, description="one criterion after the other"
     )
     minimise: Literal["cost_usd", "latency_s", "work_s"] | None = Field(default=None, description="lowest")
+
+    @functools.cached_property
+    def aim(self) -> str:
+        """The key that is given."""
+        return next(key for key in AIMS if getattr(self, key) is not None)
 
     @model_validator(mode="after")
     def _one_aim(self) -> Objective:

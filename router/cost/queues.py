@@ -6,23 +6,13 @@ import heapq
 import itertools
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from cachetools import LRUCache
 
 from router.cost.model import CostModel, plan_seconds
-from router.types import Plan
+from router.types import Plan, Resources
 
 ESTIMATES = 512  # plans whose estimates are kept until costs or queues change
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """work_s: accelerator seconds over all pictures; latency_s: until the last picture, waiting included;
-    queue_s: the part of latency_s that is due to other requests; cost_usd: work at the cards' prices."""
-
-    work_s: float
-    queue_s: float
-    latency_s: float
-    cost_usd: float
 
 
 class Queues:
@@ -36,10 +26,13 @@ class Queues:
         self._costs = costs
         self._replicas = dict(replicas or {})
         self._tickets: dict[int, dict[tuple[int, str], tuple[str, float]]] = {}
+        self._loads: dict[str, _Load] = {}
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._version = 0
-        self._estimates: dict[tuple[int, int], tuple[Plan, tuple[int, int], Timing]] = {}
+        # Known by identity: a plan is kept by its entry, so that its number is not given to another meanwhile.
+        self._estimates: LRUCache[tuple[int, int], tuple[Plan, Resources]] = LRUCache(ESTIMATES)
+        self._estimated_at = (-1, -1)
 
     def set_replicas(self, model: str, count: int) -> None:
         """Tell how many workers hold `model` now (1 is assumed until told otherwise)."""
@@ -55,58 +48,83 @@ class Queues:
         with self._lock:
             ticket = next(self._numbers)
             self._tickets[ticket] = work
+            for model, step_s in work.values():
+                self._loads.setdefault(model, _Load()).add(step_s)
             self._version += 1
             return ticket
 
     def release(self, ticket: int, step: str | None = None, picture: int | None = None) -> None:
         """Take a finished step (of one picture, or of the next unreleased one) off the queues; all without `step`."""
         with self._lock:
-            self._version += 1
+            work = self._tickets.get(ticket)
+            if work is None:
+                return
             if step is None:
-                self._tickets.pop(ticket, None)
-            elif work := self._tickets.get(ticket):
+                ended = list(self._tickets.pop(ticket).values())
+            else:
                 found = next((k for k in work if k[1] == step and picture in (None, k[0])), None)
-                if found is not None:
-                    del work[found]
+                ended = [work.pop(found)] if found is not None else []
+            for model, step_s in ended:
+                if self._loads[model].remove(step_s):
+                    del self._loads[model]
+            self._version += bool(ended)
 
     def outstanding_s(self, model: str) -> float:
         """Seconds of work reserved on `model` and not yet released."""
-        return self.loads().get(model, 0.0)
-
-    def loads(self) -> dict[str, float]:
-        """Outstanding seconds of every model that has any."""
-        total: dict[str, float] = {}
-        with self._lock:
-            for work in self._tickets.values():
-                for model, seconds in work.values():
-                    total[model] = total.get(model, 0.0) + seconds
-        return total
+        load = self._loads.get(model)
+        return load.seconds if load is not None else 0.0
 
     @property
     def state(self) -> tuple[int, int]:
         """As long as it stays, so does every estimate."""
         return self._costs.version, self._version
 
-    def estimate(self, plan: Plan, n: int = 1) -> Timing:
+    def estimate(self, plan: Plan, n: int = 1) -> Resources:
         """What `n` pictures of `plan` would take if they were admitted now, behind all that is reserved."""
-        key, state = (id(plan), n), self.state
-        kept = self._estimates.get(key)
-        if kept is None or kept[0] is not plan or kept[1] != state:
-            if len(self._estimates) >= ESTIMATES:
-                self._estimates.clear()
-            # The state was read first: what changes meanwhile makes this estimate old at once.
-            kept = self._estimates[key] = (plan, state, self._estimated(plan, n))
-        return kept[2]
+        return self.estimates({"": plan}, n)[""]
 
-    def _estimated(self, plan: Plan, n: int) -> Timing:
+    def estimates(self, plans: Mapping[str, Plan], n: int = 1) -> dict[str, Resources]:
+        """The same for several plans, each as if it alone were admitted."""
+        found: dict[str, Resources] = {}
+        with self._lock:
+            # The state is read first: what changes meanwhile makes these estimates old at once.
+            if (state := (self._costs.version, self._version)) != self._estimated_at:
+                self._estimates.clear()
+                self._estimated_at = state
+            loads = {model: load.seconds for model, load in self._loads.items()} if self._loads else {}
+            for name, plan in plans.items():
+                kept = self._estimates.get((id(plan), n))
+                if kept is None:
+                    kept = self._estimates[id(plan), n] = (plan, self._estimated(plan, n, loads))
+                found[name] = kept[1]
+        return found
+
+    def _estimated(self, plan: Plan, n: int, loads: Mapping[str, float]) -> Resources:
         seconds = plan_seconds(plan, self._costs)
-        loads, replicas = self.loads(), dict(self._replicas)
-        latency = _makespan(plan, n, seconds, replicas, loads)
-        alone = _makespan(plan, n, seconds, replicas, {}) if loads else latency
+        latency = _makespan(plan, n, seconds, self._replicas, loads)
+        alone = _makespan(plan, n, seconds, self._replicas, {}) if loads else latency
         on_models = [step for step in plan.steps if step.model is not None]
         work = n * sum(seconds[step.id] for step in on_models)
         cost = n * sum(self._costs.cost_usd(step, seconds[step.id]) for step in on_models)
-        return Timing(work, max(0.0, latency - alone), latency, cost)
+        return Resources(latency, work, cost, max(0.0, latency - alone))
+
+
+class _Load:
+    """Seconds that wait for one model, and of how many steps they are: without steps they are exactly none, however
+    the sums were rounded on the way."""
+
+    __slots__ = ("seconds", "steps")
+
+    def __init__(self) -> None:
+        self.seconds, self.steps = 0.0, 0
+
+    def add(self, seconds: float) -> None:
+        self.seconds, self.steps = self.seconds + seconds, self.steps + 1
+
+    def remove(self, seconds: float) -> bool:
+        """Take a step off; True if it was the last one."""
+        self.seconds, self.steps = max(0.0, self.seconds - seconds), self.steps - 1
+        return self.steps == 0
 
 
 def _makespan(

@@ -70,7 +70,11 @@ def make_plan(
 def cut_prompts(prompt: str, steps: Sequence[Step], catalogue: Catalogue) -> list[str]:
     """Notes on models that will not read all of the prompt. Each word and mark is at least one token, so this never
     warns of a prompt that would have fitted."""
-    limits = {model: catalogue[model].max_prompt_tokens for step in steps for model in step.models}
+    limits: dict[str, int] = {}
+    for step in steps:
+        for model in (step.model, step.settings.get("guest")):
+            if isinstance(model, str) and model not in limits:
+                limits[model] = catalogue[model].max_prompt_tokens
     if len(prompt) + 2 <= min(limits.values(), default=0):  # even if each character were a token
         return []
     least = len(_TOKEN.findall(prompt[:20_000])) + 2

@@ -1,27 +1,31 @@
-"""Plans that are arranged once for all prompts: what of them depends on prompt and seed is filled in when they are run.
+"""Plans of all recipes of a policy, made once for all prompts: what depends on prompt and seed is filled in at the end.
 
 Sizes, steps, hand-overs and refusals follow from recipe, cards and the rest of the request, and those are mostly the
-same as in the request before. Estimating and choosing need no more; the words and the seed are for the workers. What
-does look at the prompt while it is arranged (`regions`, for its phrases; a search that was settled for it) is arranged
-anew each time.
+same as in the request before. Estimating and choosing need no more; the words and the seed are for the workers, and are
+filled into the plan that was chosen. What does look at the prompt while it is planned (`regions`, for its phrases; a
+search that was resolved for it) is planned anew each time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+import threading
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from cachetools import LRUCache
 
 from router.errors import PlanError
 from router.planning.plan import cut_prompts, make_plan
-from router.recent import Recent
-from router.types import Catalogue, Chain, Fuse, GenerationRequest, Plan, Recipe, Rejection, Scalar, Step
+from router.types import Catalogue, Chain, Fuse, GenerationRequest, Plan, Recipe, Rejection, Step
 
 SHAPES = 64  # of requests, times policies, whose plans are kept
+RESOLVED = 512  # searches that were resolved, whose plans are kept
+CHECKED = 1024  # plans with a look at their picture
 ANY_PROMPT = "-"  # stands for every prompt; a single token, so none is too long
 
 
-@dataclass(frozen=True)
-class Arranged:
+@dataclass(frozen=True, slots=True)
+class Planned:
     """plans: by recipe, as good as those of `make_plan` for estimating and choosing; `plan` gives one to be run.
 
     refused:  recipes that do not fit the request, with the reasons
@@ -32,70 +36,145 @@ class Arranged:
     catalogue: Catalogue
     plans: dict[str, Plan]
     refused: tuple[Rejection, ...]
-    complete: frozenset[str] = frozenset()
+    complete: Collection[str] = ()
 
     def plan(self, recipe: str) -> Plan:
         """The plan of `recipe` with the request's prompt and seed."""
-        plan = self.plans[recipe]
-        return plan if recipe in self.complete else _filled(plan, self.request, self.catalogue)
+        plan, request = self.plans[recipe], self.request
+        if recipe in self.complete:
+            return plan
+        steps = []
+        for step in plan.steps:
+            settings = dict(step.settings)
+            if "prompt" in settings:
+                settings["prompt"] = request.prompt
+            if isinstance(seed := settings.get("seed"), int):
+                settings["seed"] = (seed + request.seed) % 2**32
+            steps.append(
+                Step(step.id, step.kind, step.model, step.inputs, step.produces, settings, step.unless, step.needs)
+            )
+        notes = (*plan.notes, *cut_prompts(request.prompt, steps, self.catalogue))
+        return Plan(plan.recipe, tuple(steps), plan.output, plan.width, plan.height, notes, plan.handovers)
 
 
-class Arranger:
-    """Arranges all recipes of a policy for a request. Safe to use from several threads."""
+class Planner:
+    """Plans all recipes of a policy for a request. Safe to use from several threads."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
-        self._kept = Recent[tuple[object, ...], _Kept](SHAPES)
+        self._kept: LRUCache[tuple[object, ...], _Kept] = LRUCache(SHAPES)
+        # Known by identity: an entry keeps what its numbers stand for.
+        self._resolved: LRUCache[tuple[int, int], tuple[_Kept, Recipe, Plan]] = LRUCache(RESOLVED)
+        self._lock = threading.Lock()
 
-    def arrange(self, request: GenerationRequest, recipes: Mapping[str, Recipe]) -> Arranged:
-        """A plan for each of `recipes` that fits the request, and a rejection for each that does not."""
+    def searches(self, request: GenerationRequest, recipes: Mapping[str, Recipe]) -> tuple[str, ...]:
+        """Those of `recipes` whose number of pictures is left to the router."""
+        return self._kept_for(request, recipes).searches
+
+    def plan(
+        self, request: GenerationRequest, recipes: Mapping[str, Recipe], resolved: Mapping[str, Recipe] | None = None
+    ) -> Planned:
+        """A plan for each of `recipes` that fits the request, and a rejection for each that does not.
+
+        resolved: what searches among them came to, which are planned instead
+        """
         kept = self._kept_for(request, recipes)
         if not kept.apart:
-            return Arranged(request, self._catalogue, dict(kept.plans), kept.refused)
-        own, also_refused = _arranged(request, kept.apart, recipes, self._catalogue)
+            return Planned(request, self._catalogue, dict(kept.plans), kept.refused)
+        own, also_refused, complete = self._apart(request, kept, {**recipes, **(resolved or {})}, resolved or {})
         refusals = {rejection.recipe: rejection for rejection in (*kept.refused, *also_refused)}
         plans = {**kept.plans, **own}
-        return Arranged(
+        return Planned(
             request,
             self._catalogue,
             {name: plans[name] for name in recipes if name in plans},
             tuple(refusals[name] for name in recipes if name in refusals),
-            frozenset(own),
+            complete,
         )
+
+    def _apart(
+        self, request: GenerationRequest, kept: _Kept, whole: Mapping[str, Recipe], resolved: Mapping[str, Recipe]
+    ) -> tuple[dict[str, Plan], tuple[Rejection, ...], set[str]]:
+        """Plans and refusals of the recipes that look at the prompt, and which are complete. A search does so no longer
+        once it is resolved, so its plan is kept as long as it comes to the same."""
+        plans: dict[str, Plan] = {}
+        complete: set[str] = set()
+        refused: tuple[Rejection, ...] = ()
+        for name in kept.apart:
+            recipe, words = whole[name], request
+            if name in resolved and not reads_prompt(name, whole, searches=False):
+                key = id(kept), id(recipe)
+                with self._lock:
+                    known = self._resolved.get(key)
+                if known is not None:
+                    plans[name] = known[2]
+                    continue
+                words = replace(request, prompt=ANY_PROMPT, seed=0)
+            made, also = _planned(words, (name,), whole, self._catalogue)
+            plans, refused = {**plans, **made}, (*refused, *also)
+            if words is request:
+                complete |= made.keys()
+            elif name in made:
+                with self._lock:
+                    self._resolved[key] = kept, recipe, made[name]
+        return plans, refused, complete
 
     def _kept_for(self, request: GenerationRequest, recipes: Mapping[str, Recipe]) -> _Kept:
         asked = request.width, request.height, request.steps, request.guidance_scale
         key = (tuple(recipes), request.negative_prompt, *asked)
-        kept = self._kept.get(key)
+        with self._lock:
+            kept = self._kept.get(key)
         # A policy's recipes are the same objects each time, so comparing them is quick.
         if kept is None or kept.recipes != recipes:
-            apart = tuple(name for name in recipes if _reads_prompt(name, recipes))
+            apart = tuple(name for name in recipes if reads_prompt(name, recipes))
             shared = [name for name in recipes if name not in apart]
             shape = replace(request, prompt=ANY_PROMPT, seed=0)
-            kept = _Kept(dict(recipes), apart, *_arranged(shape, shared, recipes, self._catalogue))
-            self._kept.put(key, kept)
+            kept = _Kept(dict(recipes), apart, *_planned(shape, shared, recipes, self._catalogue))
+            with self._lock:
+                self._kept[key] = kept
         return kept
 
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """apart: recipes that are arranged for each request; plans and refused: of the others, for `ANY_PROMPT`."""
+    """apart: recipes that are planned for each request; plans and refused: of the others, for `ANY_PROMPT`."""
 
     recipes: dict[str, Recipe]
     apart: tuple[str, ...]
     plans: dict[str, Plan]
     refused: tuple[Rejection, ...]
+    searches: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        searches = (n for n, r in self.recipes.items() if isinstance(r, Fuse) and r.search is not None)
+        object.__setattr__(self, "searches", tuple(searches))
 
 
-def with_check(plan: Plan, scorer: str) -> Plan:
-    """The plan with a look of `scorer` at its picture, for what that would take; the output is still the picture."""
-    if scorer not in plan.checks:
-        step = Step(f"verify-{scorer}", "score", scorer, (plan.output,), "scores")
-        plan.checks[scorer] = replace(plan, steps=(*plan.steps, step))
-    return plan.checks[scorer]
+class Checked:
+    """Plans with a look at their picture, for what that would take; made once for each plan and scorer.
+
+    Plans are known by identity: an entry keeps its plan, so that its number is not given to another meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self._kept: LRUCache[tuple[int, str], tuple[Plan, Plan]] = LRUCache(CHECKED)
+        self._lock = threading.Lock()
+
+    def plan(self, plan: Plan, scorer: str) -> Plan:
+        """`plan` with a look of `scorer` at its picture; the output is still the picture."""
+        with self._lock:
+            kept = self._kept.get((id(plan), scorer))
+            if kept is None:
+                step = Step(f"verify-{scorer}", "score", scorer, (plan.output,), "scores")
+                kept = self._kept[id(plan), scorer] = (plan, replace(plan, steps=(*plan.steps, step)))
+        return kept[1]
 
 
-def _arranged(
+with_check = Checked().plan
+"""Of this process: one memory for all who price a look."""
+
+
+def _planned(
     request: GenerationRequest, names: Iterable[str], recipes: Mapping[str, Recipe], catalogue: Catalogue
 ) -> tuple[dict[str, Plan], tuple[Rejection, ...]]:
     plans: dict[str, Plan] = {}
@@ -108,37 +187,21 @@ def _arranged(
     return plans, tuple(refused)
 
 
-def _reads_prompt(name: str, recipes: Mapping[str, Recipe], path: tuple[str, ...] = ()) -> bool:
-    """Does arranging this recipe look at the prompt, or is the recipe itself made for one?"""
+def reads_prompt(
+    name: str, recipes: Mapping[str, Recipe], path: tuple[str, ...] = (), *, searches: bool = True
+) -> bool:
+    """Does planning this recipe look at the prompt? A search does (`searches`), since it is resolved for one."""
     pending: list[str | Recipe] = [recipes[name]]
     while pending:
         part = pending.pop()
         if isinstance(part, str):
-            if part in recipes and part not in path and _reads_prompt(part, recipes, (*path, name)):
+            inner = part in recipes and part not in path
+            if inner and reads_prompt(part, recipes, (*path, name), searches=searches):
                 return True
         elif isinstance(part, Chain):
             pending += part.stages
         elif isinstance(part, Fuse):
-            if part.method == "regions" or part.search is not None:
+            if part.method == "regions" or (searches and part.search is not None):
                 return True
             pending += part.branches
     return False
-
-
-def _filled(plan: Plan, request: GenerationRequest, catalogue: Catalogue) -> Plan:
-    """A plan that was made for `ANY_PROMPT` and seed 0, for the prompt and the seed of `request`."""
-    steps = tuple(
-        Step(s.id, s.kind, s.model, s.inputs, s.produces, _worded(s.settings, request), s.unless, s.needs)
-        for s in plan.steps
-    )
-    notes = (*plan.notes, *cut_prompts(request.prompt, steps, catalogue))
-    return Plan(plan.recipe, steps, plan.output, plan.width, plan.height, notes, plan.handovers)
-
-
-def _worded(settings: Mapping[str, Scalar], request: GenerationRequest) -> dict[str, Scalar]:
-    filled = dict(settings)
-    if "prompt" in filled:
-        filled["prompt"] = request.prompt
-    if isinstance(seed := filled.get("seed"), int):
-        filled["seed"] = (seed + request.seed) % 2**32
-    return filled

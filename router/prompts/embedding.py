@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from router.errors import ArtifactError
 from router.prompts.encoder import MAX_TOKENS, load_encoder
-from router.recent import Recent
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -48,16 +49,21 @@ class MiniLMEmbedder:
         """
         self._session = load_encoder(minilm_weights(), threads)
         self._tokenizer = read_tokenizer()
-        self._cache = Recent[str, NDArray[np.float32]](cache_size)
+        self._cache: LRUCache[str, NDArray[np.float32]] = LRUCache(cache_size)
+        self._lock = threading.Lock()
 
     def embed(self, prompts: Sequence[str]) -> NDArray[np.float32]:
         """Shape (len(prompts), 384). A prompt's vector does not depend on what else is in the batch."""
         rows = np.empty((len(prompts), WIDTH), dtype=np.float32)
         for k, prompt in enumerate(prompts):
             text = readable(prompt)
-            found = self._cache.get(text)
+            with self._lock:
+                found = self._cache.get(text)
             if found is None:
-                found = self._cache.put(text, self._run(text))
+                found = self._run(text)
+                if self._cache.maxsize:
+                    with self._lock:
+                        self._cache[text] = found
             rows[k] = found
         return rows
 
@@ -65,7 +71,7 @@ class MiniLMEmbedder:
         # One prompt at a time: on one thread a batch gains nothing, and padding would move the last bits.
         tokens = np.array(self._tokenizer.encode(text).ids, dtype=np.int32)
         mean = self._session.run(["mean"], {"tokens": tokens})[0]
-        return mean / max(float(np.linalg.norm(mean)), 1e-12)
+        return np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-12))
 
 
 class SentenceTransformerEmbedder:

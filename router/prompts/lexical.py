@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from itertools import filterfalse
 
 from router.prompts.lexicon import (
     ARTICLES,
@@ -36,7 +37,14 @@ MAX_CHARACTERS = 4_000
 _QUOTED = re.compile(r"\"[^\"\n]{1,200}\"|“[^”\n]{1,200}”|«[^»\n]{1,200}»|(?<!\w)['‘][^'’\n]{1,80}['’](?!\w)")
 _TOKEN = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*|[,;]")
 _PHRASES = re.compile("|".join(rf"\b{phrase}\b" for phrase in SPATIAL_PHRASES))
-_WHOLE = re.compile(r"\d{1,3}")
+_SENTENCES = re.compile(r"[.!?。！？]+(?:\s|$)")
+_DIGIT = re.compile(r"\d")
+_MARKS = frozenset(",;")
+_WHOLE = frozenset(f"{k:0{width}}" for width in (1, 2, 3) for k in range(10**width))
+_NUMBERS = {word: int(word) for word in _WHOLE if 2 <= int(word) <= 100} | NUMBERS
+"""Counts that are spoken of: number words and whole numbers from 2 to 100 ("8k", "3d" and years are none)."""
+_OPENING = frozenset({*ARTICLES, *NUMBERS, *_WHOLE})
+LONG = 9  # letters of a long word
 
 FEATURES = (
     "characters", "words", "mean_word_length", "long_words", "unique_share", "sentences", "commas", "quoted_spans",
@@ -56,38 +64,42 @@ def lexical_features(prompt: str) -> dict[str, float]:
     """The counts and shares named in `FEATURES`; zero for a prompt without words. Never raises on any text."""
     text = unicodedata.normalize("NFKC", prompt[:MAX_CHARACTERS])[:MAX_CHARACTERS]
     folded = text.casefold().replace("’", "'")
+    if not folded.isascii():  # digits of any script are digits
+        folded = _DIGIT.sub(lambda digit: str(int(digit.group())), folded)
     tokens = _TOKEN.findall(folded)
-    words = [token for token in tokens if token not in (",", ";")]
+    # Every prompt passes here, so counting runs through built-in functions over whole lists.
+    words = list(filterfalse(_MARKS.__contains__, tokens))
+    lengths, count = list(map(len, words)), max(1, len(words))
     quoted = _QUOTED.findall(text)
-    numbers = _numbers(words)
+    numbers = list(filter(None, map(_NUMBERS.get, words)))
     return {
         "characters": float(len(text)),
         "words": float(len(words)),
-        "mean_word_length": sum(map(len, words)) / max(1, len(words)),
-        "long_words": float(sum(len(word) > 8 for word in words)),
-        "unique_share": len(set(words)) / max(1, len(words)),
-        "sentences": float(max(1, len(re.findall(r"[.!?。！？]+(?:\s|$)", text)))),
+        "mean_word_length": sum(lengths) / count,
+        "long_words": float(sum(map(LONG.__le__, lengths))),
+        "unique_share": len(set(words)) / count,
+        "sentences": float(max(1, len(_SENTENCES.findall(text)))),
         "commas": float(text.count(",")),
         "quoted_spans": float(len(quoted)),
-        "quoted_words": float(sum(len(span.split()) for span in quoted)),
-        "writing_words": _count(words, WRITING),
+        "quoted_words": float(sum(map(len, map(str.split, quoted)))),
+        "writing_words": float(sum(map(WRITING.__contains__, words))),
         "numbers": float(len(numbers)),
         "count_total": float(min(100, sum(numbers))),
-        "vague_numbers": _count(words, VAGUE_NUMBERS),
-        "colours": _count(words, COLOURS),
+        "vague_numbers": float(sum(map(VAGUE_NUMBERS.__contains__, words))),
+        "colours": float(sum(map(COLOURS.__contains__, words))),
         "distinct_colours": float(len(COLOURS.intersection(words))),
-        "materials": _count(words, MATERIALS),
-        "sizes": _count(words, SIZES),
-        "spatial_words": _count(words, SPATIAL),
+        "materials": float(sum(map(MATERIALS.__contains__, words))),
+        "sizes": float(sum(map(SIZES.__contains__, words))),
+        "spatial_words": float(sum(map(SPATIAL.__contains__, words))),
         "spatial_phrases": float(len(_PHRASES.findall(folded))),
-        "negations": _count(words, NEGATIONS),
-        "conjunctions": _count(words, CONJUNCTIONS),
+        "negations": float(sum(map(NEGATIONS.__contains__, words))),
+        "conjunctions": float(sum(map(CONJUNCTIONS.__contains__, words))),
         "objects": float(_objects(tokens)),
-        "universals": _count(words, UNIVERSALS),
-        "comparisons": _count(words, COMPARISONS),
-        "people": _count(words, PEOPLE),
-        "style_words": _count(words, STYLES),
-        "digits": float(sum(char.isdigit() for char in text)),
+        "universals": float(sum(map(UNIVERSALS.__contains__, words))),
+        "comparisons": float(sum(map(COMPARISONS.__contains__, words))),
+        "people": float(sum(map(PEOPLE.__contains__, words))),
+        "style_words": float(sum(map(STYLES.__contains__, words))),
+        "digits": float(sum(map(str.isdigit, text))),
         **_shares(text),
     }
 
@@ -102,14 +114,9 @@ def skill_signals(features: Mapping[str, float]) -> dict[str, float]:
     f = features
     attributes = f["colours"] + f["materials"] + f["sizes"]
     relations = max(f["spatial_phrases"], f["spatial_words"] / 2)
-    signals = {
-        "text_rendering": min(1.0, 0.7 * min(1.0, f["quoted_spans"]) + 0.35 * min(2.0, f["writing_words"])),
-        "counting": _soft(1.2 * f["numbers"] + 0.15 * max(0.0, f["count_total"] - 2) + 0.4 * f["vague_numbers"]),
-        "attribute_binding": _soft(0.8 * max(0.0, attributes - 1)) * (1.0 if f["objects"] > 1 else 0.5),
-        "spatial_relation": _soft(0.9 * f["spatial_phrases"] + 0.7 * f["spatial_words"]),
-        "negation": _soft(1.5 * f["negations"]),
-        "several_objects": _soft(0.8 * (max(f["objects"], f["count_total"]) - 1)),
-    }
+    # 1 - exp(-load): 0 for nothing that is asked for, 0.63 for one thing, towards 1 for many.
+    counting = 1.2 * f["numbers"] + 0.15 * max(0.0, f["count_total"] - 2) + 0.4 * f["vague_numbers"]
+    binding = 1.0 - math.exp(-0.8 * max(0.0, attributes - 1))
     load = (
         0.5 * max(0.0, f["objects"] - 1)
         + 0.25 * attributes
@@ -120,22 +127,15 @@ def skill_signals(features: Mapping[str, float]) -> dict[str, float]:
         + 0.2 * (f["universals"] + f["comparisons"])
         + f["words"] / 80
     )
-    return {**signals, "complexity": _soft(load / 2)}
-
-
-def _soft(load: float) -> float:
-    """0 for none, 0.63 for one, towards 1 for many."""
-    return 1.0 - math.exp(-max(0.0, load))
-
-
-def _count(words: Iterable[str], table: frozenset[str]) -> float:
-    return float(sum(map(table.__contains__, words)))
-
-
-def _numbers(words: list[str]) -> list[int]:
-    """Counts that are spoken of: number words and whole numbers from 2 to 100 ("8k", "3d" and years are none)."""
-    found = [NUMBERS[word] for word in words if word in NUMBERS]
-    return found + [int(word) for word in words if _WHOLE.fullmatch(word) and 2 <= int(word) <= 100]
+    return {
+        "text_rendering": min(1.0, 0.7 * min(1.0, f["quoted_spans"]) + 0.35 * min(2.0, f["writing_words"])),
+        "counting": 1.0 - math.exp(-max(0.0, counting)),
+        "attribute_binding": binding * (1.0 if f["objects"] > 1 else 0.5),
+        "spatial_relation": 1.0 - math.exp(-max(0.0, 0.9 * f["spatial_phrases"] + 0.7 * f["spatial_words"])),
+        "negation": 1.0 - math.exp(-max(0.0, 1.5 * f["negations"])),
+        "several_objects": 1.0 - math.exp(-max(0.0, 0.8 * (max(f["objects"], f["count_total"]) - 1))),
+        "complexity": 1.0 - math.exp(-max(0.0, load / 2)),
+    }
 
 
 def _objects(tokens: list[str]) -> int:
@@ -146,25 +146,22 @@ def _objects(tokens: list[str]) -> int:
     if not tokens:
         return 0
     count, opened = 0, False
+    opens = list(map(_OPENING.__contains__, tokens))
     for k, token in enumerate(tokens):
-        continues = token in ("and", "&") and k + 1 < len(tokens) and not _opens(tokens[k + 1])
-        if not _opens(token) and not continues:
+        continues = token in ("and", "&") and k + 1 < len(tokens) and not opens[k + 1]
+        if not opens[k] and not continues:
             continue
         head: list[str] = []
-        for word in tokens[k + 1 : k + 5]:
-            if word in STOPS or _opens(word):
+        for place in range(k + 1, min(k + 5, len(tokens))):
+            if opens[place] or tokens[place] in STOPS:
                 break
-            head.append(word)
+            head.append(tokens[place])
         if not head or MEDIA.intersection(head):
             continue
         # "dog and cat": what stands before the first "and" was opened by nothing, and counts too.
         count += 2 if continues and not opened else 1
         opened = True
     return max(1, count)
-
-
-def _opens(token: str) -> bool:
-    return token in ARTICLES or token in NUMBERS or bool(_WHOLE.fullmatch(token))
 
 
 def _shares(text: str) -> dict[str, float]:

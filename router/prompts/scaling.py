@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,4 +35,4 @@ class Scaler:
 
 def feature_rows(features: Sequence[Mapping[str, float]], names: Sequence[str]) -> Array:
     """Feature mappings as rows (n, len(names)), in the order of `names`."""
-    return np.array([[row[name] for name in names] for row in features], dtype=np.float64).reshape(-1, len(names))
+    return np.array(list(map(itemgetter(*names), features)), dtype=np.float64).reshape(-1, len(names))

@@ -66,7 +66,7 @@ class SkillHeads:
         rows = self.scaler.join(embedding[None].astype(np.float64), head_inputs([features]))
         odds = (rows @ self.slope + self.level)[0]
         found = 1 / (1 + np.exp(-np.minimum(np.maximum(odds, -30), 30)))
-        skills = {name: float(value) for name, value in zip(SKILLS, found, strict=True)}
+        skills = dict(zip(SKILLS, found.tolist(), strict=True))
         return {**skills, "complexity": complexity(skills, features["words"])}
 
 
@@ -75,13 +75,13 @@ INPUTS = (*FEATURES, *(f"rule_{name}" for name in SIGNALS))
 
 def head_inputs(features: list[Mapping[str, float]]) -> Array:
     """Rows (n, len(INPUTS)) of lexical features and of the signals that rules read from them."""
-    ruled = [skill_signals(row) for row in features]
+    ruled = list(map(skill_signals, features))
     return np.concatenate([feature_rows(features, FEATURES), feature_rows(ruled, SIGNALS)], axis=1)
 
 
 def complexity(skills: Mapping[str, float], words: float) -> float:
     """How much has to be got right at once, 0..1: each skill that is asked for adds its load, and so does length."""
-    load = sum(weight * skills[name] for name, weight in LOADS.items()) + words / WORDS
+    load = sum([weight * skills[name] for name, weight in LOADS.items()]) + words / WORDS
     return float(1 - np.exp(-load / 1.2))
 
 

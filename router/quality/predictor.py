@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
-import math
+import threading
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields, replace
+from itertools import repeat
+from typing import Literal
 
 import numpy as np
+from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from router.errors import ArtifactError
@@ -16,12 +19,11 @@ from router.prompts.familiarity import Domain
 from router.prompts.lexical import FEATURES, SIGNALS
 from router.prompts.scaling import feature_rows
 from router.prompts.skills import SkillHeads
-from router.quality.calibration import Calibration, Z
+from router.quality.calibration import MIN_STD, Calibration, Z
 from router.quality.composition import Composition, Outline, outline
 from router.quality.kernel_ridge import Mixture, Prompts
 from router.quality.ratings_table import Scale
 from router.quality.residual import Adapter
-from router.recent import Recent
 from router.registry.artifact import Artifact
 from router.types import Catalogue, PromptView, Quality, Recipe
 
@@ -44,10 +46,10 @@ class QualityPredictor:
         """
         self.digest = artifact.digest
         self._catalogue = catalogue
-        self._recent = Recent[tuple[str, float | None], dict[str, Quality]](REMEMBERED)
-        self._composed = Recent[tuple[str, float | None], tuple[dict[str, Outline], dict[str, Quality]]](REMEMBERED)
-        self._outlines = Recent[tuple[str, ...], tuple[dict[str, Recipe], dict[str, Outline]]](POLICIES)
-        self._bases = Recent[str, Array](REMEMBERED)
+        self._lock = threading.Lock()
+        self._outlines: LRUCache[tuple[str, ...], tuple[dict[str, Recipe], dict[str, Outline]]] = LRUCache(POLICIES)
+        self._bases: LRUCache[str, Array] = LRUCache(REMEMBERED)
+        self._known: LRUCache[tuple[str, float | None], dict[str, Quality]] = LRUCache(REMEMBERED)
         try:
             self._take(artifact)
         except (KeyError, ValueError, TypeError, IndexError) as error:
@@ -66,25 +68,23 @@ class QualityPredictor:
         self._checked(view.embedding)
         wanted = [name for name in recipes if only is None or name in only]
         outlines = self._outlined(recipes, wanted)
-        if known is not None:
-            return {name: outlines[name].quality(known, self._prior, self._rules) for name in wanted}
-        key = (view.prompt, view.familiarity)
-        kept = self._composed.get(key)
-        if kept is None or kept[0] is not outlines:
-            kept = self._composed.put(key, (outlines, {}))
-        found = kept[1]
-        if missing := [name for name in wanted if name not in found]:
-            known = self.rated(view)
-            for name in missing:
-                found[name] = outlines[name].quality(known, self._prior, self._rules)
-        return {name: found[name] for name in wanted}
+        known = self.rated(view) if known is None else known
+        found: dict[str, Quality] = {}
+        for name in wanted:
+            one = outlines[name]
+            if one.column is not None and one.distance is None:  # it was rated itself: the common case
+                found[name] = known[one.column]
+            else:
+                found[name] = one.quality(known, self._prior, self._rules)
+        return found
 
     def _outlined(self, recipes: Mapping[str, Recipe], names: Sequence[str]) -> dict[str, Outline]:
         """How each of `names` follows from the columns; of a policy's recipes, remembered from request to request."""
-        kept = self._outlines.get(tuple(recipes))
-        # A policy's recipes are the same objects each time, so comparing them is quick.
-        if kept is None or kept[0] != recipes:
-            kept = self._outlines.put(tuple(recipes), (dict(recipes), {}))
+        with self._lock:
+            kept = self._outlines.get(tuple(recipes))
+            # A policy's recipes are the same objects each time, so comparing them is quick.
+            if kept is None or kept[0] != recipes:
+                kept = self._outlines[tuple(recipes)] = (dict(recipes), {})
         known = kept[1]
         for name in names:
             if name not in known:
@@ -107,43 +107,54 @@ class QualityPredictor:
     def view(self, prompt: str, features: Mapping[str, float], embedding: NDArray[np.float32]) -> PromptView:
         """A prompt as this predictor sees it, from its `lexical_features` and its embedding (d,)."""
         signals = self.signals(features, embedding)
-        view = PromptView(prompt, features, signals, embedding, self.familiarity(embedding))
-        if prompt and self._bases.get(prompt) is None:  # while the signals are at hand
-            self._bases.put(prompt, self._base_means(self._prompts_of(view, signals)))
+        view = PromptView(prompt, features, signals, embedding, self._domain.familiarity(embedding))
+        if prompt:  # while the signals are at hand
+            means = self._base_means(self._prompts_of(view, signals))
+            with self._lock:
+                self._bases[prompt] = means
         return view
 
     def rated(self, view: PromptView) -> dict[str, Quality]:
         """Quality of each rated recipe: with trust t, a mixture of prediction (t) and column prior (1 - t)."""
-        self._checked(view.embedding)
-        remembered = self._recent.get((view.prompt, view.familiarity))
-        if remembered is not None:
-            return dict(remembered)
-        known = self.adapted(view, self.base_means(view))
-        return dict(self._recent.put((view.prompt, view.familiarity), known))
+        key = view.prompt, view.familiarity
+        with self._lock:
+            known = self._known.get(key)
+        if known is None:
+            self._checked(view.embedding)
+            known = self.adapted(view, self.base_means(view))
+            with self._lock:
+                self._known[key] = known
+        return known
 
     def base_means(self, view: PromptView) -> Array:
         """The calibrated mean (c,) of each column before feedback and the prior of the column have their say.
 
         Of a prompt whose text is not known (""), the words cannot be looked at: the kernel alone predicts.
         """
-        if view.prompt and (remembered := self._bases.get(view.prompt)) is not None:
-            return remembered
-        means = self._base_means(self._prompts(view))
-        return self._bases.put(view.prompt, means) if view.prompt else means
+        with self._lock:
+            means = self._bases.get(view.prompt)
+        if means is None or not view.prompt:
+            means = self._base_means(self._prompts_of(view, self.signals(view.features, view.embedding)))
+            if view.prompt:
+                with self._lock:
+                    self._bases[view.prompt] = means
+        return means
 
     def _base_means(self, prompts: Prompts) -> Array:
         mixture = self._mixture if prompts.texts[0] else replace(self._mixture, grams=None)
         raw = mixture.predict(prompts)[0]
-        return np.array([float(c.mean(value)) for c, value in zip(self._calibrations, raw, strict=True)])
+        means = np.empty(len(raw))
+        for k, knots in enumerate(self._knots):
+            means[k] = np.interp(raw[k], *knots)
+        return np.minimum(np.maximum(means, 0.0), 1.0)
 
     def base_std(self, means: Array) -> Array:
         """The deviations (c,) that go with `base_means`."""
-        pairs = zip(self._calibrations, means, strict=True)
-        return np.array([float(calibration.std(np.float64(mean))) for calibration, mean in pairs])
+        return np.sqrt(np.maximum(self._spread * means * (1 - means) + self._floor, MIN_STD**2))
 
     def adapted(self, view: PromptView, base: Array) -> dict[str, Quality]:
         """Quality of each rated recipe from its `base_means` (c,)."""
-        means, stds, priors = base, self.base_std(base), np.asarray(self._column_mean, np.float64)
+        means, stds, priors = base, self.base_std(base), self._column_mean
         if (adapter := self._adapter) is not None:
             means = np.clip(base + adapter.shift(self.inputs(view))[0], 0.0, 1.0)
             priors = np.clip(priors + adapter.level, 0.0, 1.0)
@@ -151,22 +162,23 @@ class QualityPredictor:
         trust = (
             self._domain.familiarity(self._checked(view.embedding)) if view.familiarity is None else view.familiarity
         )
-        return {
-            name: _blend(float(means[k]), float(stds[k]), float(priors[k]), float(self._column_std[k]), trust)
-            for k, name in enumerate(self._names)
-        }
+        # The mixture's variance also holds the distance between the two means.
+        blended = trust * means + (1 - trust) * priors
+        variance = trust * stds**2 + (1 - trust) * self._column_std**2 + trust * (1 - trust) * (means - priors) ** 2
+        basis: Literal["learned", "prior"] = "learned" if trust >= 0.5 else "prior"
+        qualities = map(Quality, blended.tolist(), np.sqrt(variance).tolist(), repeat(basis))
+        return dict(zip(self._names, qualities, strict=True))
 
     def inputs(self, view: PromptView) -> Array:
         """What the regression sees of a prompt, shape (1, d)."""
-        prompts = self._prompts(view)
+        prompts = self._prompts_of(view, self.signals(view.features, view.embedding))
         return self._mixture.scaler.join(prompts.embeddings, prompts.features)
 
     def with_adapter(self, adapter: Adapter | None) -> QualityPredictor:
         """The same columns with other feedback on top. Only for trying out: it has the digest of this one."""
         other = copy.copy(self)
         other._adapter = adapter
-        other._recent = Recent[tuple[str, float | None], dict[str, Quality]](REMEMBERED)
-        other._composed = Recent[tuple[str, float | None], tuple[dict[str, Outline], dict[str, Quality]]](REMEMBERED)
+        other._lock, other._known = threading.Lock(), LRUCache(REMEMBERED)
         return other
 
     @property
@@ -178,9 +190,6 @@ class QualityPredictor:
     def gamma(self) -> float:
         """Width of the kernel, for adapters."""
         return self._mixture.kernel.gamma
-
-    def _prompts(self, view: PromptView) -> Prompts:
-        return self._prompts_of(view, self.signals(view.features, view.embedding))
 
     def _prompts_of(self, view: PromptView, signals: Mapping[str, float]) -> Prompts:
         rows = [feature_rows([view.features], FEATURES), feature_rows([signals], SIGNALS)]
@@ -220,7 +229,12 @@ class QualityPredictor:
             for c in config["calibration"]
         ]
         self._domain = Domain(np.asarray(weights["anchors"], np.float32), float(config["domain"]["near"]))
-        self._column_mean, self._column_std = weights["column_mean"], weights["column_std"]
+        self._column_mean = np.asarray(weights["column_mean"], np.float64)
+        self._column_std = np.asarray(weights["column_std"], np.float64)
+        # One law a column, as rows: a decision applies all of them at once.
+        self._knots = [(c.knots[:, 0].copy(), c.knots[:, 1].copy()) for c in self._calibrations]
+        self._spread = np.array([c.spread for c in self._calibrations])
+        self._floor = np.array([c.floor for c in self._calibrations])
         self._prior = Quality(float(config["prior"]["mean"]), float(config["prior"]["std"]), "prior")
         self._rules = Composition(**{f.name: float(config["composition"][f.name]) for f in fields(Composition)})
         columns = (len(self._names),)
@@ -228,10 +242,3 @@ class QualityPredictor:
             raise ValueError(f"column_mean, column_std and calibration are not for {columns[0]} columns")
         if self._domain.anchors.shape[1:] != (self._width,):
             raise ValueError(f"anchors has shape {self._domain.anchors.shape}, expected rows of {self._width}")
-
-
-def _blend(mean: float, std: float, prior_mean: float, prior_std: float, trust: float) -> Quality:
-    """Mean and std of the mixture; its variance also holds the distance between the two means."""
-    blended = trust * mean + (1 - trust) * prior_mean
-    variance = trust * std**2 + (1 - trust) * prior_std**2 + trust * (1 - trust) * (mean - prior_mean) ** 2
-    return Quality(blended, math.sqrt(variance), "learned" if trust >= 0.5 else "prior")

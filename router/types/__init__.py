@@ -9,16 +9,17 @@ Import them from here: the modules below are how they are kept, not a second way
 """
 
 from router.types.cards import Catalogue, ModelCard, Scalar
-from router.types.decisions import Decision, Estimate, Policy, Quality, Ranked, Rejection, Verification
+from router.types.decisions import Decision, Estimate, Offers, Policy, Quality, Ranked, Rejection, Verification
 from router.types.plans import HandOver, Plan, Step, StepKind, Unless
 from router.types.recipes import Chain, Fuse, Generate, Prices, Recipe, Refine, Search, Tile, Turn, Upscale
-from router.types.requests import NO_CONTEXT, Allowance, Bounds, Context, GenerationRequest, PromptView
+from router.types.requests import NO_CONTEXT, Allowance, Context, GenerationRequest, PromptView
+from router.types.resources import UNBOUNDED, Resources
 from router.types.results import Latents, Picture, Progress, Scores, StepResult, StepTrace, Value
 
 __all__ = [
     "NO_CONTEXT",
+    "UNBOUNDED",
     "Allowance",
-    "Bounds",
     "Catalogue",
     "Chain",
     "Context",
@@ -30,6 +31,7 @@ __all__ = [
     "HandOver",
     "Latents",
     "ModelCard",
+    "Offers",
     "Picture",
     "Plan",
     "Policy",
@@ -41,6 +43,7 @@ __all__ = [
     "Recipe",
     "Refine",
     "Rejection",
+    "Resources",
     "Scalar",
     "Scores",
     "Search",

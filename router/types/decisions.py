@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from router.types.plans import Plan
 from router.types.recipes import Prices, Recipe
-from router.types.requests import NO_CONTEXT, Bounds, Context, GenerationRequest, PromptView
+from router.types.requests import NO_CONTEXT, Context, GenerationRequest, PromptView
+from router.types.resources import Resources
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,18 @@ class Decision:
     explored: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Offers:
+    """The recipes that a request could be answered with.
+
+    plans, estimates: by recipe, as if each alone were admitted now;   refused: those that could not even be planned
+    """
+
+    plans: Mapping[str, Plan]
+    estimates: Mapping[str, Estimate]
+    refused: Sequence[Rejection] = ()
+
+
 class Policy(Protocol):
     """Named recipes and the choice between them. Pure: same inputs, same decision."""
 
@@ -121,20 +134,15 @@ class Policy(Protocol):
     @property
     def recipes(self) -> Mapping[str, Recipe]: ...
 
-    def bounds(self, request: GenerationRequest, view: PromptView, context: Context = NO_CONTEXT) -> Bounds:
-        """What the request may take: the tightest of limits (with those that rules set), its own, and budgets."""
-        ...
-
-    def decide(
+    def evaluate(
         self,
         request: GenerationRequest,
         view: PromptView,
-        plans: Mapping[str, Plan],
-        estimates: Mapping[str, Estimate],
-        refused: Sequence[Rejection] = (),
+        offer: Callable[[Resources], Offers],
         context: Context = NO_CONTEXT,
     ) -> Decision:
-        """Gate, apply rules, rank. `refused` are recipes that could not even be planned.
+        """Apply rules, gate, rank; once. `offer` is called once, with what the request may take: the tightest of limits
+        (with those that rules set), its own, and budgets.
 
         Raises `NoRecipeError`, carrying every rejection, if nothing is left; `BudgetError` if only the tenant's
         budgets stand in the way; `OverloadedError` if the policy would rather refuse than let the request wait.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -97,11 +96,6 @@ class Plan:
     height: int
     notes: tuple[str, ...] = ()
     handovers: tuple[HandOver, ...] = ()
-
-    @functools.cached_property
-    def checks(self) -> dict[str, Plan]:
-        """This plan with a look at its picture, by scorer, as far as it was asked for; see `arranging.with_check`."""
-        return {}
 
     def with_seed(self, seed: int) -> Plan:
         """The same plan for another picture: every step's seed is moved by the same amount."""

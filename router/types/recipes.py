@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from router.types.resources import Resources
+
 Tile = int | Literal["native"]
 
 
@@ -69,9 +71,9 @@ class Prices:
     per_s: float = 0.0
     per_usd: float = 0.0
 
-    def price(self, seconds: float, usd: float) -> float:
+    def of(self, takes: Resources) -> float:
         """Seconds and dollars in quality."""
-        return self.per_s * seconds + self.per_usd * usd
+        return self.per_s * takes.latency_s + self.per_usd * takes.cost_usd
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -56,23 +55,16 @@ class Context:
     now:        time with zone, for conditions on the time of day; None: unknown, and no such condition holds
     draw:       chance for exploration, uniform in [0, 1); None: nothing is left to chance
     allowances: what the budgets that apply to the request's tenant have left
+    unavailable: models that cannot run anything now, by catalogue id, with the reason
     """
 
     now: datetime | None = None
     draw: float | None = None
     allowances: tuple[Allowance, ...] = ()
+    unavailable: Mapping[str, str] = field(default_factory=dict)
 
 
 NO_CONTEXT = Context()
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """What all pictures of a request may take together, by limits and budgets. inf: as much as they want."""
-
-    latency_s: float = math.inf
-    cost_usd: float = math.inf
-    work_s: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -82,7 +74,7 @@ class PromptView:
     features:  lexical facts (counts, flags), any scale
     signals:   skills that the prompt asks for, each in 0..1 (`counting`, `spatial_relation`, `text_rendering`, ...)
     embedding: shape (d,), float32, unit length
-    in_domain: 0..1, how near the prompt is to what the predictor was trained on; None when it was not judged
+    familiarity: 0..1, how near the prompt is to what the predictor was trained on; None when it was not judged
     """
 
     prompt: str

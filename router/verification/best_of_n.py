@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from router.types import Prices, Turn
+from router.types import UNBOUNDED, Prices, Resources, Turn
 from router.verification.score_reading import ScoreModel
 from router.verification.search_plan import follow
 from router.verification.value_of_information import Option
@@ -23,15 +23,6 @@ from router.verification.value_of_information import Option
 Array = NDArray[np.float64]
 SETTLING = 2  # a bar and the verdicts below it depend on one another; they settle in so many rounds
 RARE = 0.01  # a picture that is made less often than this is not planned
-
-
-@dataclass(frozen=True, slots=True)
-class Room:
-    """What all pictures of a search may take together in the worst case. inf: as much as they want."""
-
-    seconds: float = float("inf")
-    usd: float = float("inf")
-    work_s: float = float("inf")
 
 
 @dataclass(frozen=True)
@@ -83,30 +74,31 @@ class _Path:
 
 def plan_search(
     options: Sequence[Option],
-    work_s: Mapping[str, float],
     score_model: ScoreModel,
     prices: Prices,
     most: int,
-    room: Room | None = None,
+    room: Resources = UNBOUNDED,
 ) -> Outlook:
     """The best search over `options` with at most `most` pictures; there is always a first one. Pure.
 
-    work_s: seconds of work of one picture of each option, which only `room` looks at
+    room: what all pictures of the search may take together in the worst case
     """
-    room = room or Room()
     by_name = {option.recipe: option for option in options}
     path = _Path()
     turns: list[Turn] = []
-    used = Room(0.0, 0.0, 0.0)
+    used = Resources()
     while len(turns) < most:
-        found = _next(options, work_s, path, score_model, prices, room, used)
+        found = _next(options, path, score_model, prices, room, used)
         for _ in range(SETTLING if turns else 0):
             if found is not None:
                 path.passed = _passed(turns, found[1], score_model)
-                found = _next(options, work_s, path, score_model, prices, room, used)
+                found = _next(options, path, score_model, prices, room, used)
         if found is None and turns:
             break
-        name, bar = found or (min(by_name, key=lambda n: (by_name[n].usd, by_name[n].seconds, n)), 0.0)
+        name, bar = found or (
+            min(by_name, key=lambda n: (by_name[n].takes.cost_usd, by_name[n].takes.latency_s, n)),
+            0.0,
+        )
         option = by_name[name]
         if turns:
             if float(path.weights[path.values < bar].sum()) < RARE:
@@ -115,29 +107,22 @@ def plan_search(
         chance = option.after(path.passed.get(name, []))
         turns.append(Turn(name, bar if turns else 1.0, score_model.slope, float(score_model.offset(chance)), chance))
         path.open(name, score_model.outlook(chance))
-        used = Room(used.seconds + option.seconds, used.usd + option.usd, used.work_s + work_s[name])
+        used += option.takes
     return Outlook(tuple(turns), *follow(turns, options, score_model))
 
 
 def _next(
     options: Sequence[Option],
-    work_s: Mapping[str, float],
     path: _Path,
     score_model: ScoreModel,
     prices: Prices,
-    room: Room,
-    used: Room,
+    room: Resources,
+    used: Resources,
 ) -> tuple[str, float] | None:
     """The recipe with the highest reservation value among those that there is room for, and that value."""
-    fits = [
-        o
-        for o in options
-        if used.seconds + o.seconds <= room.seconds
-        and used.usd + o.usd <= room.usd
-        and used.work_s + work_s[o.recipe] <= room.work_s
-    ]
+    fits = [option for option in options if (used + option.takes).fits(room)]
     values = {
-        o.recipe: float(score_model.reservation(o.after(path.passed.get(o.recipe, [])), prices.price(o.seconds, o.usd)))
+        o.recipe: float(score_model.reservation(o.after(path.passed.get(o.recipe, [])), prices.of(o.takes)))
         for o in fits
     }
     name = max(values, key=lambda n: (values[n], n), default=None)

@@ -6,9 +6,9 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from router.cost.queues import Queues, Timing
+from router.cost.queues import Queues
 from router.planning.planner import with_check
-from router.types import Decision, Estimate, Plan, Prices
+from router.types import Decision, Estimate, Plan, Prices, Resources
 from router.verification.score_reading import ScoreModel, ScoreReading
 from router.verification.value_of_information import Option, value_of_a_look
 
@@ -22,8 +22,8 @@ class Options:
 
     made: Option
     tries: tuple[Option, ...]
-    timings: Mapping[str, Timing]
-    look: Timing
+    timings: Mapping[str, Resources]
+    look: Resources
 
     def gain(self, score_model: ScoreModel, prices: Prices) -> float:
         """Expected gain of looking at the first picture, in quality."""
@@ -48,21 +48,11 @@ def next_options(
     """
     verify = decision.verify
     assert verify is not None
-    further = dict.fromkeys(verify.tries(decision.recipe))
-    names = dict.fromkeys((decision.recipe, *further))
-    timings = {name: queues.estimate(with_check(plans[name], verify.scorer)) for name in names}
+    chosen, further = decision.recipe, dict.fromkeys(verify.tries(decision.recipe))
+    checked = {name: with_check(plans[name], verify.scorer) for name in (chosen, *further)}
+    takes = queues.estimates(checked)
     options = {
-        name: Option(
-            name, estimates[name].quality.mean, score_reading.strength, timings[name].latency_s, timings[name].cost_usd
-        )
-        for name in names
+        name: Option(name, estimates[name].quality.mean, score_reading.strength, takes[name]) for name in checked
     }
-    tries = tuple(options[name] for name in further)
-    whole, bare = timings[decision.recipe], queues.estimate(plans[decision.recipe])
-    look = Timing(
-        max(0.0, whole.work_s - bare.work_s),
-        max(0.0, whole.queue_s - bare.queue_s),
-        max(0.0, whole.latency_s - bare.latency_s),
-        max(0.0, whole.cost_usd - bare.cost_usd),
-    )
-    return Options(options[decision.recipe], tries, timings, look)
+    look = takes[chosen].beyond(queues.estimate(plans[chosen]))
+    return Options(options[chosen], tuple(options[name] for name in further), takes, look)

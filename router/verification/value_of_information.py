@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from router.types import Prices
+from router.types import Prices, Resources
 from router.verification.score_reading import ScoreModel
 
 
@@ -23,14 +23,13 @@ class Option:
 
     chance:   probability that one picture of it is right on this prompt, before any was seen
     strength: how many pictures that estimate is worth; small when pictures of one prompt tend to fail together
-    seconds:  of one picture and its check;   usd: what they cost
+    takes:    one picture and its check
     """
 
     recipe: str
     chance: float
     strength: float
-    seconds: float
-    usd: float = 0.0
+    takes: Resources
 
     def after(self, verdicts: Sequence[float]) -> float:
         """The chance when pictures of it were judged right with these probabilities (a beta prior's mean)."""
@@ -64,7 +63,7 @@ def weigh(
         return None
     best = max((value for values in verdicts.values() for value in values), default=float("-inf"))
     chances = np.array([option.after(verdicts.get(option.recipe, ())) for option in left])
-    costs = np.array([prices.price(option.seconds, option.usd) for option in left])
+    costs = np.array([prices.of(option.takes) for option in left])
     values = np.asarray(score_model.reservation(chances, costs))
     k = len(left) - 1 - int(values[::-1].argmax())  # of equal ones the last by name
     gain = float(score_model.gain(float(chances[k]), max(best, 0.0)))
@@ -82,7 +81,7 @@ def value_of_a_look(made: Option, options: Sequence[Option], score_model: ScoreM
     verdicts, weights = score_model.outlook(made.chance)
     again = np.array([option.recipe == made.recipe for option in options], np.float64)[:, None]
     strengths = np.array([option.strength for option in options])[:, None]
-    costs = np.array([prices.price(option.seconds, option.usd) for option in options])[:, None]
+    costs = np.array([prices.of(option.takes) for option in options])[:, None]
     # `after` of every option and every verdict at once: this stands in the way of each decision.
     chances = np.array([option.chance for option in options])[:, None] * strengths + verdicts * again
     gains = np.asarray(score_model.gain(chances / (strengths + again), verdicts)) - costs

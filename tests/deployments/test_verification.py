@@ -41,7 +41,7 @@ def by_gain(per_s: float, rest: str = "escalate_to: [single, direct]") -> str:
 async def run(settings: AppSettings, folder: Path, text: str, script: Script, request: GenerationRequest = ASK):  # type: ignore[no-untyped-def]
     """(outcome, orchestrator, tally) of one request, with a scorer that sees sharply."""
     orchestrator, tally = scripted(settings, folder, script, {"main": text})
-    orchestrator._router.score_readings["alignment"] = SHARP
+    orchestrator._router.knowledge.score_readings["alignment"] = SHARP
     return await orchestrator.generate(request), orchestrator, tally
 
 
@@ -128,7 +128,7 @@ async def test_tries_keep_to_the_cost_limit(settings: AppSettings, tmp_path: Pat
     """What the tries cost together stays within what the request allows beyond its first picture."""
     script = Script({60: 0.03}, took_s=0.5)
     orchestrator, _ = scripted(settings, tmp_path, script, {"main": by_gain(0.0, "retry: 8")})
-    orchestrator._router.score_readings["alignment"] = SHARP
+    orchestrator._router.knowledge.score_readings["alignment"] = SHARP
     cost = (await orchestrator.route(ASK)).estimates["draft"].cost_usd
     outcome = await orchestrator.generate(GenerationRequest(ASK.prompt, seed=3, max_cost_usd=3.4 * cost))
     assert 1 <= len(outcome.made[0].checks) <= 3
@@ -179,7 +179,7 @@ async def test_a_search_ends_at_the_first_picture_that_is_good_enough(settings: 
 async def test_a_search_is_estimated_for_what_it_will_take(settings: AppSettings, tmp_path: Path) -> None:
     """A search is expected to be better than any of its recipes alone, and to cost less than all of its pictures."""
     orchestrator, _ = scripted(settings, tmp_path, Script(GOOD), {"main": searching(0.0001)})
-    orchestrator._router.score_readings["alignment"] = SHARP
+    orchestrator._router.knowledge.score_readings["alignment"] = SHARP
     route = await orchestrator.route(ASK)
     found, parts = route.estimates["many"], [route.estimates[name] for name in ("draft", "direct")]
     assert found.quality.mean > max(part.quality.mean for part in parts)
@@ -200,7 +200,7 @@ async def test_a_search_where_seconds_are_dear_is_one_picture(settings: AppSetti
 async def test_a_search_keeps_to_limits_in_the_worst_case(settings: AppSettings, tmp_path: Path) -> None:
     """No more pictures are planned than the request's budget pays for, if all of them should be needed."""
     orchestrator, _ = scripted(settings, tmp_path, Script(POOR), {"main": searching(0.0)})
-    orchestrator._router.score_readings["alignment"] = SHARP
+    orchestrator._router.knowledge.score_readings["alignment"] = SHARP
     draft = (await orchestrator.route(ASK)).estimates["draft"].cost_usd
     route = await orchestrator.route(GenerationRequest(ASK.prompt, seed=3, max_cost_usd=3.9 * draft))
     assert orchestrator._router.queues.estimate(route.plan).cost_usd <= 3.9 * draft
@@ -211,7 +211,7 @@ async def test_the_replay_of_a_search_is_the_same_plan_under_other_queues(
 ) -> None:
     """When others wait, the search is settled otherwise; the body under `replay` still leads to the very same plan."""
     orchestrator, _ = scripted(settings, tmp_path, Script(POOR), {"main": searching(0.02)})
-    orchestrator._router.score_readings["alignment"] = SHARP
+    orchestrator._router.knowledge.score_readings["alignment"] = SHARP
     service = Service(orchestrator, settings.limits)
     body = {"prompt": ASK.prompt, "model": "main", "seed": 3}
     first = await service.route(body)
@@ -256,7 +256,7 @@ async def test_a_search_keeps_to_rules_and_budgets_in_the_worst_case(
 ) -> None:
     """What a rule sets and what a tenant's budget has left bound all its pictures together, not only those expected."""
     orchestrator, _ = scripted(settings, tmp_path, Script(POOR), {"main": searching(0.0)})
-    orchestrator._router.score_readings["alignment"] = SHARP
+    orchestrator._router.knowledge.score_readings["alignment"] = SHARP
     free = orchestrator._router.queues.estimate((await orchestrator.route(replace(ASK, recipe="many"))).plan)
     most = 0.9 * free.cost_usd
     text = searching(0.0)
@@ -265,7 +265,7 @@ async def test_a_search_keeps_to_rules_and_budgets_in_the_worst_case(
     else:
         text += f"budgets: [{{name: hourly, window_s: 3600, cost_usd: {most:.9f}}}]\n"
     bounded, _ = scripted(settings, tmp_path, Script(POOR), {"main": text})
-    bounded._router.score_readings["alignment"] = SHARP
+    bounded._router.knowledge.score_readings["alignment"] = SHARP
     route = await bounded.route(replace(ASK, recipe="many"))
     assert sum(step.kind == "generate" for step in route.plan.steps) >= 2
     assert bounded._router.queues.estimate(route.plan).cost_usd <= most

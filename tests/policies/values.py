@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from policies import Policy, load_policy_text
-from router.types import Context, Decision, Estimate, Plan, PromptView, Quality, Rejection
+from router.types import Context, Decision, Estimate, Offers, Plan, PromptView, Quality, Rejection
 
 MODELS = ("sd15", "sdxl", "sdxl-turbo", "sdxl-refiner", "flux", "alignment")
 
@@ -41,4 +41,5 @@ def decide(policy: Policy, request: Any, *estimates: Estimate, **rest: Any) -> D
     refused: tuple[Rejection, ...] = rest.get("refused", ())
     plans = {e.recipe: plan(e.recipe) for e in estimates} | rest.get("plans", {})
     context = rest.get("context", Context())
-    return policy.decide(request, rest.get("view", view()), plans, {e.recipe: e for e in estimates}, refused, context)
+    offers = Offers(plans, {e.recipe: e for e in estimates}, refused)
+    return policy.evaluate(request, rest.get("view", view()), lambda bounds: offers, context)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,21 +11,21 @@ from router.errors import CatalogError, NoRecipeError, did_you_mean
 from router.planning.plan import make_plan
 from router.types import (
     NO_CONTEXT,
-    Bounds,
+    UNBOUNDED,
     Chain,
     Context,
     Decision,
-    Estimate,
     Fuse,
     Generate,
     GenerationRequest,
     ModelCard,
+    Offers,
     Plan,
     PromptView,
     Ranked,
     Recipe,
     Refine,
-    Rejection,
+    Resources,
 )
 
 CARDS = {
@@ -105,18 +105,15 @@ class BestQuality:
     name: str = "best-quality"
     digest: str = "0"
 
-    def bounds(self, request: GenerationRequest, view: PromptView, context: Context = NO_CONTEXT) -> Bounds:
-        return Bounds(latency_s=request.latency_budget_s or math.inf)
-
-    def decide(
+    def evaluate(
         self,
         request: GenerationRequest,
         view: PromptView,
-        plans: Mapping[str, Plan],
-        estimates: Mapping[str, Estimate],
-        refused: Sequence[Rejection] = (),
+        offer: Callable[[Resources], Offers],
         context: Context = NO_CONTEXT,
     ) -> Decision:
+        offers = offer(replace(UNBOUNDED, latency_s=request.latency_budget_s or math.inf))
+        estimates, refused = offers.estimates, offers.refused
         open_ = {name: e for name, e in estimates.items() if request.recipe in (None, name)}
         if not open_:
             raise NoRecipeError("nothing is left", refused)

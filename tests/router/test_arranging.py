@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ from router.cost.queues import Queues
 from router.errors import PlanError
 from router.learning.report import ColumnReport
 from router.planning.plan import make_plan
-from router.planning.planner import Arranger
+from router.planning.planner import Planner
 from router.prompts.embedding import MiniLMEmbedder
 from router.quality.predictor import QualityPredictor
 from router.registry.artifact import Artifact
@@ -39,13 +40,13 @@ PROMPTS = ("a red circle", "a dog and a cat", "three small yellow stars above a 
     "shape", [{}, {"width": 512, "height": 512}, {"steps": 7, "negative_prompt": "blurry"}, {"width": 2048}]
 )
 def test_a_plan_for_any_prompt_is_the_plan_of_this_prompt(shape: dict[str, int]) -> None:
-    """Arranged once for all and filled in, every plan and every refusal is what `make_plan` says of the request."""
-    arranger, made = Arranger(CATALOGUE), 0
+    """Planned once for all and filled in, every plan and every refusal is what `make_plan` says of the request."""
+    planner, made = Planner(CATALOGUE), 0
     for k, prompt in enumerate(PROMPTS * 2):
         request = GenerationRequest(prompt, seed=2**32 - 1 - 3 * k, **shape)
-        arranged = arranger.arrange(request, RECIPES)
-        refused = {rejection.recipe: rejection.reason for rejection in arranged.refused}
-        assert set(refused) | set(arranged.plans) == set(RECIPES)
+        planned = planner.plan(request, RECIPES)
+        refused = {rejection.recipe: rejection.reason for rejection in planned.refused}
+        assert set(refused) | set(planned.plans) == set(RECIPES)
         for name, recipe in RECIPES.items():
             if name in refused:
                 with pytest.raises(PlanError) as caught:
@@ -53,18 +54,18 @@ def test_a_plan_for_any_prompt_is_the_plan_of_this_prompt(shape: dict[str, int])
                 assert refused[name] == caught.value.message
             else:
                 made += 1
-                assert arranged.plan(name) == make_plan(name, recipe, request, CATALOGUE, RECIPES)
+                assert planned.plan(name) == make_plan(name, recipe, request, CATALOGUE, RECIPES)
     assert made > 20
 
 
-def test_a_changed_recipe_of_the_same_name_is_arranged_anew() -> None:
+def test_a_changed_recipe_of_the_same_name_is_planned_anew() -> None:
     """After a policy's recipe was edited, its plan has the new settings, also inside a fusion that names it."""
-    arranger, request = Arranger(CATALOGUE), GenerationRequest("a red circle")
-    arranger.arrange(request, RECIPES)
+    planner, request = Planner(CATALOGUE), GenerationRequest("a red circle")
+    planner.plan(request, RECIPES)
     edited = {**RECIPES, "draft": Generate("sd15", steps=30)}
-    arranged = arranger.arrange(request, edited)
+    planned = planner.plan(request, edited)
     for name in ("draft", "patient"):
-        assert arranged.plan(name).steps[0].settings["steps"] == 30
+        assert planned.plan(name).steps[0].settings["steps"] == 30
 
 
 def test_what_is_remembered_never_changes_a_decision(
@@ -104,4 +105,6 @@ def _copy(queues: Queues, costs: CostModel) -> Queues:
     """Queues in the same state that remember no estimate."""
     other = Queues(costs, queues._replicas)
     other._tickets = {ticket: dict(work) for ticket, work in queues._tickets.items()}
+    for model, load in queues._loads.items():  # sums as they were rounded on the way
+        other._loads[model] = copy.copy(load)
     return other

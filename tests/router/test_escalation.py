@@ -6,11 +6,12 @@ import random
 import pytest
 
 from benchmarks.frontier.run import next_attempt
+from router.types import Resources
 from router.verification.score_reading import ScoreModel
 from router.verification.value_of_information import Option
 
 PERFECT = ScoreModel(1.0, 1.0, 0.0, on_right=(20.0,), on_wrong=(-20.0,))
-CHEAP, STRONG = Option("cheap", 0.6, 2.0, 0.2), Option("strong", 0.9, 2.0, 1.0)
+CHEAP, STRONG = Option("cheap", 0.6, 2.0, Resources(0.2)), Option("strong", 0.9, 2.0, Resources(1.0))
 
 
 def test_the_first_picture_is_always_made() -> None:
@@ -25,7 +26,7 @@ def test_a_picture_that_is_surely_right_is_kept() -> None:
 
 def test_failures_of_a_recipe_lead_to_another() -> None:
     """The more pictures of the cheap recipe fail on a prompt, the sooner the expensive one is tried."""
-    stubborn = [Option("cheap", 0.6, 0.5, 0.2), STRONG]
+    stubborn = [Option("cheap", 0.6, 0.5, Resources(0.2)), STRONG]
     tried = [next_attempt(stubborn, {"cheap": [0.0] * n}, PERFECT, 0.3) for n in range(4)]
     assert tried == ["cheap", "cheap", "strong", "strong"]
     assert next_attempt([CHEAP, STRONG], {"cheap": [0.0] * 4}, PERFECT, 0.3, most=4) == "strong"
@@ -40,7 +41,7 @@ def test_time_that_is_dear_ends_the_search() -> None:
 def test_a_judge_that_sees_nothing_is_not_asked_twice() -> None:
     """When verdicts do not depend on the picture, the first one is kept."""
     blind = ScoreModel(0.0, 1.0, 0.0, on_right=(1.0,), on_wrong=(-1.0,))
-    alike = Option("alike", 0.6, 2.0, 0.2)
+    alike = Option("alike", 0.6, 2.0, Resources(0.2))
     assert next_attempt([CHEAP, alike], {"cheap": [blind.verdict(0.6, 0.99)]}, blind, 0.01) is None
 
 
@@ -50,7 +51,10 @@ def test_the_rule_beats_fixed_plans_on_average() -> None:
     price = 0.2
     kept = {"rule": 0.0, "cheap": 0.0, "strong": 0.0, "cascade": 0.0}
     for _ in range(4000):
-        options = [Option("cheap", rng.random(), 50.0, 0.2), Option("strong", rng.random(), 50.0, 1.0)]
+        options = [
+            Option("cheap", rng.random(), 50.0, Resources(0.2)),
+            Option("strong", rng.random(), 50.0, Resources(1.0)),
+        ]
         by_name = {option.recipe: option for option in options}
         right = {name: [rng.random() < o.chance for _ in range(4)] for name, o in by_name.items()}
         verdicts: dict[str, list[float]] = {}
@@ -58,10 +62,10 @@ def test_the_rule_beats_fixed_plans_on_average() -> None:
         while name := next_attempt(options, verdicts, PERFECT, price):
             made = verdicts.setdefault(name, [])
             made.append(float(right[name][len(made)]))
-            spent += by_name[name].seconds
+            spent += by_name[name].takes.latency_s
         kept["rule"] += max(v for made in verdicts.values() for v in made) - price * spent
         for name, option in by_name.items():
-            kept[name] += right[name][0] - price * option.seconds
+            kept[name] += right[name][0] - price * option.takes.latency_s
         first = right["cheap"][0]
         kept["cascade"] += (first or right["strong"][0]) - price * (0.2 if first else 1.2)
     assert kept["rule"] == max(kept.values())

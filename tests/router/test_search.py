@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from router.types import Prices
-from router.verification.best_of_n import Outlook, Room, plan_search
+from router.types import UNBOUNDED, Prices, Resources
+from router.verification.best_of_n import Outlook, plan_search
 from router.verification.score_calibration import fit_judge
 from router.verification.score_reading import UNCALIBRATED, ScoreModel
 from router.verification.value_of_information import Option
 
-FREE = {"cheap": 0.2, "strong": 1.0}
 LEVELS = (0.9, 2.0, 3.0, 4.2)
 FAIR = ScoreModel(1.0, 1.0, 0.0, LEVELS, tuple(-level for level in LEVELS))
 
 
 def options(cheap: float = 0.5, strong: float = 0.8, strength: float = 1e6) -> list[Option]:
-    return [Option("cheap", cheap, strength, 0.2, 0.001), Option("strong", strong, strength, 1.0, 0.01)]
+    return [
+        Option("cheap", cheap, strength, Resources(0.2, 0.2, 0.001)),
+        Option("strong", strong, strength, Resources(1.0, 1.0, 0.01)),
+    ]
 
 
 def scored(rng: np.random.Generator, right: np.ndarray) -> np.ndarray:
@@ -61,7 +64,7 @@ def test_what_is_expected_is_what_a_simulation_finds(
     learned: ScoreModel, cheap: float, strong: float, price: float, strength: float
 ) -> None:
     """Quality and number of pictures of a search come out as predicted, whether failures repeat or not."""
-    found = plan_search(options(cheap, strong, strength), FREE, learned, Prices(price), 6)
+    found = plan_search(options(cheap, strong, strength), learned, Prices(price), 6)
     quality, made = simulated(found, {"cheap": cheap, "strong": strong}, strength)
     assert found.quality == pytest.approx(quality, abs=0.035)
     assert found.pictures == pytest.approx(made, rel=0.12)
@@ -69,20 +72,20 @@ def test_what_is_expected_is_what_a_simulation_finds(
 
 def test_dear_seconds_leave_one_picture() -> None:
     """When nothing is worth its price there is one picture, of the recipe that is worth most or costs least."""
-    assert len(plan_search(options(), FREE, FAIR, Prices(50.0), 6).turns) == 1
-    assert plan_search(options(0.5, 0.5), FREE, FAIR, Prices(1.0), 6).turns[0].recipe == "cheap"
+    assert len(plan_search(options(), FAIR, Prices(50.0), 6).turns) == 1
+    assert plan_search(options(0.5, 0.5), FAIR, Prices(1.0), 6).turns[0].recipe == "cheap"
 
 
 def test_cheaper_seconds_never_give_less() -> None:
     """As a second gets cheaper, the expected quality and the number of pictures rise."""
-    found = [plan_search(options(), FREE, FAIR, Prices(price), 6) for price in (2.0, 0.5, 0.1, 0.01)]
+    found = [plan_search(options(), FAIR, Prices(price), 6) for price in (2.0, 0.5, 0.1, 0.01)]
     assert all(a.quality <= b.quality + 1e-9 for a, b in pairwise(found))
     assert all(a.pictures <= b.pictures + 1e-9 for a, b in pairwise(found))
 
 
 def test_the_bar_falls_on_the_way() -> None:
     """The longer a search lasts, the less a picture must promise to end it."""
-    found = plan_search(options(strength=2.0), FREE, FAIR, Prices(0.05), 6)
+    found = plan_search(options(strength=2.0), FAIR, Prices(0.05), 6)
     bars = [turn.bar for turn in found.turns[1:]]
     assert len(bars) >= 2
     assert bars == sorted(bars, reverse=True)
@@ -92,18 +95,18 @@ def test_the_bar_falls_on_the_way() -> None:
 
 def test_the_worst_case_keeps_to_the_limits() -> None:
     """No more pictures are planned than there is room for, if all of them should be needed; one there always is."""
-    plenty = plan_search(options(), FREE, FAIR, Prices(0.001), 6)
-    tight = plan_search(options(), FREE, FAIR, Prices(0.001), 6, Room(seconds=1.5))
+    plenty = plan_search(options(), FAIR, Prices(0.001), 6)
+    tight = plan_search(options(), FAIR, Prices(0.001), 6, replace(UNBOUNDED, latency_s=1.5))
     cost = {"cheap": 0.2, "strong": 1.0}
     assert sum(cost[turn.recipe] for turn in plenty.turns) > 1.5
     assert 0 < sum(cost[turn.recipe] for turn in tight.turns) <= 1.5
-    assert len(plan_search(options(), FREE, FAIR, Prices(0.001), 6, Room(seconds=0.0)).turns) == 1
+    assert len(plan_search(options(), FAIR, Prices(0.001), 6, Resources()).turns) == 1
 
 
 def test_money_counts_like_time() -> None:
     """A recipe that costs much is put off when a dollar is worth much."""
-    by_time = plan_search(options(), FREE, FAIR, Prices(per_s=0.001), 6)
-    by_money = plan_search(options(), FREE, FAIR, Prices(per_s=0.001, per_usd=60.0), 6)
+    by_time = plan_search(options(), FAIR, Prices(per_s=0.001), 6)
+    by_money = plan_search(options(), FAIR, Prices(per_s=0.001, per_usd=60.0), 6)
     assert by_time.turns[0].recipe == "strong"
     assert by_money.turns[0].recipe == "cheap"
 
@@ -111,7 +114,7 @@ def test_money_counts_like_time() -> None:
 def test_a_scorer_that_sees_nothing_makes_no_second_picture() -> None:
     """When verdicts do not depend on the picture, more pictures are worth nothing."""
     blind = ScoreModel(0.0, 1.0, 0.0, LEVELS, tuple(-level for level in LEVELS))
-    assert len(plan_search([options()[0]], FREE, blind, Prices(0.001), 6).turns) == 1
+    assert len(plan_search([options()[0]], blind, Prices(0.001), 6).turns) == 1
 
 
 def test_the_default_judge_expects_what_it_was_told() -> None:
