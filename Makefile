@@ -1,17 +1,21 @@
-# Two commands do everything on a fresh machine: `make serve` and `make test`. Both make the environment first.
+# Two commands do everything on a fresh machine: `make serve` and `make test`. Both make the environment first, which takes
+# minutes once: about 6 GB of disk with the torch that PyPI has for Linux.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 CONFIG ?= deployments/configs/embedded.yaml
 PORT   ?= 8000
+SAY    := echo "Installing into $(VENV), once: some 150 packages, 2 to 6 GB of disk with torch; this takes minutes."
 
 .DEFAULT_GOAL := help
 .PHONY: help serve test test-fast test-slow lint format lock clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@echo "Triptych: make serve, then the first command of the README. What there is:"
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/; s/^/  /' | expand -t 16
+	@echo "Set PYTHON=python3.12 for another Python, CONFIG=FILE and PORT=NUMBER for make serve."
 
-serve: $(VENV)/.serve  ## start Triptych on the embedded models and print the address (CONFIG=..., PORT=...)
+serve: $(VENV)/.serve  ## start Triptych on the embedded models and print the address; Ctrl-C stops all of it
 	@exec $(BIN)/triptych serve --config $(CONFIG) --port $(PORT)
 
 test: $(VENV)/.dev  ## every test that runs without a GPU, one Ray application included
@@ -23,10 +27,11 @@ test-fast: $(VENV)/.dev  ## unit tests only: seconds, no Ray
 test-slow: $(VENV)/.dev  ## the tests that take more than half a minute
 	$(BIN)/python -m pytest -m "slow and not gpu"
 
-lint: $(VENV)/.dev  ## ruff and mypy
+lint: $(VENV)/.dev  ## ruff, mypy and codespell
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell
 
 format: $(VENV)/.dev  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
@@ -44,9 +49,11 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.serve: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@$(SAY)
+	@$(BIN)/python tools/install.py -c constraints.txt -e .
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(SAY)
+	@$(BIN)/python tools/install.py -c constraints.txt -e '.[dev]'
 	@touch $@ $(VENV)/.serve

@@ -12,17 +12,19 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from models.embedded.captions import parse
 from models.embedded.checker import check
-from models.embedded.evaluate import sheet
 
 RESULTS = Path(__file__).resolve().parent / "results"
+SIDE, GAP, LINE, COLUMNS = 128, 14, 17, 5  # pixels, but for the last
 PROMPTS = (
     "a red circle",
     "draw me a big blue star",
@@ -52,9 +54,41 @@ def main() -> None:
             rows.append({"prompt": prompt, "recipe": report["recipe"], "exact": mark.exact, "faults": mark.faults})
             pictures.append(pixels)
     (RESULTS / "first_pictures.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    page = sheet(np.stack(pictures), [f"{row['prompt']} ({row['recipe']})" for row in rows])
+    page = sheet(pictures, [row["prompt"] for row in rows], [row["recipe"] for row in rows])
     page.quantize(160).save(RESULTS / "first_pictures.png", optimize=True)
     print(f"{sum(bool(row['exact']) for row in rows)} of {len(rows)} exact")
+
+
+def sheet(pictures: Sequence[NDArray[np.uint8]], prompts: Sequence[str], recipes: Sequence[str]) -> Image.Image:
+    """Pictures (H, W, 3) in rows, each above its whole prompt and its recipe; a row is as high as its longest text."""
+    font = ImageFont.load_default(13)
+    labels = [wrapped(prompt, font, SIDE) for prompt in prompts]
+    rows = [range(first, min(first + COLUMNS, len(pictures))) for first in range(0, len(pictures), COLUMNS)]
+    heights = [SIDE + 6 + LINE * (max(len(labels[i]) for i in row) + 1) + GAP for row in rows]
+    page = Image.new("RGB", (COLUMNS * (SIDE + GAP) + GAP, sum(heights) + GAP), (255, 255, 255))
+    pen = ImageDraw.Draw(page)
+    y = GAP
+    for row, height in zip(rows, heights, strict=True):
+        for x, i in zip(range(GAP, page.width, SIDE + GAP), row, strict=False):
+            page.paste(Image.fromarray(pictures[i]).resize((SIDE, SIDE), Image.Resampling.NEAREST), (x, y))
+            pen.rectangle((x - 1, y - 1, x + SIDE, y + SIDE), outline=(200, 200, 205))
+            for number, line in enumerate([*labels[i], recipes[i]]):
+                colour = (110, 110, 120) if number == len(labels[i]) else (20, 20, 20)
+                pen.text((x, y + SIDE + 6 + LINE * number), line, fill=colour, font=font)
+        y += height
+    return page
+
+
+def wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
+    """The words of a text in lines of at most `width` pixels."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
 
 
 if __name__ == "__main__":

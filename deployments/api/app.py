@@ -1,6 +1,6 @@
 """HTTP: `create_app(service, limits)` makes a FastAPI application around a `Service`, wherever its backend runs.
 
-Bodies are parsed by schemas.py, not by FastAPI, so that HTTP and handles refuse the same things in the same words.
+Bodies are parsed by requests.py, not by FastAPI, so that HTTP and handles refuse the same things in the same words.
 """
 
 from __future__ import annotations

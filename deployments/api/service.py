@@ -1,4 +1,4 @@
-"""What Triptych offers, in builtins: the same calls behind HTTP (ingress.py) and behind a handle (replicas.py)."""
+"""What Triptych offers, in builtins: the same calls behind HTTP (app.py) and behind a handle (cluster/replicas.py)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PREVIEWS_PER_STEP = 3  # about what an engine sends for one denoising step of a 
 
 
 class Backend(Protocol):
-    """An orchestrator: `deployments.orchestrator.Orchestrator`, or one behind a handle."""
+    """An orchestrator: `deployments.orchestration.orchestrator.Orchestrator`, or one behind a handle."""
 
     async def route(self, request: GenerationRequest) -> Route: ...
 

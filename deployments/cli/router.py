@@ -238,7 +238,7 @@ def _bounds(scale: tuple[float, float] | None) -> Scale | None:
 
 
 def _pair(text: str, columns: Sequence[str]) -> tuple[str, str]:
-    """The two models of "cheap:dear"; a model's own name may have colons, too."""
+    """The two models of "cheap:expensive"; a model's own name may have colons, too."""
     cuts = [k for k, character in enumerate(text) if character == ":"]
     if not cuts:
         raise ArtifactError(

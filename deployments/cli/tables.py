@@ -98,7 +98,14 @@ def evaluation(report: Mapping[str, Any]) -> list[Table]:
     tables = [columns]
     for pair, r in report["pairs"].items():
         table = Table(title=f"{pair}, {r['prompts']} prompts", box=None, pad_edge=False, header_style="bold")
-        for heading in ("routing by", "APGR", "95 %", "dear calls for 50, 80, 95 % of the gap", "AIQ", "of oracle"):
+        for heading in (
+            "routing by",
+            "APGR",
+            "95 %",
+            "expensive calls for 50, 80, 95 % of the gap",
+            "AIQ",
+            "of oracle",
+        ):
             table.add_column(heading, justify="left" if heading == "routing by" else "right")
         chance = r["random"]
         calls = ", ".join(f"{share:.2f}" for share in chance["calls_at"])

@@ -1,6 +1,7 @@
 """One model on one accelerator: takes steps one after the other and can be stopped between two denoising steps.
 
-A plain asyncio class, used in two places: inside a Serve replica (replicas.py) and in the process itself (local.py).
+A plain asyncio class, used in two places: in a Serve replica (cluster/replicas.py) and in the process itself
+(in_process.py).
 Neither torch nor Ray is imported here; the engine comes from the `load` function.
 """
 

@@ -14,7 +14,7 @@ from deployments.settings import DEFAULT_CONFIG, ROOT, load_serve_config
 from policies import PRESETS
 from router.errors import PolicyError
 
-REAL = ROOT / "deployments" / "serve" / "real.yaml"
+REAL = ROOT / "deployments" / "configs" / "real.yaml"
 
 
 @pytest.fixture(scope="module", params=[DEFAULT_CONFIG, REAL], ids=["embedded", "real"])
