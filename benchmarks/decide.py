@@ -11,17 +11,20 @@ run, each in a process of its own; modules that were moved since are looked up u
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import itertools
 import json
 import os
 import platform
+import sqlite3
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +126,23 @@ class Bench:
         changes = sum(before != after for before, after in itertools.pairwise(seen))
         return {"calls": len(seen), "modules": len(set(seen)), "changes of module": changes}
 
+    def log_row_bytes(self, policy: Any) -> int:
+        """Bytes of one decision in the log, on a new prompt."""
+        feedback = _module("router.learning.feedback", "router.feedback")
+        recorder = _module("deployments.orchestration.recorder", "deployments.journal")
+        outcome = _module("deployments.orchestration.results", "deployments.outcome").Outcome
+        log = _module("router.learning.decision_log", "router.decision_log")
+        request = replace(self.rehearsal.request({"prompt": "a red circle"}), id="req_bench")
+        made = outcome(self.router.route(request, policy, self.context), (), 0.1, 0.0, ())
+        record = recorder.record_of(made, policy.recipes, self.router.predictor, self.rehearsal._catalogue)
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "decisions.sqlite"
+            writer = log.DecisionLog(file, "hash", feedback.Retention(), b"key")
+            writer.record(record)
+            writer.close()
+            with contextlib.closing(sqlite3.connect(file)) as db:
+                return int(db.execute("SELECT length(facts) + length(embedding) FROM decisions").fetchone()[0])
+
     @staticmethod
     def _timed(run: Callable[[], object]) -> float:
         began = time.thread_time()
@@ -145,7 +165,11 @@ def rows(quick: bool) -> dict[str, Any]:
         found[f"known prompt, {recipes} recipes"] = bench.again(bench.policy(_many(recipes)), count)
     for tickets in (0, 100, 500):
         found[f"{tickets} waiting, balanced"] = bench.beside(balanced, tickets, count)
-    return {"ms": found, **bench.calls(balanced)}
+    return {
+        "ms": found,
+        **bench.calls(balanced),
+        "log row, 200 recipes, bytes": bench.log_row_bytes(bench.policy(_many(200))),
+    }
 
 
 def measured_in(folder: Path, quick: bool) -> dict[str, Any]:
@@ -189,7 +213,7 @@ def main() -> None:
         told = {name: statistics.median(ones) for name, ones in each.items()}
         report[row] = {**told, "each": each}
         print(f"{row:28}", "   ".join(f"{name} {value:8.3f} ms" for name, value in told.items()))
-    for row in ("calls", "modules", "changes of module"):
+    for row in (key for key in rounds["now"][0] if key != "ms"):
         report[row] = {name: ones[0][row] for name, ones in rounds.items()}
         print(f"{row:28}", "   ".join(f"{name} {value:8}" for name, value in report[row].items()))
     if chosen.json:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import os
 import secrets
 import sqlite3
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from router.errors import ArtifactError, NotFoundError, RequestError
-from router.learning.feedback import DecisionRecord, Feedback, Receipt, Retention, decision_of, facts_of
+from router.learning.feedback import DecisionRecord, Feedback, Receipt, Retention, decision_of, facts_in, packed_facts
 from router.learning.ratings import normal_group
 
 SCHEMA = 1
@@ -71,7 +70,7 @@ class DecisionLog:
             "id": decision.id, "at_s": decision.at_s, "prompt": decision.prompt if self._text else None,
             "prompt_hash": self.hashed(decision.prompt), "embedding": decision.embedding.astype("<f2").tobytes(),
             "policy": decision.policy, "policy_digest": decision.policy_digest, "artifact": decision.artifact,
-            "recipe": decision.recipe, "propensity": decision.propensity, "facts": json.dumps(facts_of(decision)),
+            "recipe": decision.recipe, "propensity": decision.propensity, "facts": packed_facts(decision),
         }  # fmt: skip
         names = ", ".join(values)
         with self._writing() as db:
@@ -97,7 +96,7 @@ class DecisionLog:
             ).fetchone()
             if row is None:
                 raise _unknown(request_id)
-            made = json.loads(row["facts"])["made"]
+            made = facts_in(row["facts"])["made"]
             if image is not None and not 0 <= image < len(made):
                 raise RequestError(
                     f"image: request {request_id!r} made {len(made)} picture(s), so image is 0 to {len(made) - 1}",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -83,27 +84,51 @@ class Retention:
     max_rows: int = 1_000_000
 
 
-def facts_of(decision: DecisionRecord) -> dict[str, Any]:
-    """What of a decision is kept as JSON."""
+def packed_facts(decision: DecisionRecord) -> bytes:
+    """What of a decision is kept beside its columns: JSON, compressed; the estimates by column and with seven digits,
+    so that a row among two hundred recipes stays a few kilobytes."""
     names = ("rules", "explored", "pinned", "degradable", "made", "latency_s", "cost_usd", "base", "keys")
-    return {
+    facts = {
         **{name: getattr(decision, name) for name in names},
         "keys": dict(decision.keys),
         "features": {name: value for name, value in decision.features.items() if value},
         "base_means": {name: round(mean, 5) for name, mean in decision.base_means.items()},
-        "options": {name: asdict(estimate) for name, estimate in decision.options.items()},
+        "options": _columns(decision.options),
     }
+    return zlib.compress(json.dumps(facts, separators=(",", ":")).encode())
+
+
+def facts_in(stored: str | bytes) -> dict[str, Any]:
+    """What `packed_facts` wrote; rows of version 0.1 hold plain JSON."""
+    facts: dict[str, Any] = json.loads(stored if isinstance(stored, str) else zlib.decompress(stored))
+    return facts
+
+
+def _columns(options: Mapping[str, Estimate]) -> dict[str, list[Any]]:
+    """Estimates by column, with seven digits."""
+    estimates = options.values()
+    columns: dict[str, list[Any]] = {"recipe": list(options), "basis": [e.quality.basis for e in estimates]}
+    columns |= {key: [float(f"{getattr(e.quality, key):.7g}") for e in estimates] for key in ("mean", "std")}
+    return columns | {key: [float(f"{getattr(e, key):.7g}") for e in estimates] for key in _TAKES}
+
+
+_TAKES = ("work_s", "queue_s", "latency_s", "cost_usd")
+
+
+def _estimates(stored: Mapping[str, Any]) -> dict[str, Estimate]:
+    """The other way round; rows of version 0.1 hold them by name."""
+    if not isinstance(stored.get("recipe"), list):
+        return {name: Estimate(**{**one, "quality": Quality(**one["quality"])}) for name, one in stored.items()}
+    rows = zip(*(stored[key] for key in ("recipe", "mean", "std", "basis", *_TAKES)), strict=True)
+    return {name: Estimate(name, Quality(mean, std, basis), *takes) for name, mean, std, basis, *takes in rows}
 
 
 def decision_of(row: Mapping[str, Any]) -> DecisionRecord:
     """A decision from its row, with the JSON of `facts_of` under `facts`."""
-    facts = json.loads(row["facts"])
+    facts = facts_in(row["facts"])
     own = ("id", "at_s", "policy", "policy_digest", "artifact", "recipe", "propensity", "number", "prompt_hash")
     vector = np.frombuffer(row["embedding"], dtype="<f2").astype(np.float32)
-    options = {
-        name: Estimate(**{**estimate, "quality": Quality(**estimate["quality"])})
-        for name, estimate in facts.pop("options").items()
-    }
+    options = _estimates(facts.pop("options"))
     facts |= {"rules": tuple(facts["rules"]), "made": tuple(facts["made"])}
     return DecisionRecord(
         **{name: row[name] for name in own},
