@@ -16,9 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from models.engine.calls import Call, Mix, arguments
+from models.call import Call, Mix
+from models.engine.settings import arguments
 from models.engine.windows import windowed
-from models.weights.loading import FAMILIES, load_pipeline
+from models.families import FAMILIES
+from models.weights.loading import load_pipeline
 from models.weights.revisions import revision
 from router.errors import LoadError, StepError
 from router.types import ModelCard

@@ -172,6 +172,12 @@ class _Draft:
         if stage.until is not None:
             raise PlanError(f"until of {card.id!r} belongs to `from`, not to strength; drop it", "recipe")
         assert stage.strength is not None
+        if not card.refines:
+            raise PlanError(
+                f"{card.id!r} cannot go on from a picture: family {card.family!r} draws from noise only; "
+                "refine with another model, or let it generate",
+                "recipe",
+            )
         if not 0 < stage.strength <= 1:
             raise PlanError(f"strength of {card.id!r} must be above 0 and at most 1, not {stage.strength:g}", "recipe")
         check_share(card, steps, stage.strength, "strength")

@@ -1,9 +1,9 @@
 """The tiny random models as an operator would configure them: a shipped card with what differs overridden."""
 
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from models.schema import CardFile
 from router.types import ModelCard
 from tests.models import tiny
 
@@ -23,7 +23,7 @@ def model_settings(weights: Path) -> dict[str, Any]:
 
 
 def _entry(model: str, card: ModelCard) -> dict[str, Any]:
-    overrides = {f.name: getattr(card, f.name) for f in fields(card) if f.name not in ("id", "card_path", "guests")}
+    overrides = {key: getattr(card, key) for key in CardFile.model_fields if key != "id"}
     overrides |= {
         "settings": dict(card.settings),
         "source": {**card.source, "revision": "tiny"},

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from models import Cancelled, Engine
+from models import Cancelled, Engine, load_engine
 from router.errors import StepError
 from router.types import Latents, ModelCard, Picture, Progress, Step, Value
 
@@ -79,7 +79,9 @@ def test_a_batch_with_and_without_negative_prompts_is_refused(engine: Engines) -
 
 def test_a_fresh_engine_repeats_the_bytes_of_another(engine: Engines, cards: dict[str, ModelCard]) -> None:
     """Two engines of the same card, as on two replicas, give the same picture for the same step."""
-    assert np.array_equal(pixels(engine("sd15"), generate("sd15")), pixels(Engine(cards["sd15"]), generate("sd15")))
+    assert np.array_equal(
+        pixels(engine("sd15"), generate("sd15")), pixels(load_engine(cards["sd15"]), generate("sd15"))
+    )
 
 
 def test_the_engine_equals_the_bare_pipeline(engine: Engines, cards: dict[str, ModelCard]) -> None:
@@ -215,7 +217,7 @@ def test_facts_say_what_ran(engine: Engines) -> None:
 
 def test_pictures_that_are_not_numbers_are_errors(cards: dict[str, ModelCard]) -> None:
     """A network that overflows gives a StepError, not a black picture."""
-    broken = Engine(cards["sd15"])
+    broken = load_engine(cards["sd15"])
     with torch.no_grad():
         broken._pipe.unet.conv_out.weight.fill_(float("nan"))
     with pytest.raises(StepError, match="not numbers"):

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from models import load_card
-from models.engine.calls import arguments, read_call
 from models.engine.schedulers import build_scheduler, schedulers_for
+from models.engine.settings import arguments, read_call
+from models.families import FAMILIES
 from models.weights.loading import img2img
 from models.weights.memory import check_fits, count_parameters, estimate_memory_gb
 from router.errors import LoadError
@@ -174,5 +175,5 @@ def test_every_scheduler_of_a_family_is_built_from_the_checkpoints_own(pipes: di
         for key in ("beta_schedule", "beta_end", "shift", "use_dynamic_shifting", "num_train_timesteps"):
             if key in original.config and key in made.config:
                 assert made.config[key] == original.config[key]
-        made.set_timesteps(4, **({"mu": 1.0} if card.family == "flux" else {}))
+        made.set_timesteps(4, **({"mu": 1.0} if FAMILIES[card.family].flow else {}))
         assert len(made.timesteps) == 4

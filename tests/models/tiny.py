@@ -33,6 +33,7 @@ from transformers import (
     T5TokenizerFast,
 )
 
+from models.families import card_facts
 from router.types import ModelCard
 
 LENGTH = 32
@@ -215,7 +216,11 @@ def cards(root: Path) -> dict[str, ModelCard]:
     for name in ("flux", "flux-dev"):
         rows[name] |= {"latent_channels": 16, "backbone": "dit", "max_prompt_tokens": 16}
     made = {
-        name: ModelCard(id=name, source={"local": str(root / name)}, **{**sized, **row})  # type: ignore[arg-type]
+        name: ModelCard(
+            id=name,
+            source={"local": str(root / name)},
+            **{**sized, **card_facts(str(row["family"])), **row},  # type: ignore[arg-type]
+        )
         for name, row in rows.items()
     }
     made["clip"] = ModelCard(id="clip", family="clip", role="scorer", source={"local": str(root / "clip")})
