@@ -63,6 +63,7 @@ class CardFile(_Strict):
     min_side: Side = 64
     max_pixels: int = Field(1024 * 1024, ge=64)
     steps: int = Field(25, ge=1, le=1000)
+    min_steps: int = Field(1, ge=1, le=1000)
     max_steps: int = Field(150, ge=1, le=1000)
     guidance_scale: NotNegative = 7.5
     max_guidance_scale: NotNegative = 30.0
@@ -81,8 +82,6 @@ class CardFile(_Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> CardFile:
-        if self.family == "remote":
-            raise ValueError("family 'remote' is not available in this version; known: " + ", ".join(ROLES))
         if self.family not in ROLES:
             raise ValueError(f"unknown family {self.family!r}{did_you_mean(self.family, ROLES)}")
         if self.role not in ROLES[self.family]:
@@ -105,6 +104,8 @@ class CardFile(_Strict):
             )
         if self.native_size[0] * self.native_size[1] > self.max_pixels:
             raise ValueError(f"'native_size' {list(self.native_size)} has more than 'max_pixels' {self.max_pixels}")
+        if self.steps < self.min_steps:
+            raise ValueError(f"'steps' {self.steps} is below 'min_steps' {self.min_steps}")
         if self.steps > self.max_steps:
             raise ValueError(f"'steps' {self.steps} is above 'max_steps' {self.max_steps}")
         return self

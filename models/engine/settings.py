@@ -55,7 +55,7 @@ def read_call(step: Step, card: ModelCard, guests: Mapping[str, ModelCard] | Non
         negative_prompt=str(given.get("negative_prompt", "")),
         width=_whole(step, given, "width", card.native_size[0], 1, 2**15),
         height=_whole(step, given, "height", card.native_size[1], 1, 2**15),
-        steps=_whole(step, given, "steps", card.steps, 1, card.max_steps),
+        steps=_whole(step, given, "steps", card.steps, card.min_steps, card.max_steps),
         guidance_scale=_number(step, given, "guidance_scale", card.guidance_scale, 0.0, card.max_guidance_scale),
         scheduler=str(given.get("scheduler", card.scheduler)),
         seed=_whole(step, given, "seed", 0, 0, 2**64 - 1),
@@ -108,7 +108,7 @@ def _mix(step: Step, given: Mapping[str, Any], guests: Mapping[str, ModelCard]) 
     if name not in guests:
         raise StepError(f"step {step.id!r}: {step.model!r} has no guest {name!r}{did_you_mean(name, guests)}", "guest")
     card = guests[name]
-    _whole(step, given, "steps", card.steps, 1, card.max_steps)
+    _whole(step, given, "steps", card.steps, card.min_steps, card.max_steps)
     scale = _number(step, given, "guest_guidance_scale", card.guidance_scale, 0.0, card.max_guidance_scale)
     weight = _number(step, given, "guest_weight", 0.5, 0.0, 1.0)
     return Mix(name, scale, weight, _number(step, given, "guest_weight_end", weight, 0.0, 1.0))

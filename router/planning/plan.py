@@ -381,8 +381,10 @@ class _Draft:
         self, card: ModelCard, width: int, height: int, steps: int, guidance: float, scheduler: str | None, seed: int
     ) -> dict[str, Scalar]:
         """The settings that generate and refine share, checked against the card."""
-        if not (isinstance(steps, int) and 1 <= steps <= card.max_steps):
-            raise PlanError(f"{steps!r} steps are outside 1..{card.max_steps}, which {card.id!r} takes", "steps")
+        if not (isinstance(steps, int) and card.min_steps <= steps <= card.max_steps):
+            raise PlanError(
+                f"{steps!r} steps are outside {card.min_steps}..{card.max_steps}, which {card.id!r} takes", "steps"
+            )
         if not (math.isfinite(guidance) and 0 <= guidance <= card.max_guidance_scale):
             limit = f"0..{card.max_guidance_scale:g}"
             raise PlanError(

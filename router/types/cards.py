@@ -39,6 +39,7 @@ class ModelCard:
     min_side: int = 64
     max_pixels: int = 1024 * 1024
     steps: int = 25
+    min_steps: int = 1  # a schedule that ends above no noise needs two
     max_steps: int = 150
     guidance_scale: float = 7.5
     max_guidance_scale: float = 30.0

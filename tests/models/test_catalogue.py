@@ -101,7 +101,7 @@ def test_cards_travel_between_processes(card_file: Path) -> None:
         ("steps: 12", "steps: [", "mine.yaml:7: not valid YAML"),
         ("steps: 12", "guidance_scale: .nan", "mine.yaml:6: guidance_scale"),
         ("family: sdxl", "family: sdxxl", "mine.yaml:2: unknown family 'sdxxl'; did you mean 'sdxl'"),
-        ("family: sdxl", "family: remote", "family 'remote' is not available in this version"),
+        ("family: sdxl", "family: zimage", "mine.yaml:2: unknown family 'zimage'; did you mean 'z-image'"),
         ("role: base", "role: scorer", "family 'sdxl' has no role 'scorer'"),
         ("id: mine\n", "", "mine.yaml:1: key 'id' is missing"),
         ("{local: weights}", "{locale: weights}", "mine.yaml:4: unknown key 'locale'; did you mean 'local'"),

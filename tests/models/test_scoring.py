@@ -62,7 +62,7 @@ def test_scorers_only_score_pictures(scorer: Engine) -> None:
 
 def test_a_pick_is_as_likely_as_the_scores_say(engine: Callable[[str], Engine]) -> None:
     """The odds between two pictures are e to the difference of their PickScores: cosine times the learned scale."""
-    clip, pick = engine("clip").scorer, engine("pickscore")._scorer
+    clip, pick = engine("clip").scorer, engine("pickscore").scorer
     cosines = clip._cosines([GREY.pixels, WIDE.pixels], "a red circle")  # type: ignore[attr-defined]
     scale = float(pick._model.logit_scale.exp())  # type: ignore[attr-defined]
     told = np.array(pick.score([GREY.pixels, WIDE.pixels], "a red circle"))

@@ -65,7 +65,7 @@ def test_a_step_between_tiles_fades_instead_of_jumping() -> None:
     assert np.diff(row).max() <= 3
 
 
-@pytest.mark.parametrize("model", ["sd15", "sdxl", "flux"])
+@pytest.mark.parametrize("model", ["sd15", "sdxl", "flux", "sd3", "qwen-image", "z-image"])
 def test_tiled_refine_works_on_pictures_beyond_the_tile(engine: Engines, model: str) -> None:
     """A picture of six tiles keeps its size, is the same each time, and reports its tiles."""
     picture = Picture(scene(64, 48))
