@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from models.families import relaying
 from models.schema import absolute, parse, validate
 from router.errors import CatalogueError, did_you_mean
 from router.types import ModelCard
@@ -88,7 +89,7 @@ def _check_guest(card: ModelCard, guest: str, catalogue: Catalogue) -> None:
         if one.role != "base" or not one.relays:
             raise CatalogueError(
                 f"{where}{one.id!r} is a {one.role} of family {one.family!r}; two models predict together only if "
-                "both are base models of a family with a fixed noise schedule (sd15, sdxl)"
+                f"both are base models of a family with a fixed noise schedule ({', '.join(relaying())})"
             )
     if guest == card.id or card.guests.count(guest) > 1:
         raise CatalogueError(f"{where}{guest!r} is there already; name each other model once")

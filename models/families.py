@@ -3,11 +3,12 @@
 A row says which diffusers classes draw, how their latents lie, what may be handed over, what reads the prompt; its
 `arguments` function spells a checked step (`models.call.Call`) as that pipeline's call.
 
-How to add a family. Here: one `Family` row in `FAMILIES`, with an `arguments` function if no present one fits; in
-`models/layouts.py` a `Layout` if its latents lie as none of those do. Beside it: a card in `models/cards/real/` and a
-line in the table of `models/cards/README.md`. In the tests: tiny random weights of its class in `tests/models/tiny.py`
-(`tests/models/test_families.py` then draws with them), and in `tests/models/real_configs.py` its published
-configuration, if it is known for sure. If that is not enough, this table lacks a column: add that, not a branch.
+How to add a family. Here: one `Family` row in `FAMILIES`, with an `arguments` function if none of those below fits; in
+`models/layouts.py` a `Layout` if its latents lie as none of those do. Beside it: a card in `models/cards/real/`, its
+name and a line in the tables of `models/cards/README.md`. In the tests: tiny random weights of its class
+(`tests/models/tiny.py`), its name where families are tried (`test_families.py`, `test_engine.py`), and its published
+configuration in `real_configs.py`, if it is known for sure. If that is not enough, this table lacks a column: add that,
+not a branch. What planning must know of a family goes on the `ModelCard` (`card_facts`).
 """
 
 from __future__ import annotations
@@ -240,3 +241,8 @@ def card_facts(family: str) -> dict[str, Any]:
     """What planning needs to know of all models of a family, as fields of `ModelCard`."""
     row = FAMILIES.get(family)
     return {"relays": row.relays, "refines": bool(row.img2img)} if row else {"relays": False, "refines": False}
+
+
+def relaying() -> tuple[str, ...]:
+    """The families that hand latents over in mid-denoising, for messages."""
+    return tuple(name for name, row in FAMILIES.items() if row.relays)

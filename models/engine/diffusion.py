@@ -64,7 +64,7 @@ class DiffusionEngine:
         self._guests: dict[str, Guest | LoadError] = {}
         for guest in guests:
             try:
-                self._guests[guest.id] = Guest(guest, self._pipe, device, dtype)
+                self._guests[guest.id] = Guest(guest, self._pipe, card.family, device, dtype)
             except LoadError as error:
                 self._guests[guest.id] = error
         self._guest_cards = {guest.id: guest for guest in guests}

@@ -9,7 +9,7 @@ from typing import Any
 
 from models.call import Call, Mix, Tiling
 from models.engine.tiles import boxes
-from models.families import FAMILIES
+from models.families import FAMILIES, relaying
 from router.errors import StepError, did_you_mean
 from router.types import ModelCard, Step
 
@@ -137,9 +137,8 @@ def _check_kind(step: Step, card: ModelCard, call: Call) -> None:
             f"step {step.id!r}: family {card.family!r} cannot go on from a picture; refine with another model"
         )
     if (call.start is not None or call.until is not None) and not row.relays:
-        able = ", ".join(name for name, other in FAMILIES.items() if other.relays)
         raise StepError(
-            f"step {step.id!r}: family {card.family!r} cannot hand latents over in mid-denoising (only {able} can); "
+            f"step {step.id!r}: family {card.family!r} cannot hand latents over in mid-denoising (only {', '.join(relaying())} can); "
             "let it finish, and refine the picture by 'strength'"
         )
     if call.strength is not None and call.until is not None:
