@@ -137,8 +137,9 @@ def _check_kind(step: Step, card: ModelCard, call: Call) -> None:
             f"step {step.id!r}: family {card.family!r} cannot go on from a picture; refine with another model"
         )
     if (call.start is not None or call.until is not None) and not row.relays:
+        able = ", ".join(relaying())
         raise StepError(
-            f"step {step.id!r}: family {card.family!r} cannot hand latents over in mid-denoising (only {', '.join(relaying())} can); "
+            f"step {step.id!r}: family {card.family!r} cannot hand latents over in mid-denoising (only {able} can); "
             "let it finish, and refine the picture by 'strength'"
         )
     if call.strength is not None and call.until is not None:
