@@ -4,6 +4,7 @@ import importlib
 import inspect
 import json
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
@@ -32,6 +33,7 @@ def config(name: str) -> dict[str, Any]:
     return getattr(real_configs, name)
 
 
+@cache
 def build(library: str, class_name: str, name: str) -> Any:
     cls = getattr(importlib.import_module(library), class_name)
     with torch.device("meta"):
