@@ -29,7 +29,7 @@ from tqdm import tqdm
 from deployments.assembly import catalogue_of
 from deployments.cluster.local_cluster import free_port, start
 from deployments.settings import DEFAULT_CONFIG, load_serve_config
-from models.engine.calls import arguments, read_call
+from models.engine.settings import arguments, read_call
 from models.weights.loading import load_pipeline
 from router.types import ModelCard, Step
 

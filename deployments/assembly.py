@@ -15,7 +15,7 @@ from deployments.orchestration.recorder import Recorder
 from deployments.orchestration.runner import WorkerClient
 from deployments.settings import AppSettings, ConfigError, FeedbackSettings
 from deployments.workers.worker import StepEngine
-from models.catalog import Catalog, load_catalogue
+from models.catalogue import Catalogue, load_catalogue
 from models.weights.revisions import revision
 from policies import PolicyBook
 from router.cost.model import CostModel
@@ -38,14 +38,14 @@ LOG_KEY = "TRIPTYCH_LOG_KEY"
 _LOADING = threading.Lock()
 
 
-def catalogue_of(settings: AppSettings) -> Catalog:
-    """The model cards behind the configured ids. Raises `CatalogError`."""
+def catalogue_of(settings: AppSettings) -> Catalogue:
+    """The model cards behind the configured ids. Raises `CatalogueError`."""
     return load_catalogue(
         {m: {"card": s.card, "overrides": s.overrides, "guests": s.guests} for m, s in settings.models.items()}
     )
 
 
-def policies_of(settings: AppSettings, catalogue: Catalog) -> PolicyBook:
+def policies_of(settings: AppSettings, catalogue: Catalogue) -> PolicyBook:
     """The policies, checked against the models that are here. Raises `PolicyError` with every problem."""
     if not settings.policies.path.is_dir():
         raise ConfigError(f"policies.directory: there is no folder {settings.policies.path}", "policies.directory")
@@ -89,7 +89,7 @@ def log_of(settings: FeedbackSettings) -> DecisionLog:
     return DecisionLog(settings.file, settings.store_prompts, retention, key.encode() if key else None)
 
 
-def score_readings_of(settings: AppSettings, catalogue: Catalog, digest: str) -> dict[str, ScoreReading]:
+def score_readings_of(settings: AppSettings, catalogue: Catalogue, digest: str) -> dict[str, ScoreReading]:
     """How the scores of calibrated scorers are read beside the artefact with this digest, by catalogue id."""
     folder = settings.artifact_path
     return {
@@ -100,7 +100,7 @@ def score_readings_of(settings: AppSettings, catalogue: Catalog, digest: str) ->
 
 
 def router_of(
-    settings: AppSettings, catalogue: Catalog, costs: CostModel, predictor: QualityPredictor | None = None
+    settings: AppSettings, catalogue: Catalogue, costs: CostModel, predictor: QualityPredictor | None = None
 ) -> Router:
     """The router with the configured predictor (or a given one), and queues that ask `costs`."""
     predictor = predictor or QualityPredictor(load_artifact(settings.artifact_path), catalogue)
@@ -115,7 +115,7 @@ def replicas_of(settings: AppSettings, model: str) -> int:
     return replicas if isinstance(replicas, int) else max(1, replicas.min_replicas)
 
 
-def guests_of(model: str, catalogue: Catalog) -> tuple[ModelCard, ...]:
+def guests_of(model: str, catalogue: Catalogue) -> tuple[ModelCard, ...]:
     """The cards of the models whose networks the worker of `model` holds, too."""
     return tuple(catalogue[guest] for guest in catalogue[model].guests)
 
@@ -128,11 +128,11 @@ def engine_loader(
     def load() -> StepEngine:
         import torch
 
-        from models.engine.engine import Engine
+        from models.engine.engine import load_engine
 
         chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         with _LOADING:
-            engine = Engine(card, chosen, dtype, threads, guests)
+            engine = load_engine(card, chosen, dtype, threads, guests)
         engine.warm_up()
         return engine
 

@@ -1,10 +1,10 @@
 """Executes: model cards, pipelines, hand-over, fusion, scoring, and files that say how a picture was made.
 
-Importing this package loads neither torch nor diffusers; an `Engine` does, when it is made.
+Importing this package loads neither torch nor diffusers; `load_engine` does.
 """
 
-from models.catalog import Catalog, load_card, load_catalogue
-from models.engine.engine import Engine
+from models.catalogue import Catalogue, load_card, load_catalogue
+from models.engine.engine import Engine, load_engine
 from models.engine.progress import Cancelled
 
-__all__ = ["Cancelled", "Catalog", "Engine", "load_card", "load_catalogue"]
+__all__ = ["Cancelled", "Catalogue", "Engine", "load_card", "load_catalogue", "load_engine"]

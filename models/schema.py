@@ -13,19 +13,9 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from router.errors import CatalogError, did_you_mean
+from models.families import FAMILIES, ROLES, card_facts
+from router.errors import CatalogueError, did_you_mean
 from router.types import ModelCard, Scalar
-
-FAMILIES = {
-    "sd15": ("base", "refiner"),
-    "sdxl": ("base", "refiner"),
-    "flux": ("base", "refiner"),
-    "clip": ("scorer",),
-    "pickscore": ("scorer",),
-    "vqa": ("scorer",),
-    "verifier": ("scorer",),
-}
-"""Families that models/weights/loading.py and models/scoring.py can load, and the roles each may have."""
 
 Side = Annotated[int, Field(ge=8, le=16384)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -73,6 +63,7 @@ class CardFile(_Strict):
     min_side: Side = 64
     max_pixels: int = Field(1024 * 1024, ge=64)
     steps: int = Field(25, ge=1, le=1000)
+    min_steps: int = Field(1, ge=1, le=1000)
     max_steps: int = Field(150, ge=1, le=1000)
     guidance_scale: NotNegative = 7.5
     max_guidance_scale: NotNegative = 30.0
@@ -91,18 +82,20 @@ class CardFile(_Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> CardFile:
-        if self.family == "remote":
-            raise ValueError("family 'remote' is not available in this version; known: " + ", ".join(FAMILIES))
-        if self.family not in FAMILIES:
-            raise ValueError(f"unknown family {self.family!r}{did_you_mean(self.family, FAMILIES)}")
-        if self.role not in FAMILIES[self.family]:
+        if self.family not in ROLES:
+            raise ValueError(f"unknown family {self.family!r}{did_you_mean(self.family, ROLES)}")
+        if self.role not in ROLES[self.family]:
             raise ValueError(
-                f"family {self.family!r} has no role {self.role!r}{did_you_mean(self.role, FAMILIES[self.family])}"
+                f"family {self.family!r} has no role {self.role!r}{did_you_mean(self.role, ROLES[self.family])}"
             )
         if self.role == "scorer":
             if self.source.file is not None:
                 raise ValueError("a scorer is loaded from 'hub' or from a 'local' folder, not from a 'file'")
             return self
+        if self.source.file is not None and not FAMILIES[self.family].single_file:
+            raise ValueError(
+                f"family {self.family!r} is not loaded from a single 'file'; use 'hub' or a 'local' folder"
+            )
         if not self.latent_space:
             raise ValueError("'latent_space' is missing: name the space whose latents this model takes and gives")
         if any(side % self.size_multiple for side in self.native_size):
@@ -111,28 +104,30 @@ class CardFile(_Strict):
             )
         if self.native_size[0] * self.native_size[1] > self.max_pixels:
             raise ValueError(f"'native_size' {list(self.native_size)} has more than 'max_pixels' {self.max_pixels}")
+        if self.steps < self.min_steps:
+            raise ValueError(f"'steps' {self.steps} is below 'min_steps' {self.min_steps}")
         if self.steps > self.max_steps:
             raise ValueError(f"'steps' {self.steps} is above 'max_steps' {self.max_steps}")
         return self
 
     def to_card(self, path: str) -> ModelCard:
-        """The value that the rest of the system uses."""
+        """The value that the rest of the system uses, with what the family's row says of all its models."""
         fields = self.model_dump(exclude={"source"})
         source = self.source.model_dump(exclude_none=True)
-        return ModelCard(**fields, source=source, card_path=path)
+        return ModelCard(**fields, **card_facts(self.family), source=source, card_path=path)
 
 
 def parse(text: str, path: str) -> tuple[dict[str, Any], Mapping[tuple[str, ...], int]]:
-    """Card text to plain data and the line of each key. Raises `CatalogError` on bad YAML or a key given twice."""
+    """Card text to plain data and the line of each key. Raises `CatalogueError` on bad YAML or a key given twice."""
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else path
-        raise CatalogError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
+        raise CatalogueError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
     if not isinstance(root, yaml.MappingNode):
-        raise CatalogError(f"{path}:1: a model card is a mapping of keys, starting with 'id: ...'")
+        raise CatalogueError(f"{path}:1: a model card is a mapping of keys, starting with 'id: ...'")
     return data, _lines(root, path)
 
 
@@ -141,7 +136,7 @@ def _lines(node: yaml.MappingNode, path: str, prefix: tuple[str, ...] = ()) -> d
     for key, value in node.value:
         place = (*prefix, str(key.value))
         if place in lines:
-            raise CatalogError(f"{path}:{key.start_mark.line + 1}: key {key.value!r} is given twice")
+            raise CatalogueError(f"{path}:{key.start_mark.line + 1}: key {key.value!r} is given twice")
         lines[place] = key.start_mark.line + 1
         if isinstance(value, yaml.MappingNode):
             lines |= _lines(value, path, place) | {place: key.start_mark.line + 1}
@@ -149,12 +144,12 @@ def _lines(node: yaml.MappingNode, path: str, prefix: tuple[str, ...] = ()) -> d
 
 
 def validate(data: Mapping[str, Any], path: str, lines: Mapping[tuple[str, ...], int] | None = None) -> ModelCard:
-    """Checked data to a card. Raises `CatalogError` with one `file:line: message` per problem."""
+    """Checked data to a card. Raises `CatalogueError` with one `file:line: message` per problem."""
     try:
         return CardFile.model_validate(data).to_card(path)
     except ValidationError as error:
         problems = [_problem(dict(detail), path, lines or {}) for detail in error.errors()]
-        raise CatalogError("\n".join(problems)) from None
+        raise CatalogueError("\n".join(problems)) from None
 
 
 def _problem(detail: dict[str, Any], path: str, lines: Mapping[tuple[str, ...], int]) -> str:

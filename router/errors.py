@@ -5,7 +5,7 @@ TriptychError
 │   └── NotFoundError   no such model, policy, recipe or picture                        404
 ├── NoRecipeError       no recipe passed the gates; carries every rejection             422
 ├── PolicyError         a policy file is broken; carries all problems with file:line
-├── CatalogError        a model card is broken, or there is no such model
+├── CatalogueError        a model card is broken, or there is no such model
 ├── ArtifactError       a router artefact is missing, incomplete or tampered with
 ├── PlanError           a recipe cannot be arranged: hand-over, size or model do not fit
 ├── LoadError           weights are missing or do not fit the card                      503
@@ -73,7 +73,7 @@ class PolicyError(TriptychError):
         self.problems = tuple(problems)
 
 
-class CatalogError(TriptychError):
+class CatalogueError(TriptychError):
     code = "invalid_catalogue"
 
 

@@ -38,7 +38,8 @@ FLOORS = {
     ),
     "policies": ("store", "checking", "deciding", "language"),
     "models": (
-        "engine", "fusion", "scoring", "embedded", "catalog", "schema", "handover", "weights", "provenance",
+        "engine", "fusion", "scoring", "embedded", "catalogue", "schema", "handover", "weights", "families", "layouts",
+        "call", "provenance",
     ),
     "deployments": (
         "cli", "app", "cluster", "offline", "in_process", "assembly", "known_names", "api", "orchestration",
@@ -67,7 +68,7 @@ EXPORTS = {
         "load_policy",
         "load_policy_text",
     },
-    "models": {"Cancelled", "Catalog", "Engine", "load_card", "load_catalogue"},
+    "models": {"Cancelled", "Catalogue", "Engine", "load_card", "load_catalogue", "load_engine"},
 }
 
 

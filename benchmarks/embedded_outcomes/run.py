@@ -37,12 +37,12 @@ from tqdm import tqdm
 
 from deployments.assembly import catalogue_of, guests_of
 from deployments.settings import DEFAULT_CONFIG, load_serve_config
-from models.catalog import Catalog
+from models.catalogue import Catalogue
 from models.embedded.captions import caption
 from models.embedded.checker import check
 from models.embedded.outcomes import Prompt, held_out_prompts
 from models.embedded.world import TIERS, TRAIN_PAIRS, sample_scene
-from models.engine.engine import Engine
+from models.engine.engine import Engine, load_engine
 from models.fusion.kinds import Pixels, run_step
 from models.weights.revisions import revision
 from policies.checking.load import load_policy
@@ -62,7 +62,7 @@ CACHE = Path(".cache/outcomes")
 class Workers:
     """Engines in this process, loaded when first asked for; equal steps of one batch are run once."""
 
-    def __init__(self, catalogue: Catalog) -> None:
+    def __init__(self, catalogue: Catalogue) -> None:
         self.catalogue = catalogue
         self._engines: dict[str, Engine] = {}
         self._results: dict[str, list[StepResult]] = {}
@@ -97,7 +97,7 @@ class Workers:
     def engine(self, model: str) -> Engine:
         """The engine of a model, one thread."""
         if model not in self._engines:
-            self._engines[model] = Engine(
+            self._engines[model] = load_engine(
                 self.catalogue[model], device="cpu", threads=1, guests=guests_of(model, self.catalogue)
             )
             self._engines[model].warm_up()
@@ -109,7 +109,7 @@ def _name(step: Step, sources: Sequence[str]) -> str:
     return json.dumps([step.kind, step.model, dict(step.settings), list(sources)], sort_keys=True)
 
 
-def candidate_recipes(catalogue: Catalog, presets: Sequence[Path]) -> dict[str, Recipe]:
+def candidate_recipes(catalogue: Catalogue, presets: Sequence[Path]) -> dict[str, Recipe]:
     """Every recipe of the presets and every base model alone, by canonical key; equal ones once."""
     found: dict[str, Recipe] = {}
     for model in catalogue.ids():
@@ -123,7 +123,7 @@ def candidate_recipes(catalogue: Catalog, presets: Sequence[Path]) -> dict[str, 
     return found
 
 
-def shipped() -> tuple[Catalog, dict[str, Recipe]]:
+def shipped() -> tuple[Catalogue, dict[str, Recipe]]:
     """The catalogue of the default config and the recipes to measure."""
     settings = load_serve_config(DEFAULT_CONFIG).settings
     catalogue = catalogue_of(settings)
@@ -221,7 +221,7 @@ def _fused(
     return made, _scores(pairs, made)
 
 
-def plan_of(key: str, recipe: Recipe, prompt: str, seed: int, catalogue: Catalog) -> Plan:
+def plan_of(key: str, recipe: Recipe, prompt: str, seed: int, catalogue: Catalogue) -> Plan:
     """The plan of one picture."""
     return make_plan(key, recipe, GenerationRequest(prompt, seed=seed), catalogue, {})
 

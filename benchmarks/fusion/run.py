@@ -27,7 +27,7 @@ from benchmarks.fusion.edges import edge_marks
 from benchmarks.fusion.recipes import ENSEMBLES, GUESTS, RECIPES, SINGLES, prompts
 from deployments.assembly import catalogue_of
 from deployments.settings import DEFAULT_CONFIG, load_serve_config
-from models.catalog import Catalog
+from models.catalogue import Catalogue
 from models.embedded.checker import check
 from models.embedded.outcomes import Prompt
 from models.weights.revisions import revision
@@ -64,10 +64,10 @@ def main() -> None:
     (asked.results / "summary.json").write_text(json.dumps(summary(rows), indent=1) + "\n")
 
 
-def catalogue() -> Catalog:
+def catalogue() -> Catalogue:
     """The shipped models, with both guests beside SDXL."""
     shipped = catalogue_of(load_serve_config(DEFAULT_CONFIG).settings)
-    return Catalog({**shipped.cards, "sdxl": replace(shipped["sdxl"], guests=GUESTS)})
+    return Catalogue({**shipped.cards, "sdxl": replace(shipped["sdxl"], guests=GUESTS)})
 
 
 class Keeping(Workers):

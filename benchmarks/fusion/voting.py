@@ -21,7 +21,7 @@ from benchmarks.embedded_outcomes.run import BATCH, CACHE, SCORER, picture_file,
 from benchmarks.fusion.run import HERE, interval
 from models.embedded.checker import check
 from models.embedded.world import TIERS
-from models.engine.engine import Engine
+from models.engine.scoring import ScoringEngine
 from models.fusion.regions import segments
 from router.prompts.phrases import object_phrases
 from router.types import Generate
@@ -35,7 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--outcomes", type=Path, default=CACHE / "test")
     folder = parser.parse_args().outcomes
-    scorer = Engine(shipped()[0][SCORER], threads=1)._scorer
+    scorer = ScoringEngine(shipped()[0][SCORER], threads=1).scorer
     by_tier = {tier: prompts_of("test", tier, 200) for tier in TIERS}
     ranks = range(max(map(len, by_tier.values())))
     drawn = iter([(t, by_tier[t][k], s) for k in ranks for t in TIERS if k < len(by_tier[t]) for s in range(SEEDS)])

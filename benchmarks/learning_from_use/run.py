@@ -30,7 +30,7 @@ from deployments.offline.retraining import retrain
 from deployments.orchestration.recorder import record_of
 from deployments.orchestration.results import Made, Outcome
 from deployments.settings import DEFAULT_CONFIG, load_serve_config
-from models.catalog import Catalog
+from models.catalogue import Catalogue
 from policies import PRESETS, Policy, load_policy_text
 from router.cost.model import CostModel
 from router.cost.queues import Queues
@@ -52,12 +52,12 @@ EMBEDDER = MiniLMEmbedder()
 Marks = Mapping[tuple[str, str], Sequence[float]]
 
 
-def router_on(folder: Path, catalogue: Catalog) -> Router:
+def router_on(folder: Path, catalogue: Catalogue) -> Router:
     predictor = QualityPredictor(load_artifact(folder), catalogue)
     return Router(catalogue, EMBEDDER, predictor, Queues(CostModel(catalogue)))
 
 
-def truth(router: Router, policy: Policy, prompts: Sequence[str], marks: Marks, catalogue: Catalog) -> float:
+def truth(router: Router, policy: Policy, prompts: Sequence[str], marks: Marks, catalogue: Catalogue) -> float:
     """What a decision of the policy earns on average, chance included, from the marks of all its recipes."""
     earned = []
     for prompt in prompts:
@@ -74,7 +74,7 @@ def served(
     policy: Policy,
     prompts: Sequence[str],
     marks: Marks,
-    catalogue: Catalog,
+    catalogue: Catalogue,
     log: DecisionLog,
     seed: int,
 ) -> None:

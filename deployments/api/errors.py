@@ -13,7 +13,7 @@ STATUS: dict[type[Exception], int] = {
     errors.NoRecipeError: 422,
     errors.PlanError: 422,
     errors.PolicyError: 500,
-    errors.CatalogError: 500,
+    errors.CatalogueError: 500,
     errors.ArtifactError: 500,
     errors.LoadError: 503,
     errors.StepError: 500,

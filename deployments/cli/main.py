@@ -26,7 +26,7 @@ from router import errors
 EXIT_CODES: dict[type[BaseException], int] = {
     errors.RequestError: 2,
     errors.PolicyError: 2,
-    errors.CatalogError: 2,
+    errors.CatalogueError: 2,
     errors.ArtifactError: 2,
     ConfigError: 2,
     errors.NoRecipeError: 3,

@@ -197,7 +197,7 @@ def calibrate_scorer(
     """
     from dataclasses import asdict
 
-    from models.catalog import load_card
+    from models.catalogue import load_card
     from models.weights.revisions import revision
     from router.learning.pairs import view_of
     from router.prompts.embedding import MiniLMEmbedder

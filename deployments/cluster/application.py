@@ -14,14 +14,14 @@ from ray.serve.config import AutoscalingConfig
 from deployments.assembly import catalogue_of, guests_of, policies_of
 from deployments.cluster.replicas import IngressReplica, OrchestratorReplica, WorkerReplica
 from deployments.settings import AppSettings, Autoscaling, ModelSettings, ReplicaSettings
-from models.catalog import Catalog
+from models.catalogue import Catalogue
 
 # Quickly noticed when a replica dies; a running picture may finish when one is told to stop.
 HEALTH = {"health_check_period_s": 1.0, "health_check_timeout_s": 30.0, "graceful_shutdown_wait_loop_s": 0.5}
 
 
 def build(args: AppSettings) -> Application:
-    """The application of these settings. Raises `CatalogError`, `PolicyError` or `ConfigError` first."""
+    """The application of these settings. Raises `CatalogueError`, `PolicyError` or `ConfigError` first."""
     catalogue = catalogue_of(args)
     policies_of(args, catalogue)
     workers = {model: _worker(model, catalogue, chosen, args) for model, chosen in args.models.items()}
@@ -31,7 +31,7 @@ def build(args: AppSettings) -> Application:
     return ingress.bind(settings, orchestrator.bind(settings, workers))
 
 
-def _worker(model: str, catalogue: Catalog, chosen: ModelSettings, args: AppSettings) -> Application:
+def _worker(model: str, catalogue: Catalogue, chosen: ModelSettings, args: AppSettings) -> Application:
     deployment = serve.deployment(
         WorkerReplica,
         name=f"model-{model}",

@@ -28,7 +28,7 @@ OnProgress = Callable[[Progress], None]
 
 
 class StepEngine(Protocol):
-    """What a worker needs of `models.engine.Engine`."""
+    """What a worker needs of an engine (`models.Engine`)."""
 
     def run(
         self,

@@ -1,1 +1,1 @@
-"""One step on one pipeline. A `Step` and what went into it come in; a picture or latents, with what it took, go out."""
+"""One step on one model. A `Step` and what went into it come in; a picture, latents or scores go out, with facts."""

@@ -16,9 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from models.engine.calls import Call, Mix, arguments
+from models.call import Call, Mix
+from models.engine.settings import arguments
 from models.engine.windows import windowed
-from models.weights.loading import FAMILIES, load_pipeline
+from models.families import FAMILIES
+from models.weights.loading import load_pipeline
 from models.weights.revisions import revision
 from router.errors import LoadError, StepError
 from router.types import ModelCard
@@ -27,10 +29,10 @@ from router.types import ModelCard
 class Guest:
     """A model beside another one, whose VAE it uses. `LoadError` if its weights are missing or do not match.
 
-    host: the loaded pipeline that it is the guest of
+    host, family: the loaded pipeline that it is the guest of, and its family
     """
 
-    def __init__(self, card: ModelCard, host: Any, device: str, dtype: str | None) -> None:
+    def __init__(self, card: ModelCard, host: Any, family: str, device: str, dtype: str | None) -> None:
         self.card = card
         self.pipe = load_pipeline(card, device, dtype, vae=host.vae)
         self.revision = revision(card)
@@ -42,8 +44,12 @@ class Guest:
                 f"signal's power, that of the model beside it {float(own[len(own) // 2]):.3g}; a timestep is not one "
                 "noise level for both, so give them different latent spaces"
             )
-        if self.pipe.unet.config.in_channels != host.unet.config.in_channels:
+        if _channels(self.pipe, card.family) != _channels(host, family):
             raise LoadError(f"guest {card.id!r}: its network takes other latents; give it another latent space")
+
+
+def _channels(pipe: Any, family: str) -> int:
+    return int(getattr(pipe, FAMILIES[family].denoiser).config.in_channels)
 
 
 @contextmanager

@@ -10,30 +10,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.layouts import Layout
 from router.types import Picture
 
 GRID = 12  # colour patches along one side of the picture that the map is fitted on
 CELLS = 4  # latent cells along one side of a patch
 
 
-def fit_colours(vae: Any) -> NDArray[np.float32]:
-    """Least squares from scaled latents to RGB in 0..1, over random flat patches; shape (channels + 1, 3)."""
+def fit_colours(vae: Any, layout: Layout, vae_scale: int) -> NDArray[np.float32]:
+    """Least squares from the cells of `layout` to RGB in 0..1, over random flat patches; shape (channels + 1, 3).
+
+    vae_scale: pixels per cell along one side
+    """
     import torch
 
-    scale = 2 ** (len(vae.config.block_out_channels) - 1)
     colours = np.random.default_rng(0).random((GRID, GRID, 3), dtype=np.float32)
     colours[::2] = colours[::2].round()  # every other row from the corners of the cube: black, white, pure colours
-    patches = colours.repeat(CELLS * scale, axis=0).repeat(CELLS * scale, axis=1)
+    patches = colours.repeat(CELLS * vae_scale, axis=0).repeat(CELLS * vae_scale, axis=1)
     half = vae.dtype if vae.dtype != torch.float32 else None
     if half is not None:
         vae.to(torch.float32)  # half precision overflows in the SDXL encoder
     with torch.no_grad():
         pixels = torch.from_numpy(patches).permute(2, 0, 1)[None].to(vae.device) * 2 - 1
-        raw = vae.encode(pixels).latent_dist.mean
+        encoded = layout.encode(vae, pixels)
     if half is not None:
         vae.to(half)
-    shift = vae.config.shift_factor or 0.0
-    cells = ((raw - shift) * vae.config.scaling_factor)[0].permute(1, 2, 0).cpu().numpy()
+    cells = encoded[0].permute(1, 2, 0).cpu().numpy()
     known = np.concatenate([cells.reshape(-1, cells.shape[-1]), np.ones((cells.shape[0] * cells.shape[1], 1))], axis=1)
     wanted = colours.repeat(CELLS, axis=0).repeat(CELLS, axis=1).reshape(-1, 3)
     return np.linalg.lstsq(known, wanted, rcond=None)[0].astype(np.float32)

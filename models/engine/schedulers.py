@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from models.families import FAMILIES
 from router.errors import StepError, did_you_mean
 from router.types import ModelCard
 
@@ -42,7 +43,7 @@ VARIANCE_EXPLODING = ("EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler
 
 def schedulers_for(card: ModelCard) -> tuple[str, ...]:
     """The scheduler names that fit a card's family."""
-    flow = card.family == "flux"
+    flow = FAMILIES[card.family].flow
     return tuple(name for name, row in SCHEDULERS.items() if row.flow in (None, flow))
 
 
@@ -72,7 +73,7 @@ def ve_factor(scheduler: Any, index: int) -> float:
 def start_from(scheduler: Any, noise: Any) -> None:
     """Let img2img on this fresh scheduler begin from `noise` (N, C, h, w); None: from latents that carry theirs.
 
-    The pipelines draw noise themselves and offer no other way in. FLUX's schedulers call it `scale_noise`.
+    The pipelines draw noise themselves and offer no other way in. Schedulers of flow matching call it `scale_noise`.
     """
     name = "scale_noise" if hasattr(scheduler, "scale_noise") else "add_noise"
     usual = getattr(scheduler, name)
@@ -81,7 +82,7 @@ def start_from(scheduler: Any, noise: Any) -> None:
         return original_samples if noise is None else usual(original_samples, noise.to(original_samples), timesteps)
 
     def scale_noise(sample: Any, timestep: Any, noise_: Any) -> Any:
-        return sample if noise is None else usual(sample, timestep, noise.to(sample))
+        return sample if noise is None else usual(sample, timestep, noise.to(sample).reshape(sample.shape))
 
     setattr(scheduler, name, scale_noise if name == "scale_noise" else add_noise)
 

@@ -14,17 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from models.call import Tiling
 from models.fusion.colour import to_linear, to_srgb
-
-
-@dataclass(frozen=True)
-class Tiling:
-    """Size of a tile and what neighbours share at least, in pixels; `count`: how many tiles were planned."""
-
-    width: int
-    height: int
-    overlap: int
-    count: int
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from router.types import ModelCard, Picture, Step, Value
 
 
 def warm_up_step(card: ModelCard) -> tuple[Step, tuple[Value, ...]]:
-    """A step for a card, with its inputs: one denoising step at native size, or one score of a grey picture."""
+    """A step for a card, with its inputs: the fewest steps it takes at native size, or one score of a grey picture."""
     width, height = card.native_size
     grey = Picture(np.full((height, width, 3), 128, np.uint8))
     if card.role == "scorer":
@@ -17,4 +17,4 @@ def warm_up_step(card: ModelCard) -> tuple[Step, tuple[Value, ...]]:
         return Step("warm-up", "refine", card.id, ("grey",), "image", {"prompt": "", "steps": 2, "strength": 0.5}), (
             grey,
         )
-    return Step("warm-up", "generate", card.id, (), "image", {"prompt": "", "steps": 1}), ()
+    return Step("warm-up", "generate", card.id, (), "image", {"prompt": "", "steps": card.min_steps}), ()

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from models.engine.calls import Call
-from models.engine.tiles import Tiling, boxes, windows
-from models.weights.loading import FAMILIES
+from models.call import Call, Tiling
+from models.engine.tiles import boxes, windows
+from models.families import FAMILIES
 from router.types import ModelCard
 
 
@@ -25,7 +25,7 @@ def windowed(pipe: Any, card: ModelCard, call: Call) -> Iterator[None]:
         return
     import torch
 
-    network = getattr(pipe, FAMILIES[card.family].windows)
+    network = getattr(pipe, FAMILIES[card.family].denoiser)
     scale = card.vae_scale
     tiling = Tiling(
         call.tiling.width // scale, call.tiling.height // scale, call.tiling.overlap // scale, call.tiling.count

@@ -1,4 +1,4 @@
-"""A model card to a diffusers pipeline. What differs between the families is a row of the table.
+"""A model card to a diffusers pipeline of its family (models/families.py).
 
 Only safetensors are read, only classes of diffusers and transformers are built, and no code comes from a checkpoint.
 """
@@ -6,57 +6,14 @@ Only safetensors are read, only classes of diffusers and transformers are built,
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from models.families import FAMILIES
 from models.weights.memory import check_fits
 from models.weights.revisions import check_folder, remedy
 from router.errors import LoadError, did_you_mean
 from router.types import ModelCard
-
-
-@dataclass(frozen=True)
-class Row:
-    """The diffusers classes of a family.
-
-    hands_latents: whether a share of the denoising names a noise level, so that another model can go on from there
-    encoded:       what the pipeline's `encode_prompt` returns, by the names under which its call takes it
-    windows:       the component whose forward can be cut into windows ("": packed tokens have no place to cut)
-    extra:         further arguments of the constructor
-    """
-
-    from_noise: str
-    from_image: str
-    hands_latents: bool
-    encoded: tuple[str, ...]
-    windows: str
-    extra: dict[str, Any]
-
-
-FAMILIES = {
-    "sd15": Row(
-        "StableDiffusionPipeline",
-        "StableDiffusionImg2ImgPipeline",
-        hands_latents=True,
-        encoded=("prompt_embeds", "negative_prompt_embeds"),
-        windows="unet",
-        extra={"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False},
-    ),
-    "sdxl": Row(
-        "StableDiffusionXLPipeline",
-        "StableDiffusionXLImg2ImgPipeline",
-        hands_latents=True,
-        encoded=(
-            *("prompt_embeds", "negative_prompt_embeds"),
-            *("pooled_prompt_embeds", "negative_pooled_prompt_embeds"),
-        ),
-        windows="unet",
-        # Provenance goes into the file's metadata; an invisible mark would make bytes depend on what is installed.
-        extra={"add_watermarker": False},
-    ),
-    "flux": Row("FluxPipeline", "FluxImg2ImgPipeline", hands_latents=False, encoded=(), windows="", extra={}),
-}
 
 
 def load_pipeline(card: ModelCard, device: str = "cpu", dtype: str | None = None, **shared: Any) -> Any:
@@ -83,19 +40,20 @@ def pipeline_class(card: ModelCard) -> Any:
             f"model {card.id!r}: family {card.family!r} has no pipeline{did_you_mean(card.family, FAMILIES)}"
         )
     row = FAMILIES[card.family]
-    return getattr(diffusers, row.from_image if card.role == "refiner" else row.from_noise)
+    return getattr(diffusers, row.img2img if card.role == "refiner" else row.pipeline)
 
 
-def img2img(card: ModelCard, pipe: Any) -> Any:
-    """The img2img sibling of a pipeline, sharing every component. (`from_pipe` would cast them to float32.)"""
+def img2img(card: ModelCard, pipe: Any) -> Any | None:
+    """The img2img sibling of a pipeline, sharing every component; None if the family has none.
+
+    (`from_pipe` of the sibling's own class would cast the networks to float32.)
+    """
     import diffusers
 
-    sibling = getattr(diffusers, FAMILIES[card.family].from_image)
-    if type(pipe) is sibling:
-        return pipe
-    wanted = inspect.signature(sibling.__init__).parameters
-    known = {**FAMILIES[card.family].extra, **pipe.config, **pipe.components}
-    made = sibling(**{name: value for name, value in known.items() if name in wanted})
+    row = FAMILIES[card.family]
+    if not row.img2img or type(pipe).__name__ == row.img2img:
+        return pipe if row.img2img else None
+    made = diffusers.AutoPipelineForImage2Image.from_pipe(pipe, **row.extra)
     made.set_progress_bar_config(disable=True)
     return made
 
@@ -152,7 +110,7 @@ def place(card: ModelCard, part: Any, device: str, dtype: Any) -> Any:
 
 def _from_source(card: ModelCard, cls: Any, dtype: Any, shared: dict[str, Any]) -> Any:
     source = card.source
-    extra = FAMILIES[card.family].extra | shared
+    extra = {**FAMILIES[card.family].extra, **shared}
     if source.get("file"):
         return _from_file(card, cls, dtype, shared)
     if source.get("local"):

@@ -60,9 +60,11 @@ def activation_bytes(card: ModelCard, width: int) -> float:
     """
     folder = _config_folder(card)
     config = read_json(folder / "vae" / "config.json", card) if folder else {}
-    channels = (config.get("block_out_channels") or [128])[:2][-1]
+    blocks = config.get("block_out_channels") or [config.get("base_dim", 128) * n for n in config.get("dim_mult", [1])]
     pixels = card.native_size[0] * card.native_size[1]
-    return 3.0 * pixels * channels * (4 if config.get("force_upcast", True) else width)
+    # VAEs for films know no upcasting; of the others, old configurations leave out that they do.
+    upcast = config.get("force_upcast", "base_dim" not in config)
+    return 3.0 * pixels * blocks[:2][-1] * (4 if upcast else width)
 
 
 def check_fits(card: ModelCard, device: str, dtype: str | None = None, guests: Sequence[ModelCard] = ()) -> None:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from router.errors import PlanError
-from router.planning.handovers import RELAYS
 from router.planning.sizes import card_of
 from router.types import Catalogue, Fuse, Generate, ModelCard, Recipe
 
@@ -84,7 +83,7 @@ def _check_pair(first: ModelCard, second: ModelCard) -> None:
     for card in (first, second):
         if card.role != "base":
             raise PlanError(f"{card.id!r} is a {card.role}; denoise takes base models", "recipe")
-        if card.family not in RELAYS:
+        if not card.relays:
             raise PlanError(
                 f"{card.id!r} cannot denoise together with another model: family {card.family!r} shifts its schedule "
                 "by checkpoint and size; fuse the finished pictures instead",

@@ -12,10 +12,6 @@ from router.errors import PlanError
 from router.planning.sizes import card_of
 from router.types import Catalogue, HandOver, ModelCard, Step
 
-RELAYS = ("sd15", "sdxl")
-"""Families whose share of the denoising names a noise level: their schedules run over the same 1000 training timesteps.
-FLUX shifts its schedule by checkpoint and picture size, so half of one FLUX is not half of another."""
-
 
 def check_takeover(card: ModelCard, share: float, before: Step, catalogue: Catalogue) -> None:
     """A `from` takes over latents: of the same space, at the share at which they were left. Raises `PlanError`."""
@@ -41,8 +37,8 @@ def check_takeover(card: ModelCard, share: float, before: Step, catalogue: Catal
 
 
 def _check_relay(card: ModelCard) -> None:
-    """Raise `PlanError` if the card's family cannot stop or begin in mid-denoising."""
-    if card.family not in RELAYS:
+    """Raise `PlanError` if the model cannot stop or begin in mid-denoising."""
+    if not card.relays:
         raise PlanError(
             f"{card.id!r} cannot hand latents over in mid-denoising: the schedule of family {card.family!r} depends on "
             "checkpoint and size; let it finish, and refine the picture by strength",

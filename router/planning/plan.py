@@ -172,6 +172,12 @@ class _Draft:
         if stage.until is not None:
             raise PlanError(f"until of {card.id!r} belongs to `from`, not to strength; drop it", "recipe")
         assert stage.strength is not None
+        if not card.refines:
+            raise PlanError(
+                f"{card.id!r} cannot go on from a picture: family {card.family!r} draws from noise only; "
+                "refine with another model, or let it generate",
+                "recipe",
+            )
         if not 0 < stage.strength <= 1:
             raise PlanError(f"strength of {card.id!r} must be above 0 and at most 1, not {stage.strength:g}", "recipe")
         check_share(card, steps, stage.strength, "strength")
@@ -375,8 +381,10 @@ class _Draft:
         self, card: ModelCard, width: int, height: int, steps: int, guidance: float, scheduler: str | None, seed: int
     ) -> dict[str, Scalar]:
         """The settings that generate and refine share, checked against the card."""
-        if not (isinstance(steps, int) and 1 <= steps <= card.max_steps):
-            raise PlanError(f"{steps!r} steps are outside 1..{card.max_steps}, which {card.id!r} takes", "steps")
+        if not (isinstance(steps, int) and card.min_steps <= steps <= card.max_steps):
+            raise PlanError(
+                f"{steps!r} steps are outside {card.min_steps}..{card.max_steps}, which {card.id!r} takes", "steps"
+            )
         if not (math.isfinite(guidance) and 0 <= guidance <= card.max_guidance_scale):
             limit = f"0..{card.max_guidance_scale:g}"
             raise PlanError(

@@ -11,12 +11,15 @@ Scalar = str | int | float | bool | None
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """One checkpoint: what differs between SD1.5, SDXL and FLUX is a row of this table, not a subclass.
+    """One checkpoint: what differs between SD1.5, SDXL and FLUX is a row of a table, not a subclass.
 
     latent_space: models that name the same space may hand latents to one another
     vae_scale:    pixels per latent cell along one side (8 for the real families)
-    family:       which loader in models/weights/loading.py ("sd15", "sdxl", "flux"; scorers: "clip", "verifier")
+    family:       which row of models/families.py draws with it, or which class of models/scoring.py judges with it
     role:         "base" makes a picture from noise, "refiner" only continues one, "scorer" judges one
+    relays:       its share of the denoising names a noise level, so that models of its latent space go on from one
+                  another; false where the schedule depends on checkpoint and size. The family says this
+    refines:      it goes on from a finished picture by `strength`. The family says this
     guests:       catalogue ids of models of the same latent space whose networks its worker holds beside its own, so
                   that both can predict in one step; the installation says this (the catalogue), not the card's file
     seconds_per_step, overhead_s: prior of the cost model at `native_size`, one picture, guidance included;
@@ -36,6 +39,7 @@ class ModelCard:
     min_side: int = 64
     max_pixels: int = 1024 * 1024
     steps: int = 25
+    min_steps: int = 1  # a schedule that ends above no noise needs two
     max_steps: int = 150
     guidance_scale: float = 7.5
     max_guidance_scale: float = 30.0
@@ -50,6 +54,8 @@ class ModelCard:
     seconds_per_step: float = 0.1
     overhead_s: float = 0.0
     usd_per_hour: float = 1.0  # price of the accelerator it occupies
+    relays: bool = False
+    refines: bool = True
     guests: tuple[str, ...] = ()
     description: str = ""
     card_path: str = ""  # where this card was read from, for error messages
@@ -61,7 +67,7 @@ class ModelCard:
 
 
 class Catalogue(Protocol):
-    """Looks a model card up by its catalogue id; raises `CatalogError` with the nearest id if there is none."""
+    """Looks a model card up by its catalogue id; raises `CatalogueError` with the nearest id if there is none."""
 
     def __getitem__(self, model: str) -> ModelCard: ...
 

@@ -7,7 +7,7 @@ import pytest
 
 from deployments.app import build
 from deployments.settings import DEFAULT_CONFIG, AppSettings, load_serve_config, parse_settings
-from router.errors import CatalogError, PolicyError
+from router.errors import CatalogueError, PolicyError
 
 
 def deployments(settings: AppSettings) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def test_replicas_and_autoscaling_come_from_the_config() -> None:
 def test_broken_cards_and_policies_stop_the_build(tmp_path: Path) -> None:
     """An unknown card and a broken policy are reported before anything starts."""
     settings = load_serve_config(DEFAULT_CONFIG).settings.model_dump(mode="json")
-    with pytest.raises(CatalogError, match="did you mean 'embedded/sd15'"):
+    with pytest.raises(CatalogueError, match="did you mean 'embedded/sd15'"):
         build(parse_settings({**settings, "models": {"sd15": {"card": "embedded/sd5"}}}))
     (tmp_path / "balanced.yaml").write_text("version: 1\nname: balanced\nrecipe: {}\n")
     with pytest.raises(PolicyError, match=r"balanced\.yaml:3"):
@@ -73,6 +73,6 @@ def test_what_answers_requests_imports_no_torch() -> None:
     import subprocess
     import sys
 
-    code = "import sys, deployments.replicas; print([m for m in ('torch', 'diffusers') if m in sys.modules])"
+    code = "import sys, deployments.cluster.replicas; print([m for m in ('torch', 'diffusers') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.strip() == "[]"

@@ -1,9 +1,9 @@
 """The tiny random models as an operator would configure them: a shipped card with what differs overridden."""
 
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from models.schema import CardFile
 from router.types import ModelCard
 from tests.models import tiny
 
@@ -23,12 +23,17 @@ def model_settings(weights: Path) -> dict[str, Any]:
 
 
 def _entry(model: str, card: ModelCard) -> dict[str, Any]:
-    overrides = {f.name: getattr(card, f.name) for f in fields(card) if f.name not in ("id", "card_path", "guests")}
+    return settings_of(card, "real/clip-alignment" if model == "alignment" else f"embedded/{model}")
+
+
+def settings_of(card: ModelCard, shipped: str) -> dict[str, Any]:
+    """The settings of a model that is a shipped card by name, with all that the card of its weights says otherwise."""
+    kept = ("id", "description", "licence", "commercial_use", "gated")
+    overrides = {key: getattr(card, key) for key in CardFile.model_fields if key not in kept}
     overrides |= {
         "settings": dict(card.settings),
         "source": {**card.source, "revision": "tiny"},
         "steps": 8,  # the presets hand over at 80 %, which wants more than the four of the cards
         "native_size": list(card.native_size),
     }
-    name = "real/clip-alignment" if model == "alignment" else f"embedded/{model}"
-    return {"card": name, "overrides": overrides, "device": "cpu", "num_cpus": 0}
+    return {"card": shipped, "overrides": overrides, "device": "cpu", "num_cpus": 0}

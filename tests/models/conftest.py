@@ -5,7 +5,7 @@ from functools import cache
 
 import pytest
 
-from models import Engine
+from models import Engine, load_engine
 from router.types import ModelCard
 
 
@@ -25,6 +25,6 @@ def engine(cards: dict[str, ModelCard]) -> Callable[[str], Engine]:
 
     @cache
     def loaded(name: str) -> Engine:
-        return Engine(cards[name], threads=1)
+        return load_engine(cards[name], threads=1)
 
     return loaded

@@ -2,7 +2,10 @@
 
 Stable Diffusion 1.5: https://arxiv.org/abs/2112.10752, SDXL and its refiner: https://arxiv.org/abs/2307.01952,
 CLIP: https://arxiv.org/abs/2103.00020, T5: https://arxiv.org/abs/1910.10683, FLUX.1:
-https://github.com/black-forest-labs/flux. Shapes only: they are built on the `meta` device, without memory.
+https://github.com/black-forest-labs/flux, FLUX.2: https://github.com/black-forest-labs/flux2, Stable Diffusion 3.5:
+https://arxiv.org/abs/2403.03206, Qwen-Image: https://arxiv.org/abs/2508.02324, Z-Image:
+https://github.com/Tongyi-MAI/Z-Image, Qwen3: https://arxiv.org/abs/2505.09388, Qwen2.5-VL:
+https://arxiv.org/abs/2502.13923. Shapes only: they are built on the `meta` device, without memory.
 """
 
 from typing import Any
@@ -110,6 +113,73 @@ FLUX_SCHNELL: dict[str, Any] = {
 }
 FLUX_DEV: dict[str, Any] = {**FLUX_SCHNELL, "guidance_embeds": True}
 
+SD35_MEDIUM: dict[str, Any] = {
+    "sample_size": 128,
+    "patch_size": 2,
+    "in_channels": 16,
+    "out_channels": 16,
+    "num_layers": 24,
+    "attention_head_dim": 64,
+    "num_attention_heads": 24,
+    "joint_attention_dim": 4096,
+    "caption_projection_dim": 1536,
+    "pooled_projection_dim": 2048,
+    "pos_embed_max_size": 384,
+    "dual_attention_layers": tuple(range(13)),
+    "qk_norm": "rms_norm",
+}
+SD3_VAE: dict[str, Any] = {**FLUX_VAE, "scaling_factor": 1.5305, "shift_factor": 0.0609}
+CLIP_L_PROJECTED: dict[str, Any] = CLIP_L
+
+FLUX2_KLEIN: dict[str, Any] = {
+    "in_channels": 128,
+    "num_layers": 5,
+    "num_single_layers": 20,
+    "attention_head_dim": 128,
+    "num_attention_heads": 24,
+    "joint_attention_dim": 3 * 2560,
+    "guidance_embeds": False,
+}
+FLUX2_VAE: dict[str, Any] = {**_VAE, "latent_channels": 32}
+
+QWEN_IMAGE: dict[str, Any] = {
+    "patch_size": 2,
+    "in_channels": 64,
+    "out_channels": 16,
+    "num_layers": 60,
+    "attention_head_dim": 128,
+    "num_attention_heads": 24,
+    "joint_attention_dim": 3584,
+    "axes_dims_rope": (16, 56, 56),
+}
+QWEN_IMAGE_VAE: dict[str, Any] = {"base_dim": 96, "z_dim": 16, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 2}
+Z_IMAGE: dict[str, Any] = {
+    "in_channels": 16,
+    "dim": 3840,
+    "n_layers": 30,
+    "n_refiner_layers": 2,
+    "n_heads": 30,
+    "n_kv_heads": 30,
+    "cap_feat_dim": 2560,
+}
+QWEN3_4B: dict[str, Any] = {
+    "vocab_size": 151_936,
+    "hidden_size": 2560,
+    "intermediate_size": 9728,
+    "num_hidden_layers": 36,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "tie_word_embeddings": True,
+}
+QWEN25_VL_7B: dict[str, Any] = {
+    "text_config": {"vocab_size": 152_064, "hidden_size": 3584, "intermediate_size": 18_944, "num_hidden_layers": 28,
+                    "num_attention_heads": 28, "num_key_value_heads": 4},
+    "vision_config": {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16,
+                      "out_hidden_size": 3584},
+    "tie_word_embeddings": False,
+}  # fmt: skip
+
 CLIP_VIT_B32: dict[str, Any] = {
     "text_config": {**_IDS, "hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8},
     "vision_config": {"hidden_size": 768, "intermediate_size": 3072, "patch_size": 32, "image_size": 224},
@@ -146,9 +216,32 @@ PUBLISHED = {
     "FLUX_DEV": 11_901_408_320,
     "CLIP_VIT_B32": 151_277_313,
     "PICKSCORE": 986_109_441,
+    "SD35_MEDIUM": 2_500_000_000 - 384**2 * 1536,  # the positions, which are no parameters here, are in the file
+    "SD3_VAE": 83_819_683,
+    "CLIP_L_PROJECTED": 123_650_304,
+    "FLUX2_KLEIN": 4_000_000_000,
+    "FLUX2_VAE": 84_000_000,  # a file of 336 MB in float32
+    "QWEN_IMAGE": 20_000_000_000,
+    "QWEN_IMAGE_VAE": 54_000_000 + 73_000_000,
+    "Z_IMAGE": 6_000_000_000,
+    "QWEN3_4B": 4_000_000_000,
+    "QWEN25_VL_7B": 8_290_000_000,
     "BLIP_VQA": 361_000_000,  # rounded; the published file has its output embedding, which is tied, once more
 }
 """Parameters of the published checkpoints."""
+
+ROUNDED = {
+    "SDXL_REFINER_UNET": 0.005,
+    "SD35_MEDIUM": 0.02,
+    "FLUX2_KLEIN": 0.04,
+    "FLUX2_VAE": 0.01,
+    "QWEN_IMAGE": 0.03,
+    "QWEN_IMAGE_VAE": 0.01,
+    "Z_IMAGE": 0.03,
+    "QWEN3_4B": 0.01,
+    "QWEN25_VL_7B": 0.001,
+}
+"""By how much (relative) a published number may be off, where it is a rounded one."""
 
 PIPELINES: dict[str, dict[str, tuple[str, str, str]]] = {
     "sd15": {
@@ -184,6 +277,28 @@ PIPELINES: dict[str, dict[str, tuple[str, str, str]]] = {
         "vae": ("diffusers", "AutoencoderKL", "FLUX_VAE"),
         "text_encoder": ("transformers", "CLIPTextModel", "CLIP_L"),
         "text_encoder_2": ("transformers", "T5EncoderModel", "T5_XXL"),
+    },
+    "sd35-medium": {
+        "transformer": ("diffusers", "SD3Transformer2DModel", "SD35_MEDIUM"),
+        "vae": ("diffusers", "AutoencoderKL", "SD3_VAE"),
+        "text_encoder": ("transformers", "CLIPTextModelWithProjection", "CLIP_L_PROJECTED"),
+        "text_encoder_2": ("transformers", "CLIPTextModelWithProjection", "OPENCLIP_BIGG"),
+        "text_encoder_3": ("transformers", "T5EncoderModel", "T5_XXL"),
+    },
+    "flux2-klein": {
+        "transformer": ("diffusers", "Flux2Transformer2DModel", "FLUX2_KLEIN"),
+        "vae": ("diffusers", "AutoencoderKLFlux2", "FLUX2_VAE"),
+        "text_encoder": ("transformers", "Qwen3ForCausalLM", "QWEN3_4B"),
+    },
+    "qwen-image": {
+        "transformer": ("diffusers", "QwenImageTransformer2DModel", "QWEN_IMAGE"),
+        "vae": ("diffusers", "AutoencoderKLQwenImage", "QWEN_IMAGE_VAE"),
+        "text_encoder": ("transformers", "Qwen2_5_VLForConditionalGeneration", "QWEN25_VL_7B"),
+    },
+    "z-image-turbo": {
+        "transformer": ("diffusers", "ZImageTransformer2DModel", "Z_IMAGE"),
+        "vae": ("diffusers", "AutoencoderKL", "FLUX_VAE"),
+        "text_encoder": ("transformers", "Qwen3Model", "QWEN3_4B"),
     },
 }
 """Components of each pipeline: library, class, and the name of its configuration above."""

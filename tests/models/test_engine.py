@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from models import Cancelled, Engine
+from models import Cancelled, Engine, load_engine
+from models.families import FAMILIES
 from router.errors import StepError
 from router.types import Latents, ModelCard, Picture, Progress, Step, Value
 
 Engines = Callable[[str], Engine]
+BASES = ("sd15", "sdxl", "flux", "sd3", "flux2-klein", "qwen-image", "z-image")
 
 
 def generate(model: str, **settings: object) -> Step:
@@ -27,7 +29,7 @@ def pixels(engine: Engine, step: Step, *inputs: Value) -> np.ndarray:
     return value.pixels
 
 
-@pytest.mark.parametrize("model", ["sd15", "sdxl", "flux", "flux-dev"])
+@pytest.mark.parametrize("model", [*BASES, "flux-dev", "flux2-base"])
 def test_every_family_makes_a_picture_of_the_size_asked_for(engine: Engines, model: str) -> None:
     """Each base model gives uint8 RGB at the requested width and height, not only at its native size."""
     made = pixels(engine(model), generate(model, width=48, height=32))
@@ -35,19 +37,19 @@ def test_every_family_makes_a_picture_of_the_size_asked_for(engine: Engines, mod
     assert made.dtype == np.uint8
 
 
-@pytest.mark.parametrize("model", ["sd15", "sdxl", "flux"])
+@pytest.mark.parametrize("model", BASES)
 def test_same_seed_gives_same_bytes_whatever_ran_before(engine: Engines, model: str) -> None:
     """A seed decides the picture; requests in between, with other schedulers and sizes, do not change a byte of it."""
     first = pixels(engine(model), generate(model))
-    pixels(
-        engine(model), generate(model, seed=2, width=48, steps=3, scheduler="flowmatch" if model == "flux" else "ddim")
-    )
-    engine(model).run(refine(model, strength=0.5), (Picture(first),))
+    other = "flowmatch" if FAMILIES[engine(model).card.family].flow else "ddim"
+    pixels(engine(model), generate(model, seed=2, width=48, steps=3, scheduler=other))
+    if engine(model).card.refines:
+        engine(model).run(refine(model, strength=0.5), (Picture(first),))
     assert np.array_equal(first, pixels(engine(model), generate(model)))
     assert not np.array_equal(first, pixels(engine(model), generate(model, seed=3)))
 
 
-@pytest.mark.parametrize("model", ["sd15", "sdxl", "flux"])
+@pytest.mark.parametrize("model", [model for model in BASES if model != "flux2-klein"])
 def test_a_batch_gives_each_step_its_own_picture(engine: Engines, model: str) -> None:
     """Pictures made in one batch are those made one by one, up to rounding, refined ones too."""
     steps = [generate(model, seed=seed, prompt=prompt) for seed, prompt in ((1, "red dot"), (2, "blue"))]
@@ -79,7 +81,9 @@ def test_a_batch_with_and_without_negative_prompts_is_refused(engine: Engines) -
 
 def test_a_fresh_engine_repeats_the_bytes_of_another(engine: Engines, cards: dict[str, ModelCard]) -> None:
     """Two engines of the same card, as on two replicas, give the same picture for the same step."""
-    assert np.array_equal(pixels(engine("sd15"), generate("sd15")), pixels(Engine(cards["sd15"]), generate("sd15")))
+    assert np.array_equal(
+        pixels(engine("sd15"), generate("sd15")), pixels(load_engine(cards["sd15"]), generate("sd15"))
+    )
 
 
 def test_the_engine_equals_the_bare_pipeline(engine: Engines, cards: dict[str, ModelCard]) -> None:
@@ -137,7 +141,7 @@ def test_flux_goes_to_the_sdxl_refiner_through_pixels(engine: Engines) -> None:
     assert result.facts["steps"] == 2
 
 
-@pytest.mark.parametrize("model", ["sd15", "sdxl", "sdxl-refiner", "flux"])
+@pytest.mark.parametrize("model", ["sd15", "sdxl", "sdxl-refiner", "flux", "sd3", "qwen-image", "z-image"])
 def test_a_small_strength_still_runs_a_step_and_says_so(engine: Engines, model: str) -> None:
     """Strength 0.1 of four steps is less than one; the steps are raised until one is run, and the trace shows it."""
     grey = Picture(np.full((32, 32, 3), 128, np.uint8))
@@ -146,7 +150,7 @@ def test_a_small_strength_still_runs_a_step_and_says_so(engine: Engines, model: 
     assert result.facts["steps"] == (2 if model == "sd15" else 1)  # PNDM, its default, begins with a double step
 
 
-@pytest.mark.parametrize("model", ["sd15", "sdxl", "flux"])
+@pytest.mark.parametrize("model", BASES)
 def test_a_cancelled_run_stops_within_one_step_and_the_next_run_works(engine: Engines, model: str) -> None:
     """When should_stop turns true, no further denoising step is run, and the engine is as good as new."""
     wanted = pixels(engine(model), generate(model))
@@ -163,7 +167,7 @@ def test_a_cancelled_run_stops_within_one_step_and_the_next_run_works(engine: En
     assert np.array_equal(wanted, pixels(engine(model), generate(model)))
 
 
-@pytest.mark.parametrize("model", ["sd15", "sdxl", "flux"])
+@pytest.mark.parametrize("model", BASES)
 def test_progress_counts_to_the_end_and_shows_small_previews(engine: Engines, model: str) -> None:
     """Progress is reported after every step; some reports carry a preview of one pixel per latent cell."""
     seen: list[Progress] = []
@@ -215,7 +219,7 @@ def test_facts_say_what_ran(engine: Engines) -> None:
 
 def test_pictures_that_are_not_numbers_are_errors(cards: dict[str, ModelCard]) -> None:
     """A network that overflows gives a StepError, not a black picture."""
-    broken = Engine(cards["sd15"])
+    broken = load_engine(cards["sd15"])
     with torch.no_grad():
         broken._pipe.unet.conv_out.weight.fill_(float("nan"))
     with pytest.raises(StepError, match="not numbers"):
@@ -263,7 +267,7 @@ def test_what_cannot_be_run_is_refused_in_words(
         engine(model).run(step, inputs)
 
 
-@pytest.mark.parametrize("model", ["sd15", "sdxl-refiner", "flux", "clip"])
+@pytest.mark.parametrize("model", [*BASES, "sdxl-refiner", "clip"])
 def test_warm_up_runs_every_kind_of_model(engine: Engines, model: str) -> None:
     """warm_up finds a step that the model can run, and returns its seconds."""
     assert engine(model).warm_up() > 0

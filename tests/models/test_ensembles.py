@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from models import Cancelled, Engine
+from models import Cancelled, Engine, load_engine
 from models.engine.guests import converted, levels
 from models.engine.schedulers import build_scheduler
 from models.weights.memory import check_fits, estimate_memory_gb, guest_memory_gb
@@ -47,7 +47,7 @@ def build(**config: object) -> diffusers.EulerDiscreteScheduler:
 @pytest.fixture(scope="module")
 def worker(members: dict[str, ModelCard]) -> Engine:
     """SDXL with all the others beside it."""
-    return Engine(members["sdxl"], threads=1, guests=[card for name, card in members.items() if name != "sdxl"])
+    return load_engine(members["sdxl"], threads=1, guests=[card for name, card in members.items() if name != "sdxl"])
 
 
 def step(kind: str, model: str = "sdxl", **settings: object) -> Step:
@@ -85,14 +85,14 @@ def test_a_guest_that_counts_alone_makes_its_own_picture(
 ) -> None:
     """Weight 1 gives what the guest makes by itself: its encoders, guidance, negative prompt, kind of prediction."""
     words = {"negative_prompt": "blue", "scheduler": "ddim"}
-    own = pixels(Engine(members[guest], threads=1), step("generate", guest, guidance_scale=5.0, **words))
+    own = pixels(load_engine(members[guest], threads=1), step("generate", guest, guidance_scale=5.0, **words))
     asked = step("denoise", guidance_scale=2.0, guest=guest, guest_guidance_scale=5.0, guest_weight=1.0, **words)
     assert np.abs(own - pixels(worker, asked)).max() <= 1
 
 
 def test_it_does_not_matter_who_is_the_guest(worker: Engine, members: dict[str, ModelCard]) -> None:
     """A third of one and two thirds of the other are the same picture on either worker."""
-    swapped = Engine(members["small"], threads=1, guests=[members["sdxl"]])
+    swapped = load_engine(members["small"], threads=1, guests=[members["sdxl"]])
     asked = {"guidance_scale": 2.0, "guest_guidance_scale": 4.0}
     here = pixels(worker, step("denoise", guest="small", guest_weight=2 / 3, **asked))
     asked = {"guidance_scale": 4.0, "guest_guidance_scale": 2.0}
@@ -184,7 +184,7 @@ def test_memory_is_counted_for_both(members: dict[str, ModelCard], monkeypatch: 
     monkeypatch.setattr("models.weights.memory.free_memory_gb", lambda device: alone + added / 2)
     check_fits(members["sdxl"], "cpu")
     with pytest.raises(LoadError, match="for its guest 'other'"):
-        Engine(members["sdxl"], guests=[members["other"]])
+        load_engine(members["sdxl"], guests=[members["other"]])
 
 
 def test_the_vae_is_there_once(worker: Engine) -> None:

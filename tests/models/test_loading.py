@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from models import Engine, load_card
+from models import load_card, load_engine
 from models.weights.loading import load_pipeline
 from models.weights.memory import count_parameters
 from models.weights.revisions import digest, revision
@@ -46,7 +46,7 @@ def test_a_missing_file_is_named(copy: Callable[[str], tuple[ModelCard, Path]], 
     card, folder = copy(model)
     (folder / file).unlink()
     with pytest.raises(LoadError) as caught:
-        Engine(card)
+        load_engine(card)
     assert f"{folder / file} is missing; check the folder named by 'source' in tiny.yaml" in str(caught.value)
 
 
@@ -59,7 +59,7 @@ def test_a_missing_shard_is_named(copy: Callable[[str], tuple[ModelCard, Path]])
     index = {"weight_map": {"a": shard.name, "b": shard.name.replace("00001-of", "00002-of")}}
     weights.with_name(weights.name + ".index.json").write_text(json.dumps(index))
     with pytest.raises(LoadError, match=r"00002-of-00002\.safetensors is missing"):
-        Engine(card)
+        load_engine(card)
 
 
 @pytest.mark.parametrize("damage", [b"", b"not safetensors at all", b"\xff" * 64])
@@ -68,7 +68,7 @@ def test_damaged_weights_are_a_load_error(copy: Callable[[str], tuple[ModelCard,
     card, folder = copy("sd15")
     (folder / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(damage)
     with pytest.raises(LoadError, match="cannot load") as caught:
-        Engine(card)
+        load_engine(card)
     assert "\n" not in str(caught.value)
 
 
@@ -78,7 +78,7 @@ def test_pickled_weights_are_not_opened(copy: Callable[[str], tuple[ModelCard, P
     weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
     weights.rename(weights.with_suffix(".bin"))
     with pytest.raises(LoadError, match=r"diffusion_pytorch_model\.safetensors is missing"):
-        Engine(card)
+        load_engine(card)
 
 
 def test_code_from_a_checkpoint_is_refused(copy: Callable[[str], tuple[ModelCard, Path]]) -> None:
@@ -89,7 +89,7 @@ def test_code_from_a_checkpoint_is_refused(copy: Callable[[str], tuple[ModelCard
     (folder / "model_index.json").write_text(json.dumps(index))
     (folder / "unet" / "evil.py").write_text("raise SystemExit('ran')")
     with pytest.raises(LoadError, match="component unet wants code from 'evil'"):
-        Engine(card)
+        load_engine(card)
 
 
 @pytest.mark.parametrize("name", ["real/sdxl", "real/flux-dev", "real/clip-alignment"])
@@ -98,7 +98,7 @@ def test_without_network_the_remedy_is_a_command(name: str, monkeypatch: pytest.
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     card = load_card(name, {"source": {"hub": "nobody/no-such-model", "revision": "v1"}})
     with pytest.raises(LoadError) as caught:
-        Engine(card)
+        load_engine(card)
     assert "fetch it with `hf download nobody/no-such-model --revision v1`" in str(caught.value)
     assert "local: <folder>" in str(caught.value)
     assert (
@@ -114,11 +114,11 @@ def test_a_single_file_gives_the_same_picture_as_the_folder(cards: dict[str, Mod
     save_single_file(load_pipeline(cards["sd15"]), path)
     card = replace(cards["sd15"], source={"file": str(path), "config": folder})
     step = Step("s", "generate", "sd15", (), "image", {"prompt": "red", "steps": 3})
-    made = [Engine(each).run(step) for each in (card, cards["sd15"])]
+    made = [load_engine(each).run(step) for each in (card, cards["sd15"])]
     assert np.array_equal(made[0].value.pixels, made[1].value.pixels)  # type: ignore[union-attr]
     assert str(made[0].facts["revision"]).startswith("sha256:")
     with pytest.raises(LoadError, match=r"there is no file .*two\.safetensors"):
-        Engine(replace(card, source={"file": str(tmp_path / "two.safetensors")}))
+        load_engine(replace(card, source={"file": str(tmp_path / "two.safetensors")}))
 
 
 def test_a_device_that_is_not_there_is_a_load_error(cards: dict[str, ModelCard]) -> None:
@@ -126,13 +126,13 @@ def test_a_device_that_is_not_there_is_a_load_error(cards: dict[str, ModelCard])
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
     with pytest.raises(LoadError, match="torch sees no GPU"):
-        Engine(cards["sd15"], device="cuda")
+        load_engine(cards["sd15"], device="cuda")
 
 
 def test_unknown_call_settings_are_refused_at_load(cards: dict[str, ModelCard]) -> None:
     """A card whose settings the pipeline does not take fails when it is loaded, not at the first request."""
     with pytest.raises(LoadError, match="settings: no 'clipskip' in StableDiffusionPipeline; did you mean 'clip_skip'"):
-        Engine(replace(cards["sd15"], settings={"clipskip": 1}))
+        load_engine(replace(cards["sd15"], settings={"clipskip": 1}))
 
 
 def test_dtype_is_the_cards_unless_on_a_cpu(cards: dict[str, ModelCard]) -> None:
@@ -140,7 +140,7 @@ def test_dtype_is_the_cards_unless_on_a_cpu(cards: dict[str, ModelCard]) -> None
     card = replace(cards["sdxl"], dtype="float16")
     assert load_pipeline(card).unet.dtype == torch.float32
     assert load_pipeline(card, dtype="bfloat16").unet.dtype == torch.bfloat16
-    engine = Engine(card, dtype="bfloat16")
+    engine = load_engine(card, dtype="bfloat16")
     result = engine.run(Step("s", "generate", "sdxl", (), "image", {"prompt": "red", "steps": 2}))
     assert result.facts["dtype"] == "bfloat16"
     with pytest.raises(LoadError, match="unknown dtype 'float61'"):
@@ -151,7 +151,7 @@ def test_the_safety_checker_and_progress_bars_are_off(
     cards: dict[str, ModelCard], capfd: pytest.CaptureFixture
 ) -> None:
     """Loading and running write nothing to the terminal."""
-    engine = Engine(cards["sd15"])
+    engine = load_engine(cards["sd15"])
     engine.run(Step("s", "generate", "sd15", (), "image", {"prompt": "red", "steps": 2}))
     assert capfd.readouterr() == ("", "")
 
@@ -192,5 +192,7 @@ def test_the_embedded_cards_load_and_make_pictures(model: str) -> None:
     card = load_card(f"embedded/{model}")
     if not Path(str(card.source["local"])).is_dir():
         pytest.skip("the embedded family is not trained in this checkout: `python -m models.embedded.train`")
-    made = Engine(card).run(Step("s", "generate", model, (), "image", {"prompt": "a red circle", "steps": 4})).value
+    made = (
+        load_engine(card).run(Step("s", "generate", model, (), "image", {"prompt": "a red circle", "steps": 4})).value
+    )
     assert made.pixels.shape == (64, 64, 3)  # type: ignore[union-attr]

@@ -14,6 +14,8 @@ from diffusers import (
 
 from models import Engine, load_card
 from models.engine.previews import clean, fit_colours, paint
+from models.families import FAMILIES
+from models.layouts import PLANAR
 from models.weights.loading import load_pipeline
 
 
@@ -51,7 +53,7 @@ def test_without_sigmas_the_latents_themselves_are_shown() -> None:
 def test_fitting_leaves_the_autoencoder_as_it_was(engine: Callable[[str], Engine]) -> None:
     """The colour map has a row per channel and one constant; a half-precision VAE stays in half precision."""
     vae = load_pipeline(engine("sdxl").card, dtype="bfloat16").vae
-    assert fit_colours(vae).shape == (5, 3)
+    assert fit_colours(vae, PLANAR, 2).shape == (5, 3)
     assert vae.dtype == torch.bfloat16
 
 
@@ -61,11 +63,11 @@ def test_previews_look_like_the_picture(model: str) -> None:
     card = load_card(f"embedded/{model}")
     if not Path(str(card.source["local"])).is_dir():
         pytest.skip("the embedded family is not trained in this checkout")
-    vae = load_pipeline(replace(card, id=model)).vae
+    vae, layout = load_pipeline(replace(card, id=model)).vae, FAMILIES[card.family].layout
     shown = np.full((64, 64, 3), 255, np.uint8)
     shown[16:48, 8:32] = (220, 25, 35)
     pixels = torch.from_numpy(shown).permute(2, 0, 1)[None].float() / 127.5 - 1
     with torch.no_grad():
-        latents = (vae.encode(pixels).latent_dist.mean - (vae.config.shift_factor or 0)) * vae.config.scaling_factor
-    small = paint(latents, fit_colours(vae)).pixels.astype(int)
+        latents = layout.encode(vae, pixels)
+    small = paint(latents, fit_colours(vae, layout, card.vae_scale)).pixels.astype(int)
     assert np.abs(small - shown[2::4, 2::4]).mean() < 25

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models import Engine, load_card
+from models import Engine, load_card, load_engine
 from router.errors import LoadError, StepError
 from router.types import Latents, ModelCard, Picture, Scores, Step
 
@@ -28,7 +28,7 @@ def verifier(tmp_path_factory: pytest.TempPathFactory) -> Engine:
     folder = tmp_path_factory.mktemp("verifier")
     save_verifier(new_verifier(), folder)
     source = {"local": str(folder)}
-    return Engine(ModelCard(id="alignment", family="verifier", role="scorer", source=source, native_size=(64, 64)))
+    return load_engine(ModelCard(id="alignment", family="verifier", role="scorer", source=source, native_size=(64, 64)))
 
 
 @pytest.fixture(params=["clip", "verifier", "pickscore", "vqa"])
@@ -62,7 +62,7 @@ def test_scorers_only_score_pictures(scorer: Engine) -> None:
 
 def test_a_pick_is_as_likely_as_the_scores_say(engine: Callable[[str], Engine]) -> None:
     """The odds between two pictures are e to the difference of their PickScores: cosine times the learned scale."""
-    clip, pick = engine("clip")._scorer, engine("pickscore")._scorer
+    clip, pick = engine("clip").scorer, engine("pickscore").scorer
     cosines = clip._cosines([GREY.pixels, WIDE.pixels], "a red circle")  # type: ignore[attr-defined]
     scale = float(pick._model.logit_scale.exp())  # type: ignore[attr-defined]
     told = np.array(pick.score([GREY.pixels, WIDE.pixels], "a red circle"))
@@ -73,7 +73,7 @@ def test_a_question_is_answered_as_the_model_would(engine: Callable[[str], Engin
     """P(yes) is the softmax over yes and no of the logits with which the model's own generation begins."""
     import torch
 
-    scorer = engine("vqa")._scorer
+    scorer = engine("vqa").scorer
     model, words = scorer._model, scorer._tokenizer  # type: ignore[attr-defined]
     asked = words([scorer._asked("a dog")], return_tensors="pt", truncation=True, max_length=64)  # type: ignore[attr-defined]
     pixels = scorer._processor(images=[WIDE.pixels], return_tensors="pt")["pixel_values"]  # type: ignore[attr-defined]
@@ -89,7 +89,7 @@ def test_a_question_is_answered_as_the_model_would(engine: Callable[[str], Engin
 def test_a_question_without_the_prompt_is_refused(cards: dict[str, ModelCard]) -> None:
     """A card whose question does not contain the prompt would score every picture alike, so it does not load."""
     with pytest.raises(LoadError, match=r"has no \{prompt\} in it"):
-        Engine(replace(cards["vqa"], settings={"question": "Is it good?"}))
+        load_engine(replace(cards["vqa"], settings={"question": "Is it good?"}))
 
 
 @pytest.mark.parametrize("family", ["clip", "verifier", "pickscore", "vqa"])
@@ -97,7 +97,7 @@ def test_a_scorer_without_weights_says_which_file_is_missing(family: str, tmp_pa
     """An empty folder behind a scorer is a LoadError with the missing file's path."""
     card = ModelCard(id="alignment", family=family, role="scorer", source={"local": str(tmp_path)})
     with pytest.raises(LoadError, match=r"config\.json is missing"):
-        Engine(card)
+        load_engine(card)
 
 
 def test_the_embedded_verifier_prefers_the_right_picture() -> None:
@@ -112,7 +112,7 @@ def test_the_embedded_verifier_prefers_the_right_picture() -> None:
         pytest.skip("the embedded family is not trained in this checkout")
     scenes = [sample_scene(random.Random(seed), "one") for seed in range(12)]
     texts = [caption(scene, random.Random(0)) for scene in scenes]
-    score_model = Engine(card)
+    score_model = load_engine(card)
     pictures = [Picture(render(scene)) for scene in scenes]
     table = {text: score(score_model, *pictures, prompt=text) for text in texts}
     pairs = [table[text][i] > table[other][i] for i, text in enumerate(texts) for other in texts if other != text]

@@ -11,9 +11,7 @@ import pytest
 
 from models import Engine, load_catalogue
 from models.engine.tiles import Tiling, blend, boxes, windows
-from models.weights.loading import FAMILIES
 from router.errors import StepError
-from router.planning.handovers import RELAYS
 from router.planning.tiling import along
 from router.types import Latents, Picture, Step, Value
 
@@ -67,7 +65,7 @@ def test_a_step_between_tiles_fades_instead_of_jumping() -> None:
     assert np.diff(row).max() <= 3
 
 
-@pytest.mark.parametrize("model", ["sd15", "sdxl", "flux"])
+@pytest.mark.parametrize("model", ["sd15", "sdxl", "flux", "sd3", "qwen-image", "z-image"])
 def test_tiled_refine_works_on_pictures_beyond_the_tile(engine: Engines, model: str) -> None:
     """A picture of six tiles keeps its size, is the same each time, and reports its tiles."""
     picture = Picture(scene(64, 48))
@@ -124,11 +122,6 @@ def test_flux_cannot_generate_in_windows(engine: Engines) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------------ relays
-
-
-def test_the_planner_knows_which_families_relay() -> None:
-    """The planner's list of families that hand latents over is that of the loader."""
-    assert set(RELAYS) == {family for family, row in FAMILIES.items() if row.hands_latents}
 
 
 @pytest.mark.parametrize("scheduler", ["ddim", "euler"])

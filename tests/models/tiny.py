@@ -11,6 +11,7 @@ from diffusers import (
     FluxPipeline,
     FluxTransformer2DModel,
     PNDMScheduler,
+    StableDiffusion3Pipeline,
     StableDiffusionPipeline,
     StableDiffusionXLImg2ImgPipeline,
     StableDiffusionXLPipeline,
@@ -33,7 +34,9 @@ from transformers import (
     T5TokenizerFast,
 )
 
+from models.families import card_facts
 from router.types import ModelCard
+from tests.models import tiny_transformers
 
 LENGTH = 32
 ALPHABET = string.ascii_lowercase + string.digits
@@ -127,16 +130,26 @@ def refiner(base: StableDiffusionXLPipeline) -> StableDiffusionXLImg2ImgPipeline
     )
 
 
-def flux(guidance_embeds: bool = False) -> FluxPipeline:
+def t5(width: int) -> tuple[T5EncoderModel, T5TokenizerFast]:
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), *((letter, -3.0) for letter in ALPHABET)]
-    t5 = T5Config(vocab_size=len(pieces), d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
+    config = T5Config(vocab_size=len(pieces), d_model=width, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
+    return T5EncoderModel(config), T5TokenizerFast(vocab=pieces, extra_ids=0, model_max_length=LENGTH)
+
+
+def sd3() -> StableDiffusion3Pipeline:
+    clips = CLIPTextModelWithProjection(text_config(8, 8)), CLIPTextModelWithProjection(text_config(8, 8))
+    return tiny_transformers.sd3(clips, clip_tokenizer(), *t5(16))
+
+
+def flux(guidance_embeds: bool = False) -> FluxPipeline:
+    encoder, tokenizer = t5(8)
     return FluxPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(shift=1.5),
         vae=vae(16),
         text_encoder=CLIPTextModel(text_config(8, 8)),
         tokenizer=clip_tokenizer(),
-        text_encoder_2=T5EncoderModel(t5),
-        tokenizer_2=T5TokenizerFast(vocab=pieces, extra_ids=0, model_max_length=LENGTH),
+        text_encoder_2=encoder,
+        tokenizer_2=tokenizer,
         transformer=FluxTransformer2DModel(
             in_channels=64,
             num_layers=1,
@@ -196,6 +209,8 @@ def save_all(root: Path) -> None:
     torch.manual_seed(0)
     base = sdxl()
     pipes = {"sd15": sd15(), "sdxl": base, "sdxl-refiner": refiner(base), "flux": flux(), "flux-dev": flux(True)}
+    pipes |= {"sd3": sd3(), "qwen-image": tiny_transformers.qwen_image(), "z-image": tiny_transformers.z_image()}
+    pipes |= {"flux2-klein": tiny_transformers.flux2_klein(), "flux2-base": tiny_transformers.flux2_klein(False)}
     for name, pipe in pipes.items():
         pipe.save_pretrained(root / name, safe_serialization=True)
     save_clip(root / "clip")
@@ -211,11 +226,24 @@ def cards(root: Path) -> dict[str, ModelCard]:
         "sdxl-refiner": {"family": "sdxl", "role": "refiner", "latent_space": "sdxl", "guidance_scale": 3.0},
         "flux": {"family": "flux", "role": "base", "latent_space": "flux", "guidance_scale": 3.0},
         "flux-dev": {"family": "flux", "role": "base", "latent_space": "flux", "guidance_scale": 3.5},
+        "sd3": {"family": "sd3", "role": "base", "latent_space": "sd3", "guidance_scale": 3.0},
+        "flux2-klein": {"family": "flux2-klein", "role": "base", "latent_space": "flux2", "guidance_scale": 1.0},
+        "flux2-base": {"family": "flux2-klein", "role": "base", "latent_space": "flux2", "guidance_scale": 3.0},
+        "qwen-image": {"family": "qwen-image", "role": "base", "latent_space": "qwen-image", "guidance_scale": 3.0},
+        "z-image": {"family": "z-image", "role": "base", "latent_space": "z-image", "guidance_scale": 1.0},
     }
-    for name in ("flux", "flux-dev"):
+    for name in ("flux", "flux-dev", "sd3", "z-image"):
         rows[name] |= {"latent_channels": 16, "backbone": "dit", "max_prompt_tokens": 16}
+    for name in ("flux2-klein", "flux2-base", "qwen-image"):
+        rows[name] |= {"latent_channels": 4, "backbone": "dit", "max_prompt_tokens": 16}
+    rows["qwen-image"] |= {"min_steps": 2, "max_prompt_tokens": 400}  # its words to the language model are long
+    rows["z-image"] |= {"max_prompt_tokens": 48}  # a token a byte, and the chat's words count
     made = {
-        name: ModelCard(id=name, source={"local": str(root / name)}, **{**sized, **row})  # type: ignore[arg-type]
+        name: ModelCard(
+            id=name,
+            source={"local": str(root / name)},
+            **{**sized, **card_facts(str(row["family"])), **row},  # type: ignore[arg-type]
+        )
         for name, row in rows.items()
     }
     made["clip"] = ModelCard(id="clip", family="clip", role="scorer", source={"local": str(root / "clip")})

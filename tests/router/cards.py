@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from router.errors import CatalogError, NoRecipeError, did_you_mean
+from router.errors import CatalogueError, NoRecipeError, did_you_mean
 from router.planning.plan import make_plan
 from router.types import (
     NO_CONTEXT,
@@ -29,14 +29,17 @@ from router.types import (
 )
 
 CARDS = {
-    "sd15": ModelCard("sd15", "sd15", "base", {"local": "-"}, latent_space="sd", seconds_per_step=0.1),
+    "sd15": ModelCard(
+        "sd15", "sd15", "base", {"local": "-"}, latent_space="sd", relays=True, seconds_per_step=0.1
+    ),
     "sdxl": ModelCard(
-        "sdxl", "sdxl", "base", {"local": "-"}, latent_space="sdxl", native_size=(1024, 1024), min_side=512,
-        max_pixels=2048 * 1024, steps=30, seconds_per_step=0.2, overhead_s=0.5, usd_per_hour=2.0,
+        "sdxl", "sdxl", "base", {"local": "-"}, latent_space="sdxl", relays=True,
+        native_size=(1024, 1024), min_side=512, max_pixels=2048 * 1024, steps=30, seconds_per_step=0.2,
+        overhead_s=0.5, usd_per_hour=2.0,
     ),
     "sdxl-refiner": ModelCard(
-        "sdxl-refiner", "sdxl", "refiner", {"local": "-"}, latent_space="sdxl", native_size=(1024, 1024), min_side=512,
-        max_pixels=2048 * 1024, steps=30, seconds_per_step=0.2,
+        "sdxl-refiner", "sdxl", "refiner", {"local": "-"}, latent_space="sdxl", relays=True,
+        native_size=(1024, 1024), min_side=512, max_pixels=2048 * 1024, steps=30, seconds_per_step=0.2,
     ),
     "flux": ModelCard(
         "flux", "flux", "base", {"local": "-"}, latent_space="flux", latent_channels=16, native_size=(1024, 1024),
@@ -55,7 +58,7 @@ class Cards:
 
     def __getitem__(self, model: str) -> ModelCard:
         if model not in self.cards:
-            raise CatalogError(f"there is no model {model!r}{did_you_mean(model, self.cards)}")
+            raise CatalogueError(f"there is no model {model!r}{did_you_mean(model, self.cards)}")
         return self.cards[model]
 
     def __contains__(self, model: object) -> bool:
@@ -68,7 +71,7 @@ class Cards:
 CATALOGUE = Cards(CARDS)
 # A smaller model in the space of SDXL, beside it on its worker; and one that no worker holds beside another.
 SMALL = ModelCard(
-    "small", "sdxl", "base", {"local": "-"}, latent_space="sdxl", native_size=(512, 512), min_side=256,
+    "small", "sdxl", "base", {"local": "-"}, latent_space="sdxl", relays=True, native_size=(512, 512), min_side=256,
     max_pixels=2048 * 1024, max_steps=20, max_guidance_scale=2.0, guidance_scale=1.0, seconds_per_step=0.1,
     overhead_s=0.25,
 )  # fmt: skip

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from models.families import relaying
 from models.schema import absolute, parse, validate
-from models.weights.loading import FAMILIES
-from router.errors import CatalogError, did_you_mean
+from router.errors import CatalogueError, did_you_mean
 from router.types import ModelCard
 
 PACKAGE = Path(__file__).resolve().parent
@@ -20,7 +20,7 @@ CARDS = PACKAGE / "cards"
 
 
 @dataclass(frozen=True)
-class Catalog:
+class Catalogue:
     """The models of one installation by catalogue id; a `router.types.Catalogue`."""
 
     cards: Mapping[str, ModelCard]
@@ -29,7 +29,7 @@ class Catalog:
         try:
             return self.cards[model]
         except KeyError:
-            raise CatalogError(f"there is no model {model!r}{did_you_mean(model, self.cards)}") from None
+            raise CatalogueError(f"there is no model {model!r}{did_you_mean(model, self.cards)}") from None
 
     def __contains__(self, model: object) -> bool:
         return model in self.cards
@@ -54,7 +54,7 @@ def load_card(name: str | Path, overrides: Mapping[str, Any] | None = None) -> M
 
     An override replaces the whole value of its key, `source` included. Paths in a shipped card start at the models
     package, in another card at its own folder, in an override at the working directory.
-    Raises `CatalogError` naming file, line and the nearest key.
+    Raises `CatalogueError` naming file, line and the nearest key.
     """
     path = _find(name)
     data, lines = parse(_read(path), str(path))
@@ -66,36 +66,36 @@ def load_card(name: str | Path, overrides: Mapping[str, Any] | None = None) -> M
     return replace(card, source=absolute(card.source, base))
 
 
-def load_catalogue(models: Mapping[str, str | Path | Mapping[str, Any]]) -> Catalog:
+def load_catalogue(models: Mapping[str, str | Path | Mapping[str, Any]]) -> Catalogue:
     """`{catalogue id: card name or path, or {card: ..., overrides: {...}, guests: [...]}}` to a catalogue.
 
     guests: catalogue ids of models whose networks the worker of this one holds, too (`denoise` in recipes)
-    Raises `CatalogError` for a bad card, an unknown key or an unknown name; the message names the catalogue id.
+    Raises `CatalogueError` for a bad card, an unknown key or an unknown name; the message names the catalogue id.
     """
-    catalogue = Catalog({model: _entry(model, entry) for model, entry in models.items()})
+    catalogue = Catalogue({model: _entry(model, entry) for model, entry in models.items()})
     for card in catalogue.cards.values():
         for guest in card.guests:
             _check_guest(card, guest, catalogue)
     return catalogue
 
 
-def _check_guest(card: ModelCard, guest: str, catalogue: Catalog) -> None:
-    """Raise `CatalogError` for a guest that could never predict beside the card's model."""
+def _check_guest(card: ModelCard, guest: str, catalogue: Catalogue) -> None:
+    """Raise `CatalogueError` for a guest that could never predict beside the card's model."""
     where = f"model {card.id!r}: guests: "
     if guest not in catalogue:
-        raise CatalogError(f"{where}there is no model {guest!r}{did_you_mean(guest, catalogue.cards)}")
+        raise CatalogueError(f"{where}there is no model {guest!r}{did_you_mean(guest, catalogue.cards)}")
     other = catalogue[guest]
     for one in (card, other):
-        if one.role != "base" or not FAMILIES[one.family].hands_latents:
-            raise CatalogError(
+        if one.role != "base" or not one.relays:
+            raise CatalogueError(
                 f"{where}{one.id!r} is a {one.role} of family {one.family!r}; two models predict together only if "
-                "both are base models of a family with a fixed noise schedule (sd15, sdxl)"
+                f"both are base models of a family with a fixed noise schedule ({', '.join(relaying())})"
             )
     if guest == card.id or card.guests.count(guest) > 1:
-        raise CatalogError(f"{where}{guest!r} is there already; name each other model once")
+        raise CatalogueError(f"{where}{guest!r} is there already; name each other model once")
     for key in ("latent_space", "latent_channels", "vae_scale"):
         if getattr(card, key) != getattr(other, key):
-            raise CatalogError(
+            raise CatalogueError(
                 f"{where}{guest!r} has another {key} ({getattr(other, key)!r}, not {getattr(card, key)!r}), so the "
                 "predictions of the two cannot be averaged"
             )
@@ -105,23 +105,23 @@ def _entry(model: str, entry: str | Path | Mapping[str, Any]) -> ModelCard:
     spec = entry if isinstance(entry, Mapping) else {"card": entry}
     for key in spec:
         if key not in ("card", "overrides", "guests"):
-            raise CatalogError(
+            raise CatalogueError(
                 f"model {model!r}: unknown key {key!r}{did_you_mean(key, ('card', 'overrides', 'guests'))}"
             )
     if not isinstance(spec.get("card"), (str, Path)):
-        raise CatalogError(
+        raise CatalogueError(
             f"model {model!r}: 'card' is missing: give a card's name ({', '.join(card_names())}) or path"
         )
     overrides = spec.get("overrides") or {}
     if not isinstance(overrides, Mapping):
-        raise CatalogError(f"model {model!r}: 'overrides' is a mapping of card keys, not {overrides!r}")
+        raise CatalogueError(f"model {model!r}: 'overrides' is a mapping of card keys, not {overrides!r}")
     guests: tuple[str, ...] = tuple(spec.get("guests") or ())  # type: ignore[arg-type]
     if isinstance(spec.get("guests"), str):
-        raise CatalogError(f"model {model!r}: 'guests' is a list of catalogue ids, such as [{spec['guests']}]")
+        raise CatalogueError(f"model {model!r}: 'guests' is a list of catalogue ids, such as [{spec['guests']}]")
     try:
         return replace(load_card(spec["card"], overrides), id=model, guests=guests)
-    except CatalogError as error:
-        raise CatalogError(f"model {model!r}: {error.message}") from None
+    except CatalogueError as error:
+        raise CatalogueError(f"model {model!r}: {error.message}") from None
 
 
 def _find(name: str | Path) -> Path:
@@ -132,8 +132,8 @@ def _find(name: str | Path) -> Path:
     if path.suffix in (".yaml", ".yml"):
         if path.is_file():
             return path.resolve()
-        raise CatalogError(f"there is no card file {path} (looked in {Path.cwd()})")
-    raise CatalogError(
+        raise CatalogueError(f"there is no card file {path} (looked in {Path.cwd()})")
+    raise CatalogueError(
         f"there is no card {str(name)!r}{did_you_mean(str(name), card_names())}; or give a path to a .yaml file"
     )
 
@@ -142,4 +142,4 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise CatalogError(f"{path}: cannot be read: {error}") from None
+        raise CatalogueError(f"{path}: cannot be read: {error}") from None

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from models import load_card, load_catalogue
-from models.catalog import card_names
-from router.errors import CatalogError
+from models.catalogue import card_names
+from router.errors import CatalogueError
 
 CARD = """\
 id: mine
@@ -101,7 +101,7 @@ def test_cards_travel_between_processes(card_file: Path) -> None:
         ("steps: 12", "steps: [", "mine.yaml:7: not valid YAML"),
         ("steps: 12", "guidance_scale: .nan", "mine.yaml:6: guidance_scale"),
         ("family: sdxl", "family: sdxxl", "mine.yaml:2: unknown family 'sdxxl'; did you mean 'sdxl'"),
-        ("family: sdxl", "family: remote", "family 'remote' is not available in this version"),
+        ("family: sdxl", "family: zimage", "mine.yaml:2: unknown family 'zimage'; did you mean 'z-image'"),
         ("role: base", "role: scorer", "family 'sdxl' has no role 'scorer'"),
         ("id: mine\n", "", "mine.yaml:1: key 'id' is missing"),
         ("{local: weights}", "{locale: weights}", "mine.yaml:4: unknown key 'locale'; did you mean 'local'"),
@@ -114,7 +114,7 @@ def test_cards_travel_between_processes(card_file: Path) -> None:
 def test_broken_cards_name_file_line_and_the_nearest_key(card_file: Path, old: str, new: str, message: str) -> None:
     """Every mistake in a card is one line `file:line: message`, with a suggestion where a word is nearly right."""
     card_file.write_text(CARD.replace(old, new))
-    with pytest.raises(CatalogError) as caught:
+    with pytest.raises(CatalogueError) as caught:
         load_card(card_file)
     assert message in str(caught.value)
 
@@ -152,7 +152,7 @@ def test_broken_cards_name_file_line_and_the_nearest_key(card_file: Path, old: s
 )
 def test_broken_catalogues_name_the_model(models: dict[str, object], message: str) -> None:
     """A mistake in the serve config names the catalogue id and proposes the nearest word."""
-    with pytest.raises(CatalogError) as caught:
+    with pytest.raises(CatalogueError) as caught:
         load_catalogue(models)  # type: ignore[arg-type]
     assert message in str(caught.value)
 
@@ -166,13 +166,14 @@ def test_guests_are_said_by_the_catalogue() -> None:
 
 def test_an_unknown_model_proposes_the_nearest() -> None:
     """Looking up 'flx' says: did you mean 'flux'."""
-    with pytest.raises(CatalogError, match="did you mean 'flux'"):
+    with pytest.raises(CatalogueError, match="did you mean 'flux'"):
         load_catalogue({"flux": "embedded/flux"})["flx"]
 
 
 def test_every_family_of_a_card_can_be_loaded() -> None:
-    """The families that a card may name are exactly the rows of the loaders."""
-    from models import schema, scoring
-    from models.weights import loading
+    """The families that a card may name are those that draw and those that score, and each has its class."""
+    from models import scoring
+    from models.families import FAMILIES, ROLES, SCORERS
 
-    assert set(schema.FAMILIES) == set(loading.FAMILIES) | set(scoring.SCORERS)
+    assert set(ROLES) == set(FAMILIES) | set(SCORERS)
+    assert set(SCORERS) == set(scoring.SCORERS)

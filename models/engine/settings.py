@@ -1,16 +1,17 @@
-"""A plan's step to the arguments of a diffusers call. One pure function per kind; families differ by `guidance`."""
+"""A plan's step to a checked `Call`, and that to the arguments of a diffusers call, as the family's row spells them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
-from models.engine.tiles import Tiling, boxes
-from models.weights.loading import FAMILIES
+from models.call import Call, Mix, Tiling
+from models.engine.tiles import boxes
+from models.families import FAMILIES, relaying
 from router.errors import StepError, did_you_mean
-from router.types import ModelCard, Scalar, Step
+from router.types import ModelCard, Step
 
 KEYS = {
     "generate": (
@@ -38,40 +39,6 @@ KEYS = {
 }
 
 
-@dataclass(frozen=True)
-class Mix:
-    """What a guest predicts beside the model. weight, weight_end: what it counts at the start and at the end (0..1)."""
-
-    guest: str
-    guidance_scale: float
-    weight: float
-    weight_end: float
-
-    def at(self, share: float) -> float:
-        """What the guest counts when `share` (0..1) of the denoising is done, as `until` counts it."""
-        return self.weight + (self.weight_end - self.weight) * min(1.0, max(0.0, share))
-
-
-@dataclass(frozen=True)
-class Call:
-    """The settings of a denoising step, checked. `facts`: what was done otherwise than asked, for the trace."""
-
-    prompt: str
-    negative_prompt: str
-    width: int
-    height: int
-    steps: int
-    guidance_scale: float
-    scheduler: str
-    seed: int
-    start: float | None = None
-    until: float | None = None
-    strength: float | None = None
-    tiling: Tiling | None = None
-    mix: Mix | None = None
-    facts: dict[str, Scalar] = field(default_factory=dict, hash=False)
-
-
 def read_call(step: Step, card: ModelCard, guests: Mapping[str, ModelCard] | None = None) -> Call:
     """Check a step's settings against the card, filling in the card's defaults. Raises `StepError` naming the key.
 
@@ -88,7 +55,7 @@ def read_call(step: Step, card: ModelCard, guests: Mapping[str, ModelCard] | Non
         negative_prompt=str(given.get("negative_prompt", "")),
         width=_whole(step, given, "width", card.native_size[0], 1, 2**15),
         height=_whole(step, given, "height", card.native_size[1], 1, 2**15),
-        steps=_whole(step, given, "steps", card.steps, 1, card.max_steps),
+        steps=_whole(step, given, "steps", card.steps, card.min_steps, card.max_steps),
         guidance_scale=_number(step, given, "guidance_scale", card.guidance_scale, 0.0, card.max_guidance_scale),
         scheduler=str(given.get("scheduler", card.scheduler)),
         seed=_whole(step, given, "seed", 0, 0, 2**64 - 1),
@@ -141,7 +108,7 @@ def _mix(step: Step, given: Mapping[str, Any], guests: Mapping[str, ModelCard]) 
     if name not in guests:
         raise StepError(f"step {step.id!r}: {step.model!r} has no guest {name!r}{did_you_mean(name, guests)}", "guest")
     card = guests[name]
-    _whole(step, given, "steps", card.steps, 1, card.max_steps)
+    _whole(step, given, "steps", card.steps, card.min_steps, card.max_steps)
     scale = _number(step, given, "guest_guidance_scale", card.guidance_scale, 0.0, card.max_guidance_scale)
     weight = _number(step, given, "guest_weight", 0.5, 0.0, 1.0)
     return Mix(name, scale, weight, _number(step, given, "guest_weight_end", weight, 0.0, 1.0))
@@ -164,8 +131,13 @@ def _check_kind(step: Step, card: ModelCard, call: Call) -> None:
         )
     if step.kind == "refine" and (call.start is None) == (call.strength is None):
         raise StepError(f"step {step.id!r}: refine takes either 'from' (latents) or 'strength' (a picture)")
-    if (call.start is not None or call.until is not None) and not FAMILIES[card.family].hands_latents:
-        able = ", ".join(name for name, row in FAMILIES.items() if row.hands_latents)
+    row = FAMILIES[card.family]
+    if call.strength is not None and not row.img2img:
+        raise StepError(
+            f"step {step.id!r}: family {card.family!r} cannot go on from a picture; refine with another model"
+        )
+    if (call.start is not None or call.until is not None) and not row.relays:
+        able = ", ".join(relaying())
         raise StepError(
             f"step {step.id!r}: family {card.family!r} cannot hand latents over in mid-denoising (only {able} can); "
             "let it finish, and refine the picture by 'strength'"
@@ -187,44 +159,12 @@ def _enough_steps(call: Call, card: ModelCard) -> Call:
 
 def arguments(call: Call, card: ModelCard, pipe: Any) -> dict[str, Any]:
     """Keyword arguments of the pipeline for a checked call, without callback, generator and picture."""
-    made: dict[str, Any] = {"prompt": call.prompt, "num_inference_steps": call.steps, **_guidance(call, card, pipe)}
-    if call.strength is not None:
-        made["strength"] = call.strength
-    # SDXL's pipelines cut the schedule themselves; SD's do not, so the engine does.
-    if call.start is not None and card.family == "sdxl":
-        made["denoising_start"] = call.start
-    if call.until is not None:
-        made |= {"denoising_end": call.until} if card.family == "sdxl" else {}
-        made["output_type"] = "latent"
-    if (call.start is None and call.strength is None) or card.family == "flux":
-        made |= {"width": call.width, "height": call.height}
-    if call.tiling is not None and card.family == "sdxl":
-        # What the network sees is one window, so that is the size it is told.
-        made |= {"original_size": (call.tiling.height, call.tiling.width)}
-        made |= {"target_size": (call.tiling.height, call.tiling.width)}
-    if card.family == "flux":
-        made["max_sequence_length"] = card.max_prompt_tokens
-    return made | dict(card.settings)
+    return FAMILIES[card.family].arguments(call, card, pipe) | dict(card.settings)
 
 
 def ignores_negative(call: Call, card: ModelCard, pipe: Any) -> bool:
-    """Whether a negative prompt was given that cannot have an effect, since no second pass is run."""
-    return bool(call.negative_prompt) and "negative_prompt" not in _guidance(call, card, pipe)
-
-
-def _guidance(call: Call, card: ModelCard, pipe: Any) -> Mapping[str, Any]:
-    if card.family == "flux" and pipe.transformer.config.guidance_embeds:
-        return {"guidance_scale": call.guidance_scale}
-    if call.guidance_scale <= 1:
-        # No second pass; SD and SDXL see that by the scale, FLUX by its own argument.
-        return {} if card.family == "flux" else {"guidance_scale": call.guidance_scale}
-    if card.family == "flux":
-        return {"true_cfg_scale": call.guidance_scale, "negative_prompt": call.negative_prompt}
-    # Left out when empty: SDXL then guides away from zeros, as it was trained, not from an empty sentence.
-    return {
-        "guidance_scale": call.guidance_scale,
-        **({"negative_prompt": call.negative_prompt} if call.negative_prompt else {}),
-    }
+    """Whether a negative prompt was given that cannot have an effect, since no second pass is run or takes it."""
+    return bool(call.negative_prompt) and "negative_prompt" not in FAMILIES[card.family].arguments(call, card, pipe)
 
 
 def _whole(step: Step, given: Mapping[str, Any], key: str, default: int, low: int, high: int) -> int:

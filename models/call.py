@@ -1,0 +1,63 @@
+"""What a step asks of a pipeline, checked: the values that a family's row turns into arguments.
+
+`models.engine.settings` reads them from a step, `models.families` spells them as diffusers wants them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from router.types import Scalar
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Size of a tile and what neighbours share at least, in pixels; `count`: how many tiles were planned."""
+
+    width: int
+    height: int
+    overlap: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What a guest predicts beside the model. weight, weight_end: what it counts at the start and at the end (0..1)."""
+
+    guest: str
+    guidance_scale: float
+    weight: float
+    weight_end: float
+
+    def at(self, share: float) -> float:
+        """What the guest counts when `share` (0..1) of the denoising is done, as `until` counts it."""
+        return self.weight + (self.weight_end - self.weight) * min(1.0, max(0.0, share))
+
+
+@dataclass(frozen=True)
+class Call:
+    """The settings of a denoising step, checked. `facts`: what was done otherwise than asked, for the trace.
+
+    start, until: shares (0..1) of the denoising that are done before and after the step (None: none, and all)
+    strength:     how far (0..1) a given picture is noised again; None: the step begins with noise or with latents
+    """
+
+    prompt: str
+    negative_prompt: str
+    width: int
+    height: int
+    steps: int
+    guidance_scale: float
+    scheduler: str
+    seed: int
+    start: float | None = None
+    until: float | None = None
+    strength: float | None = None
+    tiling: Tiling | None = None
+    mix: Mix | None = None
+    facts: dict[str, Scalar] = field(default_factory=dict, hash=False)
+
+    @property
+    def from_noise(self) -> bool:
+        """Nothing is continued: neither latents nor a picture."""
+        return self.start is None and self.strength is None

@@ -1,0 +1,273 @@
+"""One pipeline on one device, running the `generate`, `denoise` and `refine` steps of plans.
+
+The same step gives the same bytes whatever ran before: the noise comes from a CPU generator seeded by the step, and
+each run gets a fresh scheduler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from models.call import Call
+from models.engine.device import Device
+from models.engine.guests import Guest, joined
+from models.engine.previews import fit_colours
+from models.engine.progress import OnProgress, ShouldStop, Watch
+from models.engine.schedulers import build_scheduler, start_from, start_index, ve_factor
+from models.engine.settings import arguments, ignores_negative, read_call
+from models.engine.tiles import blend, boxes
+from models.engine.warmup import warm_up_step
+from models.engine.windows import windowed
+from models.families import FAMILIES
+from models.fusion.colour import Pixels
+from models.handover import check_latents, check_picture, to_image, to_latents, to_picture, to_tensor
+from models.weights.loading import img2img, load_pipeline, resolve_dtype
+from models.weights.memory import check_fits
+from models.weights.revisions import revision
+from router.errors import LoadError, StepError
+from router.types import Latents, ModelCard, Picture, Scalar, Step, StepResult, Value
+
+ABLE = {"base": ("generate", "denoise", "refine"), "refiner": ("refine",)}
+"""What a model of each role does."""
+
+
+class DiffusionEngine:
+    """Loads the model of `card` on construction; `LoadError` says what is missing.
+
+    guests: cards of the models whose networks it holds beside its own, for `denoise` steps. One that cannot be loaded
+    does not stop the others: its steps raise `StepError`.
+    device, dtype, threads: as of `load_engine`. Runs one step at a time; further calls wait.
+    """
+
+    def __init__(
+        self,
+        card: ModelCard,
+        device: str = "cpu",
+        dtype: str | None = None,
+        threads: int | None = None,
+        guests: Sequence[ModelCard] = (),
+    ) -> None:
+        self.card = card
+        self._device = Device(card, device, threads)
+        if guests:
+            check_fits(card, device, str(resolve_dtype(card, device, dtype)).removeprefix("torch."), guests)
+        self._pipe = load_pipeline(card, device, dtype)
+        self._family = FAMILIES[card.family]
+        self._scheduler = self._pipe.scheduler
+        self._img2img = img2img(card, self._pipe)
+        self._guests: dict[str, Guest | LoadError] = {}
+        for guest in guests:
+            try:
+                self._guests[guest.id] = Guest(guest, self._pipe, card.family, device, dtype)
+            except LoadError as error:
+                self._guests[guest.id] = error
+        self._guest_cards = {guest.id: guest for guest in guests}
+        self.revision = revision(card)
+
+    def run(
+        self,
+        step: Step,
+        inputs: Sequence[Value] = (),
+        *,
+        on_progress: OnProgress | None = None,
+        should_stop: ShouldStop | None = None,
+    ) -> StepResult:
+        """Execute one `generate`, `denoise` or `refine` step; see `Engine`."""
+        self._check_able(step, inputs)
+        (value, facts), seconds = self._device.alone(
+            step, lambda: self._execute(step, inputs, on_progress, should_stop)
+        )
+        return StepResult(value, seconds, {**self._device.facts(self.revision), **facts})
+
+    def run_batch(self, steps: Sequence[Step], inputs: Sequence[Sequence[Value]]) -> list[StepResult]:
+        """The same step for several pictures in one call.
+
+        The steps may differ in prompt, seed and the text of the negative prompt only (`StepError` otherwise). A picture
+        is that of `run` up to rounding in the last bits, which depends on the size of the batch. seconds: equal shares.
+        """
+        for step, values in zip(steps, inputs, strict=True):
+            self._check_able(step, values)
+        calls = [read_call(step, self.card, self._guest_cards) for step in steps]
+        if calls[0].tiling is not None:
+            return [self.run(step, values) for step, values in zip(steps, inputs, strict=True)]
+        # Without a negative prompt SDXL guides away from zeros, not from the embedding of "": one call cannot do both.
+        alike = {
+            replace(c, prompt="", negative_prompt="any" * bool(c.negative_prompt), seed=0, facts={}) for c in calls
+        }
+        if len(alike) > 1:
+            raise StepError(
+                f"steps of one batch on {self.card.id!r} must agree in all but prompt and seed, and "
+                "either all or none have a negative prompt"
+            )
+
+        def work() -> list[tuple[Value, dict[str, Scalar]]]:
+            pipe = self._prepared(steps[0], calls[0])
+            watch = self._watch(steps[0], calls[0], pipe, None, None)
+            output = self._denoise(pipe, calls, inputs, watch)
+            values = [self._value(pipe, calls[0], output[i : i + 1], watch.done) for i in range(len(calls))]
+            return [
+                (value, {**self._call_facts(pipe, call), "steps": watch.done})
+                for value, call in zip(values, calls, strict=True)
+            ]
+
+        made, seconds = self._device.alone(steps[0], work)
+        common = self._device.facts(self.revision)
+        return [StepResult(value, seconds / len(made), {**common, **facts}) for value, facts in made]
+
+    def warm_up(self) -> float:
+        """Run the shortest possible step, so that the first request does not pay for allocation; returns seconds."""
+        _ = self._colours
+        return self.run(*warm_up_step(self.card)).seconds
+
+    def _check_able(self, step: Step, inputs: Sequence[Value]) -> None:
+        if step.kind not in ABLE[self.card.role]:
+            raise StepError(f"step {step.id!r}: {self.card.id!r} is a {self.card.role} and cannot {step.kind!r}")
+        if step.kind == "refine" and len(inputs) != 1:
+            raise StepError(f"step {step.id!r}: refine takes one input, not {len(inputs)}")
+        if step.kind != "refine" and inputs:
+            raise StepError(f"step {step.id!r}: {step.kind} takes no input, not {len(inputs)}")
+
+    def _execute(
+        self, step: Step, inputs: Sequence[Value], on_progress: OnProgress | None, should_stop: ShouldStop | None
+    ) -> tuple[Value, dict[str, Scalar]]:
+        call = read_call(step, self.card, self._guest_cards)
+        pipe = self._prepared(step, call)
+        watch = self._watch(step, call, pipe, on_progress, should_stop)
+        watch.check()
+        if self._tile_by_tile(call):
+            assert call.tiling is not None
+            made = self._refine_tiles(step, call, check_picture(inputs[0], self.card), watch)
+            return made, {**self._call_facts(pipe, call), "steps": watch.done, "tiles": call.tiling.count}
+        output = self._denoise(pipe, [call], [inputs], watch)
+        if not watch.done:
+            raise StepError(f"step {step.id!r}: {call.steps} steps leave none to run here; ask for more steps", "steps")
+        value = self._value(pipe, call, output, watch.done)
+        tiles: dict[str, Scalar] = {} if call.tiling is None else {"tiles": call.tiling.count}
+        return value, {**self._call_facts(pipe, call), **tiles, "steps": watch.done}
+
+    def _prepared(self, step: Step, call: Call) -> Any:
+        """The pipeline for a step, with a fresh scheduler."""
+        pipe = self._img2img if step.kind == "refine" else self._pipe
+        assert pipe is not None, "read_call refuses to refine with a family that cannot"
+        assert pipe is not None, "read_call refuses to refine with a family that cannot"
+        pipe.scheduler = build_scheduler(call.scheduler, self.card, self._scheduler)
+        return pipe
+
+    def _watch(
+        self, step: Step, call: Call, pipe: Any, on_progress: OnProgress | None, should_stop: ShouldStop | None
+    ) -> Watch:
+        """The callback of a run. Families whose pipelines cannot stop early themselves are stopped by it."""
+        tiles = call.tiling.count if call.tiling is not None and self._tile_by_tile(call) else 1
+        last = None
+        if call.until is not None and not self._family.cuts_schedule:
+            begin = 0 if call.start is None else start_index(pipe.scheduler, call.steps, call.start)
+            last = start_index(pipe.scheduler, call.steps, call.until) - begin
+        colours = self._colours if on_progress and tiles == 1 else None
+        return Watch(step.id, on_progress, should_stop, self._unpacker(call), colours, last, tiles)
+
+    def _tile_by_tile(self, call: Call) -> bool:
+        """Whether tiles are finished one after the other, since the network cannot be applied in windows."""
+        return call.tiling is not None and not self._family.windows
+
+    def _refine_tiles(self, step: Step, call: Call, picture: Picture, watch: Watch) -> Picture:
+        """Every tile re-noised from its part of one field of noise and denoised with the same prompt, then blended."""
+        import torch
+
+        assert call.tiling is not None
+        pixels = np.asarray(to_image(picture, call.width, call.height))
+        places = boxes(call.width, call.height, call.tiling, self.card.size_multiple)
+        cells = (1, self.card.latent_channels, call.height // self.card.vae_scale, call.width // self.card.vae_scale)
+        noise = torch.randn(cells, generator=torch.Generator("cpu").manual_seed(call.seed))
+        parts: list[Pixels] = []
+        for box in places:
+            one = replace(call, width=box.width, height=box.height, tiling=None)
+            pipe = self._prepared(step, one)
+            cell = box.scaled(self.card.vae_scale)
+            start_from(
+                pipe.scheduler, noise[:, :, cell.top : cell.top + cell.height, cell.left : cell.left + cell.width]
+            )
+            output = self._denoise(pipe, [one], [(Picture(box.of(pixels)),)], watch)
+            parts.append(to_picture(output, self.card).pixels)
+            watch.next_round()
+        return Picture(blend(parts, places, call.width, call.height))
+
+    def _denoise(self, pipe: Any, calls: Sequence[Call], inputs: Sequence[Sequence[Value]], watch: Watch) -> Any:
+        """The pipeline's output for calls that differ in prompt and seed only; `inputs` as many."""
+        import torch
+
+        call = calls[0]
+        each = [arguments(one, self.card, pipe) for one in calls]
+        given = {"output_type": "np"} | each[0]
+        given |= {words: [one[words] for one in each] for words in ("prompt", "negative_prompt") if words in given}
+        if call.start is not None:
+            begin = start_index(pipe.scheduler, call.steps, call.start)
+            factor = ve_factor(pipe.scheduler, begin)
+            given["image"] = torch.cat([to_tensor(self._handed(call, *values), factor) for values in inputs])
+            if not self._family.cuts_schedule:
+                # img2img begins at whole steps of a share, and would add noise to latents that carry theirs.
+                given["strength"] = min(1.0, (call.steps - begin + 0.5) / call.steps)
+                start_from(pipe.scheduler, None)
+        elif call.strength is not None:
+            pictures = [check_picture(values[0], self.card) for values in inputs]
+            given["image"] = [to_image(picture, call.width, call.height) for picture in pictures]
+        noise = [torch.Generator("cpu").manual_seed(one.seed) for one in calls]
+        try:
+            with windowed(pipe, self.card, call), self._beside(pipe, calls):
+                return pipe(**given, generator=noise, callback_on_step_end=watch).images
+        finally:
+            pipe.maybe_free_model_hooks()
+
+    def _beside(self, pipe: Any, calls: Sequence[Call]) -> AbstractContextManager[None]:
+        """What a denoise step adds to a run: the predictions of its guest."""
+        mix = calls[0].mix
+        if mix is None:
+            return nullcontext()
+        guest = self._guests[mix.guest]
+        if isinstance(guest, LoadError):
+            raise StepError(f"guest {mix.guest!r} of {self.card.id!r} is not there: {guest.message}", "guest")
+        return joined(pipe, guest, mix, calls)
+
+    def _handed(self, call: Call, value: Value) -> Latents:
+        """Latents that were handed over, checked against what this call continues."""
+        assert call.start is not None
+        latents = check_latents(value, self.card, call.start)
+        shape = (call.height // self.card.vae_scale, call.width // self.card.vae_scale)
+        if latents.data.shape[1:] != shape:
+            raise StepError(
+                f"latents of {latents.data.shape[1:]} cells cannot become a picture of {call.width}x{call.height}"
+            )
+        return latents
+
+    def _value(self, pipe: Any, call: Call, output: Any, done: int) -> Value:
+        if call.until is None:
+            return to_picture(output, self.card)
+        begin = 0 if call.start is None else start_index(pipe.scheduler, call.steps, call.start)
+        pipe.scheduler.set_timesteps(call.steps)
+        return to_latents(output, self.card, ve_factor(pipe.scheduler, begin + done), call.until)
+
+    def _unpacker(self, call: Call) -> Any:
+        return lambda latents: self._family.layout.cells(self._pipe, latents, call.width, call.height)
+
+    @cached_property
+    def _colours(self) -> Any:
+        return fit_colours(self._pipe.vae, self._family.layout, self.card.vae_scale)
+
+    def _call_facts(self, pipe: Any, call: Call) -> dict[str, Scalar]:
+        facts = {
+            **call.facts,
+            "scheduler": type(pipe.scheduler).__name__,
+            "dtype": str(pipe.vae.dtype).removeprefix("torch."),
+            "seed": call.seed,
+            "truncated_tokens": self._family.unread_tokens(self.card, self._pipe, call.prompt),
+        }
+        if ignores_negative(call, self.card, pipe):
+            facts["negative_prompt_ignored"] = True
+        if call.mix is not None and isinstance(guest := self._guests[call.mix.guest], Guest):
+            facts |= {"guest": guest.card.id, "guest_revision": guest.revision}
+        return facts
