@@ -73,6 +73,6 @@ def test_what_answers_requests_imports_no_torch() -> None:
     import subprocess
     import sys
 
-    code = "import sys, deployments.replicas; print([m for m in ('torch', 'diffusers') if m in sys.modules])"
+    code = "import sys, deployments.cluster.replicas; print([m for m in ('torch', 'diffusers') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.strip() == "[]"
