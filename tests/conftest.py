@@ -17,7 +17,7 @@ os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="triptych-state-")  # no 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of the Ray application come last: its processes idle beside no other test, and quick failures show first."""
+    """Tests of the Ray application come last: its processes idle beside no other test, and failures show early."""
     items.sort(key=lambda item: item.get_closest_marker("ray") is not None)
 
 
