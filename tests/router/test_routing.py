@@ -131,12 +131,12 @@ def own_calls(decider: Router, request: GenerationRequest) -> int:
 
 
 def test_a_decision_is_quick(decider: Router) -> None:
-    """A prompt is embedded once, however often it comes, and a repeated decision is a few hundred calls of our own."""
+    """A prompt is embedded once, however often it comes, and a decision made before is some dozens of calls."""
     decider.embedder = counting = Counting(decider.embedder)  # type: ignore[arg-type]
     first, again = own_calls(decider, HARD), own_calls(decider, HARD)
     assert counting.asked == 1
-    assert again < first
-    assert again < 400
+    assert again < first / 4
+    assert again < 150
 
 
 @pytest.mark.parametrize(
