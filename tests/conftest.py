@@ -1,16 +1,33 @@
 """Shared by all tests: tiny random weights in the real pipeline classes, and one Ray application for the mark `ray`."""
 
 import os
+import random
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="triptych-state-")  # no test writes to the user's own
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of the Ray application come last: its processes idle beside no other test, and failures show early."""
+    items.sort(key=lambda item: item.get_closest_marker("ray") is not None)
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Whatever draws without a seed of its own draws the same in every run, alone or after others."""
+    random.seed(0)
+    np.random.seed(0)
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

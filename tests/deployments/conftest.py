@@ -28,6 +28,18 @@ def orchestrator(settings: AppSettings) -> Any:
     return build_local(settings)
 
 
+@pytest.fixture(autouse=True)
+def nothing_learned(request: pytest.FixtureRequest) -> None:
+    """Before each test the shared orchestrator forgets what steps took, so that no test depends on those before it."""
+    if "orchestrator" in request.fixturenames:
+        forget(request.getfixturevalue("orchestrator"))
+
+
+def forget(orchestrator: Any) -> None:
+    """Back to the priors of the model cards."""
+    orchestrator._runner._costs.restore({"version": 1, "observations": {}})
+
+
 @pytest.fixture(scope="session")
 def service(orchestrator: Any, settings: AppSettings) -> Any:
     """What HTTP and handles call."""

@@ -26,6 +26,15 @@ recipes:
 objective: {minimise: latency_s}
 """
 
+QUALITY = """
+version: 1
+name: quality
+recipes:
+  draft:   {generate: {model: sd15, steps: 12, scheduler: dpmsolver++}}
+  premium: {chain: [{generate: {model: flux}}, {refine: {model: sdxl-refiner, strength: 0.25}}]}
+objective: {maximise: quality}
+"""
+
 SWITCH = """
 version: 1
 name: switch
@@ -39,9 +48,10 @@ rules:
 
 
 def write_policies(folder: Path) -> Path:
-    """The folder, with all these policies in it."""
+    """The folder, with all these policies in it. By `quality` no measured second has a say in what is decided."""
     for preset in sorted(PRESETS.glob("*.yaml")):
         shutil.copy(preset, folder)
     (folder / "lab.yaml").write_text(LAB)
+    (folder / "quality.yaml").write_text(QUALITY)
     (folder / "switch.yaml").write_text(SWITCH.format(only="first"))
     return folder

@@ -10,11 +10,11 @@ import pytest
 from deployments.cli.mermaid import mermaid
 from deployments.offline.probes import load_probes, run_probes
 from deployments.offline.rehearsal import Rehearsal
-from deployments.settings import DEFAULT_CONFIG, ROOT, load_serve_config
+from deployments.settings import DEFAULT_CONFIG, load_serve_config
 from policies import PRESETS
 from router.errors import PolicyError
 
-REAL = ROOT / "deployments" / "configs" / "real.yaml"
+REAL = DEFAULT_CONFIG.with_name("real.yaml")
 
 
 @pytest.fixture(scope="module", params=[DEFAULT_CONFIG, REAL], ids=["embedded", "real"])
@@ -22,6 +22,7 @@ def rehearsal(request: pytest.FixtureRequest) -> Rehearsal:
     return Rehearsal(load_serve_config(request.param).settings)
 
 
+@pytest.mark.shipped_weights
 @pytest.mark.parametrize("path", sorted(PRESETS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_preset_passes_its_probes(rehearsal: Rehearsal, path: Path) -> None:
     """Each preset loads on the embedded and on the real catalogue, and does what its probes say on both."""
@@ -95,6 +96,7 @@ def test_explain_shows_who_did_it(triptych) -> None:
     assert triptych("policy", "explain", "a red circle", "--request", "[]")[0] == 2
 
 
+@pytest.mark.shipped_weights
 def test_diff_counts_who_changes(triptych, tmp_path: Path) -> None:
     """`policy diff` shows the prompts whose recipe changes, with totals; requests may be JSON lines."""
     prompts = tmp_path / "prompts.txt"

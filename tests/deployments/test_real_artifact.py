@@ -30,6 +30,7 @@ def test_its_card_names_the_stand_ins() -> None:
     assert "`flux`: not FLUX" in card and "`sd15`: sd_v2_1" in card
 
 
+@pytest.mark.shipped_weights
 def test_usual_prompts_are_in_its_range_and_odd_ones_are_not(real: QualityPredictor) -> None:
     """A photographic prompt is predicted, a spreadsheet's title falls back to the columns' means, and says so."""
     embedder = MiniLMEmbedder()

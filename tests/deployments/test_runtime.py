@@ -41,7 +41,7 @@ def test_a_free_port_can_be_listened_on() -> None:
 
 SERVE = """
 import json, sys
-from deployments.runtime import free_port, start
+from deployments.cluster.local_cluster import free_port, start
 from deployments.settings import ServeConfig, parse_settings
 
 with start(ServeConfig(settings=parse_settings(json.loads(sys.argv[1]))), port=free_port(), timeout_s=500) as running:

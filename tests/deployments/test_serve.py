@@ -70,10 +70,10 @@ async def test_prompts_take_recipes_by_what_they_ask_for(http: httpx.AsyncClient
     """Over HTTP an easy and a hard prompt come back as PNGs of different recipes, with the decision in the headers."""
     recipes = []
     for prompt in (EASY, HARD):
-        response = await http.post(GENERATE, json={"prompt": prompt, "seed": 1})
+        response = await http.post(GENERATE, json={"prompt": prompt, "model": "quality", "seed": 1})
         assert base64.b64decode(response.json()["data"][0]["b64_json"]).startswith(b"\x89PNG")
         recipes.append(response.headers["x-triptych-recipe"])
-    assert recipes[0] != recipes[1]
+    assert recipes == ["draft", "premium"]
 
 
 @pytest.mark.parametrize("recipe", ["latents", "pixels", "best", "blended"])
@@ -165,11 +165,13 @@ async def test_fifty_swaps_under_load_drop_and_mix_nothing(http: httpx.AsyncClie
         in_force[present][-1] = (in_force[present][-1][0], time.monotonic())
         present = put.json()["digest"]
         in_force.setdefault(present, []).append((began, float("inf")))
-        await asyncio.sleep(0.05)
+        while len(answers) < k:  # so that requests end between swaps, however fast this machine is
+            assert not any(task.done() for task in load)
+            await asyncio.sleep(0.01)
     done.set()
     await asyncio.gather(*load)
     assert {response.status_code for *_, response in answers} == {200}
-    assert len(answers) >= 10
+    assert len(answers) >= 49
     recipes = {}
     for began, ended, response in answers:
         digest = response.headers["x-triptych-policy-digest"]
@@ -218,16 +220,17 @@ async def test_missing_weights_take_out_one_model_only(http: httpx.AsyncClient) 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_client_that_leaves_frees_its_worker(http: httpx.AsyncClient, stream: bool) -> None:
     """After a disconnect the running step stops within a step, and the pictures still to come are not made."""
-    once = {"prompt": EASY, "model": "flux", "steps": 2}
+    once = {"prompt": EASY, "model": "lab", "recipe": "flux", "steps": 2}  # `lab` has no limit that refuses much work
     await http.post(GENERATE, json=once)
     began = time.monotonic()
     await http.post(GENERATE, json={**once, "steps": 80})
     one_s = time.monotonic() - began
-    # Few enough that even on a busy machine the policy's latency limit does not refuse them at once.
-    many = {**once, "steps": 80, "n": 4, "stream": stream}
-    with pytest.raises((httpx.TimeoutException, TimeoutError)):
-        async with asyncio.timeout(one_s):
-            await http.post(GENERATE, json=many, timeout=one_s)
+    leaving = asyncio.create_task(http.post(GENERATE, json={**once, "steps": 80, "n": 4, "stream": stream}))
+    await asyncio.sleep(one_s / 2)  # within the first picture
+    assert not leaving.done(), leaving.result().text
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
     began = time.monotonic()
     response = await http.post(GENERATE, json=once)
     waited = time.monotonic() - began

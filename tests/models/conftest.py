@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -10,13 +11,11 @@ from router.types import ModelCard
 
 
 @pytest.fixture(scope="session")
-def cards(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelCard]:
+def cards(tiny_weights: Path) -> dict[str, ModelCard]:
     """Cards of saved tiny models: sd15, sdxl, sdxl-refiner, flux, flux-dev (guidance embedding), clip."""
     from tests.models import tiny
 
-    root = tmp_path_factory.mktemp("tiny")
-    tiny.save_all(root)
-    return tiny.cards(root)
+    return tiny.cards(tiny_weights)
 
 
 @pytest.fixture(scope="session")

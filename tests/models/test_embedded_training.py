@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from models.embedded.captions import caption, vocabulary
 from models.embedded.evaluate import Settings, generate, load, refined
 from models.embedded.tokenizers import Encoder, clip_tokenizer, t5_tokenizer
+from models.embedded.training import distilling
 from models.embedded.training.architectures import MODELS
 from models.embedded.training.diffusion import Batches, Denoising, pack
 from models.embedded.training.distilling import (
@@ -97,10 +98,11 @@ def test_trajectories_end_where_the_pipeline_does() -> None:
     assert torch.allclose(mine, theirs, atol=1e-3)
 
 
-def test_only_exact_pictures_become_trajectories(tmp_path: Path) -> None:
+def test_only_exact_pictures_become_trajectories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the checker finds wrong is not learned from, and a chunk's captions come back with their states."""
     teacher = Denoising(MODELS["sdxl"]).eval()
     how = Distillation(steps=1, grid=4, guidance=1.0)
+    monkeypatch.setattr(distilling, "CHUNK", 8)
     # An untrained teacher draws nothing right.
     assert write_chunk(teacher, build_vae("vae4"), how, MODELS["sdxl-turbo"].mix, 3, tmp_path) == 0
     assert read_chunks(tmp_path).captions == []

@@ -100,6 +100,7 @@ def test_a_scorer_without_weights_says_which_file_is_missing(family: str, tmp_pa
         load_engine(card)
 
 
+@pytest.mark.shipped_weights
 def test_the_embedded_verifier_prefers_the_right_picture() -> None:
     """The shipped verifier scores a rendered scene higher for its own caption than for another one."""
     import random

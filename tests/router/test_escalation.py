@@ -50,7 +50,7 @@ def test_the_rule_beats_fixed_plans_on_average() -> None:
     rng = random.Random(0)
     price = 0.2
     kept = {"rule": 0.0, "cheap": 0.0, "strong": 0.0, "cascade": 0.0}
-    for _ in range(4000):
+    for _ in range(1000):
         options = [
             Option("cheap", rng.random(), 50.0, Resources(0.2)),
             Option("strong", rng.random(), 50.0, Resources(1.0)),

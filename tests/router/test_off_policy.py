@@ -21,7 +21,7 @@ class World:
         self.kinds = rng.integers(0, 3, count)
         self.logging = np.full((count, OPTIONS), rate / OPTIONS)
         self.logging[:, 0] += 1 - rate
-        chosen = np.array([rng.choice(OPTIONS, p=p) for p in self.logging])
+        chosen = rng.choice(OPTIONS, size=count, p=self.logging[0])  # chance is the same for every prompt
         rewards = np.clip(self.means[self.kinds, chosen] + rng.normal(0, 0.15, count), 0, 1)
         modelled = self.means[self.kinds] + bias + rng.normal(0, model_error, (count, OPTIONS))
         groups = [f"prompt {k // 2}" for k in range(count)]

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import router
 from router.cost.model import CostModel
@@ -48,7 +52,7 @@ def test_a_route_carries_everything_to_run_and_explain_it(decider: Router) -> No
     assert route.view.familiarity == 1.0
     assert route.view.signals["counting"] > 0.5
     assert all(e.latency_s > 0 and e.cost_usd > 0 for e in route.estimates.values())
-    assert 0 < route.decided_in_s < 5
+    assert route.decided_in_s > 0
 
 
 def test_hard_prompts_leave_the_small_model(decider: Router) -> None:
@@ -99,10 +103,40 @@ def test_the_same_request_gets_the_same_decision(decider: Router) -> None:
     assert first == second
 
 
+class Counting:
+    """An embedder that counts the prompts that it is asked for."""
+
+    def __init__(self, inner: MiniLMEmbedder) -> None:
+        self.inner, self.asked = inner, 0
+
+    def embed(self, prompts: Sequence[str]) -> NDArray[np.float32]:
+        self.asked += len(prompts)
+        return self.inner.embed(prompts)
+
+
+def own_calls(decider: Router, request: GenerationRequest) -> int:
+    """How many functions of `router` one decision calls."""
+    package, count = str(Path(router.__file__).parent), 0
+
+    def seen(frame: FrameType, event: str, _: object) -> None:
+        nonlocal count
+        count += event == "call" and frame.f_code.co_filename.startswith(package)
+
+    sys.setprofile(seen)
+    try:
+        decider.route(request, POLICY)
+    finally:
+        sys.setprofile(None)
+    return count
+
+
 def test_a_decision_is_quick(decider: Router) -> None:
-    """With the prompt in the cache, the median decision takes well under 30 ms on a busy core."""
-    decider.route(HARD, POLICY)
-    assert statistics.median(decider.route(HARD, POLICY).decided_in_s for _ in range(15)) < 0.03
+    """A prompt is embedded once, however often it comes, and a decision made before is some dozens of calls."""
+    decider.embedder = counting = Counting(decider.embedder)  # type: ignore[arg-type]
+    first, again = own_calls(decider, HARD), own_calls(decider, HARD)
+    assert counting.asked == 1
+    assert again < first / 4
+    assert again < 150
 
 
 @pytest.mark.parametrize(
@@ -150,8 +184,8 @@ def test_names_are_exported_and_load_when_used() -> None:
 def test_deciding_needs_no_heavy_library() -> None:
     """A process that embeds and plans has loaded none of torch, ray, diffusers, transformers, sklearn or scipy."""
     code = (
-        "import sys, time\nbegan = time.perf_counter()\nimport router\n"
-        "assert time.perf_counter() - began < 0.5, 'import router is slow'\n"
+        "import sys\nimport router\n"
+        "assert not {'numpy', 'onnxruntime', 'tokenizers'} & set(sys.modules), 'import router loads what it may need'\n"
         "router.Router, router.execute\nrouter.MiniLMEmbedder().embed(['a red circle'])\n"
         "heavy = {'torch', 'ray', 'diffusers', 'transformers', 'sentence_transformers', 'sklearn', 'scipy'}\n"
         "sys.exit(str(sorted(heavy & set(sys.modules))) if heavy & set(sys.modules) else 0)"

@@ -18,6 +18,7 @@ def signals(prompt: str, embedder: MiniLMEmbedder) -> dict[str, float]:
     return load_skills().signals(lexical_features(prompt), embedder.embed([prompt])[0])
 
 
+@pytest.mark.shipped_weights
 @pytest.mark.parametrize(
     ("prompt", "skill"),
     [
