@@ -43,12 +43,13 @@ objective: {maximise: quality, weight: {latency_s: 0.1}}
 
 
 def _module(*names: str) -> Any:
-    """The first of these modules that there is: a revision may know it by another name."""
+    """The first of these modules that the code in this folder has: a revision may know it by another name.
+
+    An installed Triptych would answer for names that are not here, so the file is looked for first.
+    """
     for name in names:
-        try:
+        if Path(*name.split(".")).with_suffix(".py").exists():
             return importlib.import_module(name)
-        except ModuleNotFoundError:
-            continue
     raise ModuleNotFoundError(f"none of {', '.join(names)}")
 
 
@@ -113,6 +114,8 @@ class Bench:
     def calls(self, policy: Any) -> dict[str, int]:
         """Own calls and changes of module in one decision on a new prompt, by `sys.setprofile`."""
         request = self.rehearsal.request({"prompt": "three small yellow stars above a large blue ring"})
+        # What depends on queues and prices alone was worked out by the request before.
+        self.router.route(self.rehearsal.request({"prompt": "a red circle"}), policy, self.context)
         root, seen = os.getcwd() + os.sep, []
 
         def note(frame: Any, event: str, _: Any) -> None:
