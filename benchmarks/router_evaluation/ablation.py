@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from router.learning.evaluation import apgr, curve, pair_of, pearson, resampled
+from router.learning.evaluation import apgr, curve, pair_of, pearson
+from router.learning.intervals import resampled
 from router.learning.training import HeldOutScores, calibrate, crossed, split_groups
 from router.prompts.embedding import Embedder
 from router.prompts.lexical import FEATURES, SIGNALS, lexical_features, skill_signals

@@ -73,7 +73,7 @@ def predict(
 ) -> None:
     """Predicted score and 90 % interval of every rated model, on the scale of the ratings; one prompt a line."""
     from router.learning.pairs import ask
-    from router.learning.prompt_files import read_prompts
+    from router.learning.tables import read_prompts
     from router.prompts.embedding import MiniLMEmbedder
     from router.quality.predictor import QualityPredictor
     from router.registry.artifact import load_artifact
@@ -149,7 +149,7 @@ def evaluate(
 @app.command("anchors")
 def anchors() -> None:
     """The prompts to rate a new model on, one a line, for `add-model`. Any beginning of the list holds every skill."""
-    from router.learning.anchors import anchor_prompts
+    from router.learning.new_model import anchor_prompts
 
     print("\n".join(anchor_prompts()))
 

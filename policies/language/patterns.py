@@ -34,7 +34,7 @@ def check_pattern(pattern: str) -> str:
     except (re2.error, UnicodeEncodeError) as error:
         said = error.args[0].decode("utf-8", "replace") if isinstance(error, re2.error) else str(error)
         if said.startswith("pattern too large"):
-            raise ValueError("the pattern is too large; write smaller bounds ('.{0,40}' instead of '.{0,900}')") from None
+            raise ValueError("the pattern is too large; write smaller bounds ('.{0,40}', not '.{0,900}')") from None
         hint = "; look-around, back references and possessive repeats are not supported"
         raise ValueError(f"not a regular expression: {said}{hint if said.startswith(_FOREIGN) else ''}") from None
     return pattern

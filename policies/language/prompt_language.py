@@ -23,8 +23,8 @@ _WORDS = {
     "white",
     "de": "ein eine einen einem einer der die das den dem und mit auf im in über unter neben ist vor hinter von ohne "
     "rot rote roter rotes roten blau blaue blauer grün grüne grüner gelb gelbe gelber schwarz schwarze weiß weiße",
-    "fr": "un une le la les des du de et avec dans sur sous est au aux devant derrière sans rouge bleu bleue vert verte "
-    "jaune noir noire blanc blanche",
+    "fr": "un une le la les des du de et avec dans sur sous est au aux devant derrière sans rouge bleu bleue vert "
+    "verte jaune noir noire blanc blanche",
     "es": "un una el la los las del de y con en sobre bajo es junto por encima sin rojo roja azul verde amarillo "
     "amarilla negro negra blanco blanca",
     "it": "un una uno il la lo gli della dello di e con in nel nella sopra sotto accanto senza rosso rossa blu verde "

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from router.learning.intervals import resampled
 from router.learning.training import HeldOutScores
 from router.prompts.lexical import lexical_features
 from router.quality.calibration import Z
@@ -28,7 +29,6 @@ from router.quality.ratings_table import RatingsTable
 Array = NDArray[np.float64]
 GRID = np.linspace(0.0, 1.0, 101)
 GAPS = (0.5, 0.8, 0.95)
-RESAMPLES = 400
 BINS = 10
 
 
@@ -114,22 +114,6 @@ def hull_area(points: Array) -> float:
             hull.pop()
         hull.append(k)
     return float(np.trapezoid(np.interp(GRID, GRID[hull], best[hull]), GRID))
-
-
-def resampled(groups: NDArray[Any], statistic: Callable[[NDArray[np.int64]], float], seed: int = 0) -> list[float]:
-    """95 % interval of a statistic of rows, from resampling whole groups."""
-    members: dict[Any, list[int]] = {}
-    for k, group in enumerate(groups):
-        members.setdefault(group, []).append(k)
-    clusters = [np.array(rows) for rows in members.values()]
-    rng = np.random.default_rng(seed)
-    found = [
-        statistic(np.concatenate([clusters[k] for k in rng.integers(0, len(clusters), len(clusters))]))
-        for _ in range(RESAMPLES)
-    ]
-    if not np.isfinite(found).any():
-        return [float("nan"), float("nan")]
-    return [float(x) for x in np.nanpercentile(found, [2.5, 97.5])]
 
 
 def judge_pair(pair: Pair) -> dict[str, Any]:

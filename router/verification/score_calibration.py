@@ -6,7 +6,6 @@ against the scores of those weights: with another artefact or another scorer it 
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import math
@@ -18,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from router.errors import ArtifactError, did_you_mean
+from router.errors import ArtifactError
+from router.learning.tables import place_of, read_table
 from router.types import ModelCard
 from router.verification.score_reading import ScoreModel, ScoreReading, logit
 
@@ -41,23 +41,18 @@ class Judged:
 
 
 def read_judged(path: Path, right: str = "right") -> list[Judged]:
-    """A CSV table with the columns prompt, recipe, score and `right` (0 or 1). Raises `ArtifactError` with the line."""
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            table = csv.DictReader(file)
-            known = table.fieldnames or []
-            for name in (*COLUMNS[:3], right):
-                if name not in known:
-                    raise ArtifactError(f"{path}: there is no column {name!r}{did_you_mean(name, known)}")
-            return [_judged(row, right, f"{path}:{line}") for line, row in enumerate(table, 2)]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ArtifactError(f"{path} cannot be read: {error}") from None
+    """A table with the columns prompt, recipe, score and `right` (0 or 1). Raises `ArtifactError` with the line."""
+    rows = read_table(path)
+    _, header = next(rows, (1, []))
+    for name in (*COLUMNS[:3], right):
+        place_of(name, header, path)
+    return [_judged(dict(zip(header, row, strict=False)), right, f"{path}:{line}") for line, row in rows if any(row)]
 
 
 def _judged(row: Mapping[str, str], right: str, where: str) -> Judged:
     try:
         score, mark = float(row["score"]), float(row[right])
-    except ValueError as error:
+    except (KeyError, ValueError) as error:
         raise ArtifactError(f"{where}: {error}; score and {right} are numbers") from None
     if not 0 <= score <= 1 or mark not in (0.0, 1.0):
         raise ArtifactError(f"{where}: score {score:g} lies in 0..1, and {right} {mark:g} is 0 or 1")

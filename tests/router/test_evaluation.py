@@ -16,9 +16,9 @@ from router.learning.evaluation import (
     hull_area,
     judge_columns,
     judge_pair,
-    resampled,
     shuffled,
 )
+from router.learning.intervals import resampled
 from router.learning.ratings import tabulate
 from router.learning.training import HeldOutScores, predict_held_out
 from router.prompts.embedding import MiniLMEmbedder
