@@ -48,16 +48,6 @@ FLOORS = {
 }  # fmt: skip
 MOST_MODULES = 12
 EXPORTS = {
-    "router": {
-        "CostModel",
-        "MiniLMEmbedder",
-        "QualityPredictor",
-        "Queues",
-        "Router",
-        "execute",
-        "load_artifact",
-        "make_plan",
-    },
     "policies": {
         "PRESETS",
         "Arranged",

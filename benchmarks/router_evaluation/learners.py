@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 from scipy.stats import rankdata
 
+from benchmarks.reference_embedder import SentenceTransformerEmbedder
 from benchmarks.router_evaluation.noise import noise
 from benchmarks.router_evaluation.run import EMBEDDER, RESULTS
 from benchmarks.router_evaluation.sets import SETS, ratings, rows_of
@@ -37,7 +38,6 @@ from router.learning.evaluation import apgr, curve, pearson
 from router.learning.intervals import resampled
 from router.learning.ratings import tabulate
 from router.learning.training import split_groups
-from router.prompts.embedding import SentenceTransformerEmbedder
 from router.prompts.scaling import Scaler
 from router.prompts.skills import load_skills
 from router.quality.kernel_ridge import Choice, Prompts, fit_mixture, prompts_of

@@ -71,17 +71,6 @@ def composition_of(columns: Sequence[str], scores_of: NDArray[np.float64]) -> Co
     )
 
 
-def compose(
-    recipe: Recipe,
-    known: Mapping[str, Quality],
-    prior: Quality,
-    rules: Composition,
-    catalogue: Catalogue | None = None,
-) -> Quality:
-    """Quality of a resolved `recipe`; `known` maps recipe keys to qualities. An exact key is returned as it is."""
-    return outline(recipe, known, catalogue).quality(known, prior, rules)
-
-
 @dataclass(frozen=True, slots=True)
 class Outline:
     """How the quality of one recipe follows from what is known: the same for every prompt.
