@@ -50,8 +50,8 @@ MOST_MODULES = 12
 EXPORTS = {
     "policies": {
         "PRESETS",
-        "Arranged",
         "Known",
+        "PlannedRecipe",
         "Policy",
         "PolicyBook",
         "json_schema",

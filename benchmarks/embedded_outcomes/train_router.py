@@ -50,7 +50,7 @@ def ratings(marks: dict[tuple[str, str], list[float]]) -> list[Rating]:
     ]
 
 
-def score_model(predictor: QualityPredictor, marks: dict[tuple[str, str], list[float]], means: dict[str, float]) -> Any:
+def evaluate(predictor: QualityPredictor, marks: dict[tuple[str, str], list[float]], means: dict[str, float]) -> Any:
     """Held-out figures by recipe key."""
     _, recipes = shipped()
     prompts = sorted({prompt for prompt, _ in marks})
@@ -90,7 +90,7 @@ def main() -> None:
     means: dict[str, float] = {}
     for key in {rating.recipe for rating in learned}:
         means[key] = float(np.mean([rating.score for rating in learned if rating.recipe == key]))
-    report = score_model(QualityPredictor(artifact, shipped()[0]), read(HERE / "outcomes_test.csv"), means)
+    report = evaluate(QualityPredictor(artifact, shipped()[0]), read(HERE / "outcomes_test.csv"), means)
     for key, figures in report.items():
         low, high = figures["explained_95"]
         print(f"{key:60s} mean {figures['mean']:.2f}  r {figures['pearson']:.2f}  explained [{low:.2f}, {high:.2f}]")

@@ -40,13 +40,13 @@ from router.learning.ratings import tabulate
 from router.learning.training import split_groups
 from router.prompts.scaling import Scaler
 from router.prompts.skills import load_skills
-from router.quality.kernel_ridge import Choice, Prompts, fit_mixture, prompts_of
+from router.quality.kernel_ridge import Hyperparameters, Prompts, fit_mixture, prompts_of
 from router.quality.kernels import rbf
 from router.quality.ratings_table import RatingsTable
 
 Array = NDArray[np.float64]
 FOLDS = 4
-CHOICE = Choice(feature_weight=0.3, gamma=1.5, share=0.8)  # near what `train` chooses on PQPP
+CHOICE = Hyperparameters(feature_weight=0.3, gamma=1.5, share=0.8)  # near what `train` chooses on PQPP
 PENALTY = 2.0
 
 

@@ -1,4 +1,4 @@
-"""A table of ratings: how good the picture of one recipe was on one prompt. Read, checked, arranged as a matrix."""
+"""A table of ratings: how good the picture of one recipe was on one prompt. Read, checked, made a matrix."""
 
 from __future__ import annotations
 

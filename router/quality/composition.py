@@ -42,7 +42,7 @@ class Composition:
 
 def composition_of(columns: Sequence[str], scores_of: NDArray[np.float64]) -> Composition:
     """The default rules, with what scores (n, c; NaN = not rated) of recipe keys `columns` show: what a refine adds,
-    and what scorers are worth."""
+    and how reliable scorers are."""
     usual = Composition()
     scores = dict(zip(columns, scores_of.T, strict=True))
     deltas = [
