@@ -208,7 +208,7 @@ def pearson(left: Array, right: Array) -> float:
 
 
 def evaluate(table: RatingsTable, held_out: HeldOutScores, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """Everything above: {"columns": {name: figures}, "pairs": {"cheap -> strong": figures}}."""
+    """Everything above: {"columns": {name: figures}, "pairs": {"cheap -> expensive": figures}}."""
     return {
         "columns": evaluate_columns(table, held_out),
         "pairs": {f"{a} -> {b}": evaluate_pair(pair_of(table, held_out, a, b)) for a, b in pairs},

@@ -226,7 +226,7 @@ def _content(
         "training": {"prompts": len(table.prompts), "seed": seed, "held_out": [asdict(report) for report in reports]},
     }
     weights = mixture.weights | heads.weights
-    return config, weights | {"anchors": domain.anchors, "column_mean": mean, "column_std": std}
+    return config, weights | {"anchors": domain.references, "column_mean": mean, "column_std": std}
 
 
 def _pearson(left: Array, right: Array) -> float:

@@ -1,7 +1,7 @@
 """Calibrates a scorer: labelled pictures in, a reading of its scores out, kept in a small file with a digest.
 
 The file is `judges/<scorer>.json` in the folder of the router artefact, for a calibration weighs the chances of that
-artefact against the scores of those weights: with another artefact or another scorer it is not used, and the answer says so.
+artefact against the scores of those weights: with another artefact or scorer it is not used, and the answer says so.
 """
 
 from __future__ import annotations
