@@ -31,6 +31,7 @@ from deployments.cluster.local_cluster import free_port, start
 from deployments.settings import DEFAULT_CONFIG, load_serve_config
 from models.engine.settings import arguments, read_call
 from models.weights.loading import load_pipeline
+from router.learning.intervals import resampled
 from router.types import ModelCard, Step
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -91,12 +92,9 @@ def measure(
 
 def compare(direct: np.ndarray, served: np.ndarray) -> dict[str, Any]:
     """Medians, difference of medians and ratio of medians with a paired bootstrap interval."""
-    rng = np.random.default_rng(0)
-    drawn = rng.integers(0, len(direct), (4000, len(direct)))
-    ratios = np.median(served[drawn], axis=1) / np.median(direct[drawn], axis=1)
-    low, high = np.percentile(ratios, [2.5, 97.5])
+    ratio_95 = resampled(len(direct), lambda rows: np.median(served[rows]) / np.median(direct[rows]), resamples=4_000)
     b, h = float(np.median(direct)), float(np.median(served))
-    return {"bare_s": b, "http_s": h, "added_s": h - b, "ratio": h / b, "ratio_95": [float(low), float(high)]}
+    return {"bare_s": b, "http_s": h, "added_s": h - b, "ratio": h / b, "ratio_95": ratio_95}
 
 
 def main(pictures: int, out: Path) -> None:

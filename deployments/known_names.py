@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from models.engine.schedulers import SCHEDULERS
-from policies import Arranged, Known
+from policies import Known, PlannedRecipe
 from router.cost.model import CostModel
 from router.cost.queues import Queues
 from router.errors import PlanError
@@ -22,10 +22,10 @@ def known_of(catalogue: Catalogue) -> Known:
     scorers = tuple(model for model in catalogue.ids() if catalogue[model].role == "scorer")
     idle = Queues(CostModel(catalogue))
 
-    def arrange(name: str, recipe: Recipe, recipes: Mapping[str, Recipe]) -> Arranged:
+    def arrange(name: str, recipe: Recipe, recipes: Mapping[str, Recipe]) -> PlannedRecipe:
         plan, least = _plan(name, recipe, recipes, catalogue)
         timing = idle.estimate(plan)
-        return Arranged(plan, least * least, timing.latency_s, timing.work_s, timing.cost_usd)
+        return PlannedRecipe(plan, least * least, timing.latency_s, timing.work_s, timing.cost_usd)
 
     return Known(catalogue.ids(), tuple(SIGNALS), tuple(SCHEDULERS), scorers, arrange)
 

@@ -49,20 +49,10 @@ FLOORS = {
 }  # fmt: skip
 MOST_MODULES = 12
 EXPORTS = {
-    "router": {
-        "CostModel",
-        "MiniLMEmbedder",
-        "QualityPredictor",
-        "Queues",
-        "Router",
-        "execute",
-        "load_artifact",
-        "make_plan",
-    },
     "policies": {
         "PRESETS",
-        "Arranged",
         "Known",
+        "PlannedRecipe",
         "Policy",
         "PolicyBook",
         "json_schema",

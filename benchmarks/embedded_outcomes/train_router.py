@@ -21,6 +21,7 @@ import numpy as np
 
 from benchmarks.embedded_outcomes.run import shipped
 from deployments.settings import ROOT
+from router.learning.intervals import resampled
 from router.learning.ratings import Rating
 from router.learning.training import train
 from router.prompts.embedding import MiniLMEmbedder
@@ -49,7 +50,7 @@ def ratings(marks: dict[tuple[str, str], list[float]]) -> list[Rating]:
     ]
 
 
-def score_model(predictor: QualityPredictor, marks: dict[tuple[str, str], list[float]], means: dict[str, float]) -> Any:
+def evaluate(predictor: QualityPredictor, marks: dict[tuple[str, str], list[float]], means: dict[str, float]) -> Any:
     """Held-out figures by recipe key."""
     _, recipes = shipped()
     prompts = sorted({prompt for prompt, _ in marks})
@@ -63,19 +64,21 @@ def score_model(predictor: QualityPredictor, marks: dict[tuple[str, str], list[f
             if (prompt, key) in marks:
                 predicted[key].append(quality.mean)
                 measured[key].append(float(np.mean(marks[prompt, key])))
-    rng = np.random.default_rng(0)
     report = {}
     for key in measured:
         p, m = np.array(predicted[key]), np.array(measured[key])
-        drawn = rng.integers(0, len(m), (2000, len(m)))
-        gain = 1 - ((m - p)[drawn] ** 2).mean(1) / ((m - means[key])[drawn] ** 2).mean(1)
+        missed, spread = (m - p) ** 2, (m - means[key]) ** 2
         report[key] = {
             "prompts": len(m),
             "mean": float(m.mean()),
             "pearson": float(np.corrcoef(p, m)[0, 1]) if m.std() and p.std() else 0.0,
             "mse": float(((m - p) ** 2).mean()),
             "mse_constant": float(((m - means[key]) ** 2).mean()),
-            "explained_95": [float(x) for x in np.percentile(gain, [2.5, 97.5])],
+            "explained_95": resampled(
+                len(m),
+                lambda rows, a=missed, b=spread: 1 - a[rows].mean() / b[rows].mean(),
+                resamples=2_000,
+            ),
         }
     return report
 
@@ -87,7 +90,7 @@ def main() -> None:
     means: dict[str, float] = {}
     for key in {rating.recipe for rating in learned}:
         means[key] = float(np.mean([rating.score for rating in learned if rating.recipe == key]))
-    report = score_model(QualityPredictor(artifact, shipped()[0]), read(HERE / "outcomes_test.csv"), means)
+    report = evaluate(QualityPredictor(artifact, shipped()[0]), read(HERE / "outcomes_test.csv"), means)
     for key, figures in report.items():
         low, high = figures["explained_95"]
         print(f"{key:60s} mean {figures['mean']:.2f}  r {figures['pearson']:.2f}  explained [{low:.2f}, {high:.2f}]")

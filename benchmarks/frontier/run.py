@@ -36,7 +36,7 @@ from router.prompts.lexical import lexical_features
 from router.quality.predictor import QualityPredictor
 from router.registry.artifact import Artifact, load_artifact
 from router.types import Fuse, Generate, Prices, PromptView, Resources
-from router.verification.score_calibration import fit_judge, fit_strength
+from router.verification.score_calibration import fit_score_model, fit_strength
 from router.verification.value_of_information import Option, ScoreModel, weigh
 
 HERE = Path(__file__).resolve().parent
@@ -245,7 +245,7 @@ def learn_judge(train: Outcomes) -> tuple[ScoreModel, float]:
     chance = chances(rest, artifact)
     before = np.broadcast_to(chance[..., None], rest.score.shape)
     right = rest.exact == 1
-    score_model = fit_judge(before.ravel(), rest.score.ravel(), right.ravel())
+    score_model = fit_score_model(before.ravel(), rest.score.ravel(), right.ravel())
     # Two pictures of each prompt and recipe stand next to each other.
     pairs = [(k, k + 1) for k in range(0, right.size, right.shape[2])]
     return score_model, fit_strength(before.ravel(), right.ravel(), pairs)

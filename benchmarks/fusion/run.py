@@ -31,6 +31,7 @@ from models.catalogue import Catalogue
 from models.embedded.checker import check
 from models.embedded.outcomes import Prompt
 from models.weights.revisions import revision
+from router.learning.intervals import resampled
 from router.planning.plan import make_plan
 from router.types import GenerationRequest, Picture, Plan, Step, StepResult, Value
 
@@ -193,12 +194,11 @@ def interval(values: Sequence[float]) -> dict[str, float | int]:
     if not values:
         return {"n": 0}
     array = np.asarray(values)
-    means = array[np.random.default_rng(0).integers(0, len(array), (DRAWS, len(array)))].mean(axis=1)
-    low, high = np.percentile(means, (2.5, 97.5))
+    low, high = resampled(len(array), lambda rows: array[rows].mean(), resamples=DRAWS)
     return {
         "mean": round(float(array.mean()), 4),
-        "low": round(float(low), 4),
-        "high": round(float(high), 4),
+        "low": round(low, 4),
+        "high": round(high, 4),
         "n": len(array),
     }
 

@@ -25,12 +25,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from deployments.assembly import build_orchestrator, catalogue_of, engine_loader
 from deployments.orchestration.results import Outcome
 from deployments.settings import DEFAULT_CONFIG, load_serve_config
 from deployments.workers.worker import OnProgress, WorkerStatus
+from router.learning.intervals import resampled
 from router.types import GenerationRequest, ModelCard, Step, StepResult, Value
 
 HERE = Path(__file__).resolve().parent
@@ -111,16 +113,17 @@ def spans(outcome: Outcome) -> list[dict[str, Any]]:
 def summary(seconds: Mapping[str, Sequence[float]]) -> dict[str, Any]:
     """Medians, and the ratio of the duel to the slower branch with a bootstrap interval over rounds."""
     table = np.array([seconds[name] for name in (*BRANCHES, DUEL)])
-    rng = np.random.default_rng(0)
-    drawn = table[:, rng.integers(0, table.shape[1], (2000, table.shape[1]))]
-    medians = np.median(drawn, axis=2)
-    ratios = medians[2] / medians[:2].max(axis=0)
+
+    def ratio(rounds: NDArray[np.int64]) -> float:
+        medians = np.median(table[:, rounds], axis=1)
+        return float(medians[2] / medians[:2].max())
+
     middle = np.median(table, axis=1)
     return {
         "rounds": table.shape[1],
         "median_s": dict(zip((*BRANCHES, DUEL), middle.round(4).tolist(), strict=True)),
         "ratio": round(float(middle[2] / middle[:2].max()), 4),
-        "ratio_95": np.percentile(ratios, [2.5, 97.5]).round(4).tolist(),
+        "ratio_95": np.round(resampled(table.shape[1], ratio, resamples=2_000), 4).tolist(),
         "ratio_in_turn": round(float(middle[:2].sum() / middle[:2].max()), 4),
         "cores": os.cpu_count(),
         "load_1min": round(os.getloadavg()[0], 2),

@@ -9,20 +9,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from router.learning.evaluation import apgr, curve, pair_of, pearson, resampled
-from router.learning.training import HeldOutScores, calibrate, crossed, split_groups
+from router.learning.evaluation import apgr, curve, pair_of, pearson
+from router.learning.intervals import resampled
+from router.learning.training import HeldOutScores, calibrate_columns, crossed, split_groups
 from router.prompts.embedding import Embedder
 from router.prompts.lexical import FEATURES, SIGNALS, lexical_features, skill_signals
 from router.prompts.scaling import feature_rows
 from router.prompts.skills import load_skills
-from router.quality.kernel_ridge import Choice, Prompts, prompts_of
+from router.quality.kernel_ridge import Hyperparameters, Prompts, prompts_of
 from router.quality.ratings_table import RatingsTable
 
 Array = NDArray[np.float64]
 WHOLE = "all, as `train`"
 
 
-def variants(prompts: Prompts, choice: Choice) -> dict[str, tuple[Prompts, Choice]]:
+def variants(prompts: Prompts, choice: Hyperparameters) -> dict[str, tuple[Prompts, Hyperparameters]]:
     """Inputs and hyperparameters of each. Features left out are constant, so that the others weigh what they did."""
     lexical = slice(0, len(FEATURES))
     kernel_only = replace(choice, share=1.0)
@@ -45,7 +46,11 @@ def variants(prompts: Prompts, choice: Choice) -> dict[str, tuple[Prompts, Choic
 
 
 def ablation(
-    table: RatingsTable, embedder: Embedder, choice: Choice, pairs: Sequence[tuple[str, str]], seeds: Sequence[int]
+    table: RatingsTable,
+    embedder: Embedder,
+    choice: Hyperparameters,
+    pairs: Sequence[tuple[str, str]],
+    seeds: Sequence[int],
 ) -> dict[str, Any]:
     """For each variant and pair: APGR by seed of the folds, their mean, and its distance from the whole with a 95 %
     interval from resampling groups (the seeds' rankings of a prompt stay together); and the Pearson correlation of the
@@ -65,9 +70,9 @@ def ablation(
     return report
 
 
-def _held_out(prompts: Prompts, table: RatingsTable, choice: Choice, seed: int) -> HeldOutScores:
+def _held_out(prompts: Prompts, table: RatingsTable, choice: Hyperparameters, seed: int) -> HeldOutScores:
     split = split_groups(table.groups, 5, seed)
-    return calibrate(table, crossed(prompts, table, split, choice, seed), split)[1]
+    return calibrate_columns(table, crossed(prompts, table, split, choice, seed), split)[1]
 
 
 def _pair(

@@ -30,22 +30,23 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 from scipy.stats import rankdata
 
+from benchmarks.reference_embedder import SentenceTransformerEmbedder
 from benchmarks.router_evaluation.noise import noise
 from benchmarks.router_evaluation.run import EMBEDDER, RESULTS
 from benchmarks.router_evaluation.sets import SETS, ratings, rows_of
-from router.learning.evaluation import apgr, curve, pearson, resampled
+from router.learning.evaluation import apgr, curve, pearson
+from router.learning.intervals import resampled
 from router.learning.ratings import tabulate
 from router.learning.training import split_groups
-from router.prompts.embedding import SentenceTransformerEmbedder
 from router.prompts.scaling import Scaler
 from router.prompts.skills import load_skills
-from router.quality.kernel_ridge import Choice, Prompts, fit_mixture, prompts_of
+from router.quality.kernel_ridge import Hyperparameters, Prompts, fit_mixture, prompts_of
 from router.quality.kernels import rbf
 from router.quality.ratings_table import RatingsTable
 
 Array = NDArray[np.float64]
 FOLDS = 4
-CHOICE = Choice(feature_weight=0.3, gamma=1.5, share=0.8)  # near what `train` chooses on PQPP
+CHOICE = Hyperparameters(feature_weight=0.3, gamma=1.5, share=0.8)  # near what `train` chooses on PQPP
 PENALTY = 2.0
 
 
@@ -360,7 +361,7 @@ def main() -> None:
             usual = np.full(len(split), np.nan)
             for fold in range(FOLDS):
                 usual[split == fold] = np.load(_file(options.keep, "as train", fold), allow_pickle=False)[:, 0]
-            report["noise"] = noise(whole, split, usual)
+            report["noise"] = noise(whole.table, whole.prompts.embeddings, split, usual)
     target = RESULTS / ("learners_test.json" if options.test else "learners.json")
     target.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     for name, row in report["learners"].items():

@@ -29,14 +29,14 @@ from tqdm import tqdm
 
 from benchmarks.router_evaluation.ablation import ablation
 from benchmarks.router_evaluation.sets import SETS, Row, ratings, rows_of
-from router.learning.evaluation import apgr, curve, evaluate, judge_pair, pair_of, pearson, shuffled
+from router.learning.evaluation import apgr, curve, evaluate, evaluate_pair, pair_of, pearson, shuffled
 from router.learning.new_model import add_model
 from router.learning.pairs import predict_table
 from router.learning.plots import plot_pairs
 from router.learning.ratings import Rating, tabulate
 from router.learning.training import HeldOutScores, predict_held_out, split_groups, train
 from router.prompts.embedding import MiniLMEmbedder
-from router.quality.kernel_ridge import Choice
+from router.quality.kernel_ridge import Hyperparameters
 from router.quality.predictor import QualityPredictor
 from router.quality.ratings_table import RatingsTable, Scale
 from router.registry.artifact import load_artifact
@@ -45,7 +45,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 REAL = Path(__file__).resolve().parents[2] / "router" / "artifacts" / "real"
 SEEDS = tuple(range(10))  # of the folds: over three of them the mean still moves by .004
 SHUFFLES = 12
-WANTED = Choice(feature_weight=1.0, gamma=0.7, share=0.8)  # by the first three seeds of the study genai
+WANTED = Hyperparameters(feature_weight=1.0, gamma=0.7, share=0.8)  # by the first three seeds of the study genai
 DRAWS = 4
 GENAI_PAIRS = [("sd_v2_1", "dalle3"), ("sdxl_base", "dalle3"), ("sdxl_base", "midjourney_v6")]
 EMBEDDER = MiniLMEmbedder(cache_size=50_000)
@@ -61,7 +61,8 @@ def genai(folder: Path) -> dict[str, Any]:
         held_out, _ = predict_held_out(table, EMBEDDER, seed=seed)
         whole = evaluate(table, held_out, GENAI_PAIRS)
         without = {
-            f"{a} -> {b}": judge_pair(pair_of(table.only(plain), _only(held_out, plain), a, b)) for a, b in GENAI_PAIRS
+            f"{a} -> {b}": evaluate_pair(pair_of(table.only(plain), _only(held_out, plain), a, b))
+            for a, b in GENAI_PAIRS
         }
         report["seeds"][str(seed)] = {"all": whole, "without negation": {"pairs": without}}
     plot_pairs(report["seeds"]["0"]["all"], RESULTS, "GenAI-Bench")

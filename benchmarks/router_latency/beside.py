@@ -18,14 +18,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.router_latency.run import HERE, Contestant, prompts
+from router.learning.intervals import resampled
 
 DRAWS = 2000
-
-
-def interval(of: Callable[[np.ndarray], float], count: int) -> list[float]:
-    """The central 95 % of a figure of rows that are drawn again and again."""
-    rng = np.random.default_rng(0)
-    return [float(q) for q in np.percentile([of(rng.integers(0, count, count)) for _ in range(DRAWS)], [2.5, 97.5])]
 
 
 def compare(other: Path, count: int) -> dict[str, Any]:
@@ -56,9 +51,11 @@ def compare(other: Path, count: int) -> dict[str, Any]:
             )
             report[name] |= {
                 "p50_ratio": p50 / float(np.median(reference)),
-                "p50_ratio_interval": interval(ratio, count),
+                "p50_ratio_interval": resampled(count, ratio, resamples=DRAWS),
                 "cached_p50_ms": float(np.median(again)),
-                "cached_p50_interval_ms": interval(lambda rows, t=again: float(np.median(t[rows])), count),
+                "cached_p50_interval_ms": resampled(
+                    count, lambda rows, t=again: float(np.median(t[rows])), resamples=DRAWS
+                ),
                 "cached_ms": again.round(4).tolist(),
             }
         report[name]["ms"] = times.round(3).tolist()

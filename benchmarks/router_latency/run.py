@@ -87,7 +87,7 @@ def reference() -> tuple[Callable[[str], Any], Callable[[list[str]], Any]]:
     """(embed a prompt, embed a batch)."""
     import torch
 
-    from router.prompts.embedding import SentenceTransformerEmbedder
+    from benchmarks.reference_embedder import SentenceTransformerEmbedder
 
     torch.set_num_threads(1)
     embedder = SentenceTransformerEmbedder()

@@ -25,7 +25,7 @@ import numpy as np
 from benchmarks.router_evaluation.sets import SETS, rows_of
 from router.learning.ratings import Rating
 from router.learning.training import train
-from router.quality.kernel_ridge import Choice
+from router.quality.kernel_ridge import Hyperparameters
 
 ARTIFACT = Path(__file__).resolve().parents[2] / "router" / "artifacts" / "real"
 # The stand-in's own noise is in the deviation already; this is for not being the model that it stands for.
@@ -36,7 +36,7 @@ SERVED = {
     "sdxl": {"sdxl": 1.0}, "sdxl-turbo": {"sdxl-turbo": 1.0}, "sd15": {"sd15": 1.0},
     "flux": dict.fromkeys(STRONG, 1 / len(STRONG)),
 }  # fmt: skip
-CHOICE = Choice(feature_weight=1.0, gamma=0.4, share=0.8)
+CHOICE = Hyperparameters(feature_weight=1.0, gamma=0.4, share=0.8)
 
 
 def real_ratings(folder: Path) -> tuple[list[Rating], float]:

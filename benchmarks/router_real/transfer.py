@@ -29,7 +29,7 @@ from router.learning.evaluation import apgr, curve, pearson
 from router.learning.ratings import tabulate
 from router.prompts.embedding import MiniLMEmbedder
 from router.prompts.skills import load_skills
-from router.quality.kernel_ridge import Choice, Prompts, fit_mixture, prompts_of
+from router.quality.kernel_ridge import Hyperparameters, Prompts, fit_mixture, prompts_of
 from router.quality.kernels import MAX_LANDMARKS
 from router.quality.ratings_table import RatingsTable
 
@@ -77,10 +77,10 @@ def study(folder: Path) -> dict[str, Any]:
     sets = _read(folder)
     found = []
     for weight, gamma, firmness in tqdm(list(product(FEATURE_WEIGHTS, GAMMAS, FIRMNESS)), desc="setting"):
-        parts = [_judged(sets, learned, Choice(weight, gamma, SHARES[-1], firmness)) for learned in JUDGED]
+        parts = [_judged(sets, learned, Hyperparameters(weight, gamma, SHARES[-1], firmness)) for learned in JUDGED]
         for share in SHARES:
             by_set = {learned: said[share] for learned, said in zip(JUDGED, parts, strict=True)}
-            chosen = Choice(weight, gamma, share, firmness)
+            chosen = Hyperparameters(weight, gamma, share, firmness)
             found.append({**asdict(chosen), "criterion": _criterion(sets, by_set), "learned from": by_set})
     found.sort(key=lambda row: -row["criterion"])
     return {"prompts": {name: len(table.prompts) for name, (table, _) in sets.items()}, "settings": found}
@@ -96,7 +96,7 @@ def _read(folder: Path) -> dict[str, tuple[RatingsTable, Prompts]]:
 
 
 def _judged(
-    sets: dict[str, tuple[RatingsTable, Prompts]], learned: str, choice: Choice
+    sets: dict[str, tuple[RatingsTable, Prompts]], learned: str, choice: Hyperparameters
 ) -> dict[float, dict[str, dict[str, dict[str, float]]]]:
     """By share of the kernel, judged set and pair: Pearson of the gain, and APGR."""
     table, prompts = sets[learned]

@@ -6,7 +6,6 @@ Bodies are parsed by requests.py, not by FastAPI, so that HTTP and handles refus
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -15,7 +14,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, format_sse_event
 from pydantic import BaseModel
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -23,14 +21,13 @@ from deployments.api import errors as failures
 from deployments.api import policies as policy_api
 from deployments.api import responses as explain
 from deployments.api.feedback import FeedbackRequest, parse_feedback
+from deployments.api.request_ids import RequestIds
 from deployments.api.requests import ImageRequest, parse_body
-from deployments.api.service import Service, new_request_id
+from deployments.api.service import Service
 from deployments.settings import Limits
 from router.errors import NotFoundError, RequestError, TriptychError
 
 logger = logging.getLogger("triptych.ingress")
-
-REQUEST_ID = re.compile(r"^[\x21-\x7e]{1,128}$")
 
 ENDPOINTS = {
     "POST /v1/images/generations": "make pictures; the body is OpenAI's, with further fields",
@@ -66,7 +63,8 @@ def create_app(service: Service, limits: Limits, echo_request_id: bool = True, a
     app.add_exception_handler(TriptychError, on_failure)
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(RequestValidationError, on_validation_error)
-    app.add_middleware(Guard, echo=echo_request_id)
+    app.add_middleware(Guard)
+    app.add_middleware(RequestIds, echo=echo_request_id)
     return app
 
 
@@ -168,36 +166,26 @@ def _json(data: dict[str, Any]) -> str:
 
 
 class Guard:
-    """Gives every request an id (the client's own, if it sent a sound one), and every unforeseen failure an envelope.
+    """Gives every unforeseen failure an envelope. Plain ASGI, as `RequestIds` is."""
 
-    Plain ASGI, so that a cancelled request is cancelled all the way down and streams are not held up.
-    echo: whether to set `x-request-id` on the response; Ray Serve's proxy does so itself.
-    """
-
-    def __init__(self, app: ASGIApp, echo: bool) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._echo = echo
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if REQUEST_ID.match(given) else new_request_id()
-        scope.setdefault("state", {})["request_id"] = request_id
         begun = False
 
         async def sending(message: Message) -> None:
             nonlocal begun
-            if message["type"] == "http.response.start":
-                begun = True
-                if self._echo:
-                    MutableHeaders(scope=message)["x-request-id"] = request_id
+            begun = begun or message["type"] == "http.response.start"
             await send(message)
 
         try:
             await self._app(scope, receive, sending)
         except Exception as error:
+            request_id = scope["state"]["request_id"]
             _log_unforeseen(error, request_id)
             if begun:
                 raise

@@ -42,7 +42,7 @@ Tag = Annotated[str, Field(min_length=1, max_length=64)]
 
 
 class WireTurn(BaseModel):
-    """One picture of a search as it was settled: what `replay` of an answer holds, and nothing to write by hand."""
+    """One picture of a search as it was resolved: what `replay` of an answer holds, and nothing to write by hand."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
 
@@ -90,7 +90,7 @@ class ImageRequest(BaseModel):
     max_cost_usd: float | None = Field(default=None, ge=0)
     recipe: str | None = Field(default=None, min_length=1, description="A recipe of the policy, by name.")
     turns: tuple[WireTurn, ...] = Field(
-        default=(), max_length=16, description="Of a replay: how the recipe, a best_of with n: auto, was settled."
+        default=(), max_length=16, description="Of a replay: how the recipe, a best_of with n: auto, was resolved."
     )
     tags: tuple[Tag, ...] = Field(default=(), max_length=32, description="Facts for the rules of the policy.")
     degrade: bool = Field(default=True, description="Whether a lesser recipe may answer under load.")

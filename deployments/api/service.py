@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
@@ -13,6 +12,7 @@ from typing import Any, Protocol
 from deployments.api import errors as failures
 from deployments.api import responses as explain
 from deployments.api.feedback import FeedbackRequest, feedback_report, parse_feedback
+from deployments.api.request_ids import new_request_id
 from deployments.api.requests import ImageRequest, parse_request, to_request
 from deployments.orchestration.results import Advanced, Event, Outcome, Overview, PolicyFile, Routed
 from deployments.settings import Limits
@@ -54,11 +54,11 @@ class Service:
         self._limits = limits
         self._since = int(time.time())
 
-    async def answer(self, method: Callable[..., Awaitable[dict[str, Any]]], *args: Any) -> dict[str, Any]:
-        """`await method(*args)`, with failures as an error envelope: for callers that do not have our exceptions."""
+    async def answer(self, ask: Callable[[str], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
+        """`await ask(request id)`, with failures as an error envelope: for callers that do not have our exceptions."""
         request_id = new_request_id()
         try:
-            return await method(*args)
+            return await ask(request_id)
         except Exception as error:
             if not isinstance(error, TriptychError):
                 logger.exception("request %s failed", request_id)
@@ -202,7 +202,3 @@ class _Previews:
 def _preview_file(preview: Picture, size: str, wire: ImageRequest) -> bytes:
     width, height = map(int, size.split("x"))
     return encode_image(resize(preview.pixels, width, height), wire.output_format, None, wire.output_compression)
-
-
-def new_request_id() -> str:
-    return f"req_{secrets.token_hex(12)}"

@@ -136,12 +136,12 @@ def retrain(
         str | None, typer.Option("--policy", "-p", help="Whose decisions (default: the default policy of the config).")
     ] = None,
     source: Source = "rating",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Judge only, put nothing in force.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Evaluate only, put nothing in force.")] = False,
     seed: Annotated[int, typer.Option(help="Same log and seed, same result.")] = 0,
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Fit to feedback, judge it off-policy, and put it in force only if it wins: 0 if it does, 1 if all stays as is."""
+    """Fit to feedback, evaluate it off-policy, and put it in force only if it wins: 0 if so, 1 if all stays."""
     from dataclasses import asdict
 
     from deployments.assembly import catalogue_of

@@ -113,12 +113,12 @@ def diff(
     from dataclasses import asdict
 
     from deployments.cli import tables as render
-    from deployments.offline.diff import compare, read_prompts, summary
+    from deployments.offline.diff import differences, read_bodies, summary
     from deployments.offline.rehearsal import Rehearsal
 
-    bodies = read_prompts(prompts)
+    bodies = read_bodies(prompts)
     rehearsal = Rehearsal(load_serve_config(config).settings)
-    found = compare(rehearsal.policy(before), rehearsal.policy(after), bodies, rehearsal)
+    found = differences(rehearsal.policy(before), rehearsal.policy(after), bodies, rehearsal)
     if as_json:
         print_json({"summary": summary(found), "prompts": [{**asdict(c), "changes": c.changes} for c in found]})
     else:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from router.learning.training import HeldOutScores
     from router.quality.ratings_table import RatingsTable, Scale
 
-app = typer.Typer(help="Train, judge and ask the quality predictor.", no_args_is_help=True)
+app = typer.Typer(help="Train, evaluate and ask the quality predictor.", no_args_is_help=True)
 out = Console()
 err = Console(stderr=True)
 
@@ -73,7 +73,7 @@ def predict(
 ) -> None:
     """Predicted score and 90 % interval of every rated model, on the scale of the ratings; one prompt a line."""
     from router.learning.pairs import ask
-    from router.learning.prompt_files import read_prompts
+    from router.learning.tables import read_prompts
     from router.prompts.embedding import MiniLMEmbedder
     from router.quality.predictor import QualityPredictor
     from router.registry.artifact import load_artifact
@@ -98,11 +98,11 @@ def evaluate(
     ratings: Ratings,
     pair: Annotated[
         list[str] | None,
-        typer.Option(help="CHEAP:DEAR, may be repeated (default: the worst to the best column)."),
+        typer.Option(help="CHEAP:EXPENSIVE, may be repeated (default: the worst to the best column)."),
     ] = None,
     artefact: Annotated[
         Path | None,
-        typer.Option("--artefact", "--artifact", help="Judge this artefact, on ratings that it was not trained on."),
+        typer.Option("--artefact", "--artifact", help="Evaluate this artefact, on ratings that it was not trained on."),
     ] = None,
     control: Annotated[
         bool, typer.Option(help="Also train on shuffled labels, which must come out as chance.")
@@ -113,10 +113,9 @@ def evaluate(
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Judge routing between pairs of models on prompts that were held out, beside chance and other baselines."""
+    """Evaluate routing between pairs of models on prompts that were held out, beside chance and other baselines."""
     from deployments.cli import tables as render
-    from router.learning.evaluation import evaluate as score_model
-    from router.learning.evaluation import shuffled
+    from router.learning.evaluation import evaluate, shuffled
     from router.learning.plots import plot_pairs
     from router.learning.ratings import read_ratings, tabulate
     from router.learning.training import predict_held_out
@@ -130,11 +129,11 @@ def evaluate(
     else:
         err.print(f"{len(table.prompts)} prompts; training {folds} times without a fold", highlight=False)
         held_out, _ = predict_held_out(table, folds=folds, seed=seed)
-    report = score_model(table, held_out, pairs)
+    report = evaluate(table, held_out, pairs)
     if control:
         err.print("training again on shuffled labels", highlight=False)
         blind, _ = predict_held_out(shuffled(table, seed), folds=folds, seed=seed)
-        found = score_model(table, blind, pairs)
+        found = evaluate(table, blind, pairs)
         for name, figures in report["pairs"].items():
             figures["rankings"]["shuffled labels"] = found["pairs"][name]["rankings"]["learned"]
     if plots is not None:
@@ -149,7 +148,7 @@ def evaluate(
 @app.command("anchors")
 def anchors() -> None:
     """The prompts to rate a new model on, one a line, for `add-model`. Any beginning of the list holds every skill."""
-    from router.learning.anchors import anchor_prompts
+    from router.learning.new_model import anchor_prompts
 
     print("\n".join(anchor_prompts()))
 
@@ -203,19 +202,24 @@ def calibrate_scorer(
     from router.prompts.embedding import MiniLMEmbedder
     from router.quality.predictor import QualityPredictor
     from router.registry.artifact import load_artifact
-    from router.verification.recalibration import JudgedPictures, keep_pictures
-    from router.verification.score_calibration import calibrate, held_out_chances, read_judged, save_judgement
+    from router.verification.recalibration import LabelledPictures, keep_pictures
+    from router.verification.score_calibration import (
+        calibrate_scores,
+        held_out_chances,
+        read_labelled,
+        save_calibration,
+    )
 
-    trained, scorer, rows = load_artifact(artefact), load_card(card), read_judged(judged, right)
+    trained, scorer, rows = load_artifact(artefact), load_card(card), read_labelled(judged, right)
     if scorer.role != "scorer":
         raise ArtifactError(f"--card {card}: {scorer.id!r} is a {scorer.role} and does not score")
     err.print(f"{len(rows)} pictures; predicting their chances on {folds} folds", highlight=False)
     predictor, embedder = QualityPredictor(trained), MiniLMEmbedder()
     views = {prompt: view_of(predictor, embedder, prompt) for prompt in {one.prompt for one in rows}}
-    pictures = JudgedPictures.of(rows, held_out_chances(rows, folds, seed), predictor, views)
-    score_model, strength, report = calibrate(rows, pictures.chances(predictor.adapter))
+    pictures = LabelledPictures.of(rows, held_out_chances(rows, folds, seed), predictor, views)
+    score_model, strength, report = calibrate_scores(rows, pictures.chances(predictor.adapter))
     origin = source or judged.name
-    file = save_judgement(artefact, trained.digest, scorer, revision(scorer), score_model, strength, report, origin)
+    file = save_calibration(artefact, trained.digest, scorer, revision(scorer), score_model, strength, report, origin)
     keep_pictures(file, pictures)
     if as_json:
         print(

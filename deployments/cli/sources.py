@@ -47,8 +47,8 @@ class LocalSource:
 
     async def generate(self, body: dict[str, Any], console: Console) -> dict[str, Any]:
         from deployments.api import responses as explain
+        from deployments.api.request_ids import new_request_id
         from deployments.api.requests import parse_request, to_request
-        from deployments.api.service import new_request_id
         from deployments.orchestration.results import Advanced, Event
 
         wire = parse_request(body, self._settings.limits)

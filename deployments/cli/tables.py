@@ -12,8 +12,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 from rich.text import Text
 
-from deployments.offline.diff import Comparison
-from router.learning.off_policy import Comparison as OffPolicy
+from deployments.offline.diff import Difference
+from router.learning.off_policy import Comparison
 from router.types import ModelCard
 
 
@@ -157,7 +157,7 @@ def models(cards: Sequence[ModelCard]) -> Table:
     return table
 
 
-def comparison(found: Sequence[Comparison]) -> Table:
+def comparison(found: Sequence[Difference]) -> Table:
     """The prompts whose recipe changes between two policies."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("prompt", overflow="fold")
@@ -186,7 +186,7 @@ def summary(totals: Mapping[str, Any]) -> Text:
     return Text(f"{totals['changed']} of {totals['prompts']} prompts change; expected on average: {means}{refused}")
 
 
-def off_policy(found: OffPolicy) -> Group:
+def off_policy(found: Comparison) -> Group:
     """What each estimator says that two predictors earn under one policy."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("estimator")

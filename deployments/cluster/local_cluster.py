@@ -129,6 +129,8 @@ def _check_free(host: str, port: int) -> None:
 def _prepare_environment() -> None:
     """Ray reads these when it is imported, and hands them on to its processes."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # Serve's proxy echoes whatever id it is sent, so an unsound one has to be replaced before.
+    os.environ.setdefault("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "deployments.api.request_ids.for_serve_proxy")
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # a call after the end must not start another Ray
     if "RAY_AUTH_MODE" not in os.environ and "ray" not in sys.modules:
         # Ray's own ports listen on every interface, and whoever reaches them can run code: they want a token.

@@ -125,16 +125,16 @@ class IngressReplica:
 
     async def generate(self, body: dict[str, Any]) -> dict[str, Any]:
         """`POST /v1/images/generations` without HTTP; `response_format: bytes` spares the base64."""
-        return await self._service.answer(self._service.generate, body)
+        return await self._service.answer(lambda request_id: self._service.generate(body, request_id))
 
     async def route(self, body: dict[str, Any]) -> dict[str, Any]:
         """`POST /v1/route` without HTTP."""
-        return await self._service.answer(self._service.route, body)
+        return await self._service.answer(lambda request_id: self._service.route(body, request_id))
 
     async def feedback(self, body: dict[str, Any]) -> dict[str, Any]:
         """`POST /v1/feedback` without HTTP."""
-        return await self._service.answer(self._service.feedback, body)
+        return await self._service.answer(lambda _: self._service.feedback(body))
 
     async def models(self) -> dict[str, Any]:
         """`GET /v1/models` without HTTP."""
-        return await self._service.answer(self._service.models)
+        return await self._service.answer(lambda _: self._service.models())

@@ -15,7 +15,7 @@ from router.types import Estimate
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Difference:
     """One prompt; None where a policy refuses it."""
 
     prompt: str
@@ -27,7 +27,7 @@ class Comparison:
         return (self.before and self.before.recipe) != (self.after and self.after.recipe)
 
 
-def read_prompts(path: Path) -> list[dict[str, Any]]:
+def read_bodies(path: Path) -> list[dict[str, Any]]:
     """Request bodies: a line is a prompt, or a JSON object as over the wire; empty lines and `#` lines are left out.
 
     Raises `RequestError` with file and line.
@@ -50,9 +50,9 @@ def read_prompts(path: Path) -> list[dict[str, Any]]:
     return bodies
 
 
-def compare(
+def differences(
     before: Policy, after: Policy, bodies: Sequence[Mapping[str, Any]], rehearsal: Rehearsal
-) -> list[Comparison]:
+) -> list[Difference]:
     """Both decisions on every request."""
 
     def chosen(policy: Policy, body: Mapping[str, Any]) -> Estimate | None:
@@ -62,12 +62,12 @@ def compare(
             return None
         return route.estimates[route.decision.recipe]
 
-    return [Comparison(str(body.get("prompt")), chosen(before, body), chosen(after, body)) for body in bodies]
+    return [Difference(str(body.get("prompt")), chosen(before, body), chosen(after, body)) for body in bodies]
 
 
-def summary(comparisons: Sequence[Comparison]) -> dict[str, Any]:
+def summary(found: Sequence[Difference]) -> dict[str, Any]:
     """Counts, and means over the prompts that both policies answer."""
-    both = [(c.before, c.after) for c in comparisons if c.before and c.after]
+    both = [(c.before, c.after) for c in found if c.before and c.after]
 
     def means(measure: str) -> dict[str, float]:
         pairs = [(_measure(a, measure), _measure(b, measure)) for a, b in both]
@@ -75,10 +75,10 @@ def summary(comparisons: Sequence[Comparison]) -> dict[str, Any]:
         return {"before": sums[0], "after": sums[1], "difference": sums[1] - sums[0]}
 
     return {
-        "prompts": len(comparisons),
-        "changed": sum(c.changes for c in comparisons),
-        "refused_before": sum(c.before is None for c in comparisons),
-        "refused_after": sum(c.after is None for c in comparisons),
+        "prompts": len(found),
+        "changed": sum(c.changes for c in found),
+        "refused_before": sum(c.before is None for c in found),
+        "refused_after": sum(c.after is None for c in found),
         **{measure: means(measure) for measure in ("quality", "cost_usd", "latency_s")},
     }
 

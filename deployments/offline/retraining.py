@@ -1,9 +1,9 @@
-"""Learn from the log: fit what feedback adds to an artefact, judge it off-policy, put it in force only if it wins.
+"""Learn from the log: fit what feedback adds to an artefact, evaluate it off-policy, put it in force only if it wins.
 
 log ─▶ rated decisions ─▶ for each fold of prompts: fit on the others, decide again ─▶ doubly robust ─▶ swap, or leave
 
-What is judged is the policy with the predictor, by the code that serves: every decision of the policy as it is in force
-is made again with the incumbent's and with the candidate's expectations, by an adapter that saw neither the decision
+What is evaluated is the policy with the predictor, by the code that serves: every decision of the policy in force is
+made again with the incumbent's and with the candidate's expectations, by an adapter that saw neither the decision
 nor its prompt. The one that goes into force is fitted to all folds.
 """
 
@@ -33,7 +33,7 @@ from router.quality.residual import Adapter, fit_adapter
 from router.registry.artifact import Artifact, load_artifact
 from router.registry.versions import succeed
 from router.types import Catalogue, PromptView
-from router.verification.recalibration import JudgedPictures, Recalibrated, judge_files, recalibrate
+from router.verification.recalibration import LabelledPictures, Recalibrated, calibration_files, recalibrate
 
 Array = NDArray[np.float64]
 FOLDS = 5
@@ -64,17 +64,17 @@ def retrain(
     dry_run: bool = False,
 ) -> Retrained:
     """Let the artefact in `folder` learn from the feedback of `source`; if the policy earns more with it, put it into
-    `out` (default: the same folder, what was there is kept). dry_run: only judge.
+    `out` (default: the same folder, what was there is kept). dry_run: only evaluate.
 
     Raises `ArtifactError` if too little was rated.
     """
     incumbent = load_artifact(folder)
     predictor = QualityPredictor(incumbent, catalogue)
     rated = [Rated.of(record, said, predictor) for record, said in log.rated(source)]
-    chosen = [one for one in rated if one.judges(policy)]
+    chosen = [one for one in rated if one.counts_for(policy)]
     _check_enough(log, source, policy, rated, chosen)
     lessons = Lessons.of(rated, predictor, policy)
-    comparison = score_model(chosen, lessons, predictor, policy, seed)
+    comparison = compare_policies(chosen, lessons, predictor, policy, seed)
     counts = {
         "rated": len(rated), "judged": len(chosen), "ratings": len(lessons.values),
         "other_policy_or_version": sum(not one.of_version(policy) for one in rated), "unknown_recipe": lessons.skipped,
@@ -87,7 +87,7 @@ def retrain(
     card = _card(incumbent, source, policy, comparison, counts)
     scorers = tuple(
         recalibrate(file, incumbent.digest, lambda pictures: lessons.fit(predictor, lessons.prompts_among(pictures)))
-        for file in judge_files(Path(folder))
+        for file in calibration_files(Path(folder))
     )
     artifact = succeed(
         out or folder,
@@ -131,7 +131,7 @@ class Rated:
         """Was it decided by the policy as it is in force now?"""
         return (self.record.policy, self.record.policy_digest) == (policy.name, policy.digest)
 
-    def judges(self, policy: Policy) -> bool:
+    def counts_for(self, policy: Policy) -> bool:
         """Can it say how well that policy does? Not if a recipe was asked for by name: nothing was chosen then."""
         record = self.record
         return self.of_version(policy) and not record.pinned and self.reward is not None
@@ -181,7 +181,7 @@ class Lessons:
             tuple(groups), skipped,
         )  # fmt: skip
 
-    def prompts_among(self, pictures: JudgedPictures) -> frozenset[str]:
+    def prompts_among(self, pictures: LabelledPictures) -> frozenset[str]:
         """The groups that are about prompts of `pictures`."""
         return frozenset(group for group, seen in zip(self.groups, pictures.among(self.inputs), strict=True) if seen)
 
@@ -201,7 +201,7 @@ class Lessons:
         )
 
 
-def score_model(
+def compare_policies(
     chosen: Sequence[Rated], lessons: Lessons, predictor: QualityPredictor, policy: Policy, seed: int = 0
 ) -> Comparison:
     """The policy with the incumbent's expectations against the policy with those of adapters that did not see a row."""
@@ -227,16 +227,16 @@ def score_model(
 
 
 def _replayed(one: Rated, predictor: QualityPredictor, policy: Policy, most: int) -> tuple[Array, Array]:
-    """With which probability each option is taken, and what it is expected to be worth; both padded to (most,)."""
+    """With which probability each option is taken, and the value it is expected to have; both padded to (most,)."""
     record, known = one.record, predictor.adapted(one.view, one.base)
     qualities = predictor.predict(one.view, policy.recipes, record.options, known)
     estimates = {name: replace(estimate, quality=qualities[name]) for name, estimate in record.options.items()}
     taken = chances(policy, record.rules, estimates, record.degradable)
-    probabilities, worths = np.zeros(most), np.zeros(most)
+    probabilities, values = np.zeros(most), np.zeros(most)
     for k, (name, estimate) in enumerate(estimates.items()):
         probabilities[k] = taken[name]
-        worths[k] = prices(policy, record.rules, estimate, estimate.quality.mean)
-    return probabilities, worths
+        values[k] = prices(policy, record.rules, estimate, estimate.quality.mean)
+    return probabilities, values
 
 
 def _check_enough(

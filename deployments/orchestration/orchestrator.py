@@ -43,14 +43,14 @@ ADMISSION_TRIES = 5
 class Orchestrator:
     """Routes requests and runs their plans on workers.
 
-    costs:     learns from what the steps took; the one that `router.queues` asks.
+    costs:     learns from what the steps took; the one that `router.cost.queues` asks.
     workers:   by catalogue id.
     timeout_s: deadline of a request that names no latency budget.
-    ledger:    what the tenants used of the policies' budgets.
+    tenant_budgets: what the tenants used of the policies' budgets.
     draw:      chance for exploration, uniform in [0, 1).
-    journal:   remembers decisions and takes feedback; by default nothing is remembered.
+    recorder:  remembers decisions and takes feedback; by default nothing is remembered.
     live:      the predictor's folder, which is followed; by default the router's predictor stays.
-    judgements: how scores are read beside the artefact with a digest; asked when the predictor changes.
+    score_readings: how scores are read beside the artefact with a digest; asked when the predictor changes.
     """
 
     def __init__(

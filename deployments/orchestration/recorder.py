@@ -19,7 +19,7 @@ from router.planning.recipes import recipe_key
 from router.quality.predictor import QualityPredictor
 from router.types import Catalogue, Recipe
 
-logger = logging.getLogger("triptych.journal")
+logger = logging.getLogger("triptych.decisions")
 
 PATIENCE_S = 3.0  # how long a file system that does not respond holds up an answer at most
 MOST_WAITING = 64  # writes that wait for it; beyond, nothing is logged until it responds
@@ -33,7 +33,7 @@ class Recorder:
         self._log = log
         self._catalogue = catalogue
         self._metrics = metrics
-        self._thread = ThreadPoolExecutor(1, "triptych-journal")
+        self._thread = ThreadPoolExecutor(1, "triptych-decisions")
         self._waiting: list[Future[Any]] = []
         self._complained_s = float("-inf")
 

@@ -55,7 +55,7 @@ Action = Literal["check", "keep", "retry", "escalate", "stop"]
 
 
 @dataclass(frozen=True)
-class Choice:
+class VerificationChoice:
     """What verification did next, and why. "keep" leaves the first picture unchecked.
 
     gain, price: expected, in quality, where these were weighed;   best: probability that the best so far is right
@@ -84,7 +84,7 @@ class Made:
     traces: tuple[StepTrace, ...]
     recipe: str
     checks: tuple[Check, ...] = ()
-    choices: tuple[Choice, ...] = ()
+    choices: tuple[VerificationChoice, ...] = ()
     notes: tuple[str, ...] = ()
 
 

@@ -17,7 +17,7 @@ from deployments.orchestration.availability import Availability
 from deployments.orchestration.budgets import Charge
 from deployments.orchestration.metrics import Metrics
 from deployments.orchestration.results import Advanced, Check, Made, OnEvent, Routed, WorkerLostError
-from deployments.orchestration.verification import verified
+from deployments.orchestration.verifier import verified
 from deployments.workers.worker import OnProgress
 from models.fusion.kinds import run_step
 from router.cost.model import CostModel

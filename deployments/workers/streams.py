@@ -27,10 +27,10 @@ async def stream(start: Callable[[Callable[[Event], None]], Awaitable[Result]]) 
         yield task.result()
     finally:
         task.cancel()
-        await settled(task)
+        await ended(task)
 
 
-async def settled(future: asyncio.Future[Any]) -> None:
+async def ended(future: asyncio.Future[Any]) -> None:
     """Wait until `future` is done, however often the waiting task itself is cancelled meanwhile; never raises."""
     while not future.done():
         try:

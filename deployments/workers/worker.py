@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from deployments.workers.streams import settled
+from deployments.workers.streams import ended
 from router.errors import DeadlineError, LoadError, TriptychError
 from router.types import Progress, Scalar, Step, StepResult, Value
 
@@ -128,7 +128,7 @@ class ModelWorker:
         except asyncio.CancelledError:
             if stop is not None:
                 stop.set()
-            await settled(future)
+            await ended(future)
             raise
 
 

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from policies.checking.reachability import Arrange, check_reach
+from policies.checking.reachability import PlanRecipe, check_reach
 from policies.checking.recipes import arrangeable, build_recipes, check_members, check_recipes, named_inside
 from policies.checking.rules import check_condition, check_names, check_rules, in_order
 from policies.deciding.decide import Policy
@@ -45,7 +45,7 @@ class Known:
     signals: Collection[str] | None = None
     schedulers: Collection[str] | None = None
     scorers: Collection[str] | None = None
-    arrange: Arrange | None = None
+    arrange: PlanRecipe | None = None
 
 
 def load_policy(path: str | FilePath, *, known: Known | None = None, models: Collection[str] | None = None) -> Policy:

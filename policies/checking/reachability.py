@@ -21,7 +21,7 @@ MARGIN = 20.0
 
 
 @dataclass(frozen=True)
-class Arranged:
+class PlannedRecipe:
     """A recipe on the model cards: its plan; pixels of its smallest picture; seconds and dollars of the plan, idle."""
 
     plan: Plan
@@ -31,7 +31,7 @@ class Arranged:
     cost_usd: float
 
 
-Arrange = Callable[[str, Recipe, Mapping[str, Recipe]], Arranged]
+PlanRecipe = Callable[[str, Recipe, Mapping[str, Recipe]], PlannedRecipe]
 """(name, recipe, all recipes) -> how it would be run; raises `PlanError` with the remedy if it cannot be."""
 
 
@@ -40,27 +40,27 @@ def check_reach(
     parts: Collection[str],
     limits: Limits | None,
     rules: Sequence[tuple[int, Rule]],
-    arrange: Arrange | None,
+    arrange: PlanRecipe | None,
 ) -> Iterator[tuple[Path, str]]:
     """Everything that cannot be run or chosen. parts: recipes that others are made of, which need not be chosen."""
-    arranged: dict[str, Arranged] = {}
+    planned: dict[str, PlannedRecipe] = {}
     for name, recipe in recipes.items() if arrange else ():
         try:
-            arranged[name] = arrange(name, recipe, recipes)  # type: ignore[misc]
+            planned[name] = arrange(name, recipe, recipes)  # type: ignore[misc]
         except PlanError as error:
             yield ("recipes", name), error.message
-    if limits is not None and arranged and len(arranged) == len(recipes):
-        yield from _limits(arranged, limits, any(rule.set_ and rule.set_.limits for _, rule in rules))
+    if limits is not None and planned and len(planned) == len(recipes):
+        yield from _limits(planned, limits, any(rule.set_ and rule.set_.limits for _, rule in rules))
     for name in sorted(unreachable(rules, recipes) - set(parts)):
         yield ("recipes", name), f"recipe {name!r} can never be chosen: the rules always exclude it; loosen one of them"
 
 
-def _limits(arranged: Mapping[str, Arranged], limits: Limits, may_change: bool) -> Iterator[tuple[Path, str]]:
+def _limits(planned: Mapping[str, PlannedRecipe], limits: Limits, may_change: bool) -> Iterator[tuple[Path, str]]:
     """Limits that none of the recipes can meet, and recipes that cannot meet one of them (if no rule sets others)."""
     for key, bound in limits.model_dump(exclude_none=True).items():
         measure = "pixels" if key == "max_pixels" else key
         margin = 1.0 if measure == "pixels" else MARGIN
-        least = {name: float(getattr(found, measure)) for name, found in arranged.items()}
+        least = {name: float(getattr(found, measure)) for name, found in planned.items()}
         over = [name for name, value in least.items() if value > bound * margin]
         if len(over) == len(least):
             name = min(least, key=lambda name: least[name])

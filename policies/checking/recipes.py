@@ -1,6 +1,6 @@
-"""Recipes of a file: do they arrange into pictures, and the values of `router.types` that they mean.
+"""Recipes of a file: do they make pictures, and the values of `router.types` that they mean.
 
-What needs the model cards (latent spaces, sizes, roles) is the planner's to judge; what the file alone shows is here.
+What needs the model cards (latent spaces, sizes, roles) is for the planner to check; what the file alone shows is here.
 """
 
 from __future__ import annotations

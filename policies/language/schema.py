@@ -1,7 +1,7 @@
 """The language of a policy file as a whole: which keys there are, of which type, in which range, with which default.
 
 Recipes are in schema_recipes.py, conditions and rules in schema_rules.py, limits and objectives in schema_choice.py.
-What needs more than one place of the file to judge (names, cycles, hand-overs) is checked by load.py and what it calls.
+What needs more than one place of the file to check (names, cycles, hand-overs) is checked by load.py and what it calls.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ class Condition(Spec):
     above: Unit | None = Field(default=None, description="bound of signal, excluded")
     below: Unit | None = Field(default=None, description="bound of signal, excluded")
     language: Text | None = Field(default=None, description="of the prompt, such as en, de, zh; und: not recognised")
-    prompt_matches: Text | None = Field(default=None, description="regular expression, upper and lower case alike")
+    prompt_matches: Text | None = Field(default=None, description="regular expression (RE2), any case")
     familiarity_below: Unit | None = Field(default=None, description="nearness to what the predictor was trained on")
     uncertainty_above: Unit | None = Field(
         default=None, description="only in verify: standard deviation of the chosen recipe's expected quality"

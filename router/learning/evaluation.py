@@ -7,7 +7,7 @@ expensive model. Prompts are ranked within their fold, since only there were the
                (https://arxiv.org/abs/2406.18665)
     calls_at   share of expensive calls that reaches 50, 80 and 95 % of the gap between the two; random needs as much
     AIQ        area under the non-decreasing convex hull of quality over cost (https://arxiv.org/abs/2403.12031), on the
-               scale of the scores and for a cost that runs from always-cheap to always-dear
+               scale of the scores and for a cost that runs from always-cheap to always-expensive
     of_oracle  (APGR - 0.5) / (the oracle's - 0.5)
 """
 
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from router.learning.intervals import resampled
 from router.learning.training import HeldOutScores
 from router.prompts.lexical import lexical_features
 from router.quality.calibration import Z
@@ -28,7 +29,6 @@ from router.quality.ratings_table import RatingsTable
 Array = NDArray[np.float64]
 GRID = np.linspace(0.0, 1.0, 101)
 GAPS = (0.5, 0.8, 0.95)
-RESAMPLES = 400
 BINS = 10
 
 
@@ -98,7 +98,7 @@ def apgr(points: Array) -> float:
 
 
 def calls_at(points: Array, gap: float) -> float:
-    """The least share of expensive calls that reaches `gap` of what always-dear gains."""
+    """The least share of expensive calls that reaches `gap` of what always-expensive gains."""
     reached = np.flatnonzero(points >= gap * points[-1] - 1e-12)
     return float(GRID[reached[0]]) if len(reached) else 1.0
 
@@ -116,24 +116,8 @@ def hull_area(points: Array) -> float:
     return float(np.trapezoid(np.interp(GRID, GRID[hull], best[hull]), GRID))
 
 
-def resampled(groups: NDArray[Any], statistic: Callable[[NDArray[np.int64]], float], seed: int = 0) -> list[float]:
-    """95 % interval of a statistic of rows, from resampling whole groups."""
-    members: dict[Any, list[int]] = {}
-    for k, group in enumerate(groups):
-        members.setdefault(group, []).append(k)
-    clusters = [np.array(rows) for rows in members.values()]
-    rng = np.random.default_rng(seed)
-    found = [
-        statistic(np.concatenate([clusters[k] for k in rng.integers(0, len(clusters), len(clusters))]))
-        for _ in range(RESAMPLES)
-    ]
-    if not np.isfinite(found).any():
-        return [float("nan"), float("nan")]
-    return [float(x) for x in np.nanpercentile(found, [2.5, 97.5])]
-
-
-def judge_pair(pair: Pair) -> dict[str, Any]:
-    """All figures of one pair of models, a dict for each way of ranking; `ends` are always-cheap and always-dear."""
+def evaluate_pair(pair: Pair) -> dict[str, Any]:
+    """All figures of one pair of models, a dict for each way of ranking; `ends`: always cheap, always expensive."""
     gains = pair.strong - pair.cheap
     curves = {name: curve(rank(pair), gains, pair.split) for name, rank in RANKINGS.items()}
     room = apgr(curves["oracle"]) - 0.5
@@ -186,7 +170,7 @@ def win_probability(pair: Pair) -> dict[str, Any]:
     }
 
 
-def judge_columns(table: RatingsTable, held_out: HeldOutScores) -> dict[str, dict[str, Any]]:
+def evaluate_columns(table: RatingsTable, held_out: HeldOutScores) -> dict[str, dict[str, Any]]:
     """Pearson (with interval), Spearman and interval coverage of each column, and of the mean over columns."""
     from scipy.stats import spearmanr
 
@@ -224,10 +208,10 @@ def pearson(left: Array, right: Array) -> float:
 
 
 def evaluate(table: RatingsTable, held_out: HeldOutScores, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """Everything above: {"columns": {name: figures}, "pairs": {"cheap -> dear": figures}}."""
+    """Everything above: {"columns": {name: figures}, "pairs": {"cheap -> expensive": figures}}."""
     return {
-        "columns": judge_columns(table, held_out),
-        "pairs": {f"{a} -> {b}": judge_pair(pair_of(table, held_out, a, b)) for a, b in pairs},
+        "columns": evaluate_columns(table, held_out),
+        "pairs": {f"{a} -> {b}": evaluate_pair(pair_of(table, held_out, a, b)) for a, b in pairs},
     }
 
 

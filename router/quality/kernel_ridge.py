@@ -21,7 +21,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Choice:
+class Hyperparameters:
     """Hyperparameters: weight of the features against the embedding, width of the kernel, share of the kernel in the
     mixture (the n-grams have the rest), and how many times heavier than left-out groups ask the penalties are: groups
     of one set say what foretells that set, which is more than what carries over to other prompts."""
@@ -124,7 +124,7 @@ class Mixture:
 def fit_mixture(
     prompts: Prompts,
     table: RatingsTable,
-    choice: Choice,
+    choice: Hyperparameters,
     seed: int,
     landmarks: int = MAX_LANDMARKS,
     with_grams: bool | None = None,

@@ -240,5 +240,5 @@ class QualityPredictor:
         columns = (len(self._names),)
         if not columns == self._column_mean.shape == self._column_std.shape == (len(self._calibrations),):
             raise ValueError(f"column_mean, column_std and calibration are not for {columns[0]} columns")
-        if self._domain.anchors.shape[1:] != (self._width,):
-            raise ValueError(f"anchors has shape {self._domain.anchors.shape}, expected rows of {self._width}")
+        if self._domain.references.shape[1:] != (self._width,):
+            raise ValueError(f"anchors has shape {self._domain.references.shape}, expected rows of {self._width}")

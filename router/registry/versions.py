@@ -83,8 +83,8 @@ def roll_back(folder: str | Path, digest: str | None = None) -> Artifact:
 
 def _restore(folder: Path, earlier: Path) -> Artifact:
     artifact = load_artifact(earlier)
-    judges = {str(file.relative_to(earlier)): file.read_bytes() for file in earlier.glob("judges/*")}
-    return succeed(folder, artifact.config, artifact.weights, artifact.card, lambda _: judges)
+    calibrations = {str(file.relative_to(earlier)): file.read_bytes() for file in earlier.glob("judges/*")}
+    return succeed(folder, artifact.config, artifact.weights, artifact.card, lambda _: calibrations)
 
 
 def _keep(folder: Path) -> None:

@@ -1,9 +1,9 @@
-"""A scorer's calibration follows its artefact: the judged pictures are kept, and fitted again after feedback.
+"""A scorer's calibration follows its artefact: the labelled pictures are kept, and fitted again after feedback.
 
 Beside `judges/<scorer>.json` lies `judges/<scorer>.safetensors` with what the fit looks at. It holds no prompt: of
 each, what the artefact's regression sees. Feedback adds a residual to the artefact's columns (see
 router/quality/residual.py), so the new chances are the old held-out ones with that residual on top, and that by an
-adapter that saw no rating of a judged prompt: as honest as the first fit, without predicting anything anew.
+adapter that saw no rating of a labelled prompt: as honest as the first fit, without predicting anything anew.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from router.errors import ArtifactError
 from router.quality.predictor import QualityPredictor
 from router.quality.residual import Adapter
 from router.types import PromptView
-from router.verification.score_calibration import Judged, calibrate, read_content, sealed
+from router.verification.score_calibration import LabelledPicture, calibrate_scores, read_content, sealed
 
 Array = NDArray[np.float64]
 FOLDER = "judges"
@@ -29,8 +29,8 @@ SAME = 1e-3  # squared distance of two inputs that are one prompt, above what ha
 
 
 @dataclass(frozen=True)
-class JudgedPictures:
-    """n judged pictures of p prompts, as a calibration sees them.
+class LabelledPictures:
+    """n labelled pictures of p prompts, as a calibration sees them.
 
     inputs (p, d): of the prompts, as in `QualityPredictor.inputs`;   prompt (n,): which of them
     recipe (n,):   number of the recipe;   column (n,): its column in the artefact, -1 if it has none
@@ -47,20 +47,24 @@ class JudgedPictures:
 
     @classmethod
     def of(
-        cls, judged: Sequence[Judged], chance: Array, predictor: QualityPredictor, views: Mapping[str, PromptView]
-    ) -> JudgedPictures:
+        cls,
+        labelled: Sequence[LabelledPicture],
+        chance: Array,
+        predictor: QualityPredictor,
+        views: Mapping[str, PromptView],
+    ) -> LabelledPictures:
         """chance (n,): held out;   views: of every prompt, by its text."""
-        prompts = {text: k for k, text in enumerate(dict.fromkeys(one.prompt for one in judged))}
-        recipes = {key: k for k, key in enumerate(dict.fromkeys(one.recipe for one in judged))}
+        prompts = {text: k for k, text in enumerate(dict.fromkeys(one.prompt for one in labelled))}
+        recipes = {key: k for k, key in enumerate(dict.fromkeys(one.recipe for one in labelled))}
         columns = {key: k for k, key in enumerate(predictor.columns)}
         return cls(
             np.concatenate([predictor.inputs(views[text]) for text in prompts]),
-            np.array([prompts[one.prompt] for one in judged]),
-            np.array([recipes[one.recipe] for one in judged]),
-            np.array([columns.get(one.recipe, -1) for one in judged]),
+            np.array([prompts[one.prompt] for one in labelled]),
+            np.array([recipes[one.recipe] for one in labelled]),
+            np.array([columns.get(one.recipe, -1) for one in labelled]),
             np.asarray(chance, np.float64),
-            np.array([one.score for one in judged]),
-            np.array([one.right for one in judged], np.bool_),
+            np.array([one.score for one in labelled]),
+            np.array([one.right for one in labelled], np.bool_),
         )
 
     def chances(self, adapter: Adapter | None) -> Array:
@@ -72,15 +76,15 @@ class JudgedPictures:
         return np.clip(self.chance + np.where(self.column >= 0, own, shift.mean(axis=1)[self.prompt]), 0.0, 1.0)
 
     def among(self, inputs: Array) -> NDArray[np.bool_]:
-        """Which of the rows of `inputs` (m, d) are judged prompts, (m,)."""
+        """Which of the rows of `inputs` (m, d) are labelled prompts, (m,)."""
         square = (inputs**2).sum(axis=1)[:, None] + (self.inputs**2).sum(axis=1)[None] - 2 * inputs @ self.inputs.T
         return np.asarray((square < SAME).any(axis=1))
 
     def fit(self, adapter: Adapter | None) -> dict[str, Any]:
-        """Judge, strength and held-out figures for the file; see `judging.calibrate`."""
+        """Score model, strength and held-out figures for the file; see `calibrate_scores`."""
         rows = zip(self.prompt, self.recipe, self.score, self.right, strict=True)
-        judged = [Judged(str(p), str(r), float(score), bool(right)) for p, r, score, right in rows]
-        score_model, strength, report = calibrate(judged, self.chances(adapter))
+        labelled = [LabelledPicture(str(p), str(r), float(score), bool(right)) for p, r, score, right in rows]
+        score_model, strength, report = calibrate_scores(labelled, self.chances(adapter))
         return {"judge": asdict(score_model), "strength": strength, "held_out": report}
 
     def to_bytes(self) -> bytes:
@@ -92,7 +96,7 @@ class JudgedPictures:
         return save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
 
     @classmethod
-    def from_bytes(cls, content: bytes) -> JudgedPictures:
+    def from_bytes(cls, content: bytes) -> LabelledPictures:
         from safetensors.numpy import load
 
         arrays = load(content)
@@ -101,7 +105,7 @@ class JudgedPictures:
         return cls(*(np.asarray(arrays[name], kinds.get(name, np.int64)) for name in names))
 
 
-def keep_pictures(file: Path, pictures: JudgedPictures) -> None:
+def keep_pictures(file: Path, pictures: LabelledPictures) -> None:
     """Keep what the calibration in `file` was fitted on beside it, under a digest in it."""
     content = read_content(file)
     table = pictures.to_bytes()
@@ -109,15 +113,15 @@ def keep_pictures(file: Path, pictures: JudgedPictures) -> None:
     file.write_text(sealed({**content, "pictures": hashlib.sha256(table).hexdigest()}), encoding="utf-8")
 
 
-def kept_pictures(file: Path, content: Mapping[str, Any]) -> JudgedPictures:
+def kept_pictures(file: Path, content: Mapping[str, Any]) -> LabelledPictures:
     """What the calibration in `file`, with this content, was fitted on. Raises `ArtifactError` if it is not there."""
     table = file.with_suffix(".safetensors")
     if "pictures" not in content or not table.is_file():
-        raise ArtifactError("its judged pictures were not kept; calibrate it again")
+        raise ArtifactError("its labelled pictures were not kept; calibrate it again")
     data = table.read_bytes()
     if hashlib.sha256(data).hexdigest() != content["pictures"]:
         raise ArtifactError(f"{table} was changed after it was written; calibrate it again")
-    return JudgedPictures.from_bytes(data)
+    return LabelledPictures.from_bytes(data)
 
 
 @dataclass(frozen=True)
@@ -139,15 +143,15 @@ class Recalibrated:
         return {f"{name}.json": text.encode(), f"{name}.safetensors": self.pictures}
 
 
-def judge_files(artifact: Path) -> list[Path]:
+def calibration_files(artifact: Path) -> list[Path]:
     """The calibrations in an artefact's folder."""
     return sorted((artifact / FOLDER).glob("*.json"))
 
 
-def recalibrate(file: Path, digest: str, adapted: Callable[[JudgedPictures], Adapter]) -> Recalibrated:
+def recalibrate(file: Path, digest: str, adapted: Callable[[LabelledPictures], Adapter]) -> Recalibrated:
     """The calibration in `file`, which was for the artefact `digest`, with feedback on top.
 
-    adapted: gives the adapter for given `JudgedPictures`, fitted without the ratings of their prompts
+    adapted: gives the adapter for given `LabelledPictures`, fitted without the ratings of their prompts
     """
     try:
         content = read_content(file)

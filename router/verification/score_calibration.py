@@ -1,12 +1,11 @@
-"""Calibrates a scorer: judged pictures in, what its scores are worth out, kept in a small file with a digest.
+"""Calibrates a scorer: labelled pictures in, a reading of its scores out, kept in a small file with a digest.
 
-The file is `judges/<scorer>.json` in the folder of the router artefact, for a judge weighs the chances of that artefact
-against the scores of those weights: with another artefact or another scorer it is not used, and the answer says so.
+The file is `judges/<scorer>.json` in the folder of the router artefact, for a calibration weighs the chances of that
+artefact against the scores of those weights: with another artefact or scorer it is not used, and the answer says so.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import math
@@ -18,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from router.errors import ArtifactError, did_you_mean
+from router.errors import ArtifactError
+from router.learning.tables import place_of, read_table
 from router.types import ModelCard
 from router.verification.score_reading import ScoreModel, ScoreReading, logit
 
@@ -31,7 +31,7 @@ FOLDS = 5
 
 
 @dataclass(frozen=True)
-class Judged:
+class LabelledPicture:
     """One picture: its recipe's key, the scorer's score (0..1), and whether it was right."""
 
     prompt: str
@@ -40,32 +40,27 @@ class Judged:
     right: bool
 
 
-def read_judged(path: Path, right: str = "right") -> list[Judged]:
-    """A CSV table with the columns prompt, recipe, score and `right` (0 or 1). Raises `ArtifactError` with the line."""
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            table = csv.DictReader(file)
-            known = table.fieldnames or []
-            for name in (*COLUMNS[:3], right):
-                if name not in known:
-                    raise ArtifactError(f"{path}: there is no column {name!r}{did_you_mean(name, known)}")
-            return [_judged(row, right, f"{path}:{line}") for line, row in enumerate(table, 2)]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ArtifactError(f"{path} cannot be read: {error}") from None
+def read_labelled(path: Path, right: str = "right") -> list[LabelledPicture]:
+    """A table with the columns prompt, recipe, score and `right` (0 or 1). Raises `ArtifactError` with the line."""
+    rows = read_table(path)
+    _, header = next(rows, (1, []))
+    for name in (*COLUMNS[:3], right):
+        place_of(name, header, path)
+    return [_labelled(dict(zip(header, row, strict=False)), right, f"{path}:{line}") for line, row in rows if any(row)]
 
 
-def _judged(row: Mapping[str, str], right: str, where: str) -> Judged:
+def _labelled(row: Mapping[str, str], right: str, where: str) -> LabelledPicture:
     try:
         score, mark = float(row["score"]), float(row[right])
-    except ValueError as error:
+    except (KeyError, ValueError) as error:
         raise ArtifactError(f"{where}: {error}; score and {right} are numbers") from None
     if not 0 <= score <= 1 or mark not in (0.0, 1.0):
         raise ArtifactError(f"{where}: score {score:g} lies in 0..1, and {right} {mark:g} is 0 or 1")
-    return Judged(row["prompt"], row["recipe"], score, mark == 1.0)
+    return LabelledPicture(row["prompt"], row["recipe"], score, mark == 1.0)
 
 
-def fit_judge(chance: Array, score: Array, right: NDArray[np.bool_]) -> ScoreModel:
-    """The judge of pictures with these chances before, scores, and truths, (n,) each.
+def fit_score_model(chance: Array, score: Array, right: NDArray[np.bool_]) -> ScoreModel:
+    """The model of pictures with these chances before, scores, and truths, (n,) each.
 
     Raises `ArtifactError` if there are too few right or wrong ones to learn from.
     """
@@ -85,7 +80,7 @@ def fit_judge(chance: Array, score: Array, right: NDArray[np.bool_]) -> ScoreMod
 def fit_strength(chance: Array, right: NDArray[np.bool_], pairs: Sequence[tuple[int, int]]) -> float:
     """How many pictures a chance is worth, from the correlation of two pictures of one prompt and recipe.
 
-    pairs: rows of such pictures. Without any, what is not known is taken from `Judgement`.
+    pairs: rows of such pictures. Without any, what is not known is taken from `ScoreReading`.
     """
     if not pairs:
         return ScoreReading().strength
@@ -97,24 +92,24 @@ def fit_strength(chance: Array, right: NDArray[np.bool_], pairs: Sequence[tuple[
     return 1 / correlation - 1
 
 
-def calibrate(judged: Sequence[Judged], chance: Array) -> tuple[ScoreModel, float, dict[str, float]]:
-    """Judge, strength, and held-out figures: Brier scores of verdict, chance and score, and the calibration error.
+def calibrate_scores(labelled: Sequence[LabelledPicture], chance: Array) -> tuple[ScoreModel, float, dict[str, float]]:
+    """Score model, strength, and held-out figures: Brier scores of verdict, chance, score, and the calibration error.
 
     chance: of each picture, predicted without its prompt. Prompts are held out as wholes.
     """
-    score = np.array([one.score for one in judged])
-    right = np.array([one.right for one in judged], np.bool_)
-    prompts = sorted({one.prompt for one in judged})
+    score = np.array([one.score for one in labelled])
+    right = np.array([one.right for one in labelled], np.bool_)
+    prompts = sorted({one.prompt for one in labelled})
     place = {prompt: k % FOLDS for k, prompt in enumerate(np.random.default_rng(0).permutation(prompts).tolist())}
-    fold = np.array([place[one.prompt] for one in judged])
-    verdict = np.full(len(judged), np.nan)
+    fold = np.array([place[one.prompt] for one in labelled])
+    verdict = np.full(len(labelled), np.nan)
     for k in range(FOLDS):
-        score_model = fit_judge(chance[fold != k], score[fold != k], right[fold != k])
+        score_model = fit_score_model(chance[fold != k], score[fold != k], right[fold != k])
         verdict[fold == k] = [
             score_model.verdict(float(c), float(s)) for c, s in zip(chance[fold == k], score[fold == k], strict=True)
         ]
     report = {
-        "pictures": float(len(judged)),
+        "pictures": float(len(labelled)),
         "prompts": float(len(prompts)),
         "right": float(right.mean()),
         "brier": float(((verdict - right) ** 2).mean()),
@@ -122,16 +117,16 @@ def calibrate(judged: Sequence[Judged], chance: Array) -> tuple[ScoreModel, floa
         "brier_score": float(((score - right) ** 2).mean()),
         "calibration_error": _calibration_error(verdict, right),
     }
-    return fit_judge(chance, score, right), fit_strength(chance, right, _pairs(judged)), report
+    return fit_score_model(chance, score, right), fit_strength(chance, right, _pairs(labelled)), report
 
 
-def held_out_chances(judged: Sequence[Judged], folds: int = FOLDS, seed: int = 0) -> Array:
+def held_out_chances(labelled: Sequence[LabelledPicture], folds: int = FOLDS, seed: int = 0) -> Array:
     """For each picture the chance by a predictor that was trained without its prompt, (n,)."""
     from router.learning.ratings import Rating, tabulate
     from router.learning.training import predict_held_out
 
     marks: dict[tuple[str, str], list[float]] = {}
-    for one in judged:
+    for one in labelled:
         marks.setdefault((one.prompt, one.recipe), []).append(float(one.right))
     table = tabulate(
         [
@@ -141,13 +136,13 @@ def held_out_chances(judged: Sequence[Judged], folds: int = FOLDS, seed: int = 0
     )
     held_out, _ = predict_held_out(table, folds=folds, seed=seed)
     row, column = ({name: k for k, name in enumerate(names)} for names in (table.prompts, table.columns))
-    return np.array([held_out.mean[row[one.prompt], column[one.recipe]] for one in judged])
+    return np.array([held_out.mean[row[one.prompt], column[one.recipe]] for one in labelled])
 
 
-def _pairs(judged: Sequence[Judged]) -> list[tuple[int, int]]:
+def _pairs(labelled: Sequence[LabelledPicture]) -> list[tuple[int, int]]:
     last: dict[tuple[str, str], int] = {}
     pairs = []
-    for row, one in enumerate(judged):
+    for row, one in enumerate(labelled):
         key = one.prompt, one.recipe
         if key in last:
             pairs.append((last.pop(key), row))
@@ -166,15 +161,15 @@ def _calibration_error(verdict: Array, right: NDArray[np.bool_], bins: int = 10)
 
 
 def score_reading_file(artifact: Path, scorer: str) -> Path:
-    """Where the judgement of a scorer is kept."""
+    """Where the calibration of a scorer is kept."""
     return artifact / "judges" / f"{scorer}.json"
 
 
-def save_judgement(
+def save_calibration(
     artifact: Path, digest: str, card: ModelCard, revision: str, score_model: ScoreModel, strength: float,
     report: Mapping[str, float], source: str,
 ) -> Path:  # fmt: skip
-    """Write the judgement of the scorer `card` (weights `revision`) for the artefact of this digest."""
+    """Write the calibration of the scorer `card` (weights `revision`) for the artefact of this digest."""
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -212,7 +207,7 @@ def read_content(file: Path) -> dict[str, Any]:
 
 
 def load_score_reading(artifact: Path, digest: str, card: ModelCard, revision: str) -> ScoreReading:
-    """The judgement of a scorer, or the default if there is none for this artefact and these weights.
+    """The calibration of a scorer, or the default if there is none for this artefact and these weights.
 
     Raises `ArtifactError` if the file was changed after it was written, or is none.
     """

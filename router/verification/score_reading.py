@@ -2,8 +2,9 @@
 
     log-odds of "right" = slope * logit(score) + trust * logit(chance) + level
 
-Fitted by logistic regression on judged pictures (judging.py, `triptych router calibrate-scorer`) and kept beside the
-router artefact whose chances it weighs. A scorer without one is read by `UNCALIBRATED`, and every answer says so.
+Fitted by logistic regression on labelled pictures (score_calibration.py, `triptych router calibrate-scorer`) and kept
+beside the router artefact whose chances it weighs. A scorer without one is read by `UNCALIBRATED`, and every answer
+says so.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ class ScoreReading:
     """How the scores of one scorer are read.
 
     strength:   how many pictures a predicted chance is worth; small when pictures of one prompt fail together
-    calibrated: whether judged pictures stand behind it;   note: in words, what stands behind it or why nothing does
+    calibrated: whether labelled pictures stand behind it;   note: in words, what stands behind it or why nothing does
     """
 
     score_model: ScoreModel = UNCALIBRATED

@@ -1,4 +1,4 @@
-"""After a picture was made and judged: keep it, try again with another seed, or take a more expensive recipe?
+"""After a picture was made and scored: keep it, try again with another seed, or take a more expensive recipe?
 
 Each recipe is a box that may hold a right picture and costs seconds and money to open. Weitzman's rule says which to
 open next and when to stop: the box with the highest reservation value, until the best picture so far is worth more than

@@ -102,9 +102,9 @@ async def test_bad_feedback_gets_the_envelope_with_the_remedy(
 
 async def test_builtins_do_as_well(service: Service, made: dict[str, Any]) -> None:
     """What a handle calls takes and returns dicts, failures included."""
-    answer = await service.answer(service.feedback, {"id": "req_made", "rating": 2})
+    answer = await service.answer(lambda _: service.feedback({"id": "req_made", "rating": 2}))
     assert answer["value"] == 0.25
-    failed = await service.answer(service.feedback, {"id": "nothing", "rating": 2})
+    failed = await service.answer(lambda _: service.feedback({"id": "nothing", "rating": 2}))
     assert failed["error"]["code"] == "not_found"
 
 
@@ -164,7 +164,7 @@ async def test_a_broken_log_fails_no_request(settings: AppSettings, tmp_path: Pa
         assert tally.value("triptych_log_failures_total") == 3
         assert [r.message.startswith("decisions are not logged") for r in caplog.records] == [True]
         service = Service(orchestrator, settings.limits)
-        failed = await service.answer(service.feedback, {"id": "r", "rating": 2})
+        failed = await service.answer(lambda _, asked=service: asked.feedback({"id": "r", "rating": 2}))
         assert failed["error"]["code"] in ("not_found", "step_failed")
 
 
@@ -173,7 +173,7 @@ async def test_logging_can_be_switched_off(settings: AppSettings) -> None:
     off = settings.model_copy(update={"feedback": settings.feedback.model_copy(update={"log": False})})
     orchestrator = build_orchestrator(off, {}, LocalWorkers(settings))
     service = Service(orchestrator, settings.limits)
-    failed = await service.answer(service.feedback, {"id": "r", "rating": 2})
+    failed = await service.answer(lambda _: service.feedback({"id": "r", "rating": 2}))
     assert "decisions are not logged here" in failed["error"]["message"]
 
 

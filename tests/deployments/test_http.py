@@ -222,12 +222,31 @@ async def test_an_unforeseen_failure_shows_its_id_and_nothing_else(settings: Any
     assert response.headers["x-request-id"] == "my-id"
 
 
-async def test_a_request_id_is_always_there(client: httpx.AsyncClient) -> None:
-    """A sound id of the client is echoed; for a missing or unsound one there is a new one."""
-    for given, kept in (("abc-1", True), ("", False), ("with space", False), ("x" * 500, False)):
-        response = await client.get("/health", headers={"x-request-id": given} if given else {})
-        assert (response.headers["x-request-id"] == given) is kept
-        assert response.headers["x-request-id"]
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [("abc-1", True), ("", False), ("with space", False), ("x" * 128, True), ("x" * 129, False), ("größe", False)],
+)
+async def test_a_request_has_one_id(client: httpx.AsyncClient, given: str, kept: bool) -> None:
+    """A sound id of the client is kept, a missing or unsound one replaced, and header and body say the same one."""
+    sent = {"x-request-id": given.encode("latin-1")} if given else {}
+    response = await client.post("/v1/route", json={"prompt": EASY}, headers=sent)
+    assert response.headers.get_list("x-request-id") == [response.json()["request_id"]]
+    assert (response.json()["request_id"] == given) is kept
+    assert response.json()["request_id"]
+
+
+async def test_a_failure_by_handle_names_the_id_that_was_used(settings: Any) -> None:
+    """The envelope of an unforeseen failure names the id under which the request went to the orchestrator."""
+    seen = []
+
+    class Failing:
+        async def generate(self, request: Any) -> Any:
+            seen.append(request.id)
+            raise ZeroDivisionError
+
+    service = Service(Failing(), settings.limits)  # type: ignore[arg-type]
+    failed = await service.answer(lambda request_id: service.generate({"prompt": "x"}, request_id))
+    assert f"request id {seen[0]}" in failed["error"]["message"]
 
 
 async def test_models_are_listed_once_each(client: httpx.AsyncClient) -> None:

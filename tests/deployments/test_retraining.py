@@ -19,8 +19,14 @@ from router.prompts.lexical import lexical_features, skill_signals
 from router.quality.predictor import QualityPredictor
 from router.registry.artifact import load_artifact
 from router.registry.versions import former, roll_back
-from router.verification.recalibration import JudgedPictures, keep_pictures
-from router.verification.score_calibration import Judged, calibrate, load_score_reading, read_content, save_judgement
+from router.verification.recalibration import LabelledPictures, keep_pictures
+from router.verification.score_calibration import (
+    LabelledPicture,
+    calibrate_scores,
+    load_score_reading,
+    read_content,
+    save_calibration,
+)
 from tests.deployments.evidence import RECIPES
 from tests.deployments.scripted import EMBEDDER
 from tests.deployments.use import live, lived_policy
@@ -87,10 +93,12 @@ def test_a_calibrated_scorer_is_calibrated_again_for_what_was_learned(
     for prompt in judged_prompts:
         for recipe, key in KEYS.items():
             right = bool(rng.random() < HATED[recipe])
-            rows.append(Judged(prompt, key, float(np.clip(rng.normal(0.7 if right else 0.3, 0.2), 0.01, 0.99)), right))
+            rows.append(
+                LabelledPicture(prompt, key, float(np.clip(rng.normal(0.7 if right else 0.3, 0.2), 0.01, 0.99)), right)
+            )
     chance = np.array([predictor.rated(views[row.prompt])[row.recipe].mean for row in rows])
-    file = save_judgement(folder, before.digest, card, revision(card), *calibrate(rows, chance), "drawn")
-    keep_pictures(file, JudgedPictures.of(rows, chance, predictor, views))
+    file = save_calibration(folder, before.digest, card, revision(card), *calibrate_scores(rows, chance), "drawn")
+    keep_pictures(file, LabelledPictures.of(rows, chance, predictor, views))
     first = load_score_reading(folder, before.digest, card, revision(card))
     assert first.calibrated
 

@@ -208,6 +208,14 @@ async def test_failures_cross_the_processes_as_envelopes(
     assert len(response.headers.get_list("x-request-id")) == 1
 
 
+@pytest.mark.parametrize("given", ["sound-1", "with space", "x" * 200])
+async def test_header_and_body_name_one_request(http: httpx.AsyncClient, given: str) -> None:
+    """Through Serve's proxy, too, an unsound id is replaced, once, and header and body say the same one."""
+    response = await http.post("/v1/route", json={"prompt": EASY}, headers={"x-request-id": given})
+    assert response.headers.get_list("x-request-id") == [response.json()["request_id"]]
+    assert (response.json()["request_id"] == given) is (given == "sound-1")
+
+
 async def test_missing_weights_take_out_one_model_only(http: httpx.AsyncClient) -> None:
     """The application runs although one worker has no weights; that model says why, and its recipes are refused."""
     ready = await http.get("/readyz")

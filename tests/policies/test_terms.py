@@ -130,13 +130,21 @@ def test_unknown_time_holds_nothing() -> None:
         ("赤い丸", "ja"),
         ("빨간 원", "ko"),
         ("κόκκινος κύκλος", "el"),
-        ("größe", "und"),
+        ("un gato negro", "es"),
+        ("Hund in Berlin", "de"),
+        ("no text, no people", "en"),
+        ("a cat", "en"),
+        ("um gato preto", "pt"),
+        ("een zwarte kat", "nl"),
+        ("größe", "de"),
         ("1234 !!", "und"),
+        ("x", "und"),
+        ("🙂🙂", "und"),
         ("", "und"),
     ],
 )
 def test_language(prompt: str, language: str) -> None:
-    """The language is told by script and by small words; an ASCII prompt without any counts as English."""
+    """Three words are enough to tell a language, and what has no words has none."""
     assert language_of(prompt) == language
 
 

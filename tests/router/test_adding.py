@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from router.errors import ArtifactError
-from router.learning.anchors import anchor_prompts
-from router.learning.new_model import add_model
+from router.learning.new_model import add_model, anchor_prompts
 from router.learning.pairs import ask
 from router.learning.ratings import Rating
 from router.learning.report import ColumnReport

@@ -6,9 +6,10 @@ import threading
 import numpy as np
 import pytest
 
+from benchmarks.reference_embedder import SentenceTransformerEmbedder
 from router.errors import ArtifactError
 from router.prompts import embedding
-from router.prompts.embedding import WIDTH, MiniLMEmbedder, SentenceTransformerEmbedder, package_file
+from router.prompts.embedding import WIDTH, MiniLMEmbedder, package_file
 
 PROMPTS = [
     "a red circle",

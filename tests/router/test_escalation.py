@@ -46,7 +46,7 @@ def test_a_judge_that_sees_nothing_is_not_asked_twice() -> None:
 
 
 def test_the_rule_beats_fixed_plans_on_average() -> None:
-    """Over many prompts, utility is at least that of always-cheap, always-dear and cheap-then-dear."""
+    """Over many prompts, utility is at least that of always-cheap, always-expensive and cheap-then-expensive."""
     rng = random.Random(0)
     price = 0.2
     kept = {"rule": 0.0, "cheap": 0.0, "strong": 0.0, "cascade": 0.0}

@@ -12,13 +12,13 @@ from router.learning.evaluation import (
     calls_at,
     curve,
     evaluate,
+    evaluate_columns,
+    evaluate_pair,
     hand_rule,
     hull_area,
-    judge_columns,
-    judge_pair,
-    resampled,
     shuffled,
 )
+from router.learning.intervals import resampled
 from router.learning.ratings import tabulate
 from router.learning.training import HeldOutScores, predict_held_out
 from router.prompts.embedding import MiniLMEmbedder
@@ -96,7 +96,7 @@ def test_a_law_is_found_and_its_shuffling_is_not(embedder: MiniLMEmbedder) -> No
 def test_a_dear_model_that_is_no_better_has_no_figure() -> None:
     """Without a gap to recover, APGR is not a number, and nothing crashes."""
     worse = Pair(np.ones(4), np.zeros(4), np.zeros(4), np.ones(4), ONE, np.arange(4), ("a", "b", "c", "d"))
-    assert np.isnan(judge_pair(worse)["rankings"]["learned"]["apgr"])
+    assert np.isnan(evaluate_pair(worse)["rankings"]["learned"]["apgr"])
 
 
 def test_a_model_that_was_not_predicted_is_left_out() -> None:
@@ -105,4 +105,4 @@ def test_a_model_that_was_not_predicted_is_left_out() -> None:
     mean = np.full_like(table.scores, np.nan)
     mean[:, 0] = table.scores[:, 0]
     split = np.zeros(len(mean), dtype=np.int64)
-    assert set(judge_columns(table, HeldOutScores(mean, np.full_like(mean, 0.1), split))) == {table.columns[0]}
+    assert set(evaluate_columns(table, HeldOutScores(mean, np.full_like(mean, 0.1), split))) == {table.columns[0]}

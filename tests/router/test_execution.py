@@ -20,7 +20,6 @@ from router.types import (
     Scores,
     Step,
     StepResult,
-    StepTrace,
     Value,
 )
 from tests.router.cards import CATALOGUE
@@ -54,12 +53,10 @@ async def perform(step: Step, inputs: Sequence[Value]) -> StepResult:
 
 async def test_values_flow_along_the_graph() -> None:
     """The output is the picture with the best score, and every step leaves a trace in the order of ending."""
-    seen: list[StepTrace] = []
-    done = await execute(fusion(), perform, seen.append)
+    done = await execute(fusion(), perform)
     assert isinstance(done.output, Picture)
     assert done.output.pixels[0, 0, 0] == 200
     assert list(done.values) == [step.id for step in fusion().steps]
-    assert tuple(seen) == done.traces
     assert [trace.step.kind for trace in done.traces] == ["generate", "generate", "score", "select"]
     assert all(trace.started_s <= trace.ended_s for trace in done.traces)
 

@@ -12,7 +12,7 @@ from router.errors import ArtifactError
 from router.learning.report import ColumnReport
 from router.prompts.embedding import MiniLMEmbedder
 from router.prompts.lexical import lexical_features, skill_signals
-from router.quality.composition import Composition, compose
+from router.quality.composition import Composition, outline
 from router.quality.predictor import QualityPredictor
 from router.registry.artifact import Artifact
 from router.types import Chain, Fuse, Generate, PromptView, Quality, Recipe, Refine
@@ -104,7 +104,7 @@ KNOWN = {
 
 
 def composed(recipe: Recipe, **rules: float) -> Quality:
-    return compose(recipe, KNOWN, PRIOR, Composition(**rules), CATALOGUE)
+    return outline(recipe, KNOWN, CATALOGUE).quality(KNOWN, PRIOR, Composition(**rules))
 
 
 @pytest.mark.parametrize(("reliability", "mean"), [(0.0, 0.55), (1.0, 1 - 0.6 * 0.3), (0.5, (0.55 + 0.82) / 2)])

@@ -15,14 +15,14 @@ from router.prompts.embedding import MiniLMEmbedder
 from router.quality.predictor import QualityPredictor
 from router.quality.residual import fit_adapter
 from router.registry.artifact import Artifact
-from router.verification.recalibration import JudgedPictures, keep_pictures, kept_pictures, recalibrate
-from router.verification.score_calibration import Judged, read_content, score_reading_file, sealed
+from router.verification.recalibration import LabelledPictures, keep_pictures, kept_pictures, recalibrate
+from router.verification.score_calibration import LabelledPicture, read_content, score_reading_file, sealed
 from tests.router.conftest import synthetic_prompts
 
 Trained = tuple[Artifact, tuple[ColumnReport, ...]]
 
 
-def drawn(predictor: QualityPredictor, embedder: MiniLMEmbedder, harsh: float = 0.0) -> JudgedPictures:
+def drawn(predictor: QualityPredictor, embedder: MiniLMEmbedder, harsh: float = 0.0) -> LabelledPictures:
     """Two pictures of every recipe on 60 prompts: right with the expected chance less `harsh`, and a score that knows
     something of it."""
     rng = np.random.default_rng(0)
@@ -33,12 +33,12 @@ def drawn(predictor: QualityPredictor, embedder: MiniLMEmbedder, harsh: float = 
             for _ in range(2):
                 right = bool(rng.random() < quality.mean - harsh)
                 score = float(np.clip(rng.normal(0.7 if right else 0.3, 0.2), 0.01, 0.99))
-                judged.append(Judged(prompt, recipe, score, right))
+                judged.append(LabelledPicture(prompt, recipe, score, right))
                 chances.append(quality.mean)
-    return JudgedPictures.of(judged, np.array(chances), predictor, views)
+    return LabelledPictures.of(judged, np.array(chances), predictor, views)
 
 
-def saved(folder: Path, pictures: JudgedPictures, digest: str) -> Path:
+def saved(folder: Path, pictures: LabelledPictures, digest: str) -> Path:
     file = score_reading_file(folder, "alignment")
     file.parent.mkdir(parents=True)
     head = {"format": "triptych-judgement", "version": 1, "scorer": "alignment", "family": "verifier"}
@@ -105,7 +105,7 @@ def test_what_cannot_be_fitted_again_says_why(
         table.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     digest = "another" if harm == "another artefact" else predictor.digest
 
-    def never(_: JudgedPictures) -> None:
+    def never(_: LabelledPictures) -> None:
         raise AssertionError("nothing is fitted")
 
     done = recalibrate(file, digest, never)  # type: ignore[arg-type]

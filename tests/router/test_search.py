@@ -11,7 +11,7 @@ import pytest
 
 from router.types import UNBOUNDED, Prices, Resources
 from router.verification.best_of_n import Outlook, plan_search
-from router.verification.score_calibration import fit_judge
+from router.verification.score_calibration import fit_score_model
 from router.verification.score_reading import UNCALIBRATED, ScoreModel
 from router.verification.value_of_information import Option
 
@@ -54,7 +54,7 @@ def learned() -> ScoreModel:
     rng = np.random.default_rng(0)
     chance = rng.uniform(0.05, 0.95, 40_000)
     right = rng.random(len(chance)) < chance
-    return fit_judge(chance, scored(rng, right), right)
+    return fit_score_model(chance, scored(rng, right), right)
 
 
 @pytest.mark.parametrize("strength", [2.0, 1000.0])

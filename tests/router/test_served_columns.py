@@ -13,12 +13,12 @@ from router.learning.training import train
 from router.prompts.embedding import MiniLMEmbedder
 from router.prompts.lexical import lexical_features
 from router.prompts.skills import load_skills
-from router.quality.kernel_ridge import Choice, fit_mixture, prompts_of
+from router.quality.kernel_ridge import Hyperparameters, fit_mixture, prompts_of
 from router.quality.predictor import QualityPredictor
 from router.types import PromptView, Quality
 from tests.router.conftest import LAWS, synthetic_prompts, synthetic_ratings
 
-CHOICE = Choice(feature_weight=1.0, gamma=0.7, share=0.65)
+CHOICE = Hyperparameters(feature_weight=1.0, gamma=0.7, share=0.65)
 
 
 def said(
@@ -86,7 +86,7 @@ def test_a_firmer_hand_draws_predictions_towards_the_mean(embedder: MiniLMEmbedd
     prompts = prompts_of(table.prompts, embedder.embed(table.prompts), load_skills())
     for share in (1.0, 0.1):
         usual, firm = (
-            fit_mixture(prompts, table, Choice(1.0, 0.7, share, firmness), seed=0).predict(prompts).std(axis=0)
+            fit_mixture(prompts, table, Hyperparameters(1.0, 0.7, share, firmness), seed=0).predict(prompts).std(axis=0)
             for firmness in (1.0, 8.0)
         )
         assert (firm < usual).all()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from deployments.orchestration.results import Action, Check, Choice, Made
+from deployments.orchestration.results import Action, Check, Made, VerificationChoice
 from router.errors import TriptychError
 from router.types import Resources, Verification
 from router.verification.options import Options
@@ -35,7 +35,7 @@ async def verified(made: Made, verify: Verification, score_reading: ScoreReading
     A picture that was made is never lost: a try that fails or comes too late leaves the best one so far.
     share: pictures of the request, each of which may use one part of what `verify` allows
     """
-    found = Search(made, verify, score_reading, bench, share)
+    found = Verifier(made, verify, score_reading, bench, share)
     if not found.value_of_a_look():
         return found.result()
     try:
@@ -51,7 +51,7 @@ async def verified(made: Made, verify: Verification, score_reading: ScoreReading
 
 
 @dataclass
-class Search:
+class Verifier:
     """One picture's search. best: the picture to keep;   begun: pictures of each recipe, failed ones too;
     out: recipes that are no longer tried, with the reason in words;   used: seconds of work and dollars of the tries"""
 
@@ -62,7 +62,7 @@ class Search:
     share: int = 1
     best: Made = field(init=False)
     checks: list[Check] = field(default_factory=list)
-    choices: list[Choice] = field(default_factory=list)
+    choices: list[VerificationChoice] = field(default_factory=list)
     begun: dict[str, int] = field(default_factory=dict)
     out: dict[str, str] = field(default_factory=dict)
     used_s: float = 0.0
@@ -89,7 +89,7 @@ class Search:
         price = self.verify.prices.of(ahead.look)
         action: Action = "check" if gain > price else "keep"
         reason = "a look is worth its price" if gain > price else "a look would cost more than it is expected to gain"
-        self.choices.append(Choice(action, self.made.recipe, reason, gain, price, ahead.made.chance))
+        self.choices.append(VerificationChoice(action, self.made.recipe, reason, gain, price, ahead.made.chance))
         return gain > price
 
     async def look(self, made: Made) -> None:
@@ -169,17 +169,17 @@ class Search:
         timing = ahead.timings[recipe]
         self.used_s, self.used_usd = self.used_s + timing.work_s, self.used_usd + timing.cost_usd
         action: Action = "retry" if self.begun.get(recipe) else "escalate"
-        self.choices.append(Choice(action, recipe, reason, gain, price, self._best_value()))
+        self.choices.append(VerificationChoice(action, recipe, reason, gain, price, self._best_value()))
         return recipe
 
     def stop(self, reason: str, gain: float | None = None, price: float | None = None) -> None:
-        self.choices.append(Choice("stop", self.best.recipe, reason, gain, price, self._best_value()))
+        self.choices.append(VerificationChoice("stop", self.best.recipe, reason, gain, price, self._best_value()))
 
     def _best_value(self) -> float | None:
         return max((check.probability for check in self.checks), default=None)
 
 
-def _ladder(search: Search) -> str | None:
+def _ladder(search: Verifier) -> str | None:
     """The recipes in turn, each as often as `retry` allows."""
     ahead = search.ahead()
     if ahead.tries:
@@ -188,7 +188,7 @@ def _ladder(search: Search) -> str | None:
     return None
 
 
-def _expected_gain(search: Search) -> str | None:
+def _expected_gain(search: Verifier) -> str | None:
     """Weitzman's rule: the option with the highest reservation value, while that is above the best so far."""
     ahead = search.ahead()
     found = weigh(
@@ -204,4 +204,4 @@ def _expected_gain(search: Search) -> str | None:
     return search.take(found.recipe, ahead, "it is expected to gain more than it costs", found.gain, found.price)
 
 
-CHOOSERS: dict[str, Callable[[Search], str | None]] = {"ladder": _ladder, "expected_gain": _expected_gain}
+CHOOSERS: dict[str, Callable[[Verifier], str | None]] = {"ladder": _ladder, "expected_gain": _expected_gain}

@@ -1,0 +1,55 @@
+"""The id of a request: the client's own if it is sound, else a new one; decided once, before anybody reads it.
+
+asgi-correlation-id is not used: it always sets the header of the response, and Ray Serve's proxy does so, too.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+
+from starlette.datastructures import MutableHeaders
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+HEADER = "x-request-id"
+_SOUND = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+def new_request_id() -> str:
+    return f"req_{secrets.token_hex(12)}"
+
+
+class RequestIds:
+    """ASGI middleware: whoever comes after finds one sound id in the request's header and in `state.request_id`.
+
+    Plain ASGI, so that a cancelled request is cancelled all the way down and streams are not held up.
+    echo: whether to set the header of the response; Ray Serve's proxy does so itself.
+    """
+
+    def __init__(self, app: ASGIApp, echo: bool = True) -> None:
+        self._app = app
+        self._echo = echo
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = MutableHeaders(scope=scope)
+        given = headers.get(HEADER, "")
+        request_id = given if _SOUND.fullmatch(given) else new_request_id()
+        headers[HEADER] = request_id
+        scope.setdefault("state", {})["request_id"] = request_id
+
+        async def sending(message: Message) -> None:
+            if self._echo and message["type"] == "http.response.start":
+                MutableHeaders(scope=message)[HEADER] = request_id
+            await send(message)
+
+        await self._app(scope, receive, sending)
+
+
+def for_serve_proxy() -> list[Middleware]:
+    """What `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH` names: Serve's proxy, which sets the header of the response to
+    any id that it is sent, is sent sound ones only."""
+    return [Middleware(RequestIds, echo=False)]
