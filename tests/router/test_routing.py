@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import router
 from router.cost.model import CostModel
 from router.cost.queues import Queues
 from router.errors import NoRecipeError, NotFoundError, RequestError
