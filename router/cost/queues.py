@@ -6,6 +6,7 @@ import heapq
 import itertools
 import threading
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from cachetools import LRUCache
 
@@ -30,15 +31,17 @@ class Queues:
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._version = 0
-        # Known by identity: a plan is kept by its entry, so that its number is not given to another meanwhile.
-        self._estimates: LRUCache[tuple[int, int], tuple[Plan, Resources]] = LRUCache(ESTIMATES)
-        self._estimated_at = (-1, -1)
+        # Plans are known by identity: an entry keeps its plan, so that its number is not given to another meanwhile.
+        self._alone: LRUCache[tuple[int, int], _Alone] = LRUCache(ESTIMATES)
+        self._estimates: LRUCache[tuple[int, int], tuple[_Alone, tuple[float, ...], Resources]] = LRUCache(ESTIMATES)
+        self._priced_at = -1
 
     def set_replicas(self, model: str, count: int) -> None:
         """Tell how many workers hold `model` now (1 is assumed until told otherwise)."""
         with self._lock:
             if self._replicas.get(model) != max(1, int(count)):
                 self._replicas[model] = max(1, int(count))
+                self._priced_at = -1
                 self._version += 1
 
     def reserve(self, plan: Plan, n: int = 1) -> int:
@@ -87,26 +90,46 @@ class Queues:
         """The same for several plans, each as if it alone were admitted."""
         found: dict[str, Resources] = {}
         with self._lock:
-            # The state is read first: what changes meanwhile makes these estimates old at once.
-            if (state := (self._costs.version, self._version)) != self._estimated_at:
+            if (version := self._costs.version) != self._priced_at:
+                self._alone.clear()
                 self._estimates.clear()
-                self._estimated_at = state
-            loads = {model: load.seconds for model, load in self._loads.items()} if self._loads else {}
+                self._priced_at = version
             for name, plan in plans.items():
-                kept = self._estimates.get((id(plan), n))
+                kept = self._alone.get((id(plan), n))
                 if kept is None:
-                    kept = self._estimates[id(plan), n] = (plan, self._estimated(plan, n, loads))
-                found[name] = kept[1]
+                    kept = self._alone[id(plan), n] = self._taken_alone(plan, n)
+                # Only the loads of its own models matter to a plan.
+                loads = tuple(map(self._loads.get, kept.models)) if self._loads else ()
+                found[name] = self._behind(kept, n, loads) if any(loads) else kept.takes
         return found
 
-    def _estimated(self, plan: Plan, n: int, loads: Mapping[str, float]) -> Resources:
+    def _taken_alone(self, plan: Plan, n: int) -> _Alone:
         seconds = plan_seconds(plan, self._costs)
-        latency = _makespan(plan, n, seconds, self._replicas, loads)
-        alone = _makespan(plan, n, seconds, self._replicas, {}) if loads else latency
         on_models = [step for step in plan.steps if step.model is not None]
         work = n * sum(seconds[step.id] for step in on_models)
         cost = n * sum(self._costs.cost_usd(step, seconds[step.id]) for step in on_models)
-        return Resources(latency, work, cost, max(0.0, latency - alone))
+        takes = Resources(_makespan(plan, n, seconds, self._replicas, {}), work, cost)
+        return _Alone(plan, tuple({str(step.model) for step in on_models}), seconds, takes)
+
+    def _behind(self, alone: _Alone, n: int, loads: tuple[_Load | None, ...]) -> Resources:
+        waiting = tuple([load.seconds if load is not None else 0.0 for load in loads])
+        kept = self._estimates.get((id(alone.plan), n))
+        if kept is None or kept[1] != waiting:
+            ahead = dict(zip(alone.models, waiting, strict=True))
+            latency_s = _makespan(alone.plan, n, alone.seconds, self._replicas, ahead)
+            takes = replace(alone.takes, latency_s=latency_s, queue_s=max(0.0, latency_s - alone.takes.latency_s))
+            kept = self._estimates[id(alone.plan), n] = (alone, waiting, takes)
+        return kept[2]
+
+
+@dataclass(frozen=True, slots=True)
+class _Alone:
+    """What a plan takes when nothing waits: kept until prices or replicas change, since all else follows from it."""
+
+    plan: Plan
+    models: tuple[str, ...]
+    seconds: Mapping[str, float]
+    takes: Resources
 
 
 class _Load:
