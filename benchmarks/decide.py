@@ -87,9 +87,11 @@ class Bench:
         """A policy from its text."""
         return self.load(text, "bench.yaml", known=self.rehearsal.known)
 
-    def new(self, policy: Any, count: int) -> float:
-        """A decision on a prompt that was never seen."""
+    def new(self, policy: Any, count: int, embedded: bool = False) -> float:
+        """A decision on a prompt that was never seen. embedded: but whose vector is known already."""
         requests = [self.rehearsal.request({"prompt": text}) for text in _prompts(count, self.seen)]
+        if embedded:
+            self.router.embedder.embed([request.prompt for request in requests])
         self.seen += count
         return self._timed(lambda: [self.router.route(request, policy, self.context) for request in requests]) / count
 
@@ -160,6 +162,7 @@ def rows(quick: bool) -> dict[str, Any]:
     bench.new(balanced, 3)
     found = {
         "new prompt, balanced": bench.new(balanced, count),
+        "new prompt, vector known": bench.new(balanced, count, embedded=True),
         "known prompt, balanced": bench.again(balanced, count),
         "new prompt, n: auto": bench.new(search, count),
         "known prompt, n: auto": bench.again(search, count),
