@@ -26,6 +26,7 @@ from router.prompts.lexical import FEATURES, SIGNALS
 from router.prompts.skills import SkillHeads, load_skills
 from router.quality.calibration import Calibration, Z, fit_calibration
 from router.quality.composition import composition_of
+from router.quality.contrasts import fit_contrasts
 from router.quality.kernel_ridge import Hyperparameters, Mixture, Prompts, fit_mixture, prompts_of
 from router.quality.kernels import MAX_LANDMARKS
 from router.quality.ratings_table import RatingsTable, Scale
@@ -82,13 +83,15 @@ def train(
         choice, raw = choose(prompts, table, split, seed)
     else:
         raw = crossed(prompts, table, split, choice, seed)
-    served = served or {column: {column: 1.0} for column in table.columns}
-    shares = shares_of(table.columns, served)
-    out = table.mixed(tuple(served), shares)
-    calibrations, _, reports = calibrate_columns(out, raw @ shares, split)
+    given = served or {column: {column: 1.0} for column in table.columns}
+    shares = shares_of(table.columns, given)
+    out = table.mixed(tuple(given), shares)
+    calibrations, held_out, reports = calibrate_columns(out, raw @ shares, split)
     calibrations = [c.widened((widen or {}).get(n, 1.0)) for c, n in zip(calibrations, out.columns, strict=True)]
     mixture = fit_mixture(prompts, table, choice, seed).mixed(shares)
     config, weights = _content(name, table, out, embeddings, choice, mixture, calibrations, reports, heads, seed)
+    if served is None:  # a mean of columns has no part of its own
+        config["contrasts"] = fit_contrasts(held_out.mean, out.scores, out.weights).config
     return save_artifact(path, config, weights, predictor_card(config, reports, source, licence, notes)), reports
 
 

@@ -21,6 +21,7 @@ from router.prompts.scaling import feature_rows
 from router.prompts.skills import SkillHeads
 from router.quality.calibration import MIN_STD, Calibration, Z
 from router.quality.composition import Composition, Outline, outline
+from router.quality.contrasts import Contrasts
 from router.quality.kernel_ridge import Mixture, Prompts
 from router.quality.ratings_table import Scale
 from router.quality.residual import Adapter
@@ -146,7 +147,8 @@ class QualityPredictor:
         means = np.empty(len(raw))
         for k, knots in enumerate(self._knots):
             means[k] = np.interp(raw[k], *knots)
-        return np.minimum(np.maximum(means, 0.0), 1.0)
+        means = np.minimum(np.maximum(means, 0.0), 1.0)
+        return means if self._contrasts is None else self._contrasts.shrunk(means)
 
     def base_std(self, means: Array) -> Array:
         """The deviations (c,) that go with `base_means`."""
@@ -232,6 +234,7 @@ class QualityPredictor:
         self._column_mean = np.asarray(weights["column_mean"], np.float64)
         self._column_std = np.asarray(weights["column_std"], np.float64)
         # One law a column, as rows: a decision applies all of them at once.
+        self._contrasts = Contrasts.of(config)
         self._knots = [(c.knots[:, 0].copy(), c.knots[:, 1].copy()) for c in self._calibrations]
         self._spread = np.array([c.spread for c in self._calibrations])
         self._floor = np.array([c.floor for c in self._calibrations])
