@@ -5,8 +5,8 @@
 The shipped artefact was trained on `outcomes_train.csv`, its reliabilities too. For each price of a second, the recipe
 with the highest predicted marks less its price is taken on every prompt of `outcomes_test.csv`, by the predictions as
 they are served and by the same without shrinking; what it really had (four seeds) and took (`seconds.json`) is
-averaged. The gain of one over the other is at the same price; the interval is a bootstrap over prompts. Random mixing of
-the fixed recipes stands beside.
+averaged. The gain of one over the other is at the same price; the interval is a bootstrap over prompts. Random mixing
+of the fixed recipes stands beside.
 """
 
 from __future__ import annotations
