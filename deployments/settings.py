@@ -144,6 +144,7 @@ class Limits(Section):
     """What a single request may ask for, whatever the policy says.
 
     quality: which policy each value of OpenAI's `quality` stands for, when `model` is not given or "auto"
+    aliases: those of the application, `AppSettings.aliases`, for whoever reads requests
     """
 
     max_body_bytes: int = Field(default=1_048_576, ge=1024)
@@ -155,6 +156,23 @@ class Limits(Section):
             "low": "fast", "medium": "balanced", "high": "best", "standard": "balanced", "hd": "best",
         }
     )  # fmt: skip
+    aliases: dict[str, str] = Field(default_factory=dict)
+
+    def stands_for(self, model: str) -> str:
+        """What `model` of a request means: the name itself, or the one that it is an alias of, in any case."""
+        if model in self.aliases:
+            return self.aliases[model]
+        folded = {alias.casefold(): name for alias, name in self.aliases.items()}
+        return folded.get(model.casefold(), model)
+
+
+class CorsSettings(Section):
+    """Which web pages may call Triptych from a browser.
+
+    origins: such as `https://studio.example.org`; "*" is any page; none: no page of another origin can
+    """
+
+    origins: tuple[str, ...] = ()
 
 
 class FeedbackSettings(Section):
@@ -181,7 +199,10 @@ class FeedbackSettings(Section):
 
 
 class AppSettings(Section):
-    """Everything that `deployments.app:build` needs."""
+    """Everything that `deployments.app:build` needs.
+
+    aliases: what other names of `model` stand for, e.g. `dall-e-3: best`, for clients whose list of models is fixed
+    """
 
     models: dict[str, ModelSettings] = Field(min_length=1)
     policies: PolicySettings = Field(default_factory=PolicySettings)
@@ -190,7 +211,15 @@ class AppSettings(Section):
     orchestrator: ReplicaSettings = Field(default_factory=ReplicaSettings)
     ingress: ReplicaSettings = Field(default_factory=ReplicaSettings)
     limits: Limits = Field(default_factory=Limits)
+    aliases: dict[str, str] = Field(default_factory=dict)
+    cors: CorsSettings = Field(default_factory=CorsSettings)
     env_vars: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _requests_are_read_with_aliases(self) -> AppSettings:
+        known = {**self.limits.aliases, **self.aliases}
+        self.__dict__["limits"] = self.limits.model_copy(update={"aliases": known})
+        return self
 
     @property
     def artifact_path(self) -> Path:

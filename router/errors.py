@@ -10,6 +10,7 @@ TriptychError
 ├── PlanError           a recipe cannot be arranged: hand-over, size or model do not fit
 ├── LoadError           weights are missing or do not fit the card                      503
 ├── StepError           a step failed on its worker                                     500
+├── UnlikelyError       pictures were made, but none is likely right, and the policy says `or: refuse`     422
 ├── OverloadedError     too much work is waiting; carries retry_after_s                 429
 │   └── BudgetError     the tenant's budget is used up for now                          429
 └── DeadlineError       the deadline passed before the work was done                    504
@@ -28,9 +29,11 @@ if TYPE_CHECKING:
 
 
 class TriptychError(Exception):
-    """Base class. `code` is stable and machine-readable; `param` names the offending field, if there is one."""
+    """Base class. `code` is stable and machine-readable; `param` names the offending field, if there is one;
+    `retry_after_s` says when the same request may succeed, None that it will not by waiting."""
 
     code = "internal_error"
+    retry_after_s: float | None = None
 
     def __init__(self, message: str, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message, param, code)
@@ -106,14 +109,26 @@ class BudgetError(OverloadedError):
     code = "budget_exhausted"
 
 
+class UnlikelyError(TriptychError):
+    """Pictures were made, none is likely to be right, and the policy would rather give none."""
+
+    code = "no_picture_likely_right"
+
+
 class DeadlineError(TriptychError):
     code = "deadline_exceeded"
 
 
+SHOWN = 20  # names that a message lists
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`"; did you mean 'flux'?"` for the nearest of `known`, or the list of them if nothing is near."""
+    """`"; did you mean 'flux'?"` for the nearest of `known`, in any case, or the list of them if nothing is near; a
+    list that is cut says so."""
     names = sorted(map(str, known))
-    near = difflib.get_close_matches(str(word), names, n=1, cutoff=0.5)
+    folded = {name.casefold(): name for name in names}
+    near = difflib.get_close_matches(str(word).casefold(), folded, n=1, cutoff=0.5)
     if near:
-        return f"; did you mean {near[0]!r}?"
-    return f"; known: {', '.join(names[:20])}" if names else ""
+        return f"; did you mean {folded[near[0]]!r}?"
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"; known: {', '.join(names[:SHOWN])}{more}" if names else ""

@@ -5,26 +5,32 @@ Bodies are parsed by requests.py, not by FastAPI, so that HTTP and handles refus
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, format_sse_event
-from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.api import errors as failures
 from deployments.api import policies as policy_api
 from deployments.api import responses as explain
+from deployments.api.bodies import read_json
 from deployments.api.feedback import FeedbackRequest, parse_feedback
+from deployments.api.openapi import ASKED, READ, Responses, answers, body_of, document
 from deployments.api.request_ids import RequestIds
 from deployments.api.requests import ImageRequest, parse_body
 from deployments.api.service import Service
 from deployments.settings import Limits
+from deployments.workers.streams import ended
 from router.errors import NotFoundError, RequestError, TriptychError
 
 logger = logging.getLogger("triptych.ingress")
@@ -32,7 +38,7 @@ logger = logging.getLogger("triptych.ingress")
 ENDPOINTS = {
     "POST /v1/images/generations": "make pictures; the body is OpenAI's, with further fields",
     "POST /v1/route": "the same body: which recipe would be taken, and why; nothing is run",
-    "POST /v1/feedback": "how good a picture is: an id of an answer with a rating (1 to 5), or a score and its scorer",
+    "POST /v1/feedback": "how good a picture is: an id of an answer with a rating (1 to 5), a thumb or a score",
     "GET /v1/models": "what `model` may be: auto, policies, recipes, models",
     "GET /health": "whether the process answers",
     "GET /readyz": "whether the models are loaded, one by one",
@@ -41,29 +47,54 @@ ENDPOINTS = {
 }
 
 
-def body_of(schema: type[BaseModel]) -> dict[str, Any]:
-    """What OpenAPI says of the body, since FastAPI does not parse it."""
-    content = {"application/json": {"schema": schema.model_json_schema()}}
-    return {"requestBody": {"required": True, "content": content}}
+PING_S = 15.0
+"""How long a stream may be silent: proxies and clients give up on connections that are."""
+
+EXPOSED = ("x-request-id", "retry-after", "x-triptych-recipe", "x-triptych-policy", "x-triptych-policy-digest",
+           "x-triptych-latency-s", "x-triptych-cost")  # fmt: skip
+"""Headers that pages of other origins may read."""
 
 
-def create_app(service: Service, limits: Limits, echo_request_id: bool = True, admin_key: str | None = None) -> FastAPI:
-    """The ASGI application. Every failure leaves as OpenAI's error envelope."""
+def create_app(
+    service: Service,
+    limits: Limits,
+    echo_request_id: bool = True,
+    admin_key: str | None = None,
+    cors: Sequence[str] = (),
+    ping_s: float = PING_S,
+) -> FastAPI:
+    """The ASGI application. Every failure leaves as OpenAI's error envelope.
+
+    cors: origins whose pages may call it;   ping_s: seconds between two signs of life of a stream
+    """
     app = FastAPI(title="Triptych", description="A routing orchestrator for text-to-image models.")
-    app.state.service, app.state.limits = service, limits
-    app.get("/")(index)
-    app.get("/health")(health)
-    app.get("/readyz")(readyz)
-    app.get("/v1/models")(list_models)
-    app.get("/v1/models/{name:path}")(get_model)
-    app.post("/v1/route", openapi_extra=body_of(ImageRequest))(route)
-    app.post("/v1/images/generations", openapi_extra=body_of(ImageRequest), response_model=None)(generate)
-    app.post("/v1/feedback", openapi_extra=body_of(FeedbackRequest))(feedback)
+    app.state.service, app.state.limits, app.state.ping_s = service, limits, ping_s
+    app.openapi = lambda: document(app)  # type: ignore[method-assign]
+    images = body_of(ImageRequest)
+    content: dict[str, Any] = {"application/json": {}, "text/event-stream": {}}
+    made: Responses = {200: {"description": "Pictures; with `stream`, events.", "content": content}, **answers(*ASKED)}
+    app.get("/", responses=answers(405))(index)
+    app.get("/health", responses=answers(405))(health)
+    app.get("/readyz", responses={**answers(405, 500), 503: {"description": "Models are still loading."}})(readyz)
+    app.get("/v1/models", responses=answers(*READ))(list_models)
+    app.get("/v1/models/{name:path}", responses=answers(*READ))(get_model)
+    app.post("/v1/route", openapi_extra=images, responses=answers(*ASKED))(route)
+    app.post("/v1/images/generations", openapi_extra=images, responses=made, response_model=None)(generate)
+    app.post("/v1/feedback", openapi_extra=body_of(FeedbackRequest), responses=answers(*ASKED))(feedback)
     policy_api.add_endpoints(app, admin_key)
     app.add_exception_handler(TriptychError, on_failure)
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(RequestValidationError, on_validation_error)
     app.add_middleware(Guard)
+    app.add_middleware(Heads)
+    if cors:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(cors),
+            allow_methods=["GET", "HEAD", "POST", "PUT"],
+            allow_headers=["*"],
+            expose_headers=list(EXPOSED),
+        )
     app.add_middleware(RequestIds, echo=echo_request_id)
     return app
 
@@ -111,45 +142,79 @@ async def generate(request: Request) -> Response:
         raise RequestError("response_format: bytes cannot stand in JSON; use b64_json", "response_format")
     service: Service = request.app.state.service
     if wire.stream:
-        return await _event_stream(service.stream(wire, request.state.request_id), request.state.request_id)
+        routed = asyncio.Event()
+        events = service.stream(wire, request.state.request_id, routed.set)
+        return await _event_stream(events, routed, request.state.request_id, request.app.state.ping_s)
     body = await service.generate(wire, request.state.request_id)
     return JSONResponse(body, headers=explain.headers(body["x_triptych"]))
 
 
 async def feedback(request: Request) -> dict[str, Any]:
     """Say how good a picture is."""
-    return await request.app.state.service.feedback(parse_feedback(await _raw(request)))
+    raw = await read_json(request, request.app.state.limits.max_body_bytes)
+    return await request.app.state.service.feedback(parse_feedback(raw))
 
 
 async def _body(request: Request) -> ImageRequest:
-    return parse_body(await _raw(request), request.app.state.limits)
-
-
-async def _raw(request: Request) -> bytes:
     limits: Limits = request.app.state.limits
-    raw = b""
-    async for chunk in request.stream():
-        raw += chunk
-        if len(raw) > limits.max_body_bytes:
-            message = f"the body is larger than {limits.max_body_bytes:,} bytes"
-            raise RequestError(message, None, "request_too_large")
-    return raw
+    return parse_body(await read_json(request, limits.max_body_bytes), limits)
 
 
-async def _event_stream(events: AsyncGenerator[dict[str, Any]], request_id: str) -> Response:
-    """The events as `text/event-stream`. A failure before the first event is an ordinary error response."""
-    first = await anext(events)
+_END = object()
+_PING = b": ping\n\n"
+
+
+async def _event_stream(
+    events: AsyncGenerator[dict[str, Any]], routed: asyncio.Event, request_id: str, ping_s: float
+) -> Response:
+    """The events as `text/event-stream`, whose headers leave as soon as the request is admitted. A failure before that
+    is an ordinary error response; a comment keeps the connection while nothing happens."""
+    queue: asyncio.Queue[Any] = asyncio.Queue(1)
+
+    async def pump() -> None:
+        try:
+            async with aclosing(events):
+                async for event in events:
+                    await queue.put(event)
+            await queue.put(_END)
+        except Exception as error:
+            if not routed.is_set():
+                raise
+            await queue.put(error)
+
+    pumping = asyncio.ensure_future(pump())
+    admitted = asyncio.ensure_future(routed.wait())
+    try:
+        await asyncio.wait((pumping, admitted), timeout=ping_s, return_when=asyncio.FIRST_COMPLETED)
+        if pumping.done():
+            pumping.result()
+        routed.set()  # from now on the status is 200
+    except BaseException:
+        pumping.cancel()
+        await ended(pumping)
+        raise
+    finally:
+        admitted.cancel()
 
     async def lines() -> AsyncGenerator[bytes]:
         try:
-            yield _line(first)
-            async for event in events:
+            yield _PING  # proxies pass headers on with the first byte
+            while True:
+                try:
+                    event = await asyncio.wait_for(queue.get(), ping_s)
+                except TimeoutError:
+                    yield _PING
+                    continue
+                if event is _END:
+                    return
+                if isinstance(event, Exception):
+                    failures.log(logger, event, request_id, "in a stream")
+                    yield format_sse_event(data_str=_json(failures.envelope(event, request_id)))
+                    return
                 yield _line(event)
-        except Exception as error:
-            _log_unforeseen(error, request_id)
-            yield format_sse_event(data_str=_json(failures.envelope(error, request_id)))
         finally:
-            await events.aclose()
+            pumping.cancel()
+            await ended(pumping)
 
     return EventSourceResponse(lines(), headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
 
@@ -163,6 +228,23 @@ def _json(data: dict[str, Any]) -> str:
 
 
 # ----------------------------------------------------------------------------------------------------------- failures
+
+
+class Heads:
+    """HEAD wherever GET is, without a body. Plain ASGI."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def sending(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        await self._app({**scope, "method": "GET"}, receive, sending)
 
 
 class Guard:
@@ -185,38 +267,45 @@ class Guard:
         try:
             await self._app(scope, receive, sending)
         except Exception as error:
-            request_id = scope["state"]["request_id"]
-            _log_unforeseen(error, request_id)
             if begun:
+                failures.log(logger, error, scope["state"]["request_id"], scope["path"])
                 raise
-            await _failure(error, request_id)(scope, receive, sending)
+            await _failure(Request(scope), error)(scope, receive, sending)
 
 
 async def on_failure(request: Request, error: Exception) -> Response:
-    return _failure(error, request.state.request_id)
+    return _failure(request, error)
 
 
 async def on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path = request.url.path
     if error.status_code == 404:
-        return _failure(NotFoundError(f"there is nothing at {path}; GET / lists what is", None, "unknown_url"))
+        return _failure(request, NotFoundError(f"there is nothing at {path}; GET / lists what is", None, "unknown_url"))
     if error.status_code == 405:
-        message = f"{request.method} is not possible at {path}; GET / lists what is"
-        response = _failure(RequestError(message, None, "method_not_allowed"))
-        response.headers.update(error.headers or {})
+        allowed = ", ".join(_allowed(request))
+        message = f"{request.method} is not possible at {path}, but {allowed}; GET / lists what is"
+        response = _failure(request, RequestError(message, None, "method_not_allowed"))
+        response.headers["Allow"] = allowed
         return response
-    return _failure(RequestError(str(error.detail)))
+    return _failure(request, RequestError(str(error.detail)))
 
 
 async def on_validation_error(request: Request, error: Exception) -> Response:
-    return _failure(RequestError(f"the request is malformed: {error}"))
+    return _failure(request, RequestError(f"the request is malformed: {error}"))
 
 
-def _failure(error: Exception, request_id: str = "") -> Response:
+def _allowed(request: Request) -> list[str]:
+    """The methods of all routes at this path; starlette only tells those of the first."""
+    found: set[str] = set()
+    for one in request.app.routes:
+        if one.matches(request.scope)[0] is not Match.NONE:
+            found |= getattr(one, "methods", None) or set()
+    return sorted(found | ({"HEAD"} if "GET" in found else set()))
+
+
+def _failure(request: Request, error: Exception) -> Response:
+    """The response, and a line in the log with the request's id."""
+    request_id = request.scope["state"]["request_id"]
+    failures.log(logger, error, request_id, f"{request.method} {request.url.path}")
     return JSONResponse(failures.envelope(error, request_id), failures.status_of(error), failures.headers(error))
-
-
-def _log_unforeseen(error: Exception, request_id: str) -> None:
-    if not isinstance(error, TriptychError):
-        logger.error("request %s failed", request_id, exc_info=error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any
 
@@ -17,6 +18,7 @@ STATUS: dict[type[Exception], int] = {
     errors.ArtifactError: 500,
     errors.LoadError: 503,
     errors.StepError: 500,
+    errors.UnlikelyError: 422,
     errors.OverloadedError: 429,
     errors.DeadlineError: 504,
 }
@@ -24,12 +26,15 @@ STATUS: dict[type[Exception], int] = {
 # A code may narrow what its class says.
 STATUS_OF_CODE = {
     "request_too_large": 413,
+    "unsupported_media_type": 415,
+    "unsupported_encoding": 415,
     "method_not_allowed": 405,
     "admin_key_required": 401,
     "admin_disabled": 403,
     "read_only": 409,
     "conflict": 409,
     "policy_refused": 422,
+    "worker_lost": 503,
 }
 
 
@@ -57,12 +62,23 @@ def envelope(error: BaseException, request_id: str = "") -> dict[str, Any]:
 
 
 def headers(error: BaseException) -> dict[str, str]:
-    """`Retry-After` where waiting helps; `x-should-retry: false` where OpenAI's client would retry in vain."""
-    if isinstance(error, errors.OverloadedError):
+    """`Retry-After` (whole seconds, rounded up) where waiting helps; `x-should-retry: false` where OpenAI's client,
+    which retries 408, 409, 429 and all from 500, would do so in vain: the same request fails again."""
+    if isinstance(error, errors.TriptychError) and error.retry_after_s is not None:
         return {"Retry-After": str(max(1, math.ceil(error.retry_after_s)))}
-    if isinstance(error, errors.LoadError | errors.DeadlineError | errors.PolicyError):
-        return {"x-should-retry": "false"}
-    return {}
+    status = status_of(error)
+    return {"x-should-retry": "false"} if status >= 500 or status in (408, 409) else {}
+
+
+def log(logger: logging.Logger, error: BaseException, request_id: str, where: str) -> None:
+    """One line for what was expected, without what the client wrote; the whole traceback for what was not."""
+    if not isinstance(error, errors.TriptychError):
+        logger.error("request %s failed", request_id, exc_info=error)
+        return
+    status = status_of(error)
+    level = logging.INFO if status < 500 else logging.WARNING
+    about = f" ({error.param})" if error.param else ""
+    logger.log(level, "request %s: %d %s%s, %s", request_id, status, error.code, about, where)
 
 
 def _kind(status: int) -> str:

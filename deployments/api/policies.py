@@ -5,19 +5,23 @@ A change is validated, written to the policy folder and followed by every orches
 
 from __future__ import annotations
 
-import json
 from secrets import compare_digest
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
+from deployments.api.bodies import read_body, read_json, unsupported
+from deployments.api.openapi import MANAGED, PolicyVersion, Responses, answers, body_of
+from deployments.api.requests import json_of
 from deployments.api.service import Service
 from policies.language.source import MAX_BYTES
 from router.errors import RequestError
 
 ADMIN_KEY = "TRIPTYCH_ADMIN_KEY"
 """The environment variable that holds the key where the ingress runs; without it these endpoints are closed."""
+
+EXAMPLE = '{"digest": "0123456789ab"}'
 
 ENDPOINTS = {
     "GET /v1/policies": "names and digests of all policies, and what is wrong with their files (admin key)",
@@ -30,10 +34,17 @@ ENDPOINTS = {
 def add_endpoints(app: FastAPI, admin_key: str | None) -> None:
     """admin_key: None closes the endpoints."""
     app.state.admin_key = admin_key
-    app.get("/v1/policies")(list_policies)
-    app.get("/v1/policies/{name}", response_model=None)(get_policy)
-    app.put("/v1/policies/{name}")(put_policy)
-    app.post("/v1/policies/{name}/rollback")(roll_back)
+    failed = answers(*MANAGED)
+    shown: Responses = {
+        200: {"description": "The policy.", "content": {"application/json": {}, "application/yaml": {}}}
+    }
+    written = {"requestBody": {"required": True, "content": {"application/yaml": {"schema": {"type": "string"}}}}}
+    app.get("/v1/policies", responses=failed)(list_policies)
+    app.get("/v1/policies/{name}", responses={**shown, **failed}, response_model=None)(get_policy)
+    app.put("/v1/policies/{name}", openapi_extra=written, responses=failed)(put_policy)
+    app.post("/v1/policies/{name}/rollback", openapi_extra=body_of(PolicyVersion, required=False), responses=failed)(
+        roll_back
+    )
 
 
 async def list_policies(request: Request) -> dict[str, Any]:
@@ -61,11 +72,10 @@ async def put_policy(request: Request, name: str) -> dict[str, Any]:
 async def roll_back(request: Request, name: str) -> dict[str, Any]:
     """Put the version of a digest in force again, or the one before the present."""
     service = _service(request)
-    try:
-        body = json.loads(await _text(request) or "{}")
-        digest = body.get("digest")
-    except (ValueError, AttributeError):
-        raise RequestError('the body is not a JSON object such as {"digest": "0123456789ab"}') from None
+    body = json_of(await read_json(request, MAX_BYTES) or b"{}", EXAMPLE)
+    digest = body.get("digest") if isinstance(body, dict) and body.keys() <= {"digest"} else body
+    if digest is not None and not isinstance(digest, str):
+        raise RequestError(f"the body is not a JSON object such as {EXAMPLE}", "digest", "invalid_value")
     return await service.roll_back(name, digest)
 
 
@@ -82,12 +92,7 @@ def _service(request: Request) -> Service:
 
 
 async def _text(request: Request) -> str:
-    raw = b""
-    async for chunk in request.stream():
-        raw += chunk
-        if len(raw) > MAX_BYTES:
-            raise RequestError(f"the body is larger than {MAX_BYTES // 1024} kB", None, "request_too_large")
     try:
-        return raw.decode("utf-8-sig")
+        return (await read_body(request, MAX_BYTES)).decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise RequestError("the body is not UTF-8") from None
+        raise unsupported("the body is not UTF-8") from None

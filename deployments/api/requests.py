@@ -1,8 +1,8 @@
 """The wire in: what OpenAI's client sends to `/v1/images/generations`, with our extra fields, as a `GenerationRequest`.
 
-Nothing is ignored in silence: a field that is not known is refused with the nearest known one, and a value of OpenAI's
-that Triptych cannot honour (`background: transparent`, `response_format: url`) is refused with what to do instead.
-An explicit null means "not given", as OpenAI's client sends it.
+Nothing is ignored in silence: a field that is not known is refused with what it is called here, a value of OpenAI's
+that Triptych cannot honour (`background: transparent`, `response_format: url`) with what to do instead, and what passes
+without an effect is a warning of the answer. An explicit null means "not given", as OpenAI's client sends it.
 """
 
 from __future__ import annotations
@@ -13,22 +13,26 @@ import secrets
 from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+import numpy as np
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
+from deployments.api.fields import advice, understood
+from deployments.api.prompt_texts import cleaned, foreign_syntax
 from deployments.settings import Limits
-from router.errors import RequestError, did_you_mean
+from router.errors import RequestError
 from router.types import GenerationRequest, Turn
 
 MAX_SEED = 2**32 - 1
-
-REFUSED_FIELDS = {
-    "svg": "vector output is not supported; ask for png, webp or jpeg",
-    "complexity": "it belongs to vector output, which is not supported",
-    "frame_count": "animations are not supported",
-    "frame_duration_ms": "animations are not supported",
-    "style": "OpenAI's vivid/natural is not supported; describe the style in the prompt",
-}
 
 REFUSED_VALUES = {
     ("background", "transparent"): "pictures have no alpha channel; use opaque or auto",
@@ -37,6 +41,15 @@ REFUSED_VALUES = {
     ("response_format", "url"): "pictures are not stored; use b64_json",
 }
 
+NEUTRAL_QUALITY = ("auto", "standard", "medium")  # what clients send that ask for nothing in particular
+
+
+def _whole(value: Any) -> Any:
+    """42.0 is 42: JSON has one kind of number, and many clients write a float."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
 Text = Annotated[str, Field(max_length=32_000)]
 Tag = Annotated[str, Field(min_length=1, max_length=64)]
 
@@ -60,31 +73,32 @@ class ImageRequest(BaseModel):
 
     prompt: str = Field(description="What the picture should show.")
     model: str = Field(default="auto", description="auto, or the name of a policy, of a recipe, or of a model.")
-    n: int = Field(default=1, ge=1, le=10, description="Pictures; the i-th one takes seed + i.")
+    n: Whole = Field(default=1, ge=1, le=10, description="Pictures; the i-th one takes seed + i.")
     size: str = Field(
         default="auto", pattern=r"^(auto|[1-9]\d{0,4}x[1-9]\d{0,4})$", description="auto or WIDTHxHEIGHT."
     )
     quality: Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"] = Field(
         default="auto",
-        description="Picks the policy when model is auto: low is fast, medium is balanced, high is best.",
+        description="Picks the policy when model is auto: low is fast, medium is balanced, high is best. It "
+        "changes nothing beside another model.",
     )
     background: Literal["auto", "opaque"] = "auto"
     output_format: Literal["png", "webp", "jpeg"] = "png"
-    output_compression: int | None = Field(
+    output_compression: Whole | None = Field(
         default=None, ge=0, le=100, description="Quality of webp and jpeg, 0 to 100."
     )
-    moderation: Literal["auto", "low"] = Field(default="auto", description="Accepted; no content filter is installed.")
+    moderation: str = Field(default="auto", description="Accepted; no content filter is installed.")
     response_format: Literal["b64_json", "bytes"] = Field(
         default="b64_json", description="bytes: only through a handle."
     )
     stream: bool = False
-    partial_images: int = Field(default=0, ge=0, le=3, description="Previews of each picture, with stream.")
-    user: str = Field(default="", max_length=256)
+    partial_images: Whole = Field(default=0, ge=0, le=3, description="Previews of each picture, with stream.")
+    user: str = Field(default="", max_length=256, description="The tenant, for budgets and canaries.")
     safety_identifier: str = Field(default="", max_length=256)
 
     negative_prompt: Text = ""
-    seed: int | None = Field(default=None, ge=0, le=MAX_SEED, description="Random when not given; reported either way.")
-    steps: int | None = Field(default=None, ge=1, le=1000)
+    seed: Whole | None = Field(default=None, ge=0, le=MAX_SEED, description="Random when not given, and reported.")
+    steps: Whole | None = Field(default=None, ge=1, le=1000)
     guidance_scale: float | None = Field(default=None, ge=0, le=1000)
     latency_budget_s: float | None = Field(default=None, gt=0)
     max_cost_usd: float | None = Field(default=None, ge=0)
@@ -95,10 +109,17 @@ class ImageRequest(BaseModel):
     tags: tuple[Tag, ...] = Field(default=(), max_length=32, description="Facts for the rules of the policy.")
     degrade: bool = Field(default=True, description="Whether a lesser recipe may answer under load.")
 
+    _warnings: tuple[str, ...] = PrivateAttr(default=())
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What of the body was left out, changed, or is not likely to mean here what was meant, in words."""
+        return self._warnings
+
     @model_validator(mode="before")
     @classmethod
     def _known_fields_only(cls, data: Any) -> Any:
-        given = given_fields(data, cls.model_fields, REFUSED_FIELDS)
+        given = given_fields(data, cls.model_fields)
         for key, value in given.items():
             if isinstance(value, str) and (key, value) in REFUSED_VALUES:
                 raise refusal(key, f"{value!r}: {REFUSED_VALUES[key, value]}", "unsupported_value")
@@ -127,8 +148,6 @@ class ImageRequest(BaseModel):
             raise refusal("partial_images", "previews need stream: true", "invalid_value")
         if self.output_compression not in (None, 100) and self.output_format == "png":
             raise refusal("output_compression", "png is lossless; use webp or jpeg", "invalid_value")
-        if self.quality != "auto" and self.model != "auto":
-            raise refusal("quality", "it picks a policy, and model already names one; give only one", "invalid_value")
         return self
 
 
@@ -138,28 +157,63 @@ def parse_body(raw: bytes, limits: Limits) -> ImageRequest:
 
 
 def json_of(raw: bytes, example: str) -> Any:
-    """The content of JSON text; raises `RequestError` that shows an example."""
+    """The content of JSON text in UTF-8, 16 or 32; raises `RequestError` that says where it breaks, and an example."""
     try:
-        return json.loads(raw)
-    except (ValueError, RecursionError):
-        raise RequestError(f"the body is not valid JSON; send an object such as {example}") from None
+        text = raw.decode(json.detect_encoding(raw)).removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        message = f"the body is not UTF-8: byte {error.start} is {error.object[error.start]:#04x}; send JSON as UTF-8"
+        raise RequestError(message, None, "unsupported_encoding") from None
+    try:
+        return json.loads(text, object_pairs_hook=_each_once)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise RequestError(
+            f"the body is not valid JSON ({where}: {error.msg}); send an object such as {example}", None, "invalid_json"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        why = "it is nested too deeply" if isinstance(error, RecursionError) else "a number has too many digits"
+        message = f"the body is not valid JSON: {why}; send an object such as {example}"
+        raise RequestError(message, None, "invalid_json") from None
 
 
-def given_fields(data: Any, known: Collection[str], refused: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """The fields of a body that are not null; for pydantic's validators "before"."""
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; one key twice has no meaning that everybody shares, so it is refused."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise RequestError(f"{key}: it is given twice; give it once", key, "duplicate_parameter")
+        found[key] = value
+    return found
+
+
+def given_fields(data: Any, known: Collection[str]) -> dict[str, Any]:
+    """The fields of a body that are not null, numpy's scalars as Python's; for pydantic's validators "before"."""
     if not isinstance(data, Mapping):
         raise PydanticCustomError("not_an_object", "the body must be a JSON object", {"param": None})
-    given = {str(key): value for key, value in data.items() if value is not None}
+    given = {str(key): _builtin(value) for key, value in data.items() if value is not None}
     for key in given:
-        if refused and key in refused:
-            raise refusal(key, refused[key], "unsupported_parameter")
         if key not in known:
-            raise refusal(key, f"unknown field{did_you_mean(key, known)}", "unknown_parameter")
+            raise refusal(key, advice(key, given, known), "unknown_parameter")
     return given
 
 
+def _builtin(value: Any) -> Any:
+    """What comes through a handle may be numpy's."""
+    if isinstance(value, np.generic):
+        return value.item()
+    return value.tolist() if isinstance(value, np.ndarray) and value.ndim == 1 else value
+
+
 def parse_request(data: Any, limits: Limits) -> ImageRequest:
-    """A request from builtins; raises `RequestError` that names the first field at fault."""
+    """A request from builtins, with its `warnings`; raises `RequestError` that names the first field at fault."""
+    warnings: list[str] = []
+    if isinstance(data, Mapping):
+        given = {str(key): value for key, value in data.items() if value is not None}
+        data, warnings = understood(given, ImageRequest.model_fields)
+        for field in ("prompt", "negative_prompt"):
+            if isinstance(text := data.get(field), str):
+                data[field], said = cleaned(text, field)
+                warnings += [*said, *foreign_syntax(data[field], field)]
     try:
         request = ImageRequest.model_validate(data)
     except ValidationError as error:
@@ -172,17 +226,27 @@ def parse_request(data: Any, limits: Limits) -> ImageRequest:
         )
     if request.n > limits.max_n:
         raise RequestError(f"n: {request.n} pictures; at most {limits.max_n} are allowed", "n", "invalid_value")
-    if request.quality != "auto" and request.quality not in limits.quality:
+    target = limits.stands_for(request.model)
+    if target == "auto" and request.quality != "auto" and request.quality not in limits.quality:
         known = ", ".join(limits.quality)
         raise RequestError(
             f"quality: no policy stands for {request.quality!r} here; use {known}", "quality", "unsupported_value"
         )
+    if target not in ("auto", limits.quality.get(request.quality)) and request.quality not in NEUTRAL_QUALITY:
+        warnings.append(
+            f"quality: {request.quality!r} changes nothing beside model {request.model!r}; it picks a policy when model is "
+            "auto"
+        )
+    request._warnings = tuple(warnings)
     return request
 
 
 def to_request(wire: ImageRequest, limits: Limits, request_id: str = "") -> GenerationRequest:
     """The value that the router takes. A seed is drawn here if none was given, so that every answer can be replayed."""
     width, height = (None, None) if wire.size == "auto" else map(int, wire.size.split("x"))
+    target = limits.stands_for(wire.model)
+    if target == "auto" and wire.quality != "auto":
+        target = limits.quality[wire.quality]
     return GenerationRequest(
         prompt=wire.prompt,
         negative_prompt=wire.negative_prompt,
@@ -192,7 +256,7 @@ def to_request(wire: ImageRequest, limits: Limits, request_id: str = "") -> Gene
         seed=secrets.randbelow(2**31) if wire.seed is None else wire.seed,
         steps=wire.steps,
         guidance_scale=wire.guidance_scale,
-        target=wire.model if wire.quality == "auto" else limits.quality[wire.quality],
+        target=target,
         recipe=wire.recipe,
         latency_budget_s=wire.latency_budget_s,
         max_cost_usd=wire.max_cost_usd,

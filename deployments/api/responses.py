@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 from deployments.api.requests import ImageRequest
 from deployments.orchestration.results import Check, Made, Outcome, Overview, PolicyFile
+from deployments.settings import Limits
 from deployments.workers.worker import WorkerStatus
 from models.provenance import encode_image
 from router.route import Route
@@ -102,7 +103,7 @@ def outcome_report(outcome: Outcome, wire: ImageRequest, request_id: str) -> dic
     """Everything about how the pictures came to be."""
     return {
         "request_id": request_id,
-        **route_report(outcome.route),
+        **route_report(outcome.route, wire.warnings, outcome.warnings),
         "notes": list(outcome.notes),
         "pictures": [
             {
@@ -117,7 +118,8 @@ def outcome_report(outcome: Outcome, wire: ImageRequest, request_id: str) -> dic
         ],
         "seeds": [made.seed for made in outcome.made],
         "latency_s": _round(outcome.latency_s),
-        "cost_usd": outcome.cost_usd,
+        "cost_usd": _round(outcome.cost_usd),
+        "estimated_cost_usd": None if outcome.estimated_cost_usd is None else _round(outcome.estimated_cost_usd),
         "replay": _replay(outcome, wire),
     }
 
@@ -134,8 +136,11 @@ def _check(check: Check) -> dict[str, Any]:
     }
 
 
-def route_report(route: Route) -> dict[str, Any]:
-    """The decision: what was known, estimated, refused, ranked and planned."""
+def route_report(route: Route, asked: Sequence[str] = (), made: Sequence[str] = ()) -> dict[str, Any]:
+    """The decision: what was known, estimated, refused, ranked and planned.
+
+    asked, made: further warnings, about the request's body, and about the pictures
+    """
     decision = route.decision
     return {
         "policy": decision.policy,
@@ -152,7 +157,7 @@ def route_report(route: Route) -> dict[str, Any]:
         "signals": {name: _round(value) for name, value in route.view.signals.items() if value},
         "familiarity": route.view.familiarity,
         "in_domain": route.view.familiarity,  # its name until 0.2
-        "warnings": warnings(route),
+        "warnings": [*asked, *warnings(route), *made],
         "estimates": {name: _plain(asdict(estimate)) for name, estimate in route.estimates.items()},
         "ranking": [{"recipe": r.recipe, "utility": _round(r.utility)} for r in decision.ranking],
         "rejected": [asdict(rejection) for rejection in decision.rejected],
@@ -280,8 +285,8 @@ def _round(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def model_list(overview: Overview, since: int) -> list[dict[str, Any]]:
-    """`openai.types.Model`s: auto, policies, recipes of the default policy, models.
+def model_list(overview: Overview, since: int, limits: Limits) -> list[dict[str, Any]]:
+    """`openai.types.Model`s: auto, policies, recipes of the default policy, models, aliases.
 
     The first of equal names wins, as in a request.
     """
@@ -297,6 +302,8 @@ def model_list(overview: Overview, since: int) -> list[dict[str, Any]]:
     for card in overview.cards:
         if card.role == "base":
             models.setdefault(card.id, {"kind": "model", **_card(card, overview.statuses.get(card.id))})
+    for alias, name in limits.aliases.items():
+        models.setdefault(alias, {"kind": "alias", "description": f"stands for {name}"})
     frame = {"object": "model", "created": since, "owned_by": "triptych"}
     return [{"id": name, **frame, "x_triptych": facts} for name, facts in models.items()]
 

@@ -18,7 +18,7 @@ from deployments.orchestration.results import Advanced, Event, Outcome, Overview
 from deployments.settings import Limits
 from models.handover import resize
 from models.provenance import encode_image
-from router.errors import NotFoundError, PolicyError, RequestError, TriptychError, did_you_mean
+from router.errors import NotFoundError, PolicyError, RequestError, did_you_mean
 from router.learning.feedback import Receipt
 from router.route import Route
 from router.types import GenerationRequest, Picture
@@ -60,8 +60,7 @@ class Service:
         try:
             return await ask(request_id)
         except Exception as error:
-            if not isinstance(error, TriptychError):
-                logger.exception("request %s failed", request_id)
+            failures.log(logger, error, request_id, "by handle")
             return failures.envelope(error, request_id)
 
     async def generate(self, body: Any, request_id: str = "") -> dict[str, Any]:
@@ -74,8 +73,13 @@ class Service:
         files = await asyncio.to_thread(self._files, outcome, wire)
         return explain.images_response(outcome, files, wire, request_id)
 
-    async def stream(self, body: Any, request_id: str = "") -> AsyncGenerator[dict[str, Any]]:
-        """OpenAI's events: `image_generation.partial_image` for previews, `image_generation.completed` for pictures."""
+    async def stream(
+        self, body: Any, request_id: str = "", on_routed: Callable[[], None] = lambda: None
+    ) -> AsyncGenerator[dict[str, Any]]:
+        """OpenAI's events: `image_generation.partial_image` for previews, `image_generation.completed` for pictures.
+
+        on_routed: called once the request is admitted, which may be long before the first event
+        """
         wire = self._parsed(body)
         previews = _Previews(wire.partial_images)
         size, request_id = "", request_id or new_request_id()
@@ -84,6 +88,7 @@ class Service:
                 if isinstance(item, Routed):
                     size = f"{item.route.plan.width}x{item.route.plan.height}"
                     previews.expect(item.route)
+                    on_routed()
                 elif isinstance(item, Advanced) and item.progress.preview is not None:
                     number = previews.take(item.index)
                     if number is not None:
@@ -98,7 +103,7 @@ class Service:
         """The decision on a request, with nothing run."""
         wire = self._parsed(body)
         route = await self._backend.route(to_request(wire, self._limits))
-        report = explain.route_report(route)
+        report = explain.route_report(route, wire.warnings)
         return {"request_id": request_id or new_request_id(), **report, "replay": explain.replay(route, wire)}
 
     async def feedback(self, body: Any) -> dict[str, Any]:
@@ -108,11 +113,12 @@ class Service:
 
     async def models(self) -> dict[str, Any]:
         """All names that `model` may be: auto, policies, recipes of the default policy, models."""
-        return {"object": "list", "data": explain.model_list(await self._backend.overview(), self._since)}
+        return {"object": "list", "data": explain.model_list(await self._backend.overview(), self._since, self._limits)}
 
     async def model(self, name: str) -> dict[str, Any]:
         """One of `models`; `policy/recipe` is found too. Raises `NotFoundError`."""
         models = {model["id"]: model for model in (await self.models())["data"]}
+        name = next((known for known in models if known.casefold() == name.casefold()), name)
         policy, _, recipe = name.partition("/")
         if recipe in models.get(policy, {}).get("x_triptych", {}).get("recipes", ()):
             facts = {"kind": "recipe", "description": f"a recipe of policy {policy}"}

@@ -120,6 +120,7 @@ ERRORS: dict[int, type[TriptychError]] = {
     404: NotFoundError,
     405: RequestError,
     413: RequestError,
+    415: RequestError,
     422: NoRecipeError,
     429: OverloadedError,
     503: LoadError,

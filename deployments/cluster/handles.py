@@ -12,7 +12,7 @@ from ray.exceptions import RayActorError, RayError, TaskCancelledError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from deployments.orchestration.results import Event, Outcome, WorkerLostError
+from deployments.orchestration.results import Event, Outcome, Refused, WorkerLostError
 from deployments.workers.worker import OnProgress, WorkerStatus
 from router.errors import LoadError, OverloadedError, StepError, TriptychError
 from router.route import Route
@@ -117,6 +117,8 @@ class RemoteOrchestrator:
         with own_failures("the orchestrator"):
             async with aclosing(_cancelling(self._streams.stream.remote(request))) as items:
                 async for item in items:
+                    if isinstance(item, Refused):
+                        raise item.error
                     yield item
 
     async def feedback(self, request_id: str, source: str, value: float, image: int | None) -> Any:
@@ -134,10 +136,13 @@ class RemoteOrchestrator:
     async def _call(self, response: Any) -> Any:
         with own_failures("the orchestrator"):
             try:
-                return await response
+                answer = await response
             except asyncio.CancelledError:
                 response.cancel()
                 raise
+        if isinstance(answer, Refused):
+            raise answer.error
+        return answer
 
 
 async def _awaited(response: Any) -> Any:

@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 from ray import serve
@@ -21,13 +21,16 @@ from deployments.api.service import Overview, Service
 from deployments.assembly import build_orchestrator, engine_loader
 from deployments.cluster.handles import HandleMonitor, HandleWorker, RemoteOrchestrator
 from deployments.cluster.serve_metrics import ServeMetrics
-from deployments.orchestration.results import Event, Outcome, PolicyFile
+from deployments.orchestration.results import Event, Outcome, PolicyFile, Refused
 from deployments.settings import AppSettings
 from deployments.workers.streams import stream
 from deployments.workers.worker import ModelWorker, WorkerStatus
+from router.errors import TriptychError
 from router.learning.feedback import Receipt
 from router.route import Route
 from router.types import GenerationRequest, ModelCard, Progress, Scalar, Step, StepResult, Value
+
+Answer = TypeVar("Answer")
 
 
 class WorkerReplica:
@@ -71,8 +74,17 @@ def _whereabouts(card: ModelCard) -> dict[str, Scalar]:
     }
 
 
+async def told(answer: Awaitable[Answer]) -> Answer | Refused:
+    """What is awaited, or the expected failure that it raises, as a value."""
+    try:
+        return await answer
+    except TriptychError as error:
+        return Refused(error)
+
+
 class OrchestratorReplica:
-    """The orchestrator with worker deployments behind it."""
+    """The orchestrator with worker deployments behind it. Expected failures are answers (`Refused`), which
+    `RemoteOrchestrator` raises: Serve would log each refused request with its traceback."""
 
     def __init__(self, settings: dict[str, Any], workers: dict[str, DeploymentHandle]) -> None:
         logging.getLogger("triptych").setLevel(logging.INFO)
@@ -80,28 +92,31 @@ class OrchestratorReplica:
         monitor, metrics = HandleMonitor(clients), ServeMetrics()
         self._orchestrator = build_orchestrator(AppSettings.model_validate(settings), clients, monitor, metrics)
 
-    async def route(self, request: GenerationRequest) -> Route:
-        return await self._orchestrator.route(request)
+    async def route(self, request: GenerationRequest) -> Route | Refused:
+        return await told(self._orchestrator.route(request))
 
-    async def generate(self, request: GenerationRequest) -> Outcome:
-        return await self._orchestrator.generate(request)
+    async def generate(self, request: GenerationRequest) -> Outcome | Refused:
+        return await told(self._orchestrator.generate(request))
 
-    async def stream(self, request: GenerationRequest) -> AsyncGenerator[Event | Outcome]:
-        async with aclosing(self._orchestrator.stream(request)) as items:
-            async for item in items:
-                yield item
+    async def stream(self, request: GenerationRequest) -> AsyncGenerator[Event | Outcome | Refused]:
+        try:
+            async with aclosing(self._orchestrator.stream(request)) as items:
+                async for item in items:
+                    yield item
+        except TriptychError as error:
+            yield Refused(error)
 
-    async def feedback(self, request_id: str, source: str, value: float, image: int | None) -> Receipt:
-        return await self._orchestrator.feedback(request_id, source, value, image)
+    async def feedback(self, request_id: str, source: str, value: float, image: int | None) -> Receipt | Refused:
+        return await told(self._orchestrator.feedback(request_id, source, value, image))
 
     async def overview(self) -> Overview:
         return await self._orchestrator.overview()
 
-    async def policy_file(self, name: str, digest: str | None) -> PolicyFile:
-        return await self._orchestrator.policy_file(name, digest)
+    async def policy_file(self, name: str, digest: str | None) -> PolicyFile | Refused:
+        return await told(self._orchestrator.policy_file(name, digest))
 
-    async def put_policy(self, name: str, text: str, expected: str | None) -> PolicyFile:
-        return await self._orchestrator.put_policy(name, text, expected)
+    async def put_policy(self, name: str, text: str, expected: str | None) -> PolicyFile | Refused:
+        return await told(self._orchestrator.put_policy(name, text, expected))
 
 
 @serve.ingress()
@@ -116,12 +131,14 @@ class IngressReplica:
 
     def __init__(self, settings: dict[str, Any], orchestrator: DeploymentHandle) -> None:
         logging.getLogger("triptych").setLevel(logging.INFO)
-        self._limits = AppSettings.model_validate(settings).limits
+        chosen = AppSettings.model_validate(settings)
+        self._limits, self._cors = chosen.limits, chosen.cors.origins
         self._service = Service(RemoteOrchestrator(orchestrator), self._limits)
 
     def __serve_build_asgi_app__(self) -> Any:
         # Serve's proxy puts the request id on the response; a second header would contradict it.
-        return create_app(self._service, self._limits, echo_request_id=False, admin_key=os.environ.get(ADMIN_KEY))
+        admin_key = os.environ.get(ADMIN_KEY)
+        return create_app(self._service, self._limits, echo_request_id=False, admin_key=admin_key, cors=self._cors)
 
     async def generate(self, body: dict[str, Any]) -> dict[str, Any]:
         """`POST /v1/images/generations` without HTTP; `response_format: bytes` spares the base64."""

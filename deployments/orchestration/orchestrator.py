@@ -20,13 +20,23 @@ from deployments.orchestration.availability import Availability, Monitor, load_e
 from deployments.orchestration.budgets import Charge, TenantBudgets
 from deployments.orchestration.metrics import Metrics, Tally
 from deployments.orchestration.recorder import Recorder
-from deployments.orchestration.results import Event, Made, OnEvent, Outcome, Overview, PolicyFile, PolicySummary
+from deployments.orchestration.results import (
+    Event,
+    Made,
+    OnEvent,
+    Outcome,
+    Overview,
+    PolicyFile,
+    PolicySummary,
+    likely,
+    unlikely,
+)
 from deployments.orchestration.runner import Runner, WorkerClient
 from deployments.orchestration.shadows import Shadows
 from deployments.workers.streams import stream
 from policies import Policy, PolicyBook
 from router.cost.model import CostModel
-from router.errors import ArtifactError, BudgetError, LoadError, NoRecipeError, OverloadedError
+from router.errors import ArtifactError, BudgetError, LoadError, NoRecipeError, OverloadedError, UnlikelyError
 from router.learning.feedback import Receipt
 from router.quality.live import LivePredictor
 from router.route import Route
@@ -164,7 +174,7 @@ class Orchestrator:
     def _decide(self, request: GenerationRequest, draw: float | None) -> Decided:
         self._look_at_policies()
         self._look_at_artifact()
-        policy, pinned = self.policies.resolve(request.target, self.catalogue.ids())
+        policy, pinned = self.policies.resolve(request.target, self.catalogue.ids(), drawing(self.catalogue))
         if pinned is not None:
             request = replace(request, recipe=pinned)
         served = (None if request.recipe else self.policies.canary_of(policy, request)) or policy
@@ -227,10 +237,21 @@ class Orchestrator:
         finally:
             admitted.charge.settle()
         notes = (*notes, *(note for picture in made for note in picture.notes))
-        cost_usd, took_s = _cost_usd(route, made), time.monotonic() - started
-        outcome = Outcome(route, made, took_s, cost_usd, tuple(dict.fromkeys(notes)))
+        outcome = Outcome(
+            route,
+            made,
+            latency_s=time.monotonic() - started,
+            cost_usd=admitted.charge.cost_usd,
+            notes=tuple(dict.fromkeys(notes)),
+            estimated_cost_usd=_estimated_cost_usd(route, made),
+            warnings=unlikely(made),
+        )
         recipes = self._router.candidates(route.request, admitted.policy)
         await self._recorder.remember(outcome, recipes, self._router.predictor)
+        if route.decision.verify is not None and route.decision.verify.or_refuse and not any(map(likely, made)):
+            self.metrics.record("triptych_refused_total", policy=route.decision.policy, code=UnlikelyError.code)
+            told = "; ".join(outcome.warnings)
+            raise UnlikelyError(f"{told}; the policy would rather give none (verify: or: refuse)")
         return outcome
 
 
@@ -263,7 +284,12 @@ class Admitted(Decided):
     charge: Charge
 
 
-def _cost_usd(route: Route, made: Sequence[Made]) -> float:
+def drawing(catalogue: Catalogue) -> list[str]:
+    """The models that can make a picture, by catalogue id."""
+    return [model for model in catalogue.ids() if catalogue[model].role == "base"]
+
+
+def _estimated_cost_usd(route: Route, made: Sequence[Made]) -> float:
     tried = [check.recipe for picture in made for check in picture.checks[1:]]
     once = {name: route.estimates[name].cost_usd / route.request.n for name in tried}
     return route.estimates[route.decision.recipe].cost_usd + sum(once[name] for name in tried)

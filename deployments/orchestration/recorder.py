@@ -69,9 +69,10 @@ class Recorder:
             receipt = await self._written(lambda: log.attach(request_id, source, value, image))
         except (sqlite3.Error, OSError) as error:
             logger.warning("feedback was not written to %s: %s", log.path, error or type(error).__name__)
-            raise StepError(
-                "the feedback could not be stored; the server's log says why; send it again later"
-            ) from None
+            message = "the feedback could not be stored; the server's log says why; send it again later"
+            failed = StepError(message)
+            failed.retry_after_s = 5.0
+            raise failed from None
         self._metrics.record("triptych_feedback_total", kind="score" if source != name else "rating")
         return receipt
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from deployments.workers.worker import WorkerStatus
 from policies.store.history import Version
-from router.errors import StepError
+from router.errors import StepError, TriptychError
 from router.route import Route
 from router.types import ModelCard, Picture, Progress, StepTrace
 
@@ -17,6 +17,14 @@ class WorkerLostError(StepError):
     """The process that ran the step is gone. Steps are pure, so the same step may run again elsewhere."""
 
     code = "worker_lost"
+    retry_after_s = 1.0
+
+
+@dataclass(frozen=True)
+class Refused:
+    """An expected failure on its way between processes: a value, since Ray logs every exception with its traceback."""
+
+    error: TriptychError
 
 
 @dataclass(frozen=True)
@@ -88,11 +96,41 @@ class Made:
     notes: tuple[str, ...] = ()
 
 
+LIKELY = 0.5  # a picture is more likely right than not
+
+
+def likely(made: Made) -> bool:
+    """Whether the picture is more likely right than not, or as good as its policy asks; true where nobody looked."""
+    return not made.checks or any(check.accepted or check.probability >= LIKELY for check in made.checks)
+
+
+def unlikely(pictures: Sequence[Made]) -> tuple[str, ...]:
+    """A warning for each picture that was looked at and is probably not what the prompt says."""
+    found = []
+    for number, made in enumerate(pictures, 1):
+        if likely(made):
+            continue
+        best = max(check.probability for check in made.checks)
+        which = "the picture" if len(pictures) == 1 else f"picture {number}"
+        tried = "one was made and checked" if len(made.checks) == 1 else f"the best of {len(made.checks)} checked ones"
+        found.append(
+            f"{which} is probably not what the prompt says: it is right with a probability of {_share(best)} ({tried})"
+        )
+    return tuple(found)
+
+
+def _share(probability: float) -> str:
+    """Two digits, and never 0 for what is not quite impossible."""
+    return f"{probability:.2f}" if probability >= 0.01 else f"{probability:.1g}"
+
+
 @dataclass(frozen=True)
 class Outcome:
-    """The answer to one request: `made` in the order of the seeds; notes: in words, what happened on the way.
+    """The answer to one request: `made` in the order of the seeds.
 
-    cost_usd: expected for the chosen recipe, plus that of the escalations that were tried
+    cost_usd: seconds as measured, checks and tries included, at the cards' prices;   estimated_cost_usd: what was
+    expected beforehand of the chosen recipe and of the tries that were made
+    notes: in words, what happened on the way;   warnings: what a client should not overlook
     """
 
     route: Route
@@ -100,6 +138,8 @@ class Outcome:
     latency_s: float
     cost_usd: float
     notes: tuple[str, ...] = ()
+    estimated_cost_usd: float | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

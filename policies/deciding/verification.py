@@ -44,6 +44,7 @@ def verification(
         within_s=_known(bounds.latency_s),
         cost_usd=_known(left["cost_usd"]),
         work_s=_known(left["work_s"]),
+        or_refuse=verify.or_ == "refuse",
     )
     return made, (f"verified ({fact}): {_words(made)}",)
 

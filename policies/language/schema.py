@@ -46,6 +46,11 @@ class VerifySpec(Spec):
     quality_per_usd: Price | None = Field(
         default=None, description="what a dollar is worth, by expected_gain; default: the weight in objective"
     )
+    or_: Literal["refuse"] | None = Field(
+        default=None,
+        alias="or",
+        description="refuse: answer 422 if pictures were checked and none is likely right; default: a warning",
+    )
 
     @model_validator(mode="after")
     def _keys_fit(self) -> VerifySpec:

@@ -122,11 +122,14 @@ class PolicyBook:
 
     # ------------------------------------------------------------------------------------------------------- choosing
 
-    def resolve(self, target: str, catalogue_ids: Collection[str] = ()) -> tuple[Policy, str | None]:
+    def resolve(
+        self, target: str, catalogue_ids: Collection[str] = (), drawing: Collection[str] | None = None
+    ) -> tuple[Policy, str | None]:
         """What a client's `model` means: (policy, recipe or model asked for by name).
 
-        In this order: "auto", a policy, "policy/recipe", a recipe of the default policy, a model of the catalogue.
-        Raises `NotFoundError` with the nearest of all these names.
+        In this order: "auto", a policy, "policy/recipe", a recipe of the default policy, a model of the catalogue; then
+        the same in any case of letters. drawing: the models that can make a picture, which is all that is proposed.
+        Raises `NotFoundError` with the policies that have a recipe of that name, else the nearest of all these names.
         """
         self.refresh()
         policies = self._policies
@@ -141,8 +144,15 @@ class PolicyBook:
         if target in default.recipes or target in catalogue_ids:
             return default, target
         inside = {f"{policy.name}/{name}" for policy in policies.values() for name in policy.recipes}
-        names = {AUTO, *policies, *default.recipes, *catalogue_ids}
-        hint = did_you_mean(target, inside if slash else names)
+        names = {AUTO, *policies, *default.recipes, *(catalogue_ids if drawing is None else drawing)}
+        alike = [name for name in (*names, *inside) if name.casefold() == target.casefold()]
+        if len(alike) == 1 and alike[0] != target:
+            return self.resolve(alike[0], catalogue_ids, drawing)
+        holders = sorted(name for name in inside if name.partition("/")[2].casefold() == target.casefold())
+        if holders:
+            hint = f"; it is a recipe of another policy: ask for {' or '.join(map(repr, holders))}"
+        else:
+            hint = did_you_mean(target, inside if slash else names)
         raise NotFoundError(f"there is no model, recipe or policy {target!r}{hint}", "model", "model_not_found")
 
     def canary_of(self, policy: Policy, request: GenerationRequest) -> Policy | None:

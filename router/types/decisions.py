@@ -65,6 +65,7 @@ class Verification:
                   expected to gain more than it costs at the prices of `worth`, or nothing, not even the look
     accept_above: score from which a picture is good enough in any case
     retry:        how often a recipe may be tried again, with other seeds;   most: pictures at most, with the first
+    or_refuse:    whether the request fails if no picture of it is likely right
     within_s:     seconds from the start of the request by which a try must be expected to end
     cost_usd, work_s: what the tries for all pictures of the request may use; None: no such limit
     """
@@ -79,6 +80,7 @@ class Verification:
     within_s: float | None = None
     cost_usd: float | None = None
     work_s: float | None = None
+    or_refuse: bool = False
 
     def tries(self, chosen: str) -> tuple[str, ...]:
         """Every picture that may be made after the first of `chosen`, in the order of the ladder."""
