@@ -1,4 +1,4 @@
-"""Prompts as people paste them: invisible characters go, and syntax of other programs, which is mere text here, is named.
+"""Prompts as people paste them: invisible characters go; syntax of other programs, which is mere text here, is named.
 
 Nothing is done in silence: both functions say in words what a client should know.
 """
@@ -47,8 +47,8 @@ FOREIGN: tuple[tuple[str, re.Pattern[str], str], ...] = (
 def cleaned(text: str, field: str) -> tuple[str, list[str]]:
     """The text in Unicode's composed form (NFC) without what nobody sees, and warnings that say what was done.
 
-    Out go control characters but tab and line breaks, zero-width characters, byte order marks, direction marks, tags and
-    blank letters; a joiner stays between letters or emoji that it joins. A text of nothing visible comes back as "".
+    Out go control characters (but tab and line breaks), zero-width characters, byte order marks, direction marks, tags,
+    and blank letters; a joiner stays between letters or emoji that it joins. A text of nothing visible becomes "".
     """
     if text.isascii() and text.isprintable():
         return text, []
