@@ -63,7 +63,20 @@ def load_card(name: str | Path, overrides: Mapping[str, Any] | None = None) -> M
         lines = {place: line for place, line in lines.items() if place and place[0] not in overrides}
         base = Path.cwd() if "source" in overrides else base
     card = validate({**data, **(overrides or {})}, str(path), lines)
-    return replace(card, source=absolute(card.source, base))
+    card = replace(card, source=absolute(card.source, base))
+    if not card.vocabulary:
+        return card
+    home = Path.cwd() if "vocabulary" in (overrides or {}) else PACKAGE if path.is_relative_to(CARDS) else path.parent
+    return replace(card, words=_words(home / Path(card.vocabulary).expanduser(), str(path)))
+
+
+def _words(file: Path, card: str) -> frozenset[str]:
+    """The lines of a vocabulary, without comments."""
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CatalogueError(f"{card}: 'vocabulary' {file} cannot be read ({error})") from None
+    return frozenset(line.strip().casefold() for line in lines if line.strip() and not line.startswith("#"))
 
 
 def load_catalogue(models: Mapping[str, str | Path | Mapping[str, Any]]) -> Catalogue:

@@ -69,6 +69,7 @@ class CardFile(_Strict):
     max_guidance_scale: NotNegative = 30.0
     scheduler: str = "default"
     max_prompt_tokens: int = Field(77, ge=1)
+    vocabulary: str = ""
     settings: dict[str, Scalar] = Field(default_factory=dict)
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     memory_gb: Positive = 1.0

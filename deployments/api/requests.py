@@ -234,8 +234,8 @@ def parse_request(data: Any, limits: Limits) -> ImageRequest:
         )
     if target not in ("auto", limits.quality.get(request.quality)) and request.quality not in NEUTRAL_QUALITY:
         warnings.append(
-            f"quality: {request.quality!r} changes nothing beside model {request.model!r}; it picks a policy when model "
-            "is auto"
+            f"quality: {request.quality!r} changes nothing beside model {request.model!r}; it picks a policy when "
+            "model is auto"
         )
     request._warnings = tuple(warnings)
     return request

@@ -21,6 +21,7 @@ from router.route import Route
 from router.types import HandOver, ModelCard, Plan, StepTrace
 from router.verification.score_reading import ScoreReading
 
+SHOWN = 8  # words of a prompt that a warning lists
 PIXELS_PER_TOKEN = 16 * 16  # usage counts one image token for each patch of 16 x 16 pixels
 
 
@@ -103,7 +104,7 @@ def outcome_report(outcome: Outcome, wire: ImageRequest, request_id: str) -> dic
     """Everything about how the pictures came to be."""
     return {
         "request_id": request_id,
-        **route_report(outcome.route, wire.warnings, outcome.warnings),
+        **route_report(outcome.route, wire.warnings, [*unread(outcome), *outcome.warnings]),
         "notes": list(outcome.notes),
         "pictures": [
             {
@@ -177,12 +178,35 @@ def _verify(route: Route) -> dict[str, Any] | None:
 
 
 def warnings(route: Route) -> list[str]:
-    """What a client should not overlook, in words: at present, a prompt that nothing is known about."""
-    if not route.view.out_of_range:
-        return []
+    """What a client should not overlook before the first step, in words: what the models or the predictor do not know,
+    and a recipe that is expected to fail."""
+    found = []
+    view, expected = route.view, route.estimates[route.decision.recipe].quality
+    if view.unsaid:
+        words = ", ".join(map(repr, view.unsaid[:SHOWN])) + (", …" if len(view.unsaid) > SHOWN else "")
+        found.append(
+            f"no caption that these models were trained on says {words}: out of range of what they know, so the picture is "
+            "likely to show something else, whatever quality is expected"
+        )
+    elif view.out_of_range:
+        found.append(
+            f"this prompt is out of range: it is unlike those that the predictor was trained on (nearness "
+            f"{view.familiarity:.2f} of 1), so the estimates are averages and say little about it"
+        )
+    if expected.mean < 0.5:
+        found.append(f"{route.decision.recipe} is expected to fail on this prompt (quality {expected.mean:.2f} of 1)")
+    return found
+
+
+def unread(outcome: Outcome) -> list[str]:
+    """A warning for each model that did not read the prompt to its end."""
+    tokens: dict[str, int] = {}
+    for made in outcome.made:
+        for trace in made.traces:
+            if isinstance(more := trace.facts.get("truncated_tokens"), int) and more > 0 and trace.step.model:
+                tokens[trace.step.model] = max(more, tokens.get(trace.step.model, 0))
     return [
-        f"this prompt is out of range: it is unlike those that the predictor was trained on (nearness "
-        f"{route.view.familiarity:.2f} of 1), so the estimates are averages and say little about it"
+        f"{model} did not read the last {more} tokens of the prompt: it is too long" for model, more in tokens.items()
     ]
 
 

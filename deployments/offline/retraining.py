@@ -113,7 +113,7 @@ class Rated:
         """The prompt as the predictor sees it: from its text, or from what stands in for it."""
         features = {name: record.features.get(name, 0.0) for name in FEATURES}
         signals = predictor.signals(features, record.embedding)
-        familiarity = predictor.familiarity(record.embedding)
+        familiarity = predictor.familiarity(record.embedding, record.prompt)
         view = PromptView(record.prompt, features, signals, record.embedding, familiarity)
         known = [record.base_means.get(name) for name in predictor.columns]
         if record.base == predictor.base and None not in known:

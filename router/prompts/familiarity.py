@@ -1,11 +1,26 @@
-"""How near a prompt is to what a predictor was trained on, by cosine to a small set of reference embeddings."""
+"""How familiar a prompt is: by cosine to a small set of reference embeddings, and, where the models' captions are few
+enough to be listed, by whether they ever said what the prompt says. Embeddings alone do not tell: "a white circle" is very
+near to "a red circle", and a model that never saw one draws something else.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+
+from router.prompts.lexicon import ARTICLES, COLOURS, MATERIALS, NUMBERS, SIZES, STOPS
+from router.types import Catalogue
+
+UNSAID = 0.4
+"""What is left of the familiarity for each thing that no caption said: one alone puts a prompt out of range (< 0.5)."""
+
+_WORD = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*|[.,;:!?]")
+_ATTRIBUTES = frozenset({*NUMBERS, *SIZES, *COLOURS, *MATERIALS})
+_EMPTY = STOPS | ARTICLES
 
 ANCHORS = 256
 NEIGHBOURS = 3
@@ -36,3 +51,32 @@ def fit_domain(embeddings: NDArray[np.float32], groups: tuple[str, ...], seed: i
     cosine[codes[:, None] == codes[chosen][None]] = -1.0  # a prompt is not held out from its own group
     near = np.sort(cosine, axis=1)[:, -NEIGHBOURS:].mean(axis=1)
     return Domain(np.ascontiguousarray(references, dtype=np.float32), float(np.quantile(near, NEAR_QUANTILE)))
+
+
+def sayings(text: str) -> set[str]:
+    """What a text says: its words, and each number, size, colour or material with the word after it ("red circle")."""
+    words = _WORD.findall(text.casefold())
+    pairs = zip(words, words[1:], strict=False)
+    said = {f"{one} {next_}" for one, next_ in pairs if one in _ATTRIBUTES and next_ not in _EMPTY and next_.isalnum()}
+    return said | {word for word in words if word[0].isalnum()}
+
+
+def unsaid(prompt: str, words: Collection[str]) -> tuple[str, ...]:
+    """What the prompt says and `words` do not have, in its order: words, and pairs of words that are known alone."""
+    strange: list[str] = []
+    for one in sorted(sayings(prompt), key=lambda one: (prompt.casefold().find(one), one)):
+        parts = one.split()
+        known = one in words or (len(parts) == 1 and one in _EMPTY)
+        if not known and (len(parts) == 1 or all(part in words for part in parts)):
+            strange.append(one)
+    return tuple(strange)
+
+
+def vocabulary_of(catalogue: Catalogue | None) -> frozenset[str]:
+    """What any model of an installation may draw; empty if one that makes pictures does not list what it knows."""
+    if catalogue is None:
+        return frozenset()
+    bases = [card for model in catalogue.ids() if (card := catalogue[model]).role == "base"]
+    if not all(card.words for card in bases):
+        return frozenset()
+    return frozenset().union(*(card.words for card in bases))

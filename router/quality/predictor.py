@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from router.errors import ArtifactError
 from router.planning.recipes import resolve
-from router.prompts.familiarity import Domain
+from router.prompts.familiarity import UNSAID, Domain, unsaid, vocabulary_of
 from router.prompts.lexical import FEATURES, SIGNALS
 from router.prompts.scaling import feature_rows
 from router.prompts.skills import SkillHeads
@@ -47,6 +47,7 @@ class QualityPredictor:
         """
         self.digest = artifact.digest
         self._catalogue = catalogue
+        self._vocabulary = vocabulary_of(catalogue)
         self._lock = threading.Lock()
         self._outlines: LRUCache[tuple[str, ...], tuple[dict[str, Recipe], dict[str, Outline]]] = LRUCache(POLICIES)
         self._bases: LRUCache[str, Array] = LRUCache(REMEMBERED)
@@ -92,9 +93,11 @@ class QualityPredictor:
                 known[name] = outline(resolve(recipes[name], recipes, (name,)), self._names, self._catalogue)
         return known
 
-    def familiarity(self, embedding: NDArray[np.float32]) -> float:
-        """0..1, how near a prompt's embedding is to the training prompts; see router/prompts/familiarity.py."""
-        return self._domain.familiarity(self._checked(embedding))
+    def familiarity(self, embedding: NDArray[np.float32], prompt: str = "") -> float:
+        """0..1, how near a prompt's embedding is to the training prompts, less if it says what no caption of the models
+        did (where their cards list that, and its text is known); see router/prompts/familiarity.py."""
+        strange = unsaid(prompt, self._vocabulary) if self._vocabulary else ()
+        return self._domain.familiarity(self._checked(embedding)) * UNSAID ** len(strange)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -108,7 +111,9 @@ class QualityPredictor:
     def view(self, prompt: str, features: Mapping[str, float], embedding: NDArray[np.float32]) -> PromptView:
         """A prompt as this predictor sees it, from its `lexical_features` and its embedding (d,)."""
         signals = self.signals(features, embedding)
-        view = PromptView(prompt, features, signals, embedding, self._domain.familiarity(embedding))
+        strange = unsaid(prompt, self._vocabulary) if self._vocabulary else ()
+        familiarity = self._domain.familiarity(embedding) * UNSAID ** len(strange)
+        view = PromptView(prompt, features, signals, embedding, familiarity, strange)
         if prompt:  # while the signals are at hand
             means = self._base_means(self._prompts_of(view, signals))
             with self._lock:

@@ -20,6 +20,8 @@ class ModelCard:
     relays:       its share of the denoising names a noise level, so that models of its latent space go on from one
                   another; false where the schedule depends on checkpoint and size. The family says this
     refines:      it goes on from a finished picture by `strength`. The family says this
+    vocabulary:   file with what the training captions say, if they say little enough to be listed; words: its lines,
+                  single words, and pairs of a number, size, colour or material with the word after it
     guests:       catalogue ids of models of the same latent space whose networks its worker holds beside its own, so
                   that both can predict in one step; the installation says this (the catalogue), not the card's file
     seconds_per_step, overhead_s: prior of the cost model at `native_size`, one picture, guidance included;
@@ -45,6 +47,8 @@ class ModelCard:
     max_guidance_scale: float = 30.0
     scheduler: str = "default"
     max_prompt_tokens: int = 77
+    vocabulary: str = ""
+    words: frozenset[str] = frozenset()
     settings: Mapping[str, Scalar] = field(default_factory=dict)  # further keyword arguments of the pipeline call
     dtype: str = "float32"
     memory_gb: float = 1.0

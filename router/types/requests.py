@@ -75,6 +75,7 @@ class PromptView:
     signals:   skills that the prompt asks for, each in 0..1 (`counting`, `spatial_relation`, `text_rendering`, ...)
     embedding: shape (d,), float32, unit length
     familiarity: 0..1, how near the prompt is to what the predictor was trained on; None when it was not judged
+    unsaid: words and pairs of words of the prompt that no training caption of the models has, where these are listed
     """
 
     prompt: str
@@ -82,6 +83,7 @@ class PromptView:
     signals: Mapping[str, float]
     embedding: NDArray[np.float32] = field(repr=False, compare=False)
     familiarity: float | None = None
+    unsaid: tuple[str, ...] = ()
 
     @property
     def out_of_range(self) -> bool:
