@@ -185,8 +185,8 @@ def warnings(route: Route) -> list[str]:
     if view.unsaid:
         words = ", ".join(map(repr, view.unsaid[:SHOWN])) + (", …" if len(view.unsaid) > SHOWN else "")
         found.append(
-            f"no caption that these models were trained on says {words}: out of range of what they know, so the picture is "
-            "likely to show something else, whatever quality is expected"
+            f"no caption that these models were trained on says {words}: out of range of what they know, so the "
+            "picture is likely to show something else, whatever quality is expected"
         )
     elif view.out_of_range:
         found.append(

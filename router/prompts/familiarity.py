@@ -1,6 +1,6 @@
-"""How familiar a prompt is: by cosine to a small set of reference embeddings, and, where the models' captions are few
-enough to be listed, by whether they ever said what the prompt says. Embeddings alone do not tell: "a white circle" is very
-near to "a red circle", and a model that never saw one draws something else.
+"""How familiar a prompt is: by cosine to a small set of reference embeddings, and, where what the models' captions say
+is little enough to be listed, by whether they ever said it. Embeddings alone do not tell: "a white circle" is very near
+to "a red circle", and a model that never saw one draws something else.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,8 +57,11 @@ def fit_domain(embeddings: NDArray[np.float32], groups: tuple[str, ...], seed: i
 def sayings(text: str) -> set[str]:
     """What a text says: its words, and each number, size, colour or material with the word after it ("red circle")."""
     words = _WORD.findall(text.casefold())
-    pairs = zip(words, words[1:], strict=False)
-    said = {f"{one} {next_}" for one, next_ in pairs if one in _ATTRIBUTES and next_ not in _EMPTY and next_.isalnum()}
+    said = {
+        f"{one} {next_}"
+        for one, next_ in pairwise(words)
+        if one in _ATTRIBUTES and next_ not in _EMPTY and next_.isalnum()
+    }
     return said | {word for word in words if word[0].isalnum()}
 
 
