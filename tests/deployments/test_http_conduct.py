@@ -125,7 +125,10 @@ async def test_405_names_every_method_that_is_possible(client: httpx.AsyncClient
 async def test_pages_of_the_configured_origins_may_call(service: Service, settings: AppSettings) -> None:
     """With `cors`, a named origin gets preflights, answers and errors that it may read; another gets none."""
     app = create_app(service, settings.limits, cors=("https://studio.example.org",))
-    preflight = {"access-control-request-method": "POST", "access-control-request-headers": "authorization, content-type"}
+    preflight = {
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "authorization, content-type",
+    }
     async with around(app) as client:
         for origin, allowed in (("https://studio.example.org", True), ("https://elsewhere.example.org", False)):
             asked = await client.options(GENERATE, headers={"origin": origin, **preflight})
@@ -228,7 +231,8 @@ async def test_a_retry_is_asked_for_where_it_helps(
 
 
 @pytest.mark.parametrize(
-    ("error", "calls"), [(errors.StepError("failed"), 1), (errors.DeadlineError("late"), 1), (WorkerLostError("gone"), 2)]
+    ("error", "calls"),
+    [(errors.StepError("failed"), 1), (errors.DeadlineError("late"), 1), (WorkerLostError("gone"), 2)],
 )
 async def test_openais_client_follows(settings: AppSettings, error: Exception, calls: int) -> None:
     """OpenAI's client, which would retry every 5xx, asks again only where the failure may pass."""

@@ -209,7 +209,7 @@ def test_a_prompt_of_nothing_visible_is_empty(text: str) -> None:
 
 @given(st.text(max_size=60))
 def test_a_cleaned_prompt_is_clean(text: str) -> None:
-    """Of any text, what is left is composed, has no format characters but joiners, and cleaning again changes nothing."""
+    """Of any text, what is left is composed and without format characters but joiners; if unchanged, without a word."""
     kept, warnings = cleaned(text, "prompt")
     assert unicodedata.is_normalized("NFC", kept) or not kept
     assert not [ch for ch in kept if unicodedata.category(ch) == "Cf" and ch not in "\u200c\u200d"]
@@ -226,6 +226,7 @@ def test_a_cleaned_prompt_is_clean(text: str) -> None:
         ("a (large red: .8) ball", "a weight"),
         ("a ((red)) ball", "a weight"),
         ("a red++ ball", "a weight"),
+        ("a (dark red)+ ball", "a weight"),
         ("a cat::2 a dog::-1", "a weight"),
         ("a cat BREAK a dog", "'BREAK' looks like a break"),
         ("a castle --ar 16:9", "'--ar 16:9' looks like a parameter"),
@@ -246,14 +247,14 @@ def test_syntax_of_other_programs_is_named(prompt: str, named: str) -> None:
 @pytest.mark.parametrize(
     "prompt",
     [
-        "a red circle (on the left) and a blue square", "a clock at (10:30)", "a ratio of 16:9", "R&D AND SALES", "C++ code",
+        "a red circle (on the left) and a blue square", "a clock at (10:30)", "a ratio of 16:9", "R&D AND SALES", "code in C++",
         "a sign [draft], with a note: 3 items", "twenty-one -- or more -- birds", "a heart <3 and an arrow ->",
         "don't BREAKFAST alone", "a well-known, state-of-the-art café", "x{1}",
     ],
 )  # fmt: skip
 def test_plain_prose_is_no_syntax(prompt: str) -> None:
     """Brackets, colons and dashes of ordinary writing are not taken for another program's."""
-    assert [w for w in foreign_syntax(prompt, "prompt") if "C++" not in prompt] == []
+    assert foreign_syntax(prompt, "prompt") == []
 
 
 # ------------------------------------------------------------------------------------------------- no field is lost
@@ -266,7 +267,14 @@ VALUES: dict[str, Any] = {
     "turns": [{"recipe": "a", "bar": 0.5, "slope": 1.0, "offset": 0.0, "chance": 0.5}], "tags": ["print"],
     "degrade": False, "style": "vivid",
 }  # fmt: skip
-SHOWN_IN_THE_ANSWER = {"background", "output_format", "output_compression", "response_format", "stream", "partial_images"}
+SHOWN_IN_THE_ANSWER = {
+    "background",
+    "output_format",
+    "output_compression",
+    "response_format",
+    "stream",
+    "partial_images",
+}
 
 
 @given(st.sets(st.sampled_from(sorted({*VALUES, *(w for words in SYNONYMS.values() for w in words.split())}))))
@@ -275,8 +283,12 @@ def test_every_field_is_used_refused_or_warned_of(fields: set[str]) -> None:
     body: dict[str, Any] = {"prompt": "a circle", "seed": 0, **{field: VALUES.get(field, 1) for field in fields}}
     try:
         wire = parse_request(body, LIMITS)
-    except RequestError as refused:
-        assert refused.param in body
+    except RequestError as error:
+        refused = error.param
+    else:
+        refused = None
+    if refused is not None:
+        assert refused in body
         return
     request = to_request(wire, LIMITS)
     for field in fields & VALUES.keys():
