@@ -45,7 +45,7 @@ class FeedbackRequest(BaseModel):
     @model_validator(mode="after")
     def _one_opinion(self) -> FeedbackRequest:
         if [self.rating, self.thumb, self.score].count(None) != 2:
-            message = f"give a rating, a thumb or a score, and one of them, such as {EXAMPLE}"
+            message = f"give a rating or a score, or a thumb, and one of them, such as {EXAMPLE}"
             raise refusal("rating", message, "invalid_value")
         if self.rating is not None and not STARS.low <= self.rating <= STARS.high:
             remedy = "send +1 and -1 as `thumb`, up or down, and a value on 0 to 1 as `score`, with `scorer`"

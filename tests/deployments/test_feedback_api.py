@@ -49,6 +49,7 @@ async def test_a_person_rates_a_picture(client: httpx.AsyncClient, settings: App
     assert made["request_id"] == "req_made"
     answer = (await client.post(FEEDBACK, json={"id": "req_made", "rating": 4, "image": 1})).json()
     expected = {"object": "feedback", "id": "req_made", "source": "rating", "value": 0.75, "images": [1]}
+    expected["scale"] = "rating 4, from 1 (useless) to 5 (just what was asked for)"
     assert answer == {**expected, "recipes": [made["recipe"]], "replaced": False}
     again = (await client.post(FEEDBACK, json={"id": "req_made", "rating": 1, "image": 1})).json()
     assert (again["replaced"], again["value"]) == (True, 0.0)
@@ -219,3 +220,31 @@ def test_what_was_in_force_is_kept_and_found(settings: AppSettings, tmp_path: Pa
         roll_back(folder, "ffff")
     assert roll_back(folder, first.digest).digest == first.digest
     assert roll_back(folder).config["name"] == "third"
+
+
+@pytest.mark.parametrize(("thumb", "value"), [("up", 1.0), ("down", 0.0)])
+async def test_a_thumb_is_a_person_with_two_buttons(
+    client: httpx.AsyncClient, made: dict[str, Any], thumb: str, value: float
+) -> None:
+    """A thumb up counts as the best rating, down as the worst, and the receipt names the scale that was meant."""
+    answer = (await client.post(FEEDBACK, json={"id": "req_made", "thumb": thumb, "image": 0.0})).json()
+    assert (answer["source"], answer["value"], answer["images"]) == ("rating", value, [0])
+    assert answer["scale"] == f"thumb {thumb}, of up (rating 5) and down (rating 1)"
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"rating": -1}, "+1 and -1 as `thumb`"),
+        ({"rating": 4, "thumb": "up"}, "one of them"),
+        ({"thumb": "sideways"}, "'up' or 'down'"),
+        ({"thumb": "up", "scorer": "mine"}, "scorer"),
+    ],
+)
+async def test_an_unclear_opinion_says_how_to_give_one(
+    client: httpx.AsyncClient, said: dict[str, Any], words: str
+) -> None:
+    """What could be meant on another scale is refused with the field that has it."""
+    response = await client.post(FEEDBACK, json={"id": "req_made", **said})
+    assert response.status_code == 400
+    assert words in response.json()["error"]["message"]

@@ -247,7 +247,8 @@ def test_syntax_of_other_programs_is_named(prompt: str, named: str) -> None:
 @pytest.mark.parametrize(
     "prompt",
     [
-        "a red circle (on the left) and a blue square", "a clock at (10:30)", "a ratio of 16:9", "R&D AND SALES", "code in C++",
+        "a red circle (on the left) and a blue square", "a clock at (10:30)", "a ratio of 16:9", "R&D AND SALES",
+        "code in C++",
         "a sign [draft], with a note: 3 items", "twenty-one -- or more -- birds", "a heart <3 and an arrow ->",
         "don't BREAKFAST alone", "a well-known, state-of-the-art café", "x{1}",
     ],
