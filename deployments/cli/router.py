@@ -73,7 +73,7 @@ def predict(
 ) -> None:
     """Predicted score and 90 % interval of every rated model, on the scale of the ratings; one prompt a line."""
     from router.learning.pairs import ask
-    from router.learning.tables import read_prompts
+    from router.learning.tables.prompts import read_prompts
     from router.prompts.embedding import MiniLMEmbedder
     from router.quality.predictor import QualityPredictor
     from router.registry.artifact import load_artifact
