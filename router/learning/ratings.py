@@ -148,3 +148,18 @@ def tabulate(ratings: Iterable[Rating], scale: Scale | None = None) -> RatingsTa
         if rated < MIN_PROMPTS:
             raise ArtifactError(f"recipe {column!r} is rated on {rated} prompts; at least {MIN_PROMPTS} are needed")
     return RatingsTable(prompts, tuple(groups.values()), columns, scores, weights, scale)
+
+
+def common_prompts(table: RatingsTable, cheap: str, strong: str) -> int:
+    """On how many prompts both are rated. Raises `ArtifactError` if they are too few to say which prompts are worth it,
+    counting near-duplicates once."""
+    one, other = table.columns.index(cheap), table.columns.index(strong)
+    rows = np.flatnonzero(np.isfinite(table.scores[:, one] + table.scores[:, other]))
+    groups = len({table.groups[row] for row in rows})
+    if groups < MIN_PROMPTS:
+        of_groups = f" of {groups} groups" if groups != len(rows) else ""
+        raise ArtifactError(
+            f"{cheap!r} and {strong!r} are rated together on {len(rows)} prompts{of_groups}; at least {MIN_PROMPTS} "
+            "are needed to evaluate routing between them"
+        )
+    return len(rows)

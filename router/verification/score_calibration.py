@@ -41,7 +41,7 @@ class LabelledPicture:
 
 
 def read_labelled(path: Path, right: str = "right") -> list[LabelledPicture]:
-    """A table with the columns prompt, recipe, score and `right` (0 or 1). Raises `ArtifactError` with line and column."""
+    """A table with the columns prompt, recipe, score and `right` (0 or 1). Raises `ArtifactError` with the line."""
     table = read_table(path)
     prompt, recipe, score, mark = (table.place(name) for name in (*COLUMNS[:3], right))
     decimals = table.decimals([score])

@@ -136,12 +136,12 @@ def test_tables_are_read_in_their_usual_forms(tmp_path: Path, name: str, text: s
         ("prompt\trecipe\tscores\n", r"r.tsv:1: no column 'score'; did you mean 'scores'"),
         ("prompt\tscore\na\t0.5\n", r"r.tsv:1: no column 'model' \(or 'recipe'\)"),
         ("prompt\tmodel\trecipe\tscore\na\tb\tb\t0.5\n", r"r.tsv:1: the column 'recipe' is there twice"),
-        ("prompt\trecipe\tscore\na\tb\t0.5\na\tb\tnan\n", r"r.tsv:3: score nan is not a finite number"),
+        ("prompt\trecipe\tscore\na\tb\t0.5\na\tb\tnan\n", r"r.tsv:3: score is 'nan', not a number \(column 3\)"),
         ("prompt\trecipe\tscore\na\tb\t\n", r"r.tsv:2: score is '', not a number"),
         ("prompt\trecipe\tscore\na\tb\n", r"r.tsv:2: 2 fields where the header has 3"),
         ("prompt\trecipe\tscore\n \tb\t0.5\n", r"r.tsv:2: the prompt is empty"),
         ("prompt\trecipe\tscore\tweight\na\tb\t0.5\t0\n", r"r.tsv:2: weight 0.0 must be a positive"),
-        ("", r"r.tsv:1: no column 'prompt'"),
+        ("", r"r.tsv is empty; its first line names the columns"),
     ],
 )
 def test_a_bad_table_is_refused_with_its_line(tmp_path: Path, text: str, message: str) -> None:
@@ -246,7 +246,7 @@ def test_the_length_of_prompts_is_not_the_memory_of_training(embedder: MiniLMEmb
 def test_parquet_is_read_or_its_remedy_named(tmp_path: Path) -> None:
     """Parquet is read where pyarrow is there; where it is not, the error says so."""
     if importlib.util.find_spec("pyarrow") is None:
-        with pytest.raises(ArtifactError, match="pip install pyarrow"):
+        with pytest.raises(ArtifactError, match="pip install 'triptych\\[parquet\\]'"):
             read_ratings(write(tmp_path / "r.parquet", "PAR1"))
         return
     pyarrow, parquet = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")

@@ -1,8 +1,9 @@
 """The dialect of a text table: what parts its fields, and whether quotation marks are syntax or a part of the text.
 
-With commas, semicolons and bars, a field may stand in quotation marks, doubled inside (RFC 4180), or after a backslash as R
-writes them. With tabs both habits are common: pandas, R and Excel quote, others do not, and then `"STOP" sign` begins with
-a quotation mark that means something. A table is read as quoted only if a program that quotes would have written it so.
+With commas, semicolons and bars, a field may stand in quotation marks, doubled inside (RFC 4180), or after a backslash
+as R writes them. With tabs both habits are common: pandas, R and Excel quote, others do not, and then `"STOP" sign`
+begins with a quotation mark that means something. Such a table is read as quoted only if a program that quotes would
+have written it so.
 """
 
 from __future__ import annotations
@@ -20,9 +21,7 @@ MAX_FIELD = 4_000_000  # characters of one field; beyond that a file is taken to
 DELIMITERS = {"\t": "tab-separated", ",": "comma-separated", ";": "semicolon-separated", "|": "bar-separated"}
 _WHOLE = re.compile(r'"(?:[^"]|"")*"')
 _NUMBER = re.compile(r"[-+]?[\d.,]+")
-_DOUBLE = (
-    'write a quotation mark that belongs to the text twice, in a field that stands in quotation marks: "a ""red"" sign"'
-)
+_DOUBLE = 'write one that belongs to the text twice, in a field that stands in quotation marks: "a ""red"" sign"'
 
 Row = tuple[int, list[str]]
 """(line on which it begins, fields)."""
@@ -138,8 +137,8 @@ def _tabbed(text: str, file: Path, first: int) -> tuple[list[Row], Dialect, list
     if any(full) and len({field for _, field in marked}) > 1:
         name = plain[0][1][full.index(True)]
         raise ArtifactError(
-            f"{file}:{marked[0][0] + first - 1}: every {name!r} stands in quotation marks, and nothing says whether they "
-            "belong to the text; save the table as CSV, or put the header in quotation marks, too, if they do not"
+            f"{file}:{marked[0][0] + first - 1}: every {name!r} stands in quotation marks, and nothing says whether "
+            "they belong to the text; save the table as CSV, or put the header in quotation marks, too, if they do not"
         )
     line, field = marked[0]
     note = f"line {line + first - 1}: {field[:40]} stands in quotation marks; they are kept, as a part of the text"

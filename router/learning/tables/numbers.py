@@ -33,8 +33,8 @@ class Decimals:
         thousands = all(re.fullmatch(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}", text) for text in commas)
         return cls(len(commas) > 1 and not thousands)
 
-    def number(self, text: str, name: str, where: str) -> float:
-        """The number that a field holds. name: with which it is called in the message; where: its file and line.
+    def number(self, text: str, name: str, column: int, where: str) -> float:
+        """The number that a field holds. name, column (from 1) and where (file and line) are for the message.
 
         Raises `ArtifactError` for what is no number, is not finite, or may mean two numbers.
         """
@@ -43,16 +43,17 @@ class Decimals:
             written = written.replace(",", ".")
         if _POINT.fullmatch(written) and math.isfinite(value := float(written)):
             return value
-        raise ArtifactError(f"{where}: {name} is {text[:60]!r}, {_why(text.strip(), self.comma)}")
+        what, _, remedy = _why(text.strip(), self.comma).partition("; ")
+        raise ArtifactError(f"{where}: {name} is {text[:60]!r}, {what} (column {column}); {remedy}")
 
 
 def _why(text: str, comma: bool) -> str:
     if text.lower().strip("+-") in _MISSING:
         return "not a number; leave the row out if it is missing"
     if re.sub(r"^[+-]", "", text).lower() in ("inf", "infinity") or _POINT.fullmatch(text):
-        return "which is not finite"
+        return "which is not finite; leave the row out if it is missing"
     if _COMMA.fullmatch(text) and not comma:
         return "which may be a decimal comma or a typing error; write a decimal point"
     if any(c.isnumeric() and not c.isascii() for c in text):
-        return "with other digits than 0 to 9"
+        return "not a number in the digits 0 to 9; write it in those"
     return "not a number; write the digits 0 to 9 with a decimal point"

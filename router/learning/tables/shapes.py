@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from router.errors import ArtifactError
+from router.learning.tables.dialects import Row
 from router.learning.tables.numbers import Decimals
 from router.learning.tables.rating import Rating, check, normal_group
 from router.learning.tables.table import Table
@@ -19,8 +20,8 @@ SPOKEN = {"long": "a row a prompt and model", "wide": "a column a model", "votes
 GROUPS = ("group", "prompt_group")
 WEIGHTS = ("raters", "weight")
 SIDES = (
-    ("model_a", "model_b"), ("model_1", "model_2"), ("model1", "model2"), ("recipe_a", "recipe_b"), ("modela", "modelb"),
-    ("system_a", "system_b"), ("left", "right"), ("a", "b"), ("winner", "loser"),
+    ("model_a", "model_b"), ("model_1", "model_2"), ("model1", "model2"), ("recipe_a", "recipe_b"),
+    ("modela", "modelb"), ("system_a", "system_b"), ("left", "right"), ("a", "b"), ("winner", "loser"),
 )  # fmt: skip
 WINNERS = ("winner", "preference", "preferred", "choice", "vote")
 TIES = frozenset({"tie", "ties", "tied", "draw", "equal", "same", "both", "neither", "bothbad", "both_bad", "both bad",
@@ -95,16 +96,14 @@ def _holds_scores(table: Table, place: int) -> bool:
     return any(_SCORE.fullmatch(row[place]) for _, row in table.rows)
 
 
-def _common(
-    table: Table, numbers: Iterable[int]
-) -> tuple[Decimals, Callable[[tuple[int, list[str]]], tuple[str, float]]]:
+def _common(table: Table, numbers: Iterable[int]) -> tuple[Decimals, Callable[[Row], tuple[str, float]]]:
     """How numbers are written, and a function from a row to its group and weight."""
     weights = [table.place(name) for name in WEIGHTS if table.has(name)]
     group = next((table.place(name) for name in GROUPS if table.has(name)), None)
     decimals = table.decimals([*numbers, *weights])
 
-    def common(row: tuple[int, list[str]]) -> tuple[str, float]:
-        weight = math.prod(table.number(row, place, decimals) for place in weights)
+    def common(row: Row) -> tuple[str, float]:
+        weight = math.prod((table.number(row, place, decimals) for place in weights), start=1.0)
         return row[1][group] if group is not None else "", weight
 
     return decimals, common
@@ -149,8 +148,8 @@ def _voted(table: Table, layout: Layout, name_of: Mapping[str, str]) -> Iterator
     first, *others = apart(votes)
     if others:
         raise ArtifactError(
-            f"{table.file}: {', '.join(sorted(first)[:5])} and {', '.join(sorted(others[0])[:5])} were never compared, not "
-            "even through others; nothing says which are better"
+            f"{table.file}: {', '.join(sorted(first)[:5])} and {', '.join(sorted(others[0])[:5])} were never compared, "
+            "not even through others; nothing says which are better"
         )
     groups = {vote.prompt: vote.group for vote in votes}
     for (prompt, model), (score, weight) in scores_of(votes).items():
@@ -181,8 +180,8 @@ def _winner(table: Table, pair: tuple[str, str]) -> int | None:
     name = next((name for name in WINNERS if table.has(name)), None)
     if name is None:
         raise ArtifactError(
-            f"{table.file}:{table.line}: no column 'winner' ({pair[0]}, {pair[1]}, tie, or the model's name), which a table "
-            "of votes needs; a table of scores has a row a prompt and model: prompt, model, score"
+            f"{table.file}:{table.line}: no column 'winner' ({pair[0]}, {pair[1]}, tie, or the model's name), which a "
+            "table of votes needs; a table of scores has a row a prompt and model: prompt, model, score"
         )
     return table.place(name)
 

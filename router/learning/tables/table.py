@@ -66,8 +66,7 @@ class Table:
 
     def number(self, row: Row, place: int, decimals: Decimals) -> float:
         """The number in a field. Raises `ArtifactError` with line and column."""
-        name = self.header[place]
-        return decimals.number(row[1][place], f"{name} (column {place + 1})", f"{self.file}:{row[0]}")
+        return decimals.number(row[1][place], self.header[place], place + 1, f"{self.file}:{row[0]}")
 
 
 def read_table(file: Path, what: str = "table") -> Table:
@@ -92,14 +91,14 @@ def table_of(content: Content, file: Path) -> Table:
         form = "a JSON array" if text.lstrip().startswith("[") else "JSON Lines"
         return _table(file, json_rows(text, file), f"{form}, {encoding}{packed}")
     parsed = parse(text, file, KNOWN)
-    marks = f" {_marks(parsed.dialect)} quotation marks" if '"' in text else ""
+    marks = f" {_marks(parsed.dialect)}" if '"' in text else ""
     ends = ", lines that end with a carriage return" if "\r" in text and "\n" not in text else ""
     spoken = f"{DELIMITERS[parsed.dialect.delimiter]}{marks}, {encoding}{ends}{packed}"
     return _table(file, parsed.rows, spoken, parsed.dialect.delimiter, parsed.notes)
 
 
 def _marks(dialect: Dialect) -> str:
-    return "with escaped" if dialect.escaped else "with" if dialect.quoted else "that keeps its"
+    return "with escaped quotes" if dialect.escaped else "with quotes" if dialect.quoted else "without quotes"
 
 
 def _table(file: Path, rows: Sequence[Row], read_as: str, delimiter: str = "", notes: tuple[str, ...] = ()) -> Table:
@@ -108,7 +107,11 @@ def _table(file: Path, rows: Sequence[Row], read_as: str, delimiter: str = "", n
     twice = [name for name, count in Counter(name for name in names if name).items() if count > 1]
     if twice:
         raise ArtifactError(f"{file}:{line}: the column {twice[0]!r} is there twice; keep one of them")
-    body = [(at, [trimmed(value) for value in row]) for at, row in rows[1:] if any(map(trimmed, row))]
+    body = [(at, [trimmed(value) for value in row]) for at, row in rows[1:]]
+    body = [row for row in body if any(row[1])]
+    padded = sum(value != value.strip(" ") for _, row in rows[1:] for value in row)
+    if padded:
+        notes = (*notes, f"{padded} fields had spaces at their ends, which are left out")
     return Table(file, names, body, read_as, delimiter, line, notes)
 
 

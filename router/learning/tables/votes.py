@@ -2,10 +2,10 @@
 
     P(i beats j) = p_i / (p_i + p_j + v sqrt(p_i p_j))      P(tie) = v sqrt(p_i p_j) / (p_i + p_j + v sqrt(p_i p_j))
 
-(R. R. Davidson, On extending the Bradley-Terry model to accommodate ties in paired comparison experiments, JASA 65, 1970).
-A group of prompts has few votes, with which the likelihood alone would run to infinity: its log strengths have a normal
-prior of deviation `SPREAD` around those of all votes together. A score is what a model may expect against one of average
-strength: the chance to win, and half of that of a tie. Difficulty that is shared by all models is not in votes.
+(R. R. Davidson, On extending the Bradley-Terry model to accommodate ties in paired comparison experiments, JASA 65,
+1970). A group of prompts has few votes, with which the likelihood alone would run to infinity: its log strengths have a
+normal prior of deviation `SPREAD` around those of all votes together. A score is what a model may expect against one of
+average strength: the chance to win, and half of that of a tie. Difficulty that all models share is not in votes.
 """
 
 from __future__ import annotations
