@@ -190,26 +190,17 @@ def _no_row_swallowed(text: str, delimiter: str, rows: list[Row], tall: list[tup
     lines = re.split(r"\r\n|\r|\n", text)
     width, begins = len(rows[0][1]), {begin for begin, _ in tall}
     flat = [row for line, row in rows[1:] if line not in begins and len(row) == width][:1000]
-    kinds = [_kind([row[k] for row in flat]) for k in range(width)]
+    numeric = [bool(flat) and all(_NUMBER.fullmatch(row[k].strip()) for row in flat) for k in range(width)]
 
     def is_row(line: int) -> bool:
         fields = lines[line - 1].split(delimiter)
-        return len(fields) == width > 1 and all(_is_of(f, kind) for f, kind in zip(fields, kinds, strict=True))
+        if len(fields) != width or width == 1:
+            return False
+        return all(_NUMBER.fullmatch(f.strip(' "')) for f, number in zip(fields, numeric, strict=True) if number)
 
     for begin, end in tall:
         if is_row(begin) and is_row(end):
             raise _Broken(begin, f"its quotation mark would make one row of lines {begin} to {end}; {_DOUBLE}")
-
-
-def _kind(values: Sequence[str]) -> str:
-    if values and all(_NUMBER.fullmatch(value.strip()) for value in values):
-        return "number"
-    return "word" if values and all(re.fullmatch(r"\S{0,80}", value.strip()) for value in values) else "text"
-
-
-def _is_of(field: str, kind: str) -> bool:
-    patterns = {"number": _NUMBER, "word": re.compile(r"\S{0,80}"), "text": re.compile(r".*", re.DOTALL)}
-    return patterns[kind].fullmatch(field.strip() if kind == "number" else field) is not None
 
 
 def _doubly_escaped(text: str) -> str:

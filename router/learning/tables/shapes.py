@@ -190,15 +190,12 @@ def _won(said: str, columns: tuple[str, str], models: tuple[str, str], where: st
     word = said.lower()
     if word in TIES:
         return 0
-    short = [
-        {name, name.removeprefix("model").removeprefix("recipe").removeprefix("system").lstrip("_")} for name in columns
-    ]
+    short = [{name, re.sub(r"^(model|recipe|system)_?", "", name)} for name in columns]
     by_name = {sign for sign, model in zip((1, -1), models, strict=True) if word == model.lower()}
     by_place = {sign for sign, names in zip((1, -1), short, strict=True) if word in names}
     if len(found := by_name | by_place) == 1:
         return found.pop()
     if found:
         raise ArtifactError(f"{where}: winner is {said!r}, which may be either; write {columns[0]} or {columns[1]}")
-    raise ArtifactError(
-        f"{where}: winner is {said!r}; write {columns[0]}, {columns[1]}, tie, or one of {models[0]}, {models[1]}"
-    )
+    known = ", ".join((*columns, "tie", *models))
+    raise ArtifactError(f"{where}: winner is {said!r}; write one of {known}")
