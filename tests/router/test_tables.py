@@ -224,8 +224,8 @@ def test_what_cannot_be_read_is_named_as_what_it_is(tmp_path: Path, data: bytes,
 
 @pytest.mark.parametrize(
     "score",
-    ["4_5", "٣", "４", "1,5", "nan", "NaN", "inf", "-inf", "1e999", "", "NA", "5/5", "0x10", "½", "−3", "3.8.1", "1 000",
-     "true", "1.234,5"],
+    ["4_5", "٣", "４", "1,5", "nan", "NaN", "inf", "-inf", "1e999", "", "NA", "5/5", "0x10", "½", "−3", "3.8.1",
+     "1 000", "true", "1.234,5"],
 )  # fmt: skip
 @pytest.mark.parametrize("delimiter", [",", "\t", ";"])
 def test_what_is_no_number_is_refused_with_line_and_column(tmp_path: Path, score: str, delimiter: str) -> None:
@@ -334,7 +334,7 @@ def test_json_is_read(tmp_path: Path, name: str, text: str) -> None:
         (f"{ONE}\n7\n", r"r.jsonl:2: .*is no object"),
         (
             '{"prompt": {"0": "a"}, "model": {"0": "b"}, "score": {"0": 1}}',
-            "is one JSON object.*an object for each row",
+            "is one JSON object.*object for each row",
         ),
         ('{\n "data": [{"prompt": "a"}]\n}', r"is one JSON object"),
         (f'[\n{ONE},\n{{"prompt": "a", "model": "b", "score": "4_5"}}]', r"r.jsonl:3: score is '4_5'"),
@@ -433,6 +433,14 @@ TEXTS = st.text(
 ENCODINGS = st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "latin-1", "cp1252", "utf-32"])
 
 
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 @given(
     prompts=st.lists(TEXTS, min_size=1, max_size=6),
     scores=st.lists(st.decimals(0, 5, places=2), min_size=6, max_size=6),
@@ -462,6 +470,8 @@ def test_any_table_in_any_dialect_round_trips_or_is_refused(
         data = text.encode(encoding)
     except (csv.Error, UnicodeEncodeError):
         assume(False)
+    if encoding in ("latin-1", "cp1252"):  # its control characters are typographic marks; and what is UTF-8, is UTF-8
+        assume(text.isascii() or not (_is_utf8(data) or re.search("[\x80-\x9f]", text)))
     file = save(tmp_path_factory.getbasetemp(), gzip.compress(data) if packed else data, name)
     try:
         read = read_table(file)
