@@ -167,8 +167,7 @@ def retrain(
     else:
         render.show(out, render.off_policy(done.comparison))
         end = (
-            f"{_in_force(out_folder or folder, done.artifact.digest, settings, config)}; `triptych router rollback` "
-            "undoes it"
+            _in_force(out_folder or folder, done.artifact.digest, settings, config, undo=True)
             if done.artifact
             else "dry run: nothing was changed"
             if wins
@@ -202,10 +201,10 @@ def is_served(folder: Path, settings: AppSettings) -> bool:
     return folder.resolve() == Path(settings.artifact_path).resolve()
 
 
-def _in_force(folder: Path, digest: str, settings: AppSettings, config: Path) -> str:
-    """Where an artefact went, and whether anybody serves it."""
+def _in_force(folder: Path, digest: str, settings: AppSettings, config: Path, undo: bool = False) -> str:
+    """Where an artefact went, and whether the config serves it."""
     if is_served(folder, settings):
-        return f"in force: {folder} ({digest[:12]})"
+        return f"in force: {folder} ({digest[:12]})" + ("; `triptych router rollback` undoes it" if undo else "")
     return (
         f"written: {folder} ({digest[:12]}), which is not in force: {config} serves {settings.artifact_path}; name it "
         "there under artifact:"

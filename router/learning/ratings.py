@@ -69,6 +69,8 @@ def read_ratings(
         if scale and not scale.low <= rating.score <= scale.high:
             raise ArtifactError(f"{where}: score {rating.score:g} is outside {scale.low:g}..{scale.high:g}")
         ratings.append(rating)
+    if not ratings:
+        raise ArtifactError(f"{file} holds no rating; write a row for each picture: {', '.join(table.header)}")
     for note in _to_be_looked_at(ratings):
         tell(note)
     return ratings
@@ -105,8 +107,8 @@ def _to_be_looked_at(ratings: Sequence[Rating]) -> Iterator[str]:
     if again := [(key, count) for key, count in times.items() if count > 1]:
         (prompt, recipe), count = again[0]
         yield (
-            f"{len(again)} pictures are rated several times, such as {recipe!r} on {prompt[:60]!r} ({count} times); "
-            "each counts as one, with the weighted mean"
+            f"pictures that are rated several times: {len(again)}, such as {recipe!r} on {prompt[:60]!r} "
+            f"({count} times); each counts as one, with the weighted mean"
         )
 
 

@@ -264,8 +264,8 @@ def test_spaces_at_the_ends_are_no_part_of_a_name(tmp_path: Path) -> None:
     text = "Prompt, MODEL ,Score\u200b, Group\n a cat , sdxl ,3, g \na cat\u00a0,sdxl\ufeff,4,g\na cat,flux,2,g\n"
     ratings, said = told(save(tmp_path, text))
     assert {(r.prompt, r.recipe, r.group) for r in ratings} == {("a cat", "sdxl", "g"), ("a cat", "flux", "g")}
-    assert "had spaces at their ends" in said
-    assert "1 pictures are rated several times, such as 'sdxl' on 'a cat' (2 times); each counts as one" in said
+    assert "spaces at the ends of fields are left out" in said
+    assert "rated several times: 1, such as 'sdxl' on 'a cat' (2 times); each counts as one" in said
 
 
 @pytest.mark.parametrize(
@@ -361,6 +361,11 @@ def test_a_column_a_model_is_read(tmp_path: Path) -> None:
     [
         ("prompt,sd15,sdxl\na,3,4\nb,3,NA\n", r"r.csv:3: sdxl is 'NA', not a number \(column 3\)"),
         ("prompt,sd15,sdxl\na,3,4\nb,3,4_5\n", r"r.csv:3: sdxl is '4_5', not a number \(column 3\)"),
+        ("prompt,sd15,sdxl\na,4_5,4\nb,4_5,3\n", r"r.csv:2: sd15 is '4_5', not a number \(column 2\)"),
+        ("prompt,sd15,sdxl\na,nan,4\nb,nan,3\n", r"r.csv:2: sd15 is 'nan', not a number \(column 2\)"),
+        ("prompt,model,score\n", "holds no rating"),
+        ('"prompt" "model" "score"\n"1" "a b" "sd15" 3.5\n', "r.csv:1: its fields are parted by spaces"),
+        ('"prompt,model,score"\n"a,sd15,3"\n', "the whole header is one field, 'prompt,model,score'"),
         ("prompt,metric,sd15,sdxl\na,x,3,4\na,y,30,40\n", "rows of 2 metrics"),
         ("prompt,sd15,sd15\na,3,4\n", "'sd15' is there twice"),
         ("prompt,style\na,oil\n", r"r.csv:1: no column 'model' \(or 'recipe'\) and 'score'"),

@@ -65,6 +65,8 @@ def parse(text: str, file: Path, known: Sequence[str]) -> Parsed:
         text, first = text[said.end() :], 2
     delimiter = said[1] if said and said[1] in DELIMITERS else _delimiter(text, file, known)
     try:
+        if re.match(r'\s*"[^"\r\n]*"(?: "[^"\r\n]*")+\s*?[\r\n]', text):
+            raise _Broken(1, 'its fields are parted by spaces; write commas or tabs, such as sep="\\t" in R')
         rows, dialect, kept = _tabbed(text, file, first) if delimiter == "\t" else _quoted(text, delimiter)
         notes += kept
         rows = [(line + first - 1, row) for line, row in rows]

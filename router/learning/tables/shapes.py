@@ -27,11 +27,13 @@ WINNERS = ("winner", "preference", "preferred", "choice", "vote")
 TIES = frozenset({"tie", "ties", "tied", "draw", "equal", "same", "both", "neither", "bothbad", "both_bad", "both bad",
                   "tie (bothbad)", "tie(bothbad)", "both good", "both_good"})  # fmt: skip
 NO_MODELS = frozenset({
-    "", "id", "index", "idx", "prompt_id", "image_id", "row", "seed", "split", "metric", "category", "categories",
-    "complexity", "length", "mean", "average", "avg", "std", "n", "count", "timestamp", "unnamed: 0", "line",
+    "", "id", "index", "idx", "prompt_id", "image_id", "row", "line", "seed", "split", "metric", "category",
+    "categories", "complexity", "length", "date", "time", "created", "timestamp", "mean", "average", "avg", "std", "n",
+    "count", "unnamed: 0", "__index_level_0__",
 })  # fmt: skip
 """Columns of a wide table that are about prompts, though they may hold numbers."""
 _SCORE = re.compile(r"[-+]?[0-9]+(?:[.,][0-9]+)?")
+_LIKE_A_SCORE = re.compile(r"[-+−]?[\d.,½¼¾]|(?:nan|na|n/a|inf|null|none)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,9 @@ def _holds_scores(table: Table, place: int) -> bool:
     name = table.header[place].lower()
     if name in NO_MODELS or name in ("prompt", *GROUPS, *WEIGHTS):
         return False
-    return any(_SCORE.fullmatch(row[place]) for _, row in table.rows)
+    given = [row[place] for _, row in table.rows if row[place]]
+    # A column of nothing but misspelt numbers is one of scores, too: its line is named, instead of leaving it out.
+    return any(map(_SCORE.fullmatch, given)) or (bool(given) and all(map(_LIKE_A_SCORE.match, given)))
 
 
 def _common(table: Table, numbers: Iterable[int]) -> tuple[Decimals, Callable[[Row], tuple[str, float]]]:

@@ -56,6 +56,8 @@ class Table:
         for other in SYNONYMS.get(name, ()):
             if other in lower:
                 return f"; did you mean {self.header[lower.index(other)]!r}? Then call it so"
+        if len(self.header) == 1 and name in lower[0]:
+            return f"; the whole header is one field, {self.header[0]!r}: part the fields by commas or tabs"
         if any(known and known.replace(".", "").replace(",", "").isdigit() for known in self.header):
             return "; the first line is no header: write the columns' names above it, such as prompt,model,score"
         return did_you_mean(name, [known for known in self.header if known])
@@ -111,7 +113,7 @@ def _table(file: Path, rows: Sequence[Row], read_as: str, delimiter: str = "", n
     body = [row for row in body if any(row[1])]
     padded = sum(value != value.strip(" ") for _, row in rows[1:] for value in row)
     if padded:
-        notes = (*notes, f"{padded} fields had spaces at their ends, which are left out")
+        notes = (*notes, f"spaces at the ends of fields are left out ({padded} fields)")
     return Table(file, names, body, read_as, delimiter, line, notes)
 
 
