@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from deployments.cli.console import AsJson, Config, err, out, print_json
+from deployments.cli.console import AsJson, Config, err, print_json, say
 from deployments.settings import DEFAULT_CONFIG, load_serve_config
 from router.errors import ArtifactError, TriptychError
 
@@ -137,19 +135,17 @@ def keys(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     if as_json:
         print_figures([{"key": r.key, "policy": r.policy, "recipe": r.name, "evidence": r.evidence} for r in recipes])
     else:
-        render_keys(out, recipes)
+        for line in _lines(recipes):
+            say(line)
     if warning := stranger(predictor.columns, recipes):
         err.print(f"warning: {warning}", style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
-def render_keys(console: Console, recipes: Sequence[ServedRecipe]) -> None:
-    """One line a key: where it is served, and what is known of it."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("key", "recipes", "evidence"):
-        table.add_column(heading, overflow="fold")
+def _lines(recipes: Sequence[ServedRecipe]) -> Iterator[str]:
+    """Each key once on a line of its own, to be copied, and below it where it is served."""
     by_key: dict[str, list[ServedRecipe]] = {}
     for recipe in recipes:
         by_key.setdefault(recipe.key, []).append(recipe)
     for key, some in by_key.items():
-        table.add_row(key, ", ".join(f"{one.policy}/{one.name}" for one in some), some[0].evidence)
-    console.print(table, highlight=False, markup=False)
+        yield f"{key}: {some[0].evidence}"
+        yield f"    {', '.join(f'{one.policy}/{one.name}' for one in some)}"

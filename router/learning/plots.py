@@ -26,7 +26,7 @@ def needs_matplotlib() -> None:
 
 
 def plot_pairs(report: Mapping[str, Any], folder: str | Path, title: str) -> list[Path]:
-    """One file a pair, named after it. Raises `ArtifactError` if matplotlib is not installed."""
+    """One file a pair, named after it. Raises `ArtifactError` without matplotlib or such a folder."""
     needs_matplotlib()
     import matplotlib
 
@@ -35,7 +35,10 @@ def plot_pairs(report: Mapping[str, Any], folder: str | Path, title: str) -> lis
     from matplotlib import pyplot
 
     target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArtifactError(f"{target}: no plots, since this folder cannot be made ({error.strerror})") from error
     files = []
     for pair, figures in report["pairs"].items():
         figure, axes = pyplot.subplots(figsize=(5.6, 3.9), layout="constrained")
