@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ from deployments.orchestration.metrics import Metrics, Tally
 from deployments.orchestration.orchestrator import Orchestrator
 from deployments.orchestration.recorder import Recorder
 from deployments.orchestration.runner import WorkerClient
+from deployments.served_recipes import served_recipes, stranger
 from deployments.settings import AppSettings, ConfigError, FeedbackSettings
 from deployments.workers.worker import StepEngine
 from models.catalogue import Catalogue, load_catalogue
@@ -30,6 +32,8 @@ from router.routing import Router
 from router.types import ModelCard
 from router.verification.score_calibration import load_score_reading, score_reading_file
 from router.verification.score_reading import ScoreReading
+
+logger = logging.getLogger("triptych.router")
 
 LOG_KEY = "TRIPTYCH_LOG_KEY"
 """The environment variable with the key of the hash of prompts; without it, a random one lies beside the log."""
@@ -59,7 +63,12 @@ def build_orchestrator(
     catalogue = catalogue_of(settings)
     policies = policies_of(settings, catalogue)
     costs = CostModel(catalogue)
-    live = LivePredictor(settings.artifact_path, catalogue)
+
+    def look_at(predictor: QualityPredictor) -> None:
+        if warning := stranger(predictor.columns, served_recipes(policies, catalogue, predictor)):
+            logger.warning("artefact %s: %s", settings.artifact_path, warning)
+
+    live = LivePredictor(settings.artifact_path, catalogue, look_at)
     router = router_of(settings, catalogue, costs, live.predictor)
     replicas = settings.orchestrator.replicas
     tenant_budgets = TenantBudgets(1 / (replicas if isinstance(replicas, int) else replicas.max_replicas))

@@ -43,8 +43,8 @@ FLOORS = {
         "call", "provenance",
     ),
     "deployments": (
-        "cli", "app", "cluster", "offline", "in_process", "assembly", "known_names", "api", "orchestration",
-        "workers", "settings",
+        "cli", "app", "cluster", "offline", "in_process", "assembly", "served_recipes", "known_names", "api",
+        "orchestration", "workers", "settings",
     ),
 }  # fmt: skip
 MOST_MODULES = 12

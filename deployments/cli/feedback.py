@@ -161,13 +161,13 @@ def retrain(
     if as_json:
         digest = done.artifact.digest if done.artifact else None
         report = {"swapped": done.swapped, "wins": wins, "why": done.why, "digest": digest, "counts": dict(done.counts)}
+        report["served"] = done.swapped and is_served(out_folder or folder, settings)
         scorers = {one.scorer: {"calibrated": one.content is not None, "note": one.note} for one in done.scorers}
         print_json({**report, "scorers": scorers, "comparison": asdict(done.comparison)})
     else:
         render.show(out, render.off_policy(done.comparison))
-        where = out_folder or folder
         end = (
-            f"in force: {where} ({done.artifact.digest[:12]}); `triptych router rollback` undoes it"
+            _in_force(out_folder or folder, done.artifact.digest, settings, config, undo=True)
             if done.artifact
             else "dry run: nothing was changed"
             if wins
@@ -187,12 +187,28 @@ def rollback(
     """Put the artefact back that was in force before."""
     from router.registry.versions import former, roll_back
 
-    folder = artefact or load_serve_config(config).settings.artifact_path
+    settings = load_serve_config(config).settings
+    folder = artefact or settings.artifact_path
     restored = roll_back(folder, digest)
     if as_json:
         print_json({"artefact": str(folder), "digest": restored.digest, "earlier": [f.digest for f in former(folder)]})
     else:
-        say(f"in force: {folder} ({restored.digest[:12]})")
+        say(_in_force(folder, restored.digest, settings, config))
+
+
+def is_served(folder: Path, settings: AppSettings) -> bool:
+    """Whether it is the folder that the config serves."""
+    return folder.resolve() == Path(settings.artifact_path).resolve()
+
+
+def _in_force(folder: Path, digest: str, settings: AppSettings, config: Path, undo: bool = False) -> str:
+    """Where an artefact went, and whether the config serves it."""
+    if is_served(folder, settings):
+        return f"in force: {folder} ({digest[:12]})" + ("; `triptych router rollback` undoes it" if undo else "")
+    return (
+        f"written: {folder} ({digest[:12]}), which is not in force: {config} serves {settings.artifact_path}; name it "
+        "there under artifact:"
+    )
 
 
 def _log(settings: AppSettings, file: Path | None) -> DecisionLog:

@@ -1,6 +1,6 @@
-"""The commands `triptych router` train, predict, evaluate, anchors, add-model, calibrate-scorer.
+"""The commands `triptych router` train, predict, evaluate, anchors, add-model, keys.
 
-Results: stdout; the rest: stderr.
+Results: stdout; the rest, such as how a table was read: stderr, and with `--json` in the document, too.
 """
 
 from __future__ import annotations
@@ -14,6 +14,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from deployments.cli.artefacts import Notes, keeping, keys, may_write, print_figures
+from deployments.cli.calibration import calibrate_scorer
+from deployments.cli.console import Config
+from deployments.settings import DEFAULT_CONFIG
 from router.errors import ArtifactError, did_you_mean
 
 if TYPE_CHECKING:
@@ -24,7 +28,17 @@ app = typer.Typer(help="Train, evaluate and ask the quality predictor.", no_args
 out = Console()
 err = Console(stderr=True)
 
-Ratings = Annotated[Path, typer.Argument(help="Table (.tsv, .csv, .gz, .parquet): prompt, model or recipe, score, ...")]
+Ratings = Annotated[
+    Path,
+    typer.Argument(
+        help="Table (CSV, TSV, JSON Lines, Parquet): prompt, model or recipe, score; or a column a model; or votes."
+    ),
+]
+Renames = Annotated[
+    list[str] | None,
+    typer.Option("--map", metavar="OLD=NEW", help="Call a model of the table by a recipe's key; may be repeated."),
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace the artefact that is there; `rollback` undoes it.")]
 Range = Annotated[
     tuple[float, float] | None,
     typer.Option("--scale", help="Lowest and highest score that there can be (default: those of the table)."),
@@ -42,9 +56,12 @@ def train(
     name: Annotated[str, typer.Option(help="What the artefact is called.")] = "quality",
     source: Annotated[str, typer.Option(help="Where the ratings are from, for the card (default: the file).")] = "",
     licence: Annotated[str, typer.Option(help="Licence of the ratings, for the card.")] = "not stated",
+    rename: Renames = None,
     scale: Range = None,
     folds: Folds = 5,
     seed: Seed = 0,
+    force: Force = False,
+    config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
     """Fit a predictor to a table of ratings, and print its card: held-out figures of every column."""
@@ -53,14 +70,21 @@ def train(
     from router.learning.ratings import read_ratings
     from router.learning.training import train as fit
 
-    bounds = _bounds(scale)
-    rows = read_ratings(ratings, bounds)
+    bounds, notes = _bounds(scale), Notes()
+    may_write(out_folder, force)
+    rows = read_ratings(ratings, bounds, notes.tell, rename or ())
     err.print(f"{len(rows)} ratings; choosing, calibrating and fitting on {folds} folds", highlight=False)
     source = source or ratings.name
-    artifact, reports = fit(rows, out_folder, name, source, licence, folds=folds, seed=seed, scale=bounds)
+    with keeping(out_folder):
+        artifact, reports = fit(rows, out_folder, name, source, licence, folds=folds, seed=seed, scale=bounds)
+    for report in reports:
+        notes.doubt(report.recipe, report.pearson, report.prompts)
+    notes.strangers(artifact, config)
     if as_json:
         held_out = [asdict(report) for report in reports]
-        print(json.dumps({"artefact": str(out_folder), "digest": artifact.digest, "held_out": held_out}, indent=2))
+        print_figures(
+            {"artefact": str(out_folder), "digest": artifact.digest, "held_out": held_out, "notes": notes.told}
+        )
     else:
         print(artifact.card)
 
@@ -73,7 +97,7 @@ def predict(
 ) -> None:
     """Predicted score and 90 % interval of every rated model, on the scale of the ratings; one prompt a line."""
     from router.learning.pairs import ask
-    from router.learning.tables import read_prompts
+    from router.learning.tables.prompts import read_prompts
     from router.prompts.embedding import MiniLMEmbedder
     from router.quality.predictor import QualityPredictor
     from router.registry.artifact import load_artifact
@@ -104,6 +128,7 @@ def evaluate(
         Path | None,
         typer.Option("--artefact", "--artifact", help="Evaluate this artefact, on ratings that it was not trained on."),
     ] = None,
+    rename: Renames = None,
     control: Annotated[
         bool, typer.Option(help="Also train on shuffled labels, which must come out as chance.")
     ] = False,
@@ -116,14 +141,18 @@ def evaluate(
     """Evaluate routing between pairs of models on prompts that were held out, beside chance and other baselines."""
     from deployments.cli import tables as render
     from router.learning.evaluation import evaluate, shuffled
-    from router.learning.plots import plot_pairs
-    from router.learning.ratings import read_ratings, tabulate
+    from router.learning.pairs import named_pair, widest_pair
+    from router.learning.plots import needs_matplotlib, plot_pairs
+    from router.learning.ratings import common_prompts, read_ratings, tabulate
     from router.learning.training import predict_held_out
 
-    bounds = _bounds(scale)
-
-    table = tabulate(read_ratings(ratings, bounds), bounds)
-    pairs = [_pair(text, table.columns) for text in pair or ()] or [_widest(table)]
+    if plots is not None:
+        needs_matplotlib()
+    bounds, notes = _bounds(scale), Notes()
+    table = tabulate(read_ratings(ratings, bounds, notes.tell, rename or ()), bounds)
+    pairs = [named_pair(text, table.columns) for text in pair or ()] or [widest_pair(table)]
+    for cheap, strong in pairs:
+        common_prompts(table, cheap, strong)
     if artefact is not None:
         held_out = _asked(artefact, table, pairs)
     else:
@@ -136,13 +165,17 @@ def evaluate(
         found = evaluate(table, blind, pairs)
         for name, figures in report["pairs"].items():
             figures["rankings"]["shuffled labels"] = found["pairs"][name]["rankings"]["learned"]
+    if as_json:
+        print_figures({**report, "notes": notes.told})
+    else:
+        render.show(out, *render.evaluation(report))
     if plots is not None:
         for file in plot_pairs(report, plots, ratings.name.partition(".")[0]):
             err.print(f"wrote {file}", highlight=False, markup=False, soft_wrap=True)
-    if as_json:
-        print(json.dumps(report, indent=2))
-    else:
-        render.show(out, *render.evaluation(report))
+
+
+app.command("calibrate-scorer")(calibrate_scorer)
+app.command("keys")(keys)
 
 
 @app.command("anchors")
@@ -158,6 +191,9 @@ def add_model(
     ratings: Annotated[Path, typer.Argument(help="Ratings of the one new model, in the form that train reads.")],
     artefact: ArtifactFolder,
     out_folder: Annotated[Path, typer.Option("--out", "-o", help="Where the artefact with the new column goes.")],
+    rename: Renames = None,
+    force: Force = False,
+    config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
     """Give an artefact a column for a new model, from a few rated anchor prompts; the other columns stay."""
@@ -167,70 +203,20 @@ def add_model(
     from router.learning.ratings import read_ratings
     from router.registry.artifact import load_artifact
 
-    artifact, report = add(load_artifact(artefact), read_ratings(ratings), out_folder)
+    notes, trained = Notes(), load_artifact(artefact)
+    may_write(out_folder, force)
+    rows = read_ratings(ratings, None, notes.tell, rename or ())
+    with keeping(out_folder):
+        artifact, report = add(trained, rows, out_folder)
+    notes.doubt(report.recipe, report.pearson, report.prompts)
+    notes.strangers(artifact, config)
     if as_json:
-        print(
-            json.dumps({"artefact": str(out_folder), "digest": artifact.digest, "held_out": asdict(report)}, indent=2)
+        held_out = asdict(report)
+        print_figures(
+            {"artefact": str(out_folder), "digest": artifact.digest, "held_out": held_out, "notes": notes.told}
         )
     else:
         print(artifact.card)
-
-
-@app.command("calibrate-scorer")
-def calibrate_scorer(
-    judged: Annotated[
-        Path, typer.Argument(help="CSV: prompt, recipe, score (0..1) and right (0 or 1), a picture a row.")
-    ],
-    artefact: ArtifactFolder,
-    card: Annotated[str, typer.Option(help="The scorer's model card, such as embedded/alignment, or a file.")],
-    right: Annotated[str, typer.Option(help="The column that says whether a picture is right.")] = "right",
-    source: Annotated[str, typer.Option(help="Where the pictures and marks are from (default: the file).")] = "",
-    folds: Folds = 5,
-    seed: Seed = 0,
-    as_json: AsJson = False,
-) -> None:
-    """Learn what a scorer's scores are worth beside an artefact's chances, and keep it in the artefact's folder.
-
-    The chances are those of predictors that did not see a picture's prompt. Without this, verification says that scores
-    are not calibrated.
-    """
-    from dataclasses import asdict
-
-    from models.catalogue import load_card
-    from models.weights.revisions import revision
-    from router.learning.pairs import view_of
-    from router.prompts.embedding import MiniLMEmbedder
-    from router.quality.predictor import QualityPredictor
-    from router.registry.artifact import load_artifact
-    from router.verification.recalibration import LabelledPictures, keep_pictures
-    from router.verification.score_calibration import (
-        calibrate_scores,
-        held_out_chances,
-        read_labelled,
-        save_calibration,
-    )
-
-    trained, scorer, rows = load_artifact(artefact), load_card(card), read_labelled(judged, right)
-    if scorer.role != "scorer":
-        raise ArtifactError(f"--card {card}: {scorer.id!r} is a {scorer.role} and does not score")
-    err.print(f"{len(rows)} pictures; predicting their chances on {folds} folds", highlight=False)
-    predictor, embedder = QualityPredictor(trained), MiniLMEmbedder()
-    views = {prompt: view_of(predictor, embedder, prompt) for prompt in {one.prompt for one in rows}}
-    pictures = LabelledPictures.of(rows, held_out_chances(rows, folds, seed), predictor, views)
-    score_model, strength, report = calibrate_scores(rows, pictures.chances(predictor.adapter))
-    origin = source or judged.name
-    file = save_calibration(artefact, trained.digest, scorer, revision(scorer), score_model, strength, report, origin)
-    keep_pictures(file, pictures)
-    if as_json:
-        print(
-            json.dumps(
-                {"file": str(file), "judge": asdict(score_model), "strength": strength, "held_out": report}, indent=2
-            )
-        )
-        return
-    out.print(f"wrote {file}", highlight=False, markup=False, soft_wrap=True)
-    for name, value in report.items():
-        out.print(f"  {name.replace('_', ' ')}: {value:.4g}", highlight=False)
 
 
 def _bounds(scale: tuple[float, float] | None) -> Scale | None:
@@ -239,31 +225,6 @@ def _bounds(scale: tuple[float, float] | None) -> Scale | None:
     if scale and not scale[0] < scale[1]:
         raise ArtifactError(f"--scale {scale[0]:g} {scale[1]:g}: the lowest score must be below the highest")
     return Scale(*scale) if scale else None
-
-
-def _pair(text: str, columns: Sequence[str]) -> tuple[str, str]:
-    """The two models of "cheap:expensive"; a model's own name may have colons, too."""
-    cuts = [k for k, character in enumerate(text) if character == ":"]
-    if not cuts:
-        raise ArtifactError(
-            f"--pair {text}: two models are compared; write cheap:expensive, such as {':'.join(columns[:2])}"
-        )
-    splits = [(text[:k], text[k + 1 :]) for k in cuts]
-    cheap, strong = next((pair for pair in splits if set(pair) <= set(columns)), splits[0])
-    for name in (cheap, strong):
-        if name not in columns:
-            raise ArtifactError(f"--pair {text}: the table has no model {name!r}{did_you_mean(name, columns)}")
-    if cheap == strong:
-        raise ArtifactError(f"--pair {text}: a model is not compared with itself; name another one")
-    return cheap, strong
-
-
-def _widest(table: RatingsTable) -> tuple[str, str]:
-    """The worst and the best column by mean."""
-    import numpy as np
-
-    means = np.nanmean(table.scores, axis=0)
-    return table.columns[int(means.argmin())], table.columns[int(means.argmax())]
 
 
 def _asked(artefact: Path, table: RatingsTable, pairs: Sequence[tuple[str, str]]) -> HeldOutScores:

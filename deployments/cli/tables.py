@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -89,11 +90,9 @@ def evaluation(report: Mapping[str, Any]) -> list[Table]:
     for heading in ("model", "prompts", "Pearson", "95 %", "Spearman", "coverage of 90 %"):
         columns.add_column(heading, justify="left" if heading == "model" else "right")
     for name, r in report["columns"].items():
-        low, high = r["pearson_95"]
         inside = f"{r['coverage']:.3f}" if "coverage" in r else ""
         columns.add_row(
-            name, str(r["prompts"]), f"{r['pearson']:.3f}", f"\\[{low:.3f}, {high:.3f}]",
-            f"{r['spearman']:.3f}", inside,
+            name, str(r["prompts"]), _figure(r["pearson"]), _interval(r["pearson_95"]), _figure(r["spearman"]), inside,
         )  # fmt: skip
     tables = [columns]
     for pair, r in report["pairs"].items():
@@ -113,18 +112,18 @@ def evaluation(report: Mapping[str, Any]) -> list[Table]:
             table.add_row(name, "", "", f"closes {share} of the gap", f"{score:.3f}", "")
         table.add_row("random mixing", f"{chance['apgr']:.3f}", "", calls, f"{chance['aiq']:.3f}", "0.00")
         for name, q in r["rankings"].items():
-            low, high = q["apgr_95"]
-            calls = ", ".join(f"{share:.2f}" for share in q["calls_at"])
+            calls = ", ".join(_figure(share, 2) for share in q["calls_at"])
             table.add_row(
                 name,
-                f"{q['apgr']:.3f}",
-                f"\\[{low:.3f}, {high:.3f}]",
+                _figure(q["apgr"]),
+                _interval(q["apgr_95"]),
                 calls,
-                f"{q['aiq']:.3f}",
-                f"{q['of_oracle']:.2f}",
+                _figure(q["aiq"]),
+                _figure(q["of_oracle"], 2),
             )
+        note = f"{r['note']}\n" if r.get("note") else ""
         table.caption = (
-            f"the expensive picture is rated higher: Brier {r['brier']:.3f} "
+            f"{note}the expensive picture is rated higher: Brier {r['brier']:.3f} "
             f"(constant {r['brier_constant']:.3f}), ECE {r['ece']:.3f}"
         )
         tables.append(table)
@@ -252,6 +251,14 @@ def show(console: Console, *parts: Any) -> None:
         if index:
             console.print()
         console.print(part, highlight=False)
+
+
+def _figure(value: float, digits: int = 3) -> str:
+    return f"{value:.{digits}f}" if math.isfinite(value) else "-"
+
+
+def _interval(ends: Sequence[float]) -> str:
+    return f"\\[{ends[0]:.3f}, {ends[1]:.3f}]" if all(map(math.isfinite, ends)) else "-"
 
 
 def _estimate_cells(name: str, estimate: Mapping[str, Any] | None) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router.learning.intervals import resampled
+from router.learning.ratings import common_prompts
 from router.learning.training import HeldOutScores
 from router.prompts.lexical import lexical_features
 from router.quality.calibration import Z
@@ -30,6 +31,10 @@ Array = NDArray[np.float64]
 GRID = np.linspace(0.0, 1.0, 101)
 GAPS = (0.5, 0.8, 0.95)
 BINS = 10
+NOT_BETTER = (
+    "the expensive one is not better here: on these prompts it is rated no higher on average, so there is no gap that "
+    "routing could close a share of"
+)
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,9 @@ def apgr(points: Array) -> float:
 
 
 def calls_at(points: Array, gap: float) -> float:
-    """The least share of expensive calls that reaches `gap` of what always-expensive gains."""
+    """The least share of expensive calls that reaches `gap` of what always-expensive gains; NaN if it gains nothing."""
+    if points[-1] <= 0:
+        return float("nan")
     reached = np.flatnonzero(points >= gap * points[-1] - 1e-12)
     return float(GRID[reached[0]]) if len(reached) else 1.0
 
@@ -117,7 +124,9 @@ def hull_area(points: Array) -> float:
 
 
 def evaluate_pair(pair: Pair) -> dict[str, Any]:
-    """All figures of one pair of models, a dict for each way of ranking; `ends`: always cheap, always expensive."""
+    """All figures of one pair of models, a dict for each way of ranking; `ends`: always cheap, always expensive;
+    `note`: what is to be known first. Where the expensive one is no better there is no gap, and what counts in shares
+    of it is NaN."""
     gains = pair.strong - pair.cheap
     curves = {name: curve(rank(pair), gains, pair.split) for name, rank in RANKINGS.items()}
     room = apgr(curves["oracle"]) - 0.5
@@ -126,6 +135,7 @@ def evaluate_pair(pair: Pair) -> dict[str, Any]:
         "ends": [float(pair.cheap.mean()), float(pair.strong.mean())],
         "random": {"apgr": 0.5, "calls_at": list(GAPS), "aiq": float((pair.cheap.mean() + pair.strong.mean()) / 2)},
         "rankings": {},
+        "note": NOT_BETTER if curves["oracle"][-1] <= 0 else "",
         **win_probability(pair),
     }
     for name, rank in RANKINGS.items():
@@ -172,8 +182,6 @@ def win_probability(pair: Pair) -> dict[str, Any]:
 
 def evaluate_columns(table: RatingsTable, held_out: HeldOutScores) -> dict[str, dict[str, Any]]:
     """Pearson (with interval), Spearman and interval coverage of each column, and of the mean over columns."""
-    from scipy.stats import spearmanr
-
     report: dict[str, dict[str, Any]] = {}
     groups = np.array(table.groups)
     whole = np.isfinite(table.scores).all(axis=1)
@@ -192,7 +200,7 @@ def evaluate_columns(table: RatingsTable, held_out: HeldOutScores) -> dict[str, 
                 groups[rows],
                 lambda at, s=score[rows], m=mean[rows]: pearson(s[at], m[at]),  # type: ignore[misc]
             ),
-            "spearman": float(spearmanr(score[rows], mean[rows]).statistic),
+            "spearman": _spearman(score[rows], mean[rows]),
         }
         if k < len(table.columns):
             inside = np.abs(score[rows] - mean[rows]) <= Z * held_out.std[rows, k] + 1e-9
@@ -207,8 +215,20 @@ def pearson(left: Array, right: Array) -> float:
     return float(np.corrcoef(left, right)[0, 1])
 
 
+def _spearman(left: Array, right: Array) -> float:
+    """NaN when either side is constant."""
+    from scipy.stats import spearmanr
+
+    if left.std() < 1e-12 or right.std() < 1e-12:
+        return float("nan")
+    return float(spearmanr(left, right).statistic)
+
+
 def evaluate(table: RatingsTable, held_out: HeldOutScores, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """Everything above: {"columns": {name: figures}, "pairs": {"cheap -> expensive": figures}}."""
+    """Everything above: {"columns": {name: figures}, "pairs": {"cheap -> expensive": figures}}. Raises `ArtifactError`
+    for a pair that is rated together on too few prompts."""
+    for cheap, strong in pairs:
+        common_prompts(table, cheap, strong)
     return {
         "columns": evaluate_columns(table, held_out),
         "pairs": {f"{a} -> {b}": evaluate_pair(pair_of(table, held_out, a, b)) for a, b in pairs},

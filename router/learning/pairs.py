@@ -1,11 +1,15 @@
-"""What an artefact says of a prompt, as builtins on the scale of its ratings: for files, pipes and evaluation."""
+"""What an artefact says of prompts, for files, pipes and evaluation; and the pairs of models that are compared."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import permutations
 from typing import Any
 
 import numpy as np
 
+from router.errors import ArtifactError, did_you_mean
+from router.learning.ratings import common_prompts
 from router.learning.training import HeldOutScores
 from router.prompts.embedding import Embedder
 from router.prompts.lexical import lexical_features
@@ -45,3 +49,34 @@ def predict_table(predictor: QualityPredictor, embedder: Embedder, table: Rating
             if name in known:
                 mean[row, column], std[row, column] = known[name].mean, known[name].std
     return HeldOutScores(mean, std, np.zeros(len(table.prompts), dtype=np.int64))
+
+
+def named_pair(text: str, columns: Sequence[str]) -> tuple[str, str]:
+    """The two models of "cheap:expensive"; a model's own name may have colons, too."""
+    cuts = [k for k, character in enumerate(text) if character == ":"]
+    if not cuts:
+        raise ArtifactError(
+            f"--pair {text}: two models are compared; write cheap:expensive, such as {':'.join(columns[:2])}"
+        )
+    splits = [(text[:k], text[k + 1 :]) for k in cuts]
+    cheap, strong = next((pair for pair in splits if set(pair) <= set(columns)), splits[0])
+    for name in (cheap, strong):
+        if name not in columns:
+            raise ArtifactError(f"--pair {text}: the table has no model {name!r}{did_you_mean(name, columns)}")
+    if cheap == strong:
+        raise ArtifactError(f"--pair {text}: a model is not compared with itself; name another one")
+    return cheap, strong
+
+
+def widest_pair(table: RatingsTable) -> tuple[str, str]:
+    """The worst and the best column by mean, of those that are rated on enough prompts together."""
+    means = dict(zip(table.columns, np.nanmean(table.scores, axis=0), strict=True))
+    by_gap = sorted(permutations(table.columns, 2), key=lambda pair: means[pair[0]] - means[pair[1]])
+    for pair in by_gap:
+        try:
+            common_prompts(table, *pair)
+        except ArtifactError:
+            continue
+        return pair
+    common_prompts(table, *by_gap[0])  # raises
+    return by_gap[0]

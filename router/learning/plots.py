@@ -19,10 +19,15 @@ STYLES = {
 }
 
 
-def plot_pairs(report: Mapping[str, Any], folder: str | Path, title: str) -> list[Path]:
-    """One file a pair, named after it. Raises `ArtifactError` if matplotlib is not installed."""
+def needs_matplotlib() -> None:
+    """Raises `ArtifactError` if matplotlib is not installed: to be asked before hours of work, not after."""
     if importlib.util.find_spec("matplotlib") is None:
-        raise ArtifactError("plots need matplotlib; run: pip install matplotlib, or leave --plots out")
+        raise ArtifactError("plots need matplotlib; run: pip install 'triptych[plots]', or leave --plots out")
+
+
+def plot_pairs(report: Mapping[str, Any], folder: str | Path, title: str) -> list[Path]:
+    """One file a pair, named after it. Raises `ArtifactError` without matplotlib or such a folder."""
+    needs_matplotlib()
     import matplotlib
 
     matplotlib.use("Agg")
@@ -30,7 +35,10 @@ def plot_pairs(report: Mapping[str, Any], folder: str | Path, title: str) -> lis
     from matplotlib import pyplot
 
     target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArtifactError(f"{target}: no plots, since this folder cannot be made ({error.strerror})") from error
     files = []
     for pair, figures in report["pairs"].items():
         figure, axes = pyplot.subplots(figsize=(5.6, 3.9), layout="constrained")

@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from router.errors import ArtifactError, did_you_mean
-from router.learning.tables import read_table
+from router.learning.tables.rating import Rating, alike, check, normal_group
+from router.learning.tables.shapes import SPOKEN, Layout, layout_of, left_out, ratings_of
+from router.learning.tables.table import Table, read_table
 from router.quality.ratings_table import RatingsTable, Scale
 
-COLUMNS = ("prompt", "recipe", "score", "group", "raters", "weight")
-REQUIRED = COLUMNS[:3]
-ALIASES = {"model": "recipe"}
 MIN_PROMPTS = 20
-MAX_GROUP = 2_000  # characters of a group's name
-
-
-@dataclass(frozen=True, slots=True)
-class Rating:
-    """score: on any scale, the same for all; recipe: its key (router/planning/recipes.py), a model's name being
-    the simplest; group: prompts that must not be split between training and test (near-duplicates);
-    weight: > 0, such as raters."""
-
-    prompt: str
-    recipe: str
-    score: float
-    group: str = ""
-    weight: float = 1.0
 
 
 def shares_of(columns: Sequence[str], served: Mapping[str, Mapping[str, float]]) -> NDArray[np.float64]:
@@ -54,32 +37,79 @@ def shares_of(columns: Sequence[str], served: Mapping[str, Mapping[str, float]])
     return shares
 
 
-def read_ratings(path: str | Path, scale: Scale | None = None) -> list[Rating]:
-    """Rows of a .tsv, .csv (perhaps .gz) or .parquet file whose header names prompt, recipe (or model), score and
-    perhaps group, raters and weight; a row weighs `raters` times `weight`.
+def read_ratings(
+    path: str | Path,
+    scale: Scale | None = None,
+    tell: Callable[[str], None] = lambda note: None,
+    rename: Sequence[str] = (),
+) -> list[Rating]:
+    """The ratings of a file: text of any dialect, JSON Lines or Parquet (`router.learning.tables.table`), with a row a
+    prompt and model (prompt, model or recipe, score), a column a model, or a row a vote between two models, and perhaps
+    group, raters and weight; a row weighs `raters` times `weight`. Scores of votes are on 0..1.
 
-    Raises `ArtifactError` with file and line for anything that is missing, not a number, or outside `scale`.
+    tell: is called with each thing that a person should know: first how the file was read;
+    rename: "OLD=NEW", for models
+
+    Raises `ArtifactError` with file, line and column for anything that is missing, not a number, or outside `scale`.
     """
     file = Path(path)
-    if not file.is_file():
-        raise ArtifactError(f"{file}: there is no such ratings table")
-    rows = read_table(file)
-    _, header = next(rows, (1, []))
-    names = [ALIASES.get(name, name) for name in header]
-    for name in REQUIRED:
-        if name not in names:
-            spoken = "'model' (or 'recipe')" if name == "recipe" else repr(name)
-            raise ArtifactError(f"{file}:1: no column {spoken}{did_you_mean(name, header)}")
-        if names.count(name) > 1:
-            raise ArtifactError(f"{file}:1: the column {name!r} is there twice; keep one of them")
-    place = {name: names.index(name) for name in COLUMNS if name in names}
+    table = read_table(file, "ratings table")
+    layout = layout_of(table)
+    if layout.shape == "votes" and scale and (scale.low, scale.high) != (0.0, 1.0):
+        raise ArtifactError(f"{file} holds votes, whose scores are on 0..1; leave the scale out")
+    name_of = renamed(layout.models, rename)
+    comma = ", decimal comma" if layout.shape != "votes" and _has_commas(table, layout) else ""
+    tell(f"read as: {table.read_as}{comma}; {SPOKEN[layout.shape]}: {', '.join(dict.fromkeys(name_of.values()))}")
+    for note in table.notes:
+        tell(note)
+    if others := left_out(table, layout):
+        tell(f"not looked at: {', '.join(others)}")
     ratings = []
-    for line, row in rows:
-        if any(row):
-            ratings.append(rating := _rating(row, place, len(header), f"{file}:{line}"))
-            if scale and not scale.low <= rating.score <= scale.high:
-                raise ArtifactError(f"{file}:{line}: score {rating.score:g} is outside {scale.low:g}..{scale.high:g}")
+    for where, rating in ratings_of(table, layout, name_of):
+        if scale and not scale.low <= rating.score <= scale.high:
+            raise ArtifactError(f"{where}: score {rating.score:g} is outside {scale.low:g}..{scale.high:g}")
+        ratings.append(rating)
+    if not ratings:
+        raise ArtifactError(f"{file} holds no rating; write a row for each picture: {', '.join(table.header)}")
+    for note in _to_be_looked_at(ratings):
+        tell(note)
     return ratings
+
+
+def renamed(models: Sequence[str], rename: Sequence[str]) -> dict[str, str]:
+    """What each model is called after "OLD=NEW" for some. Raises `ArtifactError` for one that there is not."""
+    names = {model: model for model in models}
+    for text in rename:
+        cuts = [(text[:k].strip(), text[k + 1 :].strip()) for k, character in enumerate(text) if character == "="]
+        old, new = next((cut for cut in cuts if cut[0] in names), cuts[0] if cuts else (text, ""))
+        if not new:
+            raise ArtifactError(f"--map {text}: write OLD=NEW, such as {next(iter(models), 'sdxl_base')}=sdxl")
+        if old not in names:
+            raise ArtifactError(f"--map {text}: the table has no model {old!r}{did_you_mean(old, models)}")
+        names[old] = new
+    return names
+
+
+def _has_commas(table: Table, layout: Layout) -> bool:
+    return table.decimals(layout.places if layout.shape == "wide" else [table.place("score")]).comma
+
+
+def _to_be_looked_at(ratings: Sequence[Rating]) -> Iterator[str]:
+    """What is read, but may not be meant."""
+    for kind, names in (("models", [r.recipe for r in ratings]), ("prompts", [r.prompt for r in ratings])):
+        if pairs := alike(names):
+            (one, other), more = pairs[0], f", and {len(pairs) - 1} more" if len(pairs) > 1 else ""
+            yield (
+                f"warning: {kind} {one[:60]!r} and {other[:60]!r} differ by case or spaces only{more}; they stay apart"
+                + ("; --map OLD=NEW makes them one" if kind == "models" else "")
+            )
+    times = Counter((rating.prompt, rating.recipe) for rating in ratings)
+    if again := [(key, count) for key, count in times.items() if count > 1]:
+        (prompt, recipe), count = again[0]
+        yield (
+            f"pictures that are rated several times: {len(again)}, such as {recipe!r} on {prompt[:60]!r} "
+            f"({count} times); each counts as one, with the weighted mean"
+        )
 
 
 def tabulate(ratings: Iterable[Rating], scale: Scale | None = None) -> RatingsTable:
@@ -92,7 +122,7 @@ def tabulate(ratings: Iterable[Rating], scale: Scale | None = None) -> RatingsTa
     sums: dict[tuple[str, str], tuple[float, float]] = {}
     groups: dict[str, str] = {}
     for number, rating in enumerate(rows, start=1):
-        _check(rating, f"rating {number}")
+        check(rating, f"rating {number}")
         key = (rating.prompt, rating.recipe)
         total, weight = sums.get(key, (0.0, 0.0))
         sums[key] = (total + rating.weight * rating.score, weight + rating.weight)
@@ -122,40 +152,16 @@ def tabulate(ratings: Iterable[Rating], scale: Scale | None = None) -> RatingsTa
     return RatingsTable(prompts, tuple(groups.values()), columns, scores, weights, scale)
 
 
-def _rating(row: Sequence[str], place: dict[str, int], width: int, where: str) -> Rating:
-    if len(row) != width:
-        raise ArtifactError(f"{where}: {len(row)} fields where the header has {width}")
-    rating = Rating(
-        prompt=row[place["prompt"]],
-        recipe=row[place["recipe"]],
-        score=_number(row[place["score"]], "score", where),
-        group=row[place["group"]] if "group" in place else "",
-        weight=math.prod(_number(row[place[n]], n, where) for n in ("raters", "weight") if n in place),
-    )
-    _check(rating, where)
-    return rating
-
-
-def _number(text: str, name: str, where: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise ArtifactError(f"{where}: {name} is {text!r}, not a number; leave the row out if it is missing") from None
-
-
-def _check(rating: Rating, where: str) -> None:
-    if not rating.prompt.strip() or not rating.recipe.strip():
-        raise ArtifactError(f"{where}: the {'prompt' if rating.recipe.strip() else 'recipe'} is empty")
-    if not math.isfinite(rating.score):
-        raise ArtifactError(f"{where}: score {rating.score} is not a finite number; leave the row out if it is missing")
-    if len(rating.group) > MAX_GROUP:
-        raise ArtifactError(f"{where}: a group of {len(rating.group)} characters; name it in at most {MAX_GROUP}")
-    if not (math.isfinite(rating.weight) and rating.weight > 0):
-        raise ArtifactError(f"{where}: weight {rating.weight} must be a positive number")
-
-
-def normal_group(prompt: str) -> str:
-    """The group of a prompt that names none: itself, but for case and spaces; if it is very long, its digest, since an
-    array of names takes as much for each as for the longest."""
-    name = " ".join(prompt.casefold().split())
-    return name if len(name) <= MAX_GROUP else hashlib.sha256(name.encode("utf-8", "replace")).hexdigest()
+def common_prompts(table: RatingsTable, cheap: str, strong: str) -> int:
+    """On how many prompts both are rated. Raises `ArtifactError` if they are too few to say which prompts are worth it,
+    counting near-duplicates once."""
+    one, other = table.columns.index(cheap), table.columns.index(strong)
+    rows = np.flatnonzero(np.isfinite(table.scores[:, one] + table.scores[:, other]))
+    groups = len({table.groups[row] for row in rows})
+    if groups < MIN_PROMPTS:
+        of_groups = f" of {groups} groups" if groups != len(rows) else ""
+        raise ArtifactError(
+            f"{cheap!r} and {strong!r} are rated together on {len(rows)} prompts{of_groups}; at least {MIN_PROMPTS} "
+            "are needed to evaluate routing between them"
+        )
+    return len(rows)

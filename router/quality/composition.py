@@ -26,6 +26,7 @@ from router.planning.recipes import recipe_key, stages_of
 from router.types import Catalogue, Chain, Fuse, Generate, Quality, Recipe, Refine
 
 _STAGE = re.compile(r"(?P<model>[^@:>]+)(?:@(?P<steps>\d+))?(?::(?P<settings>[^>]*))?")
+_NUMBER = re.compile(r"[0-9]*\.?[0-9]+")
 USUAL_STEPS = 25.0  # for keys without steps when no catalogue says better
 
 
@@ -185,6 +186,8 @@ def _split(key: str) -> tuple[tuple[str, str, float, Mapping[str, str]], ...]:
             return ()
         settings = dict(item.split("=", 1) for item in (match["settings"] or "").split(",") if "=" in item)
         role = next((name for name in ("from", "strength") if name in settings), "generate")
+        if role != "generate" and not _NUMBER.fullmatch(settings[role]):  # a column may be called anything
+            return ()
         stages.append((match["model"], role, float(match["steps"] or 0), settings))
     return tuple(stages)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from router.errors import ArtifactError
@@ -21,12 +22,20 @@ class LivePredictor:
     """The predictor of the artefact that is in a folder now. Raises `ArtifactError` at the start; later, one that
     is broken leaves the last good one in force, and `problem` says so."""
 
-    def __init__(self, folder: str | Path, catalogue: Catalogue | None = None) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        catalogue: Catalogue | None = None,
+        on_new: Callable[[QualityPredictor], None] = lambda predictor: None,
+    ) -> None:
+        """on_new: is called with each predictor before it is in force."""
         self._folder = Path(folder)
+        self._on_new = on_new
         self._catalogue = catalogue
         self._lock = threading.Lock()
         self._stamp = _stamp(self._folder)
         self.predictor = QualityPredictor(load_artifact(self._folder), catalogue)
+        self._on_new(self.predictor)
         self.problem = ""
 
     def refresh(self) -> bool:
@@ -52,6 +61,7 @@ class LivePredictor:
         if changed:
             before, now = (p.digest[:SHOWN] for p in (self.predictor, predictor))
             logger.info("artefact %s: %s is in force instead of %s", self._folder, now, before)
+            self._on_new(predictor)
         self._stamp, self.problem, self.predictor = stamp, "", predictor
         return changed
 

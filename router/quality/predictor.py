@@ -104,6 +104,11 @@ class QualityPredictor:
         """Keys of the recipes that were rated."""
         return self._names
 
+    @property
+    def width(self) -> int:
+        """Numbers of an embedding that it takes."""
+        return self._width
+
     def signals(self, features: Mapping[str, float], embedding: NDArray[np.float32]) -> dict[str, float]:
         """The skills that a prompt asks for, each in 0..1; see router/prompts/skills.py."""
         return self._heads.signals(features, self._checked(embedding))

@@ -47,12 +47,25 @@ def succeed(
     folder = Path(folder).absolute()
     try:
         if (folder / "manifest.json").is_file():
-            _keep(folder)
+            keep(folder)
         return save_artifact(folder, config, weights, card, beside=beside)
     except OSError as error:
         raise ArtifactError(
             f"{folder} cannot be replaced ({error.strerror}); write elsewhere (--out) and name it under artifact:"
         ) from error
+
+
+def keep(folder: str | Path) -> Path:
+    """Copy the artefact in `folder` to its history, from where `roll_back` restores it, and give the copy's folder. The
+    history holds the last `KEPT`."""
+    folder = Path(folder).absolute()
+    present, history = load_artifact(folder), _history(folder)
+    history.mkdir(parents=True, exist_ok=True)
+    copy = history / f"{time.time_ns():020d}-{present.digest[:SHOWN]}"
+    shutil.copytree(folder, copy)
+    for one in former(folder)[KEPT:]:
+        shutil.rmtree(one.path, ignore_errors=True)
+    return copy
 
 
 def former(folder: str | Path) -> list[Former]:
@@ -85,15 +98,6 @@ def _restore(folder: Path, earlier: Path) -> Artifact:
     artifact = load_artifact(earlier)
     calibrations = {str(file.relative_to(earlier)): file.read_bytes() for file in earlier.glob("judges/*")}
     return succeed(folder, artifact.config, artifact.weights, artifact.card, lambda _: calibrations)
-
-
-def _keep(folder: Path) -> None:
-    present = load_artifact(folder)
-    history = _history(folder)
-    history.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(folder, history / f"{time.time_ns():020d}-{present.digest[:SHOWN]}")
-    for one in former(folder)[KEPT:]:
-        shutil.rmtree(one.path, ignore_errors=True)
 
 
 def _history(folder: Path) -> Path:

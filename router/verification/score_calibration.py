@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router.errors import ArtifactError
-from router.learning.tables import place_of, read_table
+from router.learning.tables.table import read_table
 from router.types import ModelCard
 from router.verification.score_reading import ScoreModel, ScoreReading, logit
 
@@ -42,21 +42,19 @@ class LabelledPicture:
 
 def read_labelled(path: Path, right: str = "right") -> list[LabelledPicture]:
     """A table with the columns prompt, recipe, score and `right` (0 or 1). Raises `ArtifactError` with the line."""
-    rows = read_table(path)
-    _, header = next(rows, (1, []))
-    for name in (*COLUMNS[:3], right):
-        place_of(name, header, path)
-    return [_labelled(dict(zip(header, row, strict=False)), right, f"{path}:{line}") for line, row in rows if any(row)]
-
-
-def _labelled(row: Mapping[str, str], right: str, where: str) -> LabelledPicture:
-    try:
-        score, mark = float(row["score"]), float(row[right])
-    except (KeyError, ValueError) as error:
-        raise ArtifactError(f"{where}: {error}; score and {right} are numbers") from None
-    if not 0 <= score <= 1 or mark not in (0.0, 1.0):
-        raise ArtifactError(f"{where}: score {score:g} lies in 0..1, and {right} {mark:g} is 0 or 1")
-    return LabelledPicture(row["prompt"], row["recipe"], score, mark == 1.0)
+    table = read_table(path)
+    prompt, recipe, score, mark = (table.place(name) for name in (*COLUMNS[:3], right))
+    decimals = table.decimals([score])
+    found = []
+    for row in table.rows:
+        line, fields = row
+        value, truth = (table.number(row, place, decimals) for place in (score, mark))
+        if not fields[prompt] or not fields[recipe]:
+            raise ArtifactError(f"{path}:{line}: the {'recipe' if fields[prompt] else 'prompt'} is empty")
+        if not 0 <= value <= 1 or truth not in (0.0, 1.0):
+            raise ArtifactError(f"{path}:{line}: score {value:g} lies in 0..1, and {right} {truth:g} is 0 or 1")
+        found.append(LabelledPicture(fields[prompt], fields[recipe], value, truth == 1.0))
+    return found
 
 
 def fit_score_model(chance: Array, score: Array, right: NDArray[np.bool_]) -> ScoreModel:

@@ -110,6 +110,22 @@ def test_retrain_swaps_and_rollback_undoes(triptych: Run, home: Path) -> None:
     assert load_artifact(home / "artefact").digest == before
 
 
+def test_a_winner_that_nobody_serves_is_not_called_in_force(triptych: Run, home: Path, tmp_path: Path) -> None:
+    """`retrain --out` and `rollback --artefact` of a folder that the config does not serve say what is served."""
+    config, served = ("--config", home / "serve.yaml"), load_artifact(home / "artefact").digest
+    out_folder = shutil.copytree(home / "artefact", tmp_path / "elsewhere")
+    code, out, err = triptych("router", "retrain", "--from-feedback", "--out", out_folder, *config)
+    assert code == 0, err
+    page = " ".join(out.split())
+    assert "which is not in force" in page and f"serve.yaml serves {home / 'artefact'}" in page
+    assert "in force: " not in page.replace("not in force: ", "")
+    assert load_artifact(home / "artefact").digest == served != load_artifact(out_folder).digest
+    code, out, err = triptych("router", "rollback", "--artefact", out_folder, *config)
+    assert code == 0 and "which is not in force" in " ".join(out.split()), err
+    code, out, err = triptych("router", "retrain", "--from-feedback", "--out", tmp_path / "new", "--json", *config)
+    assert code == 0 and json.loads(out)["served"] is False, err
+
+
 @pytest.mark.parametrize(
     ("args", "says"),
     [

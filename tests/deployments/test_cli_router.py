@@ -17,6 +17,7 @@ from deployments.cli import router as cli_router
 from models import load_card
 from models.weights.revisions import revision
 from router.errors import ArtifactError
+from router.learning.pairs import named_pair
 from router.registry.artifact import load_artifact
 from router.verification.score_calibration import load_score_reading, score_reading_file
 from tests.router.conftest import synthetic_prompts, synthetic_ratings
@@ -135,7 +136,7 @@ def test_an_artefact_is_judged_on_other_ratings(triptych: Run, table: Path, fold
 
 def test_a_pair_of_models_whose_names_have_colons_is_understood() -> None:
     """A pair is cut where both halves are models of the table."""
-    assert cli_router._pair("sd:1.5:flux:dev", ("sd:1.5", "flux:dev")) == ("sd:1.5", "flux:dev")
+    assert named_pair("sd:1.5:flux:dev", ("sd:1.5", "flux:dev")) == ("sd:1.5", "flux:dev")
 
 
 @pytest.mark.parametrize(
@@ -213,7 +214,7 @@ def test_calibrating_a_scorer_gives_its_scores_a_meaning(triptych: Run, folder: 
     [
         ("prompt,recipe,score,rigth\na,sd15,0.5,1", "no column 'right'; did you mean 'rigth'"),
         ("prompt,recipe,score,right\na,sd15,1.5,1", "judged.csv:2: score 1.5 lies in 0..1"),
-        ("prompt,recipe,score,right\na,sd15,0.5,maybe", "judged.csv:2: could not convert"),
+        ("prompt,recipe,score,right\na,sd15,0.5,maybe", "judged.csv:2: right is 'maybe', not a number"),
     ],
 )
 def test_a_judged_table_that_cannot_be_read_is_named_by_line(

@@ -136,12 +136,12 @@ def test_tables_are_read_in_their_usual_forms(tmp_path: Path, name: str, text: s
         ("prompt\trecipe\tscores\n", r"r.tsv:1: no column 'score'; did you mean 'scores'"),
         ("prompt\tscore\na\t0.5\n", r"r.tsv:1: no column 'model' \(or 'recipe'\)"),
         ("prompt\tmodel\trecipe\tscore\na\tb\tb\t0.5\n", r"r.tsv:1: the column 'recipe' is there twice"),
-        ("prompt\trecipe\tscore\na\tb\t0.5\na\tb\tnan\n", r"r.tsv:3: score nan is not a finite number"),
+        ("prompt\trecipe\tscore\na\tb\t0.5\na\tb\tnan\n", r"r.tsv:3: score is 'nan', not a number \(column 3\)"),
         ("prompt\trecipe\tscore\na\tb\t\n", r"r.tsv:2: score is '', not a number"),
         ("prompt\trecipe\tscore\na\tb\n", r"r.tsv:2: 2 fields where the header has 3"),
         ("prompt\trecipe\tscore\n \tb\t0.5\n", r"r.tsv:2: the prompt is empty"),
         ("prompt\trecipe\tscore\tweight\na\tb\t0.5\t0\n", r"r.tsv:2: weight 0.0 must be a positive"),
-        ("", r"r.tsv:1: no column 'prompt'"),
+        ("", r"r.tsv is empty; its first line names the columns"),
     ],
 )
 def test_a_bad_table_is_refused_with_its_line(tmp_path: Path, text: str, message: str) -> None:
@@ -246,10 +246,23 @@ def test_the_length_of_prompts_is_not_the_memory_of_training(embedder: MiniLMEmb
 def test_parquet_is_read_or_its_remedy_named(tmp_path: Path) -> None:
     """Parquet is read where pyarrow is there; where it is not, the error says so."""
     if importlib.util.find_spec("pyarrow") is None:
-        with pytest.raises(ArtifactError, match="pip install pyarrow"):
+        with pytest.raises(ArtifactError, match="pip install 'triptych\\[parquet\\]'"):
             read_ratings(write(tmp_path / "r.parquet", "PAR1"))
         return
     pyarrow, parquet = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
     table = pyarrow.table({"prompt": ["a"], "model": ["sd15"], "score": [4.5]})
     parquet.write_table(table, tmp_path / "r.parquet")
     assert read_ratings(tmp_path / "r.parquet") == [Rating("a", "sd15", 4.5)]
+    wide = pyarrow.table({"prompt": [" a", "b"], "sd15": [4.5, None], "flux": [1, 2], "__index_level_0__": [0, 1]})
+    parquet.write_table(wide, tmp_path / "any.name")
+    assert read_ratings(tmp_path / "any.name") == [
+        Rating("a", "sd15", 4.5), Rating("a", "flux", 1.0), Rating("b", "flux", 2.0)
+    ]  # fmt: skip
+    for scores, says in (([float("nan")], "r.parquet:2: score is 'nan'"), ([[1]], "not a number")):
+        table = pyarrow.table({"prompt": ["a"], "model": ["sd15"], "score": scores})
+        parquet.write_table(table, tmp_path / "r.parquet")
+        with pytest.raises(ArtifactError, match=says):
+            read_ratings(tmp_path / "r.parquet")
+    (tmp_path / "r.parquet").write_bytes(b"PAR1 broken")
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        read_ratings(tmp_path / "r.parquet")
