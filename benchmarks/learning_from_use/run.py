@@ -25,7 +25,7 @@ from benchmarks.embedded_outcomes.train_router import HERE as OUTCOMES
 from benchmarks.embedded_outcomes.train_router import ratings, read
 from deployments.assembly import catalogue_of
 from deployments.known_names import known_of
-from deployments.offline.replay import chances, prices
+from deployments.offline.replay import chances, worth
 from deployments.offline.retraining import retrain
 from deployments.orchestration.recorder import record_of
 from deployments.orchestration.results import Made, Outcome
@@ -65,7 +65,8 @@ def truth(router: Router, policy: Policy, prompts: Sequence[str], marks: Marks, 
         options = {ranked.recipe: route.estimates[ranked.recipe] for ranked in route.decision.ranking}
         for name, probability in chances(policy, route.decision.rules, options).items():
             mark = float(np.mean(marks[prompt, recipe_key(policy.recipes[name], policy.recipes, catalogue)]))
-            earned.append(probability * prices(policy, route.decision.rules, options[name], mark))
+            one = options[name]
+            earned.append(probability * worth(policy, route.decision.rules, mark, one.cost_usd, one.latency_s))
     return sum(earned) / len(prompts)
 
 
@@ -85,7 +86,9 @@ def served(
             request = GenerationRequest(prompt, id=f"{time}-{number}")
             route = router.route(request, policy, Context(draw=rng.random()))
             made = Made(Picture(np.zeros((1, 1, 3), np.uint8)), time, "", (), route.decision.recipe)
-            record = record_of(Outcome(route, (made,), 0.0, 0.0), policy.recipes, router.predictor, catalogue)
+            took = route.estimates[route.decision.recipe]
+            outcome = Outcome(route, (made,), took.latency_s, took.cost_usd)
+            record = record_of(outcome, policy.recipes, router.predictor, catalogue)
             log.record(record)
             log.attach(request.id, "rating", marks[prompt, record.keys[record.recipe]][time])
 

@@ -118,11 +118,12 @@ def test_a_calibrated_scorer_is_calibrated_again_for_what_was_learned(
 def test_a_second_look_at_the_same_log_changes_nothing(
     settings: AppSettings, hated_log: DecisionLog, folder: Path
 ) -> None:
-    """What was learned once is not an improvement the second time."""
+    """What an artefact has learned from does not judge whether it is to be replaced."""
     policy, catalogue = lived_policy(0.4), catalogue_of(settings)
     assert retrain(hated_log, "rating", folder, policy, catalogue).swapped
     digest = load_artifact(folder).digest
-    assert not retrain(hated_log, "rating", folder, policy, catalogue).swapped
+    with pytest.raises(ArtifactError, match="300 that the artefact in force has learned from already"):
+        retrain(hated_log, "rating", folder, policy, catalogue)
     assert load_artifact(folder).digest == digest
 
 

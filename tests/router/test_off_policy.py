@@ -25,7 +25,8 @@ class World:
         rewards = np.clip(self.means[self.kinds, chosen] + rng.normal(0, 0.15, count), 0, 1)
         modelled = self.means[self.kinds] + bias + rng.normal(0, model_error, (count, OPTIONS))
         groups = [f"prompt {k // 2}" for k in range(count)]
-        self.logged = LoggedChoices(chosen, self.logging[np.arange(count), chosen], rewards, modelled, groups)
+        propensity = self.logging[np.arange(count), chosen]
+        self.logged = LoggedChoices(chosen, propensity, rewards, modelled, groups, self.logging)
 
     def taking(self, recipes: list[int]) -> np.ndarray:
         """The policy that takes, for each kind of prompt, this recipe."""
@@ -71,6 +72,7 @@ def test_doubly_robust_survives_wrong_propensities_if_the_model_is_right() -> No
         world.logged.reward,
         world.logged.modelled,
         world.logged.groups,
+        world.logging,
     )
     target, truth = world.taking(BEST), world.truth(BEST)
     assert abs(ESTIMATORS["dr"](wrong, target, 1e9).mean() - truth) < 0.02
