@@ -168,8 +168,8 @@ def draw(found: dict[str, Any], file: Path) -> None:
     for rewards, style in (("ratings", "-"), ("marks", (0, (4, 2)))):
         for test, colour in (("fixed", red), ("always", blue)):
             left.plot(looks, 100 * np.array(of[rewards, names[0]][test]["curve"]), color=colour, ls=style, lw=1.6)
-    left.text(3.4, 23, "interval of one look,\nlooked at again", color=red, fontsize=9, ha="right")
-    left.text(3.4, 4.6, "interval valid\nat every look", color=blue, fontsize=9, ha="right")
+    left.text(1.05, 23, "interval of one look,\nlooked at again", color=red, fontsize=9)
+    left.text(34, 3.2, "valid at every look", color=blue, fontsize=9)
     left.text(1, 2.7, "2.5 %", color="#666666", fontsize=8)
     left.axhline(2.5, color="#888888", lw=0.8, ls=":")
     left.axvline(found["looks"], color="#888888", lw=0.8, ls=":")

@@ -92,7 +92,7 @@ def test_a_prompt_is_forgotten_by_command(triptych: Run, home: Path, tmp_path: P
 
 
 def test_retrain_swaps_and_rollback_undoes(triptych: Run, home: Path) -> None:
-    """A dry run changes nothing; a winner is in force (exit code 0), the same once more is too little (2); rollback restores."""
+    """A dry run changes nothing; a winner is in force (exit code 0), the same log again is too little (2); rollback."""
     config = ("--config", home / "serve.yaml")
     before = load_artifact(home / "artefact").digest
     code, out, err = triptych("router", "retrain", "--from-feedback", "--dry-run", *config)
