@@ -31,7 +31,7 @@ from models.weights.revisions import revision
 from policies import Policy
 from router.errors import ArtifactError
 from router.learning.decision_log import DecisionLog
-from router.learning.feedback import DecisionRecord, Feedback
+from router.learning.feedback import DecisionRecord, Feedback, value_of_path
 from router.learning.off_policy import ESTIMATORS, Comparison, LoggedChoices, compare, increments
 from router.learning.ratings import MIN_PROMPTS
 from router.learning.training import split_groups
@@ -142,14 +142,8 @@ class Rated:
 
     @property
     def reward(self) -> float | None:
-        """Mean of what was said of the delivered pictures, 0..1, whichever recipe and try they came from."""
-        record = self.record
-        values = [
-            f.value
-            for f in self.said
-            if f.image < len(record.made) and record.delivered(f.image) == (f.recipe, f.attempt)
-        ]
-        return sum(values) / len(values) if values else None
+        """The value of the path, 0..1; see `value_of_path`."""
+        return value_of_path(self.record, self.said)
 
     @property
     def said_at_s(self) -> float:

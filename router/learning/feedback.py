@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,6 +72,14 @@ class Feedback:
     value: float
     at_s: float = 0.0
     attempt: int = 0
+
+
+def value_of_path(record: DecisionRecord, said: Sequence[Feedback]) -> float | None:
+    """Mean of what was said of the delivered pictures, 0..1, whichever recipe and try they came from; None: nothing."""
+    values = [
+        f.value for f in said if f.image < len(record.made) and record.delivered(f.image) == (f.recipe, f.attempt)
+    ]
+    return sum(values) / len(values) if values else None
 
 
 @dataclass(frozen=True)
