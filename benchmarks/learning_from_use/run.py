@@ -1,16 +1,17 @@
 """Learning from use, replayed on measured outcomes: does what wins off-policy win in truth?
 
-    python -m benchmarks.learning_from_use.run
+    python -m benchmarks.learning_from_use.run [--quick] [--out FILE]
 
 The incumbent is trained on 40 prompts only. Then `balanced` serves 300 prompts four times each, with exploration; the
 exact mark of the picture that was really made (benchmarks/embedded_outcomes) is the rating. Since every recipe was run
 on every prompt, the truth is known: what the policy earns with each predictor, on the prompts of the log (beside the
 off-policy estimates) and on 500 others. Writes `results.json`, one entry for each rate of exploration and seed; what is
-in it is not run again.
+in it is not run again. With --quick, one small life, into a temporary folder.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import random
 import tempfile
@@ -25,7 +26,7 @@ from benchmarks.embedded_outcomes.train_router import HERE as OUTCOMES
 from benchmarks.embedded_outcomes.train_router import ratings, read
 from deployments.assembly import catalogue_of
 from deployments.known_names import known_of
-from deployments.offline.replay import chances, prices
+from deployments.offline.replay import chances, worth
 from deployments.offline.retraining import retrain
 from deployments.orchestration.recorder import record_of
 from deployments.orchestration.results import Made, Outcome
@@ -65,7 +66,8 @@ def truth(router: Router, policy: Policy, prompts: Sequence[str], marks: Marks, 
         options = {ranked.recipe: route.estimates[ranked.recipe] for ranked in route.decision.ranking}
         for name, probability in chances(policy, route.decision.rules, options).items():
             mark = float(np.mean(marks[prompt, recipe_key(policy.recipes[name], policy.recipes, catalogue)]))
-            earned.append(probability * prices(policy, route.decision.rules, options[name], mark))
+            one = options[name]
+            earned.append(probability * worth(policy, route.decision.rules, mark, one.cost_usd, one.latency_s))
     return sum(earned) / len(prompts)
 
 
@@ -85,13 +87,16 @@ def served(
             request = GenerationRequest(prompt, id=f"{time}-{number}")
             route = router.route(request, policy, Context(draw=rng.random()))
             made = Made(Picture(np.zeros((1, 1, 3), np.uint8)), time, "", (), route.decision.recipe)
-            record = record_of(Outcome(route, (made,), 0.0, 0.0), policy.recipes, router.predictor, catalogue)
+            took = route.estimates[route.decision.recipe]
+            outcome = Outcome(route, (made,), took.latency_s, took.cost_usd)
+            record = record_of(outcome, policy.recipes, router.predictor, catalogue)
             log.record(record)
             log.attach(request.id, "rating", marks[prompt, record.keys[record.recipe]][time])
 
 
-def measured(rate: float, seed: int, folder: Path) -> dict[str, Any]:
-    """One life: train, serve, retrain, and the truth beside what was estimated."""
+def measured(rate: float, seed: int, folder: Path, logging: int, later: int) -> dict[str, Any]:
+    """One life: train, serve, retrain, and the truth beside what was estimated. logging, later: prompts of the log, and
+    others."""
     catalogue = catalogue_of(load_serve_config(DEFAULT_CONFIG).settings)
     text = (PRESETS / "balanced.yaml").read_text(encoding="utf-8") + f"\nexplore: {{rate: {rate}}}\n"
     policy = load_policy_text(text, "balanced.yaml", known=known_of(catalogue))
@@ -100,7 +105,7 @@ def measured(rate: float, seed: int, folder: Path) -> dict[str, Any]:
     known = set(rng.sample(sorted({prompt for prompt, _ in few}), TRAINED_ON))
     prompts = sorted({prompt for prompt, _ in marks})
     rng.shuffle(prompts)
-    logged, unseen = prompts[:LOGGED], prompts[LOGGED : LOGGED + UNSEEN]
+    logged, unseen = prompts[:logging], prompts[logging : logging + later]
     incumbent = folder / "incumbent"
     rows = [rating for rating in ratings(few) if rating.prompt in known]
     train(rows, incumbent, "incumbent", "embedded outcomes", "Apache-2.0", EMBEDDER)
@@ -117,15 +122,20 @@ def measured(rate: float, seed: int, folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    file = HERE / "results.json"
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="one life of 60 prompts, into a temporary folder")
+    parser.add_argument("--out", type=Path, help="the file (default: results.json beside this script)")
+    asked = parser.parse_args()
+    file = asked.out or (Path(tempfile.mkdtemp()) / "results.json" if asked.quick else HERE / "results.json")
     results = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
     done = {(entry["rate"], entry["seed"]) for entry in results}
-    for rate in RATES:
-        for seed in (seed for seed in SEEDS if (rate, seed) not in done):
-            with tempfile.TemporaryDirectory() as folder:
-                results.append(measured(rate, seed, Path(folder)))
-            print(json.dumps({k: v for k, v in results[-1].items() if k != "comparison"}), flush=True)
-            file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    sizes = (60, 40) if asked.quick else (LOGGED, UNSEEN)
+    lives = [(rate, seed) for rate in RATES for seed in SEEDS if (rate, seed) not in done]
+    for rate, seed in lives[-1:] if asked.quick else lives:
+        with tempfile.TemporaryDirectory() as folder:
+            results.append(measured(rate, seed, Path(folder), *sizes))
+        print(json.dumps({k: v for k, v in results[-1].items() if k != "comparison"}), flush=True)
+        file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

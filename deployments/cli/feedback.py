@@ -1,4 +1,4 @@
-"""The commands that learn from use: `triptych feedback`, and `triptych router` log, retrain, rollback."""
+"""The commands that learn from use: `triptych feedback`, and `triptych router` log, retrain, canary, rollback."""
 
 from __future__ import annotations
 
@@ -178,6 +178,35 @@ def retrain(
         raise typer.Exit(1)
 
 
+def canary(
+    policy: Annotated[str, typer.Argument(help="The policy that answers most requests.")],
+    other: Annotated[str, typer.Argument(metavar="CANARY", help="The policy that answers a share of them.")],
+    file: Log = None,
+    source: Source = "rating",
+    config: Config = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """How a canary is rated beside its policy: 0 if it is better, 1 if that is not proven. Valid at every look."""
+    from dataclasses import asdict
+
+    from deployments.offline.canary import compare_canary
+
+    found = compare_canary(_log(load_serve_config(config).settings, file), source, policy, other)
+    better, why = found.verdict
+    if as_json:
+        print_json({"better": better, "why": why, **asdict(found)})
+    else:
+        for side in (found.policy, found.canary):
+            low, high = side.interval
+            say(
+                f"{side.policy}: {side.quality:.4f} ({low:.4f} to {high:.4f}) on {side.decisions} rated decisions, "
+                f"{side.cost_usd:.3g} USD and {side.latency_s:.3g} s each"
+            )
+        say(why)
+    if not better:
+        raise typer.Exit(1)
+
+
 def rollback(
     artefact: Folder = None,
     digest: Annotated[str | None, typer.Option(help="The beginning of a digest (default: the one before).")] = None,
@@ -221,5 +250,5 @@ def _log(settings: AppSettings, file: Path | None) -> DecisionLog:
 def add_to(app: typer.Typer, router_app: typer.Typer) -> None:
     """Put the commands where they belong."""
     app.command()(feedback)
-    for command in (log, retrain, rollback):
+    for command in (log, retrain, canary, rollback):
         router_app.command()(command)

@@ -199,7 +199,9 @@ def off_policy(found: Comparison) -> Group:
     words = (
         f"{found.decisions} rated decisions on {found.groups} prompts, {found.by_chance} with a propensity below 1. "
         f"The candidate would decide {found.otherwise} otherwise; in {found.evidence} of those its choice was taken. "
-        f"Effective decisions before and after: {effective}; weights cut: {found.clipped}"
+        f"Effective decisions before and after: {effective}; weights cut: {found.clipped}. "
+        f"Valid at every look, the difference is {found.always[0]:+.4f} to {found.always[1]:+.4f} (95 %); "
+        f"{found.unsupported} decisions differ on what could not have been taken, and count as none"
     )
     return Group(table, Text(""), Text(words))
 

@@ -6,12 +6,13 @@ import asyncio
 import logging
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from deployments.orchestration.metrics import Metrics
-from deployments.orchestration.results import Outcome
+from deployments.orchestration.results import Made, Outcome
 from router.errors import NotFoundError, RequestError, StepError
 from router.learning.decision_log import DecisionLog
 from router.learning.feedback import SCORER, DecisionRecord, Feedback, Receipt
@@ -113,17 +114,28 @@ def record_of(
         pinned=route.request.recipe is not None,
         degradable=route.request.degradable,
         made=made,
+        kept=tuple(map(kept, outcome.made)),
         latency_s=outcome.latency_s,
         cost_usd=outcome.cost_usd,
     )
 
 
+def kept(made: Made) -> int:
+    """Which picture of its recipe was kept, from 0, in the search for this one."""
+    tries = [check.seed for check in made.checks if check.recipe == made.recipe]
+    return tries.index(made.seed) if made.seed in tries else 0
+
+
 def verdicts(outcome: Outcome) -> list[Feedback]:
-    """What the verifier said of each picture that it saw."""
+    """What the verifier said of each picture that it saw, every try by itself."""
     verify = outcome.route.decision.verify
-    return [
-        Feedback(SCORER + verify.scorer, index, check.recipe, min(1.0, max(0.0, check.score)))
-        for index, made in enumerate(outcome.made)
-        for check in made.checks
-        if verify is not None
-    ]
+    if verify is None:
+        return []
+    found = []
+    for index, made in enumerate(outcome.made):
+        tries: Counter[str] = Counter()
+        for check in made.checks:
+            value = min(1.0, max(0.0, check.score))
+            found.append(Feedback(SCORER + verify.scorer, index, check.recipe, value, attempt=tries[check.recipe]))
+            tries[check.recipe] += 1
+    return found

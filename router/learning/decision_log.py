@@ -22,11 +22,17 @@ from router.errors import ArtifactError, NotFoundError, RequestError
 from router.learning.feedback import DecisionRecord, Feedback, Receipt, Retention, decision_of, facts_in, packed_facts
 from router.learning.ratings import normal_group
 
-SCHEMA = 1
+SCHEMA = 2  # 1: feedback had no attempt, so of several tries of one recipe only the last was kept
 BUSY_S = 1.0  # a request never waits longer than this for another process that writes
 PURGE_EVERY = 1_000  # decisions between two looks at the retention
 
-_TABLES = """
+_FEEDBACK = """
+CREATE TABLE IF NOT EXISTS feedback (
+  decision INTEGER NOT NULL REFERENCES decisions (number) ON DELETE CASCADE, source TEXT NOT NULL,
+  image INTEGER NOT NULL, recipe TEXT NOT NULL, value REAL NOT NULL, at_s REAL NOT NULL, attempt INTEGER NOT NULL,
+  PRIMARY KEY (decision, source, image, recipe, attempt)) WITHOUT ROWID;
+"""
+_TABLES = f"""
 CREATE TABLE IF NOT EXISTS decisions (
   number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL, at_s REAL NOT NULL,
   prompt TEXT, prompt_hash TEXT NOT NULL, embedding BLOB NOT NULL,
@@ -34,10 +40,12 @@ CREATE TABLE IF NOT EXISTS decisions (
   recipe TEXT NOT NULL, propensity REAL NOT NULL, facts TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS decisions_by_id ON decisions (id);
 CREATE INDEX IF NOT EXISTS decisions_by_prompt ON decisions (prompt_hash);
-CREATE TABLE IF NOT EXISTS feedback (
-  decision INTEGER NOT NULL REFERENCES decisions (number) ON DELETE CASCADE, source TEXT NOT NULL,
-  image INTEGER NOT NULL, recipe TEXT NOT NULL, value REAL NOT NULL, at_s REAL NOT NULL,
-  PRIMARY KEY (decision, source, image, recipe)) WITHOUT ROWID;
+{_FEEDBACK}"""
+_FROM_1 = f"""
+ALTER TABLE feedback RENAME TO feedback_1;
+{_FEEDBACK}
+INSERT INTO feedback SELECT decision, source, image, recipe, value, at_s, 0 FROM feedback_1;
+DROP TABLE feedback_1;
 """
 
 
@@ -76,8 +84,10 @@ class DecisionLog:
         with self._writing() as db:
             marks = ", ".join("?" * len(values))
             number = db.execute(f"INSERT INTO decisions ({names}) VALUES ({marks})", tuple(values.values())).lastrowid
-            rows = [(number, f.source, f.image, f.recipe, f.value, f.at_s or decision.at_s) for f in feedback]
-            db.executemany("INSERT OR REPLACE INTO feedback VALUES (?, ?, ?, ?, ?, ?)", rows)
+            rows = [
+                (number, f.source, f.image, f.recipe, f.value, f.at_s or decision.at_s, f.attempt) for f in feedback
+            ]
+            db.executemany("INSERT INTO feedback VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
         self._written += 1
         if self._written % PURGE_EVERY == 1:
             self.purge()
@@ -96,7 +106,8 @@ class DecisionLog:
             ).fetchone()
             if row is None:
                 raise _unknown(request_id)
-            made = facts_in(row["facts"])["made"]
+            facts = facts_in(row["facts"])
+            made, kept = facts["made"], facts.get("kept") or [0] * len(facts["made"])
             if image is not None and not 0 <= image < len(made):
                 raise RequestError(
                     f"image: request {request_id!r} made {len(made)} picture(s), so image is 0 to {len(made) - 1}",
@@ -104,10 +115,10 @@ class DecisionLog:
                     "invalid_value",
                 )
             images = tuple(range(len(made))) if image is None else (image,)
-            rows = [(row["number"], source, k, made[k], value, time.time()) for k in images]
+            rows = [(row["number"], source, k, made[k], value, time.time(), kept[k]) for k in images]
             known = "SELECT count(*) FROM feedback WHERE decision = ? AND source = ? AND image = ? AND recipe = ?"
             before = sum(db.execute(known, entry[:4]).fetchone()[0] for entry in rows)
-            db.executemany("INSERT OR REPLACE INTO feedback VALUES (?, ?, ?, ?, ?, ?)", rows)
+            db.executemany("INSERT OR REPLACE INTO feedback VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
         return Receipt(images, tuple(made[k] for k in images), before > 0)
 
     def purge(self, now_s: float | None = None) -> int:
@@ -151,7 +162,7 @@ class DecisionLog:
         with self._reading() as db:
             said: dict[int, list[Feedback]] = {}
             for row in db.execute("SELECT * FROM feedback WHERE source = ? ORDER BY decision, image", (source,)):
-                one = Feedback(row["source"], row["image"], row["recipe"], row["value"], row["at_s"])
+                one = Feedback(*(row[name] for name in ("source", "image", "recipe", "value", "at_s", "attempt")))
                 said.setdefault(row["decision"], []).append(one)
             rows = db.execute(f"SELECT * FROM decisions WHERE number IN ({wanted}) ORDER BY number", (source,))
             return [(decision_of(row), tuple(said.get(row["number"], ()))) for row in rows]
@@ -214,9 +225,9 @@ def connect(path: Path) -> sqlite3.Connection:
         for pragma in ("synchronous=NORMAL", "foreign_keys=ON", "secure_delete=ON"):
             db.execute(f"PRAGMA {pragma}")
         version = db.execute("PRAGMA user_version").fetchone()[0]
-        if version not in (0, SCHEMA):
+        if version > SCHEMA:
             raise sqlite3.DatabaseError(f"it has schema {version}, this Triptych writes {SCHEMA}; move it away")
-        if version == 0:
+        if version < SCHEMA:
             _make_tables(db)
         if fresh:
             with suppress(OSError):
@@ -228,12 +239,19 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def _make_tables(db: sqlite3.Connection) -> None:
-    """Several processes may do so at once; SQLite does not wait by itself when the journal's mode is changed."""
+    """Make the tables, or those of an older schema anew with what is in them. Several processes may do so at once;
+    SQLite does not wait by itself when the journal's mode is changed."""
     deadline = time.monotonic() + BUSY_S
     while True:
         try:
             db.execute("PRAGMA journal_mode=WAL")
-            db.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {SCHEMA}; COMMIT;")
+            db.execute("BEGIN IMMEDIATE")
+            version = db.execute("PRAGMA user_version").fetchone()[0]  # another process may have been quicker
+            if version < SCHEMA:
+                for statement in (_TABLES if version == 0 else _FROM_1).split(";"):
+                    db.execute(statement)
+                db.execute(f"PRAGMA user_version = {SCHEMA}")
+            db.execute("COMMIT")
             return
         except sqlite3.OperationalError:
             if db.in_transaction:

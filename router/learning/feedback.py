@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,8 +26,8 @@ class DecisionRecord:
     base, base_means: digest of the artefact under every adaptation, and what it expects of each of its columns
     options:    name -> estimate of every recipe that could have been chosen;   keys: name -> canonical key
     pinned:     asked for by name, so nothing was chosen;   rules: names of the rules that applied
-    made:       name of the recipe whose picture was delivered, for each picture
-    latency_s, cost_usd: measured
+    made:       name of the recipe whose picture was delivered, for each picture;   kept: which try of that recipe it
+                was, from 0;   latency_s, cost_usd: of the whole path to it, everything that was tried included
     """
 
     id: str
@@ -53,18 +53,33 @@ class DecisionRecord:
     cost_usd: float = 0.0
     number: int = 0
     prompt_hash: str = ""
+    kept: tuple[int, ...] = ()
+
+    def delivered(self, image: int) -> tuple[str, int]:
+        """The recipe of a delivered picture, and which try of that recipe it was."""
+        return self.made[image], self.kept[image] if image < len(self.kept) else 0
 
 
 @dataclass(frozen=True, slots=True)
 class Feedback:
     """value: 0..1, higher is better; source: "rating" (people) or "scorer:<name>"; image: index of the picture;
-    recipe: name of the recipe that made it; at_s: Unix time."""
+    recipe: name of the recipe that made it; at_s: Unix time; attempt: which picture of that recipe it was in the search
+    for this one, from 0."""
 
     source: str
     image: int
     recipe: str
     value: float
     at_s: float = 0.0
+    attempt: int = 0
+
+
+def value_of_path(record: DecisionRecord, said: Sequence[Feedback]) -> float | None:
+    """Mean of what was said of the delivered pictures, 0..1, whichever recipe and try they came from; None: nothing."""
+    values = [
+        f.value for f in said if f.image < len(record.made) and record.delivered(f.image) == (f.recipe, f.attempt)
+    ]
+    return sum(values) / len(values) if values else None
 
 
 @dataclass(frozen=True)
@@ -87,7 +102,7 @@ class Retention:
 def packed_facts(decision: DecisionRecord) -> bytes:
     """What of a decision is kept beside its columns: JSON, compressed; the estimates by column and with seven digits,
     so that a row among two hundred recipes stays a few kilobytes."""
-    names = ("rules", "explored", "pinned", "degradable", "made", "latency_s", "cost_usd", "base", "keys")
+    names = ("rules", "explored", "pinned", "degradable", "made", "kept", "latency_s", "cost_usd", "base", "keys")
     facts = {
         **{name: getattr(decision, name) for name in names},
         "keys": dict(decision.keys),
@@ -130,6 +145,7 @@ def decision_of(row: Mapping[str, Any]) -> DecisionRecord:
     vector = np.frombuffer(row["embedding"], dtype="<f2").astype(np.float32)
     options = _estimates(facts.pop("options"))
     facts |= {"rules": tuple(facts["rules"]), "made": tuple(facts["made"])}
+    facts["kept"] = tuple(facts.get("kept", ()))  # rows of version 0.1 do not say
     return DecisionRecord(
         **{name: row[name] for name in own},
         **facts,

@@ -92,7 +92,7 @@ def test_a_prompt_is_forgotten_by_command(triptych: Run, home: Path, tmp_path: P
 
 
 def test_retrain_swaps_and_rollback_undoes(triptych: Run, home: Path) -> None:
-    """A dry run changes nothing; a winner is in force (exit code 0), once more is no better (1); rollback restores."""
+    """A dry run changes nothing; a winner is in force (exit code 0), the same log again is too little (2); rollback."""
     config = ("--config", home / "serve.yaml")
     before = load_artifact(home / "artefact").digest
     code, out, err = triptych("router", "retrain", "--from-feedback", "--dry-run", *config)
@@ -104,7 +104,7 @@ def test_retrain_swaps_and_rollback_undoes(triptych: Run, home: Path) -> None:
     assert report["swapped"] and report["digest"] == load_artifact(home / "artefact").digest != before
     assert set(report["comparison"]["estimates"]) == {"ips", "snips", "dr"}
     code, out, err = triptych("router", "retrain", "--from-feedback", *config)
-    assert code == 1 and "nothing was changed" in out, err
+    assert code == 2 and "240 that the artefact in force has learned from already" in " ".join(err.split())
     code, out, err = triptych("router", "rollback", *config)
     assert code == 0 and before[:12] in out, err
     assert load_artifact(home / "artefact").digest == before

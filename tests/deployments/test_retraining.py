@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from deployments.assembly import catalogue_of
-from deployments.offline.retraining import retrain
+from deployments.offline import retraining
+from deployments.offline.replay import Replay
+from deployments.offline.retraining import FIRST, Lessons, Rated, compare_policies, retrain
 from deployments.settings import AppSettings
 from models.weights.revisions import revision
 from router.errors import ArtifactError
 from router.learning.decision_log import DecisionLog
+from router.learning.off_policy import Increments, increments
 from router.learning.pairs import ask, view_of
 from router.prompts.lexical import lexical_features, skill_signals
 from router.quality.predictor import QualityPredictor
@@ -118,11 +122,12 @@ def test_a_calibrated_scorer_is_calibrated_again_for_what_was_learned(
 def test_a_second_look_at_the_same_log_changes_nothing(
     settings: AppSettings, hated_log: DecisionLog, folder: Path
 ) -> None:
-    """What was learned once is not an improvement the second time."""
+    """What an artefact has learned from does not judge whether it is to be replaced."""
     policy, catalogue = lived_policy(0.4), catalogue_of(settings)
     assert retrain(hated_log, "rating", folder, policy, catalogue).swapped
     digest = load_artifact(folder).digest
-    assert not retrain(hated_log, "rating", folder, policy, catalogue).swapped
+    with pytest.raises(ArtifactError, match="300 that the artefact in force has learned from already"):
+        retrain(hated_log, "rating", folder, policy, catalogue)
     assert load_artifact(folder).digest == digest
 
 
@@ -191,3 +196,31 @@ def test_hashes_teach_as_well_as_text(
         retrain(one, "rating", folder, lived_policy(0.4), catalogue_of(settings), out=out)
         answers.append(ask(QualityPredictor(load_artifact(out)), EMBEDDER, "a blue star")["quality"])
     assert answers[0] == pytest.approx(answers[1], abs=0.02)
+
+
+def test_a_candidate_of_the_past_has_seen_nothing_of_what_came_after(
+    settings: AppSettings, hated_log: DecisionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a decision says at every look does not depend on what is rated after it: of the first 168 decisions it is
+    the same in the whole log as in a log that ends there, though the candidates of folds are others."""
+    catalogue, policy = catalogue_of(settings), lived_policy(0.4)
+    predictor = QualityPredictor(load_artifact(settings.artifact_path), catalogue)
+    replay = Replay(policy, catalogue, {})
+    rated = [Rated.of(record, said, predictor) for record, said in hated_log.rated("rating")]
+    rated.sort(key=lambda one: one.said_at_s)
+    found = []
+
+    def keeping(*given: Any) -> Increments:
+        found.append(increments(*given))
+        return found[-1]
+
+    monkeypatch.setattr(retraining, "increments", keeping)
+    for count in (168, 300):
+        lessons = Lessons.of(rated[:count], predictor, policy, replay)
+        compare_policies(rated[:count], lessons, predictor, policy, replay)
+    begun, whole = found
+    assert len(begun.x) == 168 - FIRST and len(whole.x) == 300 - FIRST
+    assert np.abs(begun.x).max() > 0.5, "the candidates of the past do decide otherwise"
+    np.testing.assert_allclose(whole.x[: len(begun.x)], begun.x, atol=1e-9)
+    lessons = Lessons.of(rated, predictor, policy, replay)
+    assert len(lessons.fit(predictor, before_s=rated[100].said_at_s).support) == 100

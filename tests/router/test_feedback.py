@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import sqlite3
 import stat
 import threading
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from router.errors import ArtifactError, NotFoundError, RequestError
-from router.learning.decision_log import DecisionLog
+from router.learning.decision_log import SCHEMA, DecisionLog
 from router.learning.feedback import DecisionRecord, Feedback, Retention
 from router.types import Estimate, Quality
 
@@ -108,6 +109,96 @@ def test_feedback_again_replaces(log: DecisionLog) -> None:
     ((_, said),) = log.rated("rating")
     assert [(f.image, f.recipe, f.value) for f in said] == [(0, "draft", 0.8), (1, "duel", 0.8)]
     assert log.counts()["feedback"] == {"rating": 2, "scorer:mine": 2}
+
+
+def test_each_try_has_its_own_row(log: DecisionLog) -> None:
+    """Of two pictures of one recipe in one search, both scores are kept, and a rating of the delivered one replaces
+    only an earlier rating of it."""
+    tries = [Feedback("scorer:alignment", 0, "draft", value, 0.0, k) for k, value in enumerate((0.9, 0.1))]
+    log.record(replace(decision(), kept=(1, 0)), tries)
+    ((found, said),) = log.rated("scorer:alignment")
+    assert [(f.attempt, f.value) for f in said] == [(0, 0.9), (1, 0.1)]
+    assert (found.kept, found.delivered(0), found.delivered(1)) == ((1, 0), ("draft", 1), ("duel", 0))
+    assert not log.attach("req_1", "rating", 0.2, image=0).replaced
+    assert log.attach("req_1", "rating", 0.4, image=0).replaced
+    assert [(f.recipe, f.attempt, f.value) for f in log.rated("rating")[0][1]] == [("draft", 1, 0.4)]
+
+
+OLD_SCHEMA = """
+CREATE TABLE IF NOT EXISTS decisions (
+  number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL, at_s REAL NOT NULL,
+  prompt TEXT, prompt_hash TEXT NOT NULL, embedding BLOB NOT NULL,
+  policy TEXT NOT NULL, policy_digest TEXT NOT NULL, artifact TEXT NOT NULL,
+  recipe TEXT NOT NULL, propensity REAL NOT NULL, facts TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS decisions_by_id ON decisions (id);
+CREATE INDEX IF NOT EXISTS decisions_by_prompt ON decisions (prompt_hash);
+CREATE TABLE IF NOT EXISTS feedback (
+  decision INTEGER NOT NULL REFERENCES decisions (number) ON DELETE CASCADE, source TEXT NOT NULL,
+  image INTEGER NOT NULL, recipe TEXT NOT NULL, value REAL NOT NULL, at_s REAL NOT NULL,
+  PRIMARY KEY (decision, source, image, recipe)) WITHOUT ROWID;
+PRAGMA user_version = 1;
+"""
+
+
+def old_log(path: Path) -> None:
+    """A log as version 0.1 made it, with two decisions that a scorer and people rated."""
+    names = ("rules", "explored", "pinned", "degradable", "made", "latency_s", "cost_usd", "base")
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA journal_mode=WAL")
+        db.executescript(OLD_SCHEMA)
+        for k in (1, 2):
+            one = decision(f"old-{k}")
+            facts = {name: getattr(one, name) for name in names}
+            facts |= {"keys": dict(one.keys), "features": {"words": 6.0}, "base_means": dict(one.base_means)}
+            facts["options"] = {name: asdict(estimate) for name, estimate in one.options.items()}
+            own = (one.id, one.at_s, None, f"hash {k}", one.embedding.astype("<f2").tobytes(), one.policy)
+            own = (*own, one.policy_digest, one.artifact, one.recipe, one.propensity, json.dumps(facts))
+            db.execute(f"INSERT INTO decisions VALUES (NULL, {', '.join('?' * len(own))})", own)
+            for source, image, recipe, value in (
+                ("scorer:alignment", 0, "draft", 0.3),
+                ("scorer:alignment", 0, "duel", 0.8),
+                ("rating", 1, "duel", 0.75),
+            ):
+                db.execute("INSERT INTO feedback VALUES (?, ?, ?, ?, ?, ?)", (k, source, image, recipe, value, 5.0))
+
+
+def test_a_log_of_version_0_1_is_taken_over(tmp_path: Path) -> None:
+    """Opening a log with the former schema keeps every row, as the first try of its recipe, and what comes later has
+    its tries; the deletion of a decision still takes its feedback along."""
+    old_log(tmp_path / "log.sqlite")
+    log = DecisionLog(tmp_path / "log.sqlite")
+    assert log.counts() == {**log.counts(), "decisions": 2, "feedback": {"scorer:alignment": 4, "rating": 2}}
+    (first, said), _ = log.rated("scorer:alignment")
+    assert (first.id, first.made, first.kept, first.delivered(1)) == ("old-1", ("draft", "duel"), (), ("duel", 0))
+    assert [(f.recipe, f.value, f.at_s, f.attempt) for f in said] == [("draft", 0.3, 5.0, 0), ("duel", 0.8, 5.0, 0)]
+    assert first.options == decision().options
+    assert log.attach("old-2", "rating", 0.25, image=1).replaced
+    assert [[f.value for f in said] for _, said in log.rated("rating")] == [[0.75], [0.25]]
+    log.record(decision("new"), [Feedback("scorer:alignment", 0, "draft", v, 0.0, k) for k, v in enumerate((0.9, 0.1))])
+    assert log.counts()["feedback"] == {"scorer:alignment": 6, "rating": 2}
+    with sqlite3.connect(log.path) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA,) == (2,)
+        tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        assert tables == {"decisions", "feedback", "sqlite_sequence"}
+    assert log.purge(now_s=time.time() + 1e12) == 0
+    keep_none = DecisionLog(log.path, retention=Retention(max_rows=1))
+    assert keep_none.purge() == 2
+    assert keep_none.counts()["feedback"] == {"scorer:alignment": 2}
+
+
+def test_several_processes_take_an_old_log_over_at_once(tmp_path: Path) -> None:
+    """Three processes and this one that open a log with the former schema at the same time lose nothing."""
+    old_log(tmp_path / "log.sqlite")
+    context = multiprocessing.get_context("spawn")
+    others = [context.Process(target=write_many, args=(tmp_path / "log.sqlite", f"p{k}", 10)) for k in range(3)]
+    for process in others:
+        process.start()
+    write_many(tmp_path / "log.sqlite", "here", 10)
+    for process in others:
+        process.join(60)
+    assert [process.exitcode for process in others] == [0, 0, 0]
+    counts = DecisionLog(tmp_path / "log.sqlite").counts()
+    assert (counts["decisions"], counts["feedback"]) == (42, {"rating": 82, "scorer:alignment": 4})
 
 
 def test_an_id_that_is_used_again_means_the_last_answer(log: DecisionLog) -> None:

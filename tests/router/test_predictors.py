@@ -12,8 +12,9 @@ from router.errors import ArtifactError
 from router.learning.report import ColumnReport
 from router.prompts.embedding import MiniLMEmbedder
 from router.prompts.lexical import lexical_features, skill_signals
-from router.quality.composition import Composition, outline
+from router.quality.composition import Composition, composition_of, outline
 from router.quality.predictor import QualityPredictor
+from router.quality.residual import Adapter
 from router.registry.artifact import Artifact
 from router.types import Chain, Fuse, Generate, PromptView, Quality, Recipe, Refine
 from tests.router.cards import CATALOGUE
@@ -95,6 +96,44 @@ def test_only_the_asked_names_are_predicted(predictor: QualityPredictor, embedde
     assert set(predictor.predict(view(EASY, embedder), RECIPES, only=["duel"])) == {"duel"}
 
 
+@pytest.mark.parametrize("trust", [0.0, 0.3, 0.5, 1.0])
+def test_a_mixture_holds_the_distance_between_its_means(
+    trained: tuple[Artifact, tuple[ColumnReport, ...]], embedder: MiniLMEmbedder, trust: float
+) -> None:
+    """With trust t in a prediction m, s beside the column's p, q: mean t m + (1 - t) p, variance t s^2 + (1 - t) q^2 +
+    t (1 - t) (m - p)^2, for every column."""
+    artifact = trained[0]
+    one = QualityPredictor(artifact, CATALOGUE)
+    base = np.linspace(0.05, 0.95, len(one.columns))
+    m, s = base, one.base_std(base)
+    p, q = (np.asarray(artifact.weights[name], np.float64) for name in ("column_mean", "column_std"))
+    found = one.adapted(view(EASY, embedder, trust), base)
+    means, stds = (np.array([getattr(found[key], name) for key in one.columns]) for name in ("mean", "std"))
+    assert means == pytest.approx(trust * m + (1 - trust) * p)
+    assert stds == pytest.approx(np.sqrt(trust * s**2 + (1 - trust) * q**2 + trust * (1 - trust) * (m - p) ** 2))
+    if 0 < trust < 1:
+        assert (stds > np.sqrt(trust * s**2 + (1 - trust) * q**2) + 1e-6).any()
+
+
+def test_feedback_shifts_means_and_widens_deviations(
+    trained: tuple[Artifact, tuple[ColumnReport, ...]], embedder: MiniLMEmbedder
+) -> None:
+    """Feedback that shifts every column by -.1 and widens by 1.5: on a known prompt the mean is .1 lower and the
+    deviation 1.5 times as large, on an unknown one the column's mean is .1 lower and its deviation stays."""
+    artifact = trained[0]
+    one = QualityPredictor(artifact, CATALOGUE)
+    base = np.full(len(one.columns), 0.6)
+    width, columns = one.inputs(view(EASY, embedder)).shape[1], len(base)
+    adapter = Adapter(np.zeros((0, width)), np.zeros((0, columns)), np.full(columns, -0.1), one.gamma, 1.5)
+    other = one.with_adapter(adapter)
+    known, unknown = (other.adapted(view(EASY, embedder, trust), base) for trust in (1.0, 0.0))
+    for k, key in enumerate(one.columns):
+        assert known[key].mean == pytest.approx(0.5)
+        assert known[key].std == pytest.approx(1.5 * one.base_std(base)[k])
+        assert unknown[key].mean == pytest.approx(max(0.0, float(artifact.weights["column_mean"][k]) - 0.1), abs=1e-6)
+        assert unknown[key].std == pytest.approx(float(artifact.weights["column_std"][k]), abs=1e-6)
+
+
 KNOWN = {
     "sd15": Quality(0.4, 0.1),
     "flux": Quality(0.7, 0.2),
@@ -158,3 +197,23 @@ def test_nothing_known_is_the_prior() -> None:
         quality = composed(recipe)
         assert (quality.mean, quality.basis) == (0.5, "prior")
         assert math.isclose(quality.std, 0.3)
+
+
+@pytest.mark.parametrize("method", ["average", "best_of"])
+def test_one_unknown_branch_does_not_make_a_fusion_unknown(method: str) -> None:
+    """A known branch (.7) beside one of which nothing is known (.5): half of each, composed, by a scorer, too."""
+    scorer = "alignment" if method == "best_of" else None
+    fused = Fuse(method, (Generate("flux"), Generate("sdxl")), scorer)
+    quality = composed(fused, scorer_reliability=0.0, widen=1.25)
+    assert (quality.mean, quality.basis) == (pytest.approx(0.6), "composed")
+    assert quality.std == pytest.approx(1.25 * math.sqrt((0.2**2 + 0.3**2) / 2))
+
+
+def test_a_scorer_is_measured_only_where_every_branch_was_rated() -> None:
+    """A best_of with a branch that was never rated says nothing of the scorer; one with both branches rated .4 and .6
+    and itself .68 lies half way from .5 to .76 and a ninth: (.68 - .5) / .26 = .6923."""
+    usual = Composition().scorer_reliability
+    names = ["sd15", "best_of(alignment;sd15|gone)"]
+    assert composition_of(names, np.array([[0.4, 0.9], [0.5, 0.9]])).scorer_reliability == usual
+    names = ["sd15", "flux", "best_of(alignment;sd15|flux)"]
+    assert composition_of(names, np.array([[0.4, 0.6, 0.68]] * 2)).scorer_reliability == pytest.approx(0.18 / 0.26)
