@@ -111,13 +111,13 @@ class CardFile(_Strict):
             raise ValueError(f"'native_size' {list(self.native_size)} has more than 'max_pixels' {self.max_pixels}")
         if self.native_sizes and self.native_size not in self.native_sizes:
             raise ValueError(
-                f"'native_sizes' lack 'native_size' {list(self.native_size)}, the size used when none is asked for; add it"
+                f"'native_sizes' lack 'native_size' {list(self.native_size)}, used when none is asked for; add it"
             )
         for size in self.native_sizes:
             if any(side % self.size_multiple for side in size) or size[0] * size[1] > self.max_pixels:
                 raise ValueError(
-                    f"'native_sizes' has {list(size)}, which is no multiple of 'size_multiple' {self.size_multiple}, or "
-                    f"more than 'max_pixels' {self.max_pixels}"
+                    f"'native_sizes' has {list(size)}, which is no multiple of 'size_multiple' {self.size_multiple} "
+                    f"or more than 'max_pixels' {self.max_pixels}"
                 )
         if self.tile_guidance_scale is not None and self.tile_guidance_scale > self.max_guidance_scale:
             raise ValueError(

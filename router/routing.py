@@ -141,8 +141,8 @@ class Router:
         return Offers(planned.plans, estimates, refused)
 
     def _estimated(self, case: Case, planned: Planned, plans: dict[str, Plan]) -> dict[str, Estimate]:
-        """Quality, seconds and dollars of each of `plans`, which are among those `planned`, if all pictures were admitted
-        now."""
+        """Quality, seconds and dollars of each of `plans`, which are among those `planned`, if all pictures were
+        admitted now."""
         view, predictor, n = case.view, case.knowledge.predictor, case.request.n
         moment = (view, predictor, n, self.queues.state)  # read first: what changes meanwhile makes it old at once
         with self._lock:

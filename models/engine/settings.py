@@ -149,7 +149,7 @@ def _check_kind(step: Step, card: ModelCard, call: Call) -> None:
 
 
 def _enough_steps(call: Call, card: ModelCard) -> Call:
-    """img2img runs steps * strength steps; make that at least one. Says so, and what the strength comes to in effect."""
+    """img2img runs steps * strength steps; make that at least one. Says so, and what the strength is in effect."""
     if call.strength is None:
         return call
     facts, steps = dict(call.facts), call.steps

@@ -68,7 +68,9 @@ class Gates:
                 self.reject(name, "pinned", f"the request asks for {pinned!r} by name")
             elif plans[name].ignores and not lenient:
                 ignored = "; ".join(plans[name].ignores)
-                self.reject(name, "capability", f"{ignored}; drop it, or set ignore_negative_prompt: allow in the policy")
+                self.reject(
+                    name, "capability", f"{ignored}; drop it, or set ignore_negative_prompt: allow in the policy"
+                )
             elif estimate is None:
                 self.reject(name, "capability", "there is no estimate for it")
             # A sum is finite only if all its terms are.

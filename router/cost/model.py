@@ -2,16 +2,17 @@
 
     seconds = overhead + seconds_per_step x work        work = denoising steps x pixels / native pixels x passes
 
-In tiles, the pixels are those of all tiles together. passes: how often the network runs in a step (twice with guidance),
-over how often it does at the card's guidance, which `seconds_per_step` includes. A denoise by two models takes the seconds
-of both for every step. For scorers, work is the number of pictures, or of their objects where these are scored. The blend,
-select and upscale of pictures need no model; their work is megapixels x pictures.
+In tiles, the pixels are those of all tiles together. passes: how often the network runs in a step (twice with
+guidance), over how often it does at the card's guidance, which `seconds_per_step` includes. A denoise by two models
+takes the seconds of both for every step. For scorers, work is the number of pictures, or of their objects where these
+are scored. The blend, select and upscale of pictures need no model; their work is megapixels x pictures.
 
-A law of its own is learned for each model, kind of step, size, passes, size of batch and engine, since the seconds are in
-proportion to work only roughly; where one of these was not seen yet, the law of all of the model and kind stands in.
+A law of its own is learned for each model, kind of step, size, passes, size of batch and engine, since the seconds are
+in proportion to work only roughly; where one of these was not seen yet, the law of all of the model and kind stands in.
 
-What is learned follows the last observations of a law: what is beyond three times their median, or below a third of it, is
-a hiccup, or from before a change. So a hiccup moves nothing, and of a lasting change the third observation is followed.
+What is learned follows the last observations of a law: what is beyond three times their median, or below a third of it,
+is a hiccup, or from before a change. So a hiccup moves nothing, and of a lasting change the third observation is
+followed.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ from router.types import Catalogue, Plan, Step
 WINDOW = 32  # observations kept for each law
 RECENCY = 0.9  # weight of each older observation against the next: a mean age of ten observations
 OUTLIER = 3.0  # this many times the median of the latest, or its inverse, is not learned from
-LATEST = 5  # observations whose median is the present; so two hiccups among them are outvoted, and three are the present
+LATEST = (
+    5  # observations whose median is the present; so two hiccups among them are outvoted, and three are the present
+)
 CHANGE = 2.0  # the present has to differ by this factor from what was before to be told as a change
 PRIOR_WEIGHT = 0.05  # of the card against one observation: enough to settle what the observations leave open
 
@@ -58,7 +61,8 @@ class Rate:
 
 
 class CostModel:
-    """Seconds of steps, learned per model, kind of step and what else changes the work. Safe to use from several threads.
+    """Seconds of steps, learned per model, kind of step and what else changes the work. Safe to use from several
+    threads.
 
     version: grows with everything that is learned; as long as it stays, so does the price of every step
     """
@@ -82,7 +86,8 @@ class CostModel:
         return 0.0 if step.model is None else seconds * self._catalogue[step.model].usd_per_hour / 3600
 
     def rate(self, step: Step, batch: int = 1, engine: str = "") -> Rate:
-        """The law in force for steps like this one: learned of such, else of all of its model and kind, else the card's."""
+        """The law in force for steps like this one: learned of such, else of all of its model and kind, else the
+        card's."""
         key, every = self._key(step, batch, engine), _every(step)
         with self._lock:
             if key not in self._rates:
@@ -94,9 +99,7 @@ class CostModel:
                 self._rates[key] = _fit(self._rates[every], list(seen)) if seen else self._rates[every]
             return self._rates[key]
 
-    def observe(
-        self, step: Step, seconds: float, pixels: int | None = None, batch: int = 1, engine: str = ""
-    ) -> None:
+    def observe(self, step: Step, seconds: float, pixels: int | None = None, batch: int = 1, engine: str = "") -> None:
         """Learn from a step that took `seconds` on its worker, without waiting. Nonsense (<= 0, NaN) is ignored.
 
         batch: how many pictures were made together, of which `seconds` is the share of one;   engine: what ran it, if
@@ -164,7 +167,10 @@ class CostModel:
             total = int(settings.get("steps") or 1)
             steps = total * card.effective_strength(total, float(strength))
         # The card's seconds include its own guidance.
-        now, usual = self._passes(step), [self._catalogue[m].passes(self._catalogue[m].guidance_scale) for m in step.models]
+        now, usual = (
+            self._passes(step),
+            [self._catalogue[m].passes(self._catalogue[m].guidance_scale) for m in step.models],
+        )
         passes = sum(now) / sum(usual) if len(now) == len(usual) else 1.0
         return steps * area / math.prod(card.native_size) * passes
 

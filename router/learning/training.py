@@ -72,8 +72,8 @@ def train(
     `served`: the artefact's columns as means of rated ones, with shares. All that is rated is learned from, whatever is
     served of it, so a served column more leaves the others as they were.
     `choice`: hyperparameters that were chosen elsewhere, instead of the best on these folds.
-    `cards`: of the models in the columns, what their cards said when the ratings were made (`card_record`); where a card
-    says otherwise later, estimates are lowered and widened.
+    `cards`: of the models in the columns, what their cards said when the ratings were made (`card_record`); where a
+    card says otherwise later, estimates are lowered and widened.
 
     Raises `ArtifactError` if the table cannot be learned from. Same table and seed, same artefact.
     """

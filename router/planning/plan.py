@@ -3,9 +3,9 @@
 Nothing is changed silently: what does not fit is refused with a remedy, what is inserted stands in the plan's notes.
 
 Sizes: the request's, else the recipe's own, else the first model's native size; the size asked for is that of the
-answer, so stages before an `upscale` work at that size divided by its factor. A model that draws from noise does so at a
-size at which its card says it is good; from there the picture is brought to the size that was asked for, by a step of its
-own, before the next stage that wants it so. A model checks the size it works at.
+answer, so stages before an `upscale` work at that size divided by its factor. A model that draws from noise does so at
+a size at which its card says it is good; from there the picture is brought to the size that was asked for, by a step of
+its own, before the next stage that wants it so. A model checks the size it works at.
 Steps: the request's `steps` and `guidance_scale` go to `generate` steps only; a `refine from` shares the schedule of
 the step that it continues. `steps` always counts the whole schedule, also with `until`, `from` and `strength`.
 Seeds: all steps share the request's; the k-th repetition of the same branch in a fusion gets seed + k.
@@ -245,7 +245,9 @@ class _Draft:
             )
         asked = self.request.width or self.request.height
         if asked and not tiles and not card.good_at(width, height):
-            self.notes.append(f"{card.id} paints over a picture of {width}x{height}, at which it was not shown to be good")
+            self.notes.append(
+                f"{card.id} paints over a picture of {width}x{height}, at which it was not shown to be good"
+            )
         settings |= {"strength": float(stage.strength), **tiles}
         return self.new("refine", card.id, (before.id,), "image", settings)
 

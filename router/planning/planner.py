@@ -60,7 +60,9 @@ class Planned:
                 Step(step.id, step.kind, step.model, step.inputs, step.produces, settings, step.unless, step.needs)
             )
         notes = (*plan.notes, *cut_prompts(request.prompt, steps, self.catalogue))
-        return Plan(plan.recipe, tuple(steps), plan.output, plan.width, plan.height, notes, plan.handovers, plan.ignores)
+        return Plan(
+            plan.recipe, tuple(steps), plan.output, plan.width, plan.height, notes, plan.handovers, plan.ignores
+        )
 
 
 class Planner:

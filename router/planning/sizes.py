@@ -63,8 +63,8 @@ STRETCH = 1.05  # by so much a picture may be squeezed on its way to the size th
 
 
 def drawing_size(card: ModelCard, width: int, height: int) -> tuple[int, int]:
-    """The size at which `card` draws from noise what is to become width x height: this one if it is good at it, else the
-    nearest of the same shape at which it is.
+    """The size at which `card` draws from noise what is to become width x height: this one if it is good at it, else
+    the nearest of the same shape at which it is.
 
     Raises `PlanError` (with the sizes at which it is good) if there is none of that shape.
     """

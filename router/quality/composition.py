@@ -2,14 +2,16 @@
 
 Rules, each with the knob that a training table may set (`Composition`):
 - other settings of a rated recipe: its quality, lowered and with a wider std the further away the settings are:
-    steps, usual steps u (the card's):   g(s) = 1 - exp(-4 s / u), which saturates: .86 at half the usual steps, .13 at a
-        thirtieth. Fewer steps s than the rated t: times g(s) / g(t). More: as good as the rated, no better. Between two
-        rated: no better than the upper one lets it be, no worse than the lower one. So more steps are never expected to
-        be worse, and fewer never to be as good. (The embedded SDXL has .86 of .89 at .8 u and .84 at .6 u: g says .87, .82.)
+    steps, usual steps u (the card's):   g(s) = 1 - exp(-4 s / u), which saturates: .88 of g(u) at half the usual
+        steps, .13 at a thirtieth. Fewer steps s than the rated t: times g(s) / g(t). More: as good as the rated, no better.
+        Between two rated: no better than the upper one lets it be, no worse than the lower one. So more steps are never
+        expected to be worse, and fewer never to be as good. (The embedded SDXL is right in .89 at u, .86 at .8 u and .84
+        at .6 u; by g it would be .87 and .82.)
     all others, d apart (`_distance`):   times exp(-.05 d)
 - another size, d apart (`sizes.apart`): the same, by `elsewhere`; nothing is rated at more than one size;
 - other weights under the same id, or other settings of its card than were rated: as if they were d = 1 apart, each;
-- a chain: its longest known beginning, plus `refine_delta` for each further refine, less for one of fewer steps than usual;
+- a chain: its longest known beginning, plus `refine_delta` for each further refine, less for one of fewer steps than
+  usual;
 - best_of, regions: between the mean of its branches (a useless scorer) and 1 - prod(1 - p) (a perfect scorer on
   independent branches), at `scorer_reliability`;
 - average, pyramid, frequency: the mean of the branches (also with a scorer, which mends only what is unlike); denoise:
@@ -242,9 +244,7 @@ def _composed(mean: float, std: float, basis: Literal["learned", "composed", "pr
     return Quality(min(1.0, max(0.0, mean)), std * widen, "prior" if basis == "prior" else "composed")
 
 
-def _nearest(
-    key: str, known: Collection[str], catalogue: Catalogue | None, record: Record | None
-) -> Outline | None:
+def _nearest(key: str, known: Collection[str], catalogue: Catalogue | None, record: Record | None) -> Outline | None:
     """The known recipes with the same models in the same roles whose settings are nearest, and how far they are."""
     wanted = _parsed(key, catalogue, None)
     found: list[tuple[float, float, str, _Near]] = []

@@ -48,7 +48,9 @@ class QualityPredictor:
         self.digest = artifact.digest
         self._catalogue = catalogue
         self._lock = threading.Lock()
-        self._outlines: LRUCache[tuple[str | int, ...], tuple[dict[str, Recipe], dict[str, Outline]]] = LRUCache(POLICIES)
+        self._outlines: LRUCache[tuple[str | int, ...], tuple[dict[str, Recipe], dict[str, Outline]]] = LRUCache(
+            POLICIES
+        )
         self._bases: LRUCache[str, Array] = LRUCache(REMEMBERED)
         self._known: LRUCache[tuple[str, float | None], dict[str, Quality]] = LRUCache(REMEMBERED)
         try:
@@ -86,7 +88,7 @@ class QualityPredictor:
     def _outlined(self, recipes: Mapping[str, Recipe], names: Sequence[str]) -> dict[str, Outline]:
         """How each of `names` follows from the columns; of a policy's recipes, remembered from request to request."""
         # A policy's recipes are the same objects each time, and so are they as one shape of request asks for them.
-        key = (*recipes, *map(id, recipes.values()))
+        key: tuple[str | int, ...] = (*recipes, *map(id, recipes.values()))
         with self._lock:
             kept = self._outlines.get(key)
             if kept is None or kept[0] != recipes:
@@ -94,7 +96,9 @@ class QualityPredictor:
         known = kept[1]
         for name in names:
             if name not in known:
-                known[name] = outline(resolve(recipes[name], recipes, (name,)), self._names, self._catalogue, self._record)
+                known[name] = outline(
+                    resolve(recipes[name], recipes, (name,)), self._names, self._catalogue, self._record
+                )
         return known
 
     def familiarity(self, embedding: NDArray[np.float32]) -> float:

@@ -18,8 +18,8 @@ class ModelCard:
     family:       which row of models/families.py draws with it, or which class of models/scoring.py judges with it
     role:         "base" makes a picture from noise, "refiner" only continues one, "scorer" judges one
     native_sizes, area_tolerance, aspect_tolerance: sizes (width, height) at which it draws well from noise, and how far
-                  from one of them it still does: area by a factor from..to of that size's, longer side over shorter side
-                  by a factor. Empty: `native_size` alone. See `good_at`
+                  from one of them it still does: area by a factor from..to of that size's, aspect (width over height)
+                  by a factor up or down. Empty: `native_size` alone. See `good_at`
     guidance:     "real": above 1 a second pass is run, which heeds a negative prompt; "input": distilled, a number that
                   the network reads, in one pass, and a negative prompt has no effect
     tile_guidance_scale: guidance of a refine in tiles that does not say its own; None: `guidance_scale`

@@ -41,7 +41,9 @@ FAMILIES = ("sd15", "sdxl", "flux", "flux-dev", "sd3", "qwen-image", "z-image", 
 
 def asked(kind: str, model: str, **settings: Any) -> Step:
     inputs = () if kind == "generate" else ("before",)
-    return Step("it", kind, model, inputs, "image", {"prompt": "red dot", "seed": 1, "width": 32, "height": 32, **settings})  # type: ignore[arg-type]
+    return Step(
+        "it", kind, model, inputs, "image", {"prompt": "red dot", "seed": 1, "width": 32, "height": 32, **settings}
+    )  # type: ignore[arg-type]
 
 
 def pipe(engine: Engine) -> Any:
@@ -51,7 +53,7 @@ def pipe(engine: Engine) -> Any:
 @pytest.mark.parametrize("model", ["sd15", "sdxl", "flux", "sd3", "qwen-image", "z-image"])
 def test_a_cards_settings_never_take_the_place_of_what_was_planned(engine: Engines, model: str) -> None:
     """Of all arguments that a plan says, none is that of the card; what the card adds beside them is there."""
-    card = replace(engine(model).card, settings={**dict.fromkeys(PLANNED, 9), "num_inference_steps": 9, "clip_skip": 1})
+    card = replace(engine(model).card, settings={**dict.fromkeys(PLANNED, 9), "clip_skip": 1})
     call = read_call(asked("generate", model, steps=4, guidance_scale=1.0), card)
     plain = replace(card, settings={})
     assert arguments(call, card, pipe(engine(model))) == arguments(call, plain, pipe(engine(model))) | {"clip_skip": 1}
@@ -66,7 +68,9 @@ def test_a_card_whose_settings_say_what_a_plan_says_is_refused(tmp_path: Path, k
         f"settings: {{clip_skip: 1, {key}: 9}}\n"
     )
     (tmp_path / "mine.yaml").write_text(text)
-    with pytest.raises(CatalogueError, match=rf"mine\.yaml:6: 'settings' has '{key}', which a plan says for every step; "):
+    with pytest.raises(
+        CatalogueError, match=rf"mine\.yaml:6: 'settings' has '{key}', which a plan says for every step; "
+    ):
         load_card(str(tmp_path / "mine.yaml"))
 
 
@@ -84,7 +88,7 @@ def test_planning_knows_which_models_heed_a_negative_prompt(engine: Engines, mod
 def test_the_strength_in_effect_is_the_share_of_the_steps_that_run(
     engine: Engines, model: str, steps: int, strength: float
 ) -> None:
-    """Flow matching rounds the share up to whole steps, diffusion down; planning, facts and the pipeline count alike."""
+    """Flow matching rounds the share up to whole steps, diffusion down; planning, facts and pipeline count alike."""
     scheduler = "ddim" if model == "sd15" else "default"
     card = engine(model).card
     step = asked("refine", model, steps=steps, strength=strength, scheduler=scheduler)
@@ -100,7 +104,9 @@ def test_schnell_at_four_steps_and_a_strength_of_a_third_starts_half_way(cards: 
     notes = make_plan("r", recipe, GenerationRequest("red dot"), catalogue, {}).notes
     assert any("flux runs 2 of 4 steps, so its strength is 0.5 in effect, not 0.3" in note for note in notes)
     fine = Chain((Generate("sd15"), Refine("flux", strength=0.3, steps=40)))
-    assert not any("in effect" in note for note in make_plan("r", fine, GenerationRequest("red dot"), catalogue, {}).notes)
+    assert not any(
+        "in effect" in note for note in make_plan("r", fine, GenerationRequest("red dot"), catalogue, {}).notes
+    )
 
 
 def test_tiles_are_refined_with_the_cards_guidance(cards: dict[str, ModelCard]) -> None:
@@ -127,7 +133,9 @@ RECIPES: dict[str, Recipe] = {
         (Fuse("average", (Chain((Generate("sd15"), Upscale(2.0))),) * 2), Refine("sdxl", strength=0.5))
     ),
     "tiles": Chain((Generate("flux"), Upscale(2.0), Refine("sdxl", strength=0.5, tile="native"))),
-    "best": Fuse("best_of", (Chain((Generate("sd15"), Upscale(2.0))), Chain((Generate("flux"), Upscale(2.0)))), "judge"),
+    "best": Fuse(
+        "best_of", (Chain((Generate("sd15"), Upscale(2.0))), Chain((Generate("flux"), Upscale(2.0)))), "judge"
+    ),
 }
 
 

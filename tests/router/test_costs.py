@@ -96,7 +96,7 @@ def test_a_lasting_change_is_followed() -> None:
 def test_a_worker_that_is_five_times_as_slow_is_followed_at_the_third_step_and_told(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """After a window full of 2 s, the third of 10 s moves the estimate to 10 s, with a line in the log; and back again."""
+    """After a window full of 2 s, the third of 10 s moves the estimate to 10 s, and the log says so; and back again."""
     costs = CostModel(CATALOGUE)
     with caplog.at_level(logging.INFO, "triptych.cost"):
         for _ in range(40):
@@ -115,7 +115,7 @@ def test_a_worker_that_is_five_times_as_slow_is_followed_at_the_third_step_and_t
 
 
 def test_the_change_of_a_worker_is_followed_for_steps_it_did_not_do_since() -> None:
-    """When steps of one size have become five times as slow, those of a size that was never seen are expected to be, too."""
+    """When steps of one size have become five times as slow, those of a size never seen are expected to be, too."""
     costs = CostModel(CATALOGUE)
     for seconds in [6.5] * 20 + [32.5] * 5:
         costs.observe(generate(), seconds)
@@ -153,8 +153,8 @@ def test_guidance_is_twice_the_work_and_keeps_a_law_of_its_own() -> None:
 
 @pytest.mark.parametrize("other", ["size", "batch", "engine", "kind", "tiles"])
 def test_what_changes_the_work_has_a_law_of_its_own(other: str) -> None:
-    """Sizes, batches, engines, kinds of step and tiles of one model are measured apart, even where the seconds are not in
-    proportion to the work."""
+    """Sizes, batches, engines, kinds of step and tiles of one model are measured apart, even where the seconds are not
+    in proportion to the work."""
     costs = CostModel(CATALOGUE)
     usual, changed, how = generate(), generate(), {}
     if other == "size":
@@ -185,7 +185,9 @@ def test_a_snapshot_of_before_is_still_read() -> None:
 
 def test_img2img_in_flow_matching_counts_the_steps_that_it_runs() -> None:
     """Four steps at strength .3 are two steps of work, not 1.2."""
-    step = plan(Chain((Generate("sd15"), Refine("flux", strength=0.3))), GenerationRequest("x", width=1024, height=1024))
+    step = plan(
+        Chain((Generate("sd15"), Refine("flux", strength=0.3))), GenerationRequest("x", width=1024, height=1024)
+    )
     assert CostModel(CATALOGUE).work(step.steps[-1]) == pytest.approx(2.0)
 
 

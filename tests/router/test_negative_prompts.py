@@ -77,7 +77,9 @@ objective: {maximise: quality}
 def test_a_policy_rules_the_recipe_out_as_capability_unless_it_allows_it() -> None:
     """The better recipe is out, with the remedy, and a request that names it is refused; `allow` lets it in."""
     estimates = estimate("fast", 0.9), estimate("good", 0.5)
-    plans = {name: replace(plan(recipe, REQUEST), recipe=name) for name, recipe in (("fast", UNGUIDED), ("good", GUIDED))}
+    plans = {
+        name: replace(plan(recipe, REQUEST), recipe=name) for name, recipe in (("fast", UNGUIDED), ("good", GUIDED))
+    }
     strict = load_policy_text(POLICY, "test.yaml", models=("flux", "sdxl"))
     lenient = load_policy_text(POLICY + "ignore_negative_prompt: allow\n", "test.yaml", models=("flux", "sdxl"))
     found = decide(strict, REQUEST, *estimates, plans=plans)
@@ -98,9 +100,7 @@ def test_a_cut_tail_is_told_of_both_prompts(which: str) -> None:
     long = " ".join(["word"] * 100)
     request = GenerationRequest(**{"prompt": "a cat", "negative_prompt": "blurry", which: long})
     told = [note for note in plan(GUIDED, request).notes if "its end is cut" in note]
-    assert told == [
-        f"sdxl reads at most 77 tokens; this {which.replace('_', ' ')} has at least 102, its end is cut"
-    ]
+    assert told == [f"sdxl reads at most 77 tokens; this {which.replace('_', ' ')} has at least 102, its end is cut"]
     planned = Planner(CATALOGUE).plan(request, {"r": GUIDED})
     assert planned.plan("r") == plan(GUIDED, request)
 

@@ -39,7 +39,7 @@ def composed(recipe: Recipe, known: dict[str, Quality] = KNOWN, **more: Any) -> 
 
 
 def test_one_step_is_not_as_good_as_thirty() -> None:
-    """A single step of a model that was rated at thirty is expected to be far below it, less surely, and not "learned"."""
+    """A single step of a model that was rated at thirty is expected to be far below it, less sure, and not "learned"."""
     one, rated = composed(Generate("sdxl", steps=1)), KNOWN["sdxl"]
     assert one.mean == pytest.approx(0.8 * curve(1 / 30) / curve(1.0))
     assert one.mean < 0.15
@@ -60,7 +60,7 @@ def test_between_two_rated_numbers_of_steps_is_between_their_qualities() -> None
 
 
 def test_the_curve_is_near_what_the_embedded_family_shows() -> None:
-    """SDXL with 4 and 3 of 5 steps: .86 and .84 of .89, so .966 and .944; the curve is within .03 and on the low side."""
+    """SDXL with 4 and 3 of 5 steps: .86 and .84 of .89, so .966 and .944; the curve is within .03, and rather low."""
     for steps, shown in ((4, 0.86 / 0.89), (3, 0.84 / 0.89)):
         assert -0.03 < curve(steps / 5) / curve(1.0) - shown < 0.02
 
@@ -147,11 +147,9 @@ def test_fewer_steps_are_never_expected_to_be_better() -> None:
     assert differing[0] > 50
 
 
-def test_what_a_request_asks_for_is_in_its_estimate(
-    trained: tuple[Artifact, Any], embedder: MiniLMEmbedder
-) -> None:
-    """Steps, guidance and size of a request lower and widen the estimate of a recipe that was rated without them; without
-    any, it is the rated one."""
+def test_what_a_request_asks_for_is_in_its_estimate(trained: tuple[Artifact, Any], embedder: MiniLMEmbedder) -> None:
+    """Steps, guidance and size of a request lower and widen the estimate of a recipe that was rated without them;
+    without any, it is the rated one."""
     predictor = QualityPredictor(trained[0], CATALOGUE)
     recipes: dict[str, Recipe] = {"good": Generate("sdxl"), "named": Fuse("average", ("good", "good"))}
     router = Router(CATALOGUE, embedder, predictor, Queues(CostModel(CATALOGUE)))
@@ -162,7 +160,12 @@ def test_what_a_request_asks_for_is_in_its_estimate(
 
     usual = quality()
     assert usual.basis == "learned"
-    for asked in ({"steps": 1}, {"guidance_scale": 1.0}, {"width": 1536, "height": 1024}, {"width": 512, "height": 512}):
+    for asked in (
+        {"steps": 1},
+        {"guidance_scale": 1.0},
+        {"width": 1536, "height": 1024},
+        {"width": 512, "height": 512},
+    ):
         for name in recipes:
             changed = quality(name, **asked)
             assert changed.mean < quality(name).mean and changed.std > quality(name).std, (name, asked)
@@ -247,7 +250,9 @@ def test_card_settings_that_became_what_a_recipe_said_are_still_known() -> None:
     assert composed(Generate("sd15"), catalogue=catalogue, record=RECORD).mean == pytest.approx(0.6)
 
 
-def test_an_artefact_without_a_record_is_read_as_before(trained: tuple[Artifact, Any], embedder: MiniLMEmbedder) -> None:
+def test_an_artefact_without_a_record_is_read_as_before(
+    trained: tuple[Artifact, Any], embedder: MiniLMEmbedder
+) -> None:
     """Its columns are what they were, whatever the cards say; with a record, a change of a card widens."""
     artifact = trained[0]
     catalogue = changed("sdxl", guidance_scale=2.0)
