@@ -3,10 +3,10 @@
 Rules, each with the knob that a training table may set (`Composition`):
 - other settings of a rated recipe: its quality, lowered and with a wider std the further away the settings are:
     steps, usual steps u (the card's):   g(s) = 1 - exp(-4 s / u), which saturates: .88 of g(u) at half the usual
-        steps, .13 at a thirtieth. Fewer steps s than the rated t: times g(s) / g(t). More: as good as the rated, no better.
-        Between two rated: no better than the upper one lets it be, no worse than the lower one. So more steps are never
-        expected to be worse, and fewer never to be as good. (The embedded SDXL is right in .89 at u, .86 at .8 u and .84
-        at .6 u; by g it would be .87 and .82.)
+        steps, .13 at a thirtieth. Fewer steps s than the rated t: times g(s) / g(t). More: as good as the rated, no
+        better. Between two rated: no better than the upper one lets it be, no worse than the lower one. So more steps
+        are never expected to be worse, and fewer never to be as good. (The embedded SDXL is right in .89 at u, .86 at
+        .8 u and .84 at .6 u; by g it would be .87 and .82.)
     all others, d apart (`_distance`):   times exp(-.05 d)
 - another size, d apart (`sizes.apart`): the same, by `elsewhere`; nothing is rated at more than one size;
 - other weights under the same id, or other settings of its card than were rated: as if they were d = 1 apart, each;

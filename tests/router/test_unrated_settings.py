@@ -39,7 +39,7 @@ def composed(recipe: Recipe, known: dict[str, Quality] = KNOWN, **more: Any) -> 
 
 
 def test_one_step_is_not_as_good_as_thirty() -> None:
-    """A single step of a model that was rated at thirty is expected to be far below it, less sure, and not "learned"."""
+    """One step of a model that was rated at thirty is expected to be far below it, less sure, and not "learned"."""
     one, rated = composed(Generate("sdxl", steps=1)), KNOWN["sdxl"]
     assert one.mean == pytest.approx(0.8 * curve(1 / 30) / curve(1.0))
     assert one.mean < 0.15
