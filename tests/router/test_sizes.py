@@ -205,3 +205,49 @@ def test_what_is_drawn_is_good_and_of_the_shape_that_was_asked(across: int, down
             continue
         assert cards[name].good_at(*found)
         assert abs(math.log((found[0] * height) / (found[1] * width))) <= math.log(1.05) + 1e-9
+
+
+FIELDS: dict[str, dict[str, object]] = {
+    "prompt": {"prompt": "a green star"},
+    "negative prompt": {"negative_prompt": "blurry"},
+    "long negative prompt": {"negative_prompt": "word " * 200},
+    "size": {"width": 128, "height": 128},
+    "width": {"width": 128},
+    "steps": {"steps": 7},
+    "guidance": {"guidance_scale": 3.3},
+    "no guidance": {"guidance_scale": 1.0},
+    "seed": {"seed": 99},
+}
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_every_field_of_a_request_is_used_refused_or_told(field: str) -> None:
+    """For random recipe trees, a field that was asked for changes what runs, or is refused, or stands in the notes."""
+    reached = [0]
+
+    @settings(max_examples=40, deadline=None, derandomize=True)
+    @given(TREES)
+    def holds(recipe: Recipe) -> None:
+        usual = GenerationRequest("a red circle", seed=1)
+        try:
+            plain = make_plan("r", recipe, usual, CATALOGUE, {})
+            asked = make_plan("r", recipe, replace(usual, **FIELDS[field]), CATALOGUE, {})  # type: ignore[arg-type]
+        except PlanError:
+            return
+        reached[0] += 1
+        if "width" in FIELDS[field]:
+            assert asked.width == delivered(asked)[0] == 128
+        else:
+            assert asked.digest() != plain.digest()
+        if "negative" in field:  # it stands in the settings of a step in any case, so that proves nothing
+            heeded = all(
+                CATALOGUE[step.model].heeds_negative(float(step.settings["guidance_scale"] or 0))
+                for step in asked.steps
+                if step.model is not None and "guidance_scale" in step.settings
+            )
+            assert heeded or asked.ignores
+        if field == "long negative prompt":
+            assert any("this negative prompt has at least" in note for note in asked.notes)
+
+    holds()
+    assert reached[0] > 5 or field == "width"
