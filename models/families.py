@@ -43,6 +43,7 @@ class Family:
     read:          (tokenizer, prompt) to the text up to the prompt's end, as it is tokenised
     takes_length:  the card's `max_prompt_tokens` is the limit (`max_sequence_length`), not the tokenizer's own
     single_file:   a published single file holds all of it
+    takes_negative: its call has an argument for a negative prompt
     extra:         further arguments of the constructor
     """
 
@@ -60,6 +61,7 @@ class Family:
     read: Callable[[Any, str], str] = lambda tokenizer, prompt: prompt
     takes_length: bool = True
     single_file: bool = False
+    takes_negative: bool = True
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -222,10 +224,25 @@ FAMILIES: dict[str, Family] = {
     ),
     "flux": Family("FluxPipeline", flux, img2img="FluxImg2ImgPipeline", layout=PACKED, tokenizers=("tokenizer_2",)),
     # Its pipeline takes pictures to look at, not one to go on from.
-    "flux2-klein": Family("Flux2KleinPipeline", flux2_klein, layout=PATCHES, read=_chat),
+    "flux2-klein": Family("Flux2KleinPipeline", flux2_klein, layout=PATCHES, read=_chat, takes_negative=False),
     "qwen-image": Family("QwenImagePipeline", qwen_image, img2img="QwenImageImg2ImgPipeline", layout=PACKED_FRAME),
     "z-image": Family("ZImagePipeline", z_image, img2img="ZImageImg2ImgPipeline", read=_chat),
 }
+
+PLANNED: dict[str, str] = {
+    "prompt": "drop it",
+    "negative_prompt": "drop it",
+    "num_inference_steps": "write the card's 'steps'",
+    "guidance_scale": "write the card's 'guidance_scale'",
+    "true_cfg_scale": "write the card's 'guidance_scale'",
+    "width": "write the card's 'native_size'",
+    "height": "write the card's 'native_size'",
+    "max_sequence_length": "write the card's 'max_prompt_tokens'",
+    **dict.fromkeys(("strength", "denoising_start", "denoising_end"), "say it in a recipe"),
+    **dict.fromkeys(("image", "generator", "latents", "num_images_per_prompt", "output_type"), "drop it"),
+    **dict.fromkeys(("timesteps", "sigmas"), "name a 'scheduler'"),
+}
+"""Arguments of a pipeline's call that plans and cards say elsewhere, with the remedy: a card's `settings` may not."""
 
 SCORERS = ("clip", "pickscore", "vqa", "verifier")
 """Families that judge pictures; models/scoring.py has their classes."""
@@ -240,7 +257,14 @@ ROLES: dict[str, tuple[str, ...]] = {
 def card_facts(family: str) -> dict[str, Any]:
     """What planning needs to know of all models of a family, as fields of `ModelCard`."""
     row = FAMILIES.get(family)
-    return {"relays": row.relays, "refines": bool(row.img2img)} if row else {"relays": False, "refines": False}
+    if row is None:
+        return {"relays": False, "refines": False}
+    return {
+        "relays": row.relays,
+        "refines": bool(row.img2img),
+        "flow": row.flow,
+        "takes_negative": row.takes_negative,
+    }
 
 
 def relaying() -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from models.families import FAMILIES, ROLES, card_facts
+from models.families import FAMILIES, PLANNED, ROLES, card_facts
 from router.errors import CatalogueError, did_you_mean
 from router.types import ModelCard, Scalar
 
@@ -59,6 +59,9 @@ class CardFile(_Strict):
     latent_channels: int = Field(4, ge=1, le=128)
     vae_scale: int = Field(8, ge=1, le=64)
     native_size: tuple[Side, Side] = (512, 512)
+    native_sizes: tuple[tuple[Side, Side], ...] = ()
+    area_tolerance: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(ge=1)]] = (0.8, 1.25)
+    aspect_tolerance: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.25
     size_multiple: int = Field(8, ge=1, le=256)
     min_side: Side = 64
     max_pixels: int = Field(1024 * 1024, ge=64)
@@ -67,6 +70,8 @@ class CardFile(_Strict):
     max_steps: int = Field(150, ge=1, le=1000)
     guidance_scale: NotNegative = 7.5
     max_guidance_scale: NotNegative = 30.0
+    guidance: Literal["real", "input"] = "real"
+    tile_guidance_scale: NotNegative | None = None
     scheduler: str = "default"
     max_prompt_tokens: int = Field(77, ge=1)
     vocabulary: str = ""
@@ -105,6 +110,24 @@ class CardFile(_Strict):
             )
         if self.native_size[0] * self.native_size[1] > self.max_pixels:
             raise ValueError(f"'native_size' {list(self.native_size)} has more than 'max_pixels' {self.max_pixels}")
+        if self.native_sizes and self.native_size not in self.native_sizes:
+            raise ValueError(
+                f"'native_sizes' lack 'native_size' {list(self.native_size)}, used when none is asked for; add it"
+            )
+        for size in self.native_sizes:
+            if any(side % self.size_multiple for side in size) or size[0] * size[1] > self.max_pixels:
+                raise ValueError(
+                    f"'native_sizes' has {list(size)}, which is no multiple of 'size_multiple' {self.size_multiple} "
+                    f"or more than 'max_pixels' {self.max_pixels}"
+                )
+        if self.tile_guidance_scale is not None and self.tile_guidance_scale > self.max_guidance_scale:
+            raise ValueError(
+                f"'tile_guidance_scale' {self.tile_guidance_scale:g} is above 'max_guidance_scale' "
+                f"{self.max_guidance_scale:g}"
+            )
+        if planned := PLANNED.get(next((key for key in self.settings if key in PLANNED), "")):
+            key = next(key for key in self.settings if key in PLANNED)
+            raise ValueError(f"'settings' has {key!r}, which a plan says for every step; {planned}")
         if self.steps < self.min_steps:
             raise ValueError(f"'steps' {self.steps} is below 'min_steps' {self.min_steps}")
         if self.steps > self.max_steps:

@@ -125,11 +125,12 @@ class Router:
                 offered.searches[name] = found
         if not offered.searches:
             planned = self._planner.plan(request, recipes)
-            estimates = self._estimated(case, planned.plans)
+            estimates = self._estimated(case, planned, planned.plans)
         else:
             resolved = {name: found.recipe for name, found in offered.searches.items()}
             planned = self._planner.plan(request, recipes, resolved)
-            estimates = self._estimated(case, {n: plan for n, plan in planned.plans.items() if n not in resolved})
+            left = {name: plan for name, plan in planned.plans.items() if name not in resolved}
+            estimates = self._estimated(case, planned, left)
             estimates |= {n: found.estimate for n, found in offered.searches.items() if n in planned.plans}
             estimates = {name: estimates[name] for name in planned.plans}
         offered.planned = planned
@@ -139,14 +140,16 @@ class Router:
             refused = (*refused, *unavailable(planned.plans, context.unavailable))
         return Offers(planned.plans, estimates, refused)
 
-    def _estimated(self, case: Case, plans: dict[str, Plan]) -> dict[str, Estimate]:
-        """Quality, seconds and dollars of each plan, if all pictures were admitted now."""
+    def _estimated(self, case: Case, planned: Planned, plans: dict[str, Plan]) -> dict[str, Estimate]:
+        """Quality, seconds and dollars of each of `plans`, which are among those `planned`, if all pictures were
+        admitted now."""
         view, predictor, n = case.view, case.knowledge.predictor, case.request.n
         moment = (view, predictor, n, self.queues.state)  # read first: what changes meanwhile makes it old at once
         with self._lock:
             kept = self._estimates.get(view.prompt)
         if kept is None or kept[0] != moment or kept[1] != plans:
-            qualities, takes = predictor.predict(view, case.recipes, only=plans), self.queues.estimates(plans, n)
+            qualities = predictor.predict(view, planned.as_run, only=plans, apart=planned.apart)
+            takes = self.queues.estimates(plans, n)
             estimates = {}
             for name, t in takes.items():
                 estimates[name] = Estimate(name, qualities[name], t.work_s, t.queue_s, t.latency_s, t.cost_usd)

@@ -9,7 +9,7 @@ from typing import Any
 
 from models.call import Call, Mix, Tiling
 from models.engine.tiles import boxes
-from models.families import FAMILIES, relaying
+from models.families import FAMILIES, PLANNED, relaying
 from router.errors import StepError, did_you_mean
 from router.types import ModelCard, Step
 
@@ -149,17 +149,23 @@ def _check_kind(step: Step, card: ModelCard, call: Call) -> None:
 
 
 def _enough_steps(call: Call, card: ModelCard) -> Call:
-    """img2img runs steps * strength steps; make that at least one, and say so."""
-    if call.strength is None or int(call.steps * call.strength) >= 1:
+    """img2img runs steps * strength steps; make that at least one. Says so, and what the strength is in effect."""
+    if call.strength is None:
         return call
-    needed = math.ceil(1 / call.strength)
-    needed += int(needed * call.strength) < 1  # 1 / strength may round down
-    return replace(call, steps=needed, facts={**call.facts, "steps_raised_from": call.steps})
+    facts, steps = dict(call.facts), call.steps
+    if int(steps * call.strength) < 1:
+        facts["steps_raised_from"] = steps
+        steps = math.ceil(1 / call.strength)
+        steps += int(steps * call.strength) < 1  # 1 / strength may round down
+    facts["effective_strength"] = round(card.effective_strength(steps, call.strength), 4)
+    return replace(call, steps=steps, facts=facts)
 
 
 def arguments(call: Call, card: ModelCard, pipe: Any) -> dict[str, Any]:
     """Keyword arguments of the pipeline for a checked call, without callback, generator and picture."""
-    return FAMILIES[card.family].arguments(call, card, pipe) | dict(card.settings)
+    # What the plan says is what runs: a card's own arguments add to it, and never take its place.
+    own = {key: value for key, value in card.settings.items() if key not in PLANNED}
+    return own | FAMILIES[card.family].arguments(call, card, pipe)
 
 
 def ignores_negative(call: Call, card: ModelCard, pipe: Any) -> bool:

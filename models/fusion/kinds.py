@@ -14,7 +14,7 @@ from models.fusion.agreement import disagreement
 from models.fusion.blending import average, frequency, pyramid
 from models.fusion.colour import Pixels
 from models.fusion.regions import compose
-from models.handover import upscale
+from models.handover import resize, upscale
 from router.errors import StepError, did_you_mean
 from router.types import Picture, Scalar, Scores, Step, StepResult, Value
 
@@ -70,7 +70,11 @@ def run_step(step: Step, inputs: Sequence[Value]) -> StepResult:
     if step.kind == "upscale":
         if len(pictures) != 1:
             raise StepError(f"step {step.id!r}: upscale takes one picture, not {len(pictures)}")
-        made = upscale(pictures[0], float(step.settings.get("factor") or 2.0))
+        width, height = step.settings.get("width"), step.settings.get("height")
+        if isinstance(width, int) and isinstance(height, int):
+            made = resize(pictures[0], width, height)
+        else:
+            made = upscale(pictures[0], float(step.settings.get("factor") or 2.0))
     elif step.kind == "blend" and step.settings.get("method") == "regions":
         if not pictures:
             raise StepError("regions: there is no picture to fuse")

@@ -112,6 +112,7 @@ def _built(spec: PolicySpec, origin: str, places: Mapping[str, tuple[int, int]])
         overload=spec.overload,
         explore=spec.explore,
         budgets=tuple(spec.budgets),
+        ignore_negative_prompt=spec.ignore_negative_prompt or "refuse",
         shadow=spec.shadow,
         canary=spec.canary,
         description=spec.description,

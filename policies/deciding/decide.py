@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from policies.deciding.chance import take
 from policies.deciding.conditions import Facts, holds
@@ -37,6 +38,7 @@ class Policy:
     overload: OverloadSpec | None = field(default=None, repr=False)
     explore: ExploreSpec | None = field(default=None, repr=False)
     budgets: tuple[BudgetSpec, ...] = field(default=(), repr=False)
+    ignore_negative_prompt: Literal["refuse", "allow"] = field(default="refuse", repr=False)
     shadow: SplitSpec | None = field(default=None, repr=False)
     canary: SplitSpec | None = field(default=None, repr=False)
     description: str = field(default="", repr=False)
@@ -57,7 +59,7 @@ class Policy:
         terms = Terms(self.objective, self.limits, self.explore).under(applied)
         bounds = tightest(terms.limits, request, context.allowances)
         gates = Gates(self.name, self.recipes, request, offer(bounds))
-        gates.enter()
+        gates.enter(lenient=self.ignore_negative_prompt == "allow")
         gates.hold_limits(terms.limits)
         gates.hold_budgets(context.allowances)
         gates.apply(applied)

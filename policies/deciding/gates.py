@@ -51,8 +51,9 @@ class Gates:
         self.open.pop(recipe, None)
         self.rejected[recipe] = Rejection(recipe, gate, reason)
 
-    def enter(self) -> None:
-        """Let in the policy's recipes, and a model or recipe from outside only if the request names it."""
+    def enter(self, *, lenient: bool = False) -> None:
+        """Let in the policy's recipes, and a model or recipe from outside only if the request names it. lenient: also
+        those on which a part of the request has no effect."""
         pinned, plans, estimates = self.request.recipe, self.offers.plans, self.offers.estimates
         names = {*self.recipes, pinned} if pinned else set(self.recipes)
         for rejection in self.offers.refused:
@@ -65,6 +66,11 @@ class Gates:
             estimate = estimates.get(name)
             if pinned and name != pinned:
                 self.reject(name, "pinned", f"the request asks for {pinned!r} by name")
+            elif plans[name].ignores and not lenient:
+                ignored = "; ".join(plans[name].ignores)
+                self.reject(
+                    name, "capability", f"{ignored}; drop it, or set ignore_negative_prompt: allow in the policy"
+                )
             elif estimate is None:
                 self.reject(name, "capability", "there is no estimate for it")
             # A sum is finite only if all its terms are.

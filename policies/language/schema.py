@@ -127,6 +127,11 @@ class PolicySpec(Spec):
     overload: OverloadSpec | None = Field(default=None, description="default: requests wait")
     explore: ExploreSpec | None = Field(default=None, description="default: nothing is left to chance")
     budgets: Annotated[list[BudgetSpec], Field(max_length=50)] = Field(default=[], description="default: none")
+    ignore_negative_prompt: Literal["refuse", "allow"] | None = Field(
+        default=None,
+        description="what becomes of a recipe with a model that would ignore a request's negative prompt: it is ruled "
+        "out, or it may be taken and the notes say so; default: refuse",
+    )
     shadow: SplitSpec | None = Field(
         default=None, description="this policy decides too, nothing is run, and the difference is reported"
     )

@@ -25,7 +25,7 @@ from router.prompts.familiarity import fit_domain
 from router.prompts.lexical import FEATURES, SIGNALS
 from router.prompts.skills import SkillHeads, load_skills
 from router.quality.calibration import Calibration, Z, fit_calibration
-from router.quality.composition import composition_of
+from router.quality.composition import Record, composition_of
 from router.quality.contrasts import fit_contrasts
 from router.quality.kernel_ridge import Hyperparameters, Mixture, Prompts, fit_mixture, prompts_of
 from router.quality.kernels import MAX_LANDMARKS
@@ -64,6 +64,7 @@ def train(
     widen: Mapping[str, float] | None = None,
     served: Mapping[str, Mapping[str, float]] | None = None,
     choice: Hyperparameters | None = None,
+    cards: Record | None = None,
 ) -> tuple[Artifact, tuple[ColumnReport, ...]]:
     """Fit, calibrate, save to folder `path`. `source` and `licence` tell in the card where the ratings are from;
     `notes` (Markdown) stand at its end. `scale`: the range of the scores, if it is known.
@@ -71,6 +72,8 @@ def train(
     `served`: the artefact's columns as means of rated ones, with shares. All that is rated is learned from, whatever is
     served of it, so a served column more leaves the others as they were.
     `choice`: hyperparameters that were chosen elsewhere, instead of the best on these folds.
+    `cards`: of the models in the columns, what their cards said when the ratings were made (`card_record`); where a
+    card says otherwise later, estimates are lowered and widened.
 
     Raises `ArtifactError` if the table cannot be learned from. Same table and seed, same artefact.
     """
@@ -92,6 +95,8 @@ def train(
     config, weights = _content(name, table, out, embeddings, choice, mixture, calibrations, reports, heads, seed)
     if served is None:  # a mean of columns has no part of its own
         config["contrasts"] = fit_contrasts(held_out.mean, out.scores, out.weights).config
+    if cards:
+        config["cards"] = {model: dict(card) for model, card in sorted(cards.items())}
     return save_artifact(path, config, weights, predictor_card(config, reports, source, licence, notes)), reports
 
 

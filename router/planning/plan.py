@@ -3,7 +3,9 @@
 Nothing is changed silently: what does not fit is refused with a remedy, what is inserted stands in the plan's notes.
 
 Sizes: the request's, else the recipe's own, else the first model's native size; the size asked for is that of the
-answer, so stages before an `upscale` work at that size divided by its factor. A model checks the size it works at.
+answer, so stages before an `upscale` work at that size divided by its factor. A model that draws from noise does so at
+a size at which its card says it is good; from there the picture is brought to the size that was asked for, by a step of
+its own, before the next stage that wants it so. A model checks the size it works at.
 Steps: the request's `steps` and `guidance_scale` go to `generate` steps only; a `refine from` shares the schedule of
 the step that it continues. `steps` always counts the whole schedule, also with `until`, `from` and `strength`.
 Seeds: all steps share the request's; the k-th repetition of the same branch in a fusion gets seed + k.
@@ -13,7 +15,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
@@ -22,7 +24,7 @@ from router.planning.checks import FUSIONS, check_fusion, check_share, check_sta
 from router.planning.denoise import common, seated
 from router.planning.handovers import check_takeover, handovers
 from router.planning.recipes import recipe_key, resolve, stages_of
-from router.planning.sizes import answer_size, card_of, check_size, enlargement, reduced
+from router.planning.sizes import answer_size, card_of, check_size, drawing_size, enlargement, reduced
 from router.planning.tiling import tiled
 from router.prompts.phrases import object_phrases
 from router.types import (
@@ -43,6 +45,7 @@ from router.types import (
     Upscale,
 )
 
+COARSE = 0.05  # a strength that whole steps miss by more than this is told
 MAX_PHRASES = 4  # of regions; each is a look at every picture
 Number = TypeVar("Number", int, float)
 _TOKEN = re.compile(r"\w+|[^\w\s]")
@@ -60,26 +63,40 @@ def make_plan(
         width, height = answer_size(resolved, request, catalogue)
         draft = _Draft(request, catalogue)
         output = draft.add(resolved, width, height, request.seed)
+        draft.notes += cut_negatives(request.negative_prompt, draft.steps, catalogue)
         draft.notes += cut_prompts(request.prompt, draft.steps, catalogue)
     except PlanError as error:
         raise PlanError(f"recipe {name!r}: {error.message}", error.param) from error
     steps, notes = tuple(draft.steps), tuple(dict.fromkeys(draft.notes))
-    return Plan(name, steps, output.id, width, height, notes, handovers(steps, catalogue, (width, height)))
+    taken = handovers(steps, catalogue, (width, height))
+    return Plan(name, steps, output.id, width, height, notes, taken, tuple(dict.fromkeys(draft.ignores)))
 
 
 def cut_prompts(prompt: str, steps: Sequence[Step], catalogue: Catalogue) -> list[str]:
     """Notes on models that will not read all of the prompt. Each word and mark is at least one token, so this never
     warns of a prompt that would have fitted."""
-    limits: dict[str, int] = {}
+    models = (model for step in steps for model in step.models)
+    return _cut("prompt", prompt, models, catalogue)
+
+
+def cut_negatives(prompt: str, steps: Sequence[Step], catalogue: Catalogue) -> list[str]:
+    """The same of the negative prompt `prompt`, for the models that heed one."""
+    heeding = []
     for step in steps:
-        for model in (step.model, step.settings.get("guest")):
-            if isinstance(model, str) and model not in limits:
-                limits[model] = catalogue[model].max_prompt_tokens
+        for model, key in zip(step.models, ("guidance_scale", "guest_guidance_scale"), strict=False):
+            guidance = step.settings.get(key)
+            if isinstance(guidance, int | float) and catalogue[model].heeds_negative(guidance):
+                heeding.append(model)
+    return _cut("negative prompt", prompt, heeding, catalogue) if prompt else []
+
+
+def _cut(what: str, prompt: str, models: Iterable[str], catalogue: Catalogue) -> list[str]:
+    limits = {model: catalogue[model].max_prompt_tokens for model in dict.fromkeys(models)}
     if len(prompt) + 2 <= min(limits.values(), default=0):  # even if each character were a token
         return []
     least = len(_TOKEN.findall(prompt[:20_000])) + 2
     return [
-        f"{model} reads at most {limit} tokens; this prompt has at least {least}, its end is cut"
+        f"{model} reads at most {limit} tokens; this {what} has at least {least}, its end is cut"
         for model, limit in limits.items()
         if least > limit
     ]
@@ -96,38 +113,75 @@ class _Draft:
     catalogue: Catalogue
     steps: list[Step] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    ignores: list[str] = field(default_factory=list)
 
     def add(self, recipe: Recipe, width: int, height: int, seed: int) -> Step:
         if isinstance(recipe, Fuse):
             return self.add_fusion(recipe, width, height, seed)
         stages = stages_of(recipe)
         check_stages(stages)
-        factor = enlargement(recipe)
+        # What the first stage delivers; a fusion that enlarges takes its own factor off again.
+        factor = math.prod(enlargement(stage) for stage in stages[1:])
         width, height = reduced(width, factor), reduced(height, factor)
         last: Step | None = None
+        works = width, height  # the size that the picture has now; width and height: what it is to have here
         for stage, following in zip(stages, (*stages[1:], None), strict=True):
             if last is None:
-                last = (
-                    self.add_generate(stage, following, width, height, seed)
-                    if isinstance(stage, Generate)
-                    else self.add(stage, width, height, seed)
-                )
+                if isinstance(stage, Generate):
+                    works = self.drawing(stage, width, height)
+                    last = self.add_generate(stage, following, *works, seed, (width, height))
+                else:
+                    last = self.add(stage, width, height, seed)
             elif isinstance(stage, Refine):
-                last = self.add_refine(stage, following, last, width, height, seed)
+                if stage.strength is not None and works != (width, height) and not self.stays(stage, works):
+                    last, works = self.resized(last, works, width, height), (width, height)
+                last = self.add_refine(stage, following, last, *works, seed)
             elif isinstance(stage, Upscale):
+                last, works = self.resized(last, works, width, height), (width, height)
                 last = self.new("upscale", None, (last.id,), "image", {"factor": float(stage.factor)})
-                width, height = round(width * stage.factor), round(height * stage.factor)
+                works = width, height = round(width * stage.factor), round(height * stage.factor)
         assert last is not None
-        return last
+        return self.resized(last, works, width, height)
 
-    def add_generate(self, stage: Generate, following: Recipe | None, width: int, height: int, seed: int) -> Step:
+    def drawing(self, stage: Generate, width: int, height: int) -> tuple[int, int]:
+        """The size at which a stage draws from noise; in windows it sees no more than one of these."""
+        card = card_of(stage.model, self.catalogue)
+        if stage.tile is not None or card.role != "base":
+            return width, height
+        check_size(card, width, height)
+        return self.noted(card, width, height, drawing_size(card, width, height))
+
+    def noted(self, card: ModelCard, width: int, height: int, works: tuple[int, int]) -> tuple[int, int]:
+        if works != (width, height):
+            self.notes.append(
+                f"{card.id} does not draw well at {width}x{height}; it draws at {works[0]}x{works[1]}, and the picture "
+                f"is brought to {width}x{height}"
+            )
+        return works
+
+    def stays(self, stage: Refine, works: tuple[int, int]) -> bool:
+        """Is a picture refined at the size it has, before it is brought to the size that was asked for?"""
+        return stage.tile is None and card_of(stage.model, self.catalogue).good_at(*works)
+
+    def resized(self, before: Step, works: tuple[int, int], width: int, height: int) -> Step:
+        """`before` with its picture brought to width x height (Lanczos); itself if it has this size."""
+        if works == (width, height):
+            return before
+        factor = round(math.sqrt(width * height / (works[0] * works[1])), 4)
+        settings = {"factor": factor, "width": width, "height": height}
+        return self.new("upscale", None, (before.id,), "image", settings)
+
+    def add_generate(
+        self, stage: Generate, following: Recipe | None, width: int, height: int, seed: int, asked: tuple[int, int]
+    ) -> Step:
+        """asked: the size that the picture is to have; width and height: at which it is drawn."""
         card = card_of(stage.model, self.catalogue)
         if card.role != "base":
             remedy = (
                 "put it after a base model as refine" if card.role == "refiner" else "use it as the scorer of a best_of"
             )
             raise PlanError(f"{card.id!r} is a {card.role} and cannot generate; {remedy}", "recipe")
-        self.check_sides(card, stage.width, stage.height, width, height)
+        self.check_sides(card, stage.width, stage.height, *asked)
         tiles = self.fitted(card, stage.tile, stage.overlap, width, height)
         request = self.request
         steps = self.overridden(f"steps of {card.id}", request.steps, stage.steps, card.steps)
@@ -155,8 +209,9 @@ class _Draft:
         shared = before.settings.get("steps") if stage.from_ is not None else None
         usual = shared if isinstance(shared, int) else card.steps
         steps = usual if stage.steps is None else stage.steps
-        # A tile shows a part of what the prompt says; guidance would paint all of it into every tile.
-        usual_guidance = 1.0 if tiles else card.guidance_scale
+        # A tile shows a part of what the prompt says; whether guidance paints all of it into every tile is the card's.
+        own = card.tile_guidance_scale if tiles else None
+        usual_guidance = card.guidance_scale if own is None else own
         guidance = usual_guidance if stage.guidance_scale is None else stage.guidance_scale
         settings = self.sampling(card, width, height, steps, guidance, stage.scheduler, seed)
         if stage.from_ is not None:
@@ -182,6 +237,17 @@ class _Draft:
             raise PlanError(f"strength of {card.id!r} must be above 0 and at most 1, not {stage.strength:g}", "recipe")
         check_share(card, steps, stage.strength, "strength")
         self.notes.append(self.through_pixels(card, before, stage.strength))
+        effective = card.effective_strength(steps, stage.strength)
+        if abs(effective - stage.strength) > COARSE:
+            self.notes.append(
+                f"{card.id} runs {round(effective * steps)} of {steps} steps, so its strength is {effective:.2g} in "
+                f"effect, not {stage.strength:g}; more steps come nearer"
+            )
+        asked = self.request.width or self.request.height
+        if asked and not tiles and not card.good_at(width, height):
+            self.notes.append(
+                f"{card.id} paints over a picture of {width}x{height}, at which it was not shown to be good"
+            )
         settings |= {"strength": float(stage.strength), **tiles}
         return self.new("refine", card.id, (before.id,), "image", settings)
 
@@ -219,7 +285,11 @@ class _Draft:
         host, guest = seated(recipe, self.catalogue)
         names = f"{host.card.id} and {guest.card.id}"
         self.check_sides(host.card, common(host, guest, "width"), common(host, guest, "height"), width, height)
-        tiles = self.fitted(host.card, common(host, guest, "tile"), common(host, guest, "overlap"), width, height)
+        tile, asked = common(host, guest, "tile"), (width, height)
+        if tile is None:
+            check_size(host.card, width, height)
+            width, height = self.noted(host.card, width, height, drawing_size(host.card, width, height))
+        tiles = self.fitted(host.card, tile, common(host, guest, "overlap"), width, height)
         seen = (int(tiles["tile_width"] or 0), int(tiles["tile_height"] or 0)) if tiles else (width, height)
         check_size(guest.card, *seen)
         steps = self.overridden(f"steps of {names}", self.request.steps, common(host, guest, "steps"), host.card.steps)
@@ -249,7 +319,7 @@ class _Draft:
         settings = {**sampled[0], **tiles, "guest": guest.card.id}
         settings |= {"guest_guidance_scale": sampled[1]["guidance_scale"]}
         settings |= {"guest_weight": guest.start, "guest_weight_end": guest.end}
-        return self.new("denoise", host.card.id, (), "image", settings)
+        return self.resized(self.new("denoise", host.card.id, (), "image", settings), (width, height), *asked)
 
     def add_fusion(self, recipe: Fuse, width: int, height: int, seed: int) -> Step:
         check_fusion(recipe)
@@ -390,6 +460,10 @@ class _Draft:
             raise PlanError(
                 f"a guidance_scale of {guidance:g} is outside {limit}, which {card.id!r} takes", "guidance_scale"
             )
+        if self.request.negative_prompt.strip() and not card.heeds_negative(guidance):
+            bar = " at guidance ≤ 1" if card.takes_negative and card.guidance == "real" else ""
+            self.ignores.append(f"{card.id} ignores negative prompts{bar}")
+            self.notes.append(self.ignores[-1])
         return {
             "prompt": self.request.prompt,
             "negative_prompt": self.request.negative_prompt,

@@ -16,6 +16,8 @@ from cachetools import LRUCache
 
 from router.errors import PlanError
 from router.planning.plan import cut_prompts, make_plan
+from router.planning.recipes import as_run, resolve
+from router.planning.sizes import answer_size, apart
 from router.types import Catalogue, Chain, Fuse, GenerationRequest, Plan, Recipe, Rejection, Step
 
 SHAPES = 64  # of requests, times policies, whose plans are kept
@@ -30,6 +32,8 @@ class Planned:
 
     refused:  recipes that do not fit the request, with the reasons
     complete: recipes whose plans were made for this very request
+    as_run:   the recipes with what the request asks of them, for estimating; may hold more than were planned
+    apart:    how far (`sizes.apart`) the size that is asked is from that at which each is usually answered; 0 if absent
     """
 
     request: GenerationRequest
@@ -37,6 +41,8 @@ class Planned:
     plans: dict[str, Plan]
     refused: tuple[Rejection, ...]
     complete: Collection[str] = ()
+    as_run: Mapping[str, Recipe] = field(default_factory=dict)
+    apart: Mapping[str, float] = field(default_factory=dict)
 
     def plan(self, recipe: str) -> Plan:
         """The plan of `recipe` with the request's prompt and seed."""
@@ -54,7 +60,9 @@ class Planned:
                 Step(step.id, step.kind, step.model, step.inputs, step.produces, settings, step.unless, step.needs)
             )
         notes = (*plan.notes, *cut_prompts(request.prompt, steps, self.catalogue))
-        return Plan(plan.recipe, tuple(steps), plan.output, plan.width, plan.height, notes, plan.handovers)
+        return Plan(
+            plan.recipe, tuple(steps), plan.output, plan.width, plan.height, notes, plan.handovers, plan.ignores
+        )
 
 
 class Planner:
@@ -80,7 +88,9 @@ class Planner:
         """
         kept = self._kept_for(request, recipes)
         if not kept.apart:
-            return Planned(request, self._catalogue, dict(kept.plans), kept.refused)
+            return Planned(
+                request, self._catalogue, dict(kept.plans), kept.refused, (), kept.as_run or recipes, kept.distances
+            )
         own, also_refused, complete = self._apart(request, kept, {**recipes, **(resolved or {})}, resolved or {})
         refusals = {rejection.recipe: rejection for rejection in (*kept.refused, *also_refused)}
         plans = {**kept.plans, **own}
@@ -90,6 +100,8 @@ class Planner:
             {name: plans[name] for name in recipes if name in plans},
             tuple(refusals[name] for name in recipes if name in refusals),
             complete,
+            kept.as_run or recipes,
+            {**kept.distances, **distances(request, own, recipes, self._catalogue)},
         )
 
     def _apart(
@@ -126,10 +138,14 @@ class Planner:
             kept = self._kept.get(key)
         # A policy's recipes are the same objects each time, so comparing them is quick.
         if kept is None or kept.recipes != recipes:
-            apart = tuple(name for name in recipes if reads_prompt(name, recipes))
-            shared = [name for name in recipes if name not in apart]
+            reading = tuple(name for name in recipes if reads_prompt(name, recipes))
+            shared = [name for name in recipes if name not in reading]
             shape = replace(request, prompt=ANY_PROMPT, seed=0)
-            kept = _Kept(dict(recipes), apart, *_planned(shape, shared, recipes, self._catalogue))
+            plans, refused = _planned(shape, shared, recipes, self._catalogue)
+            changed = request.steps is not None or request.guidance_scale is not None
+            run = {name: as_run(recipe, request) for name, recipe in recipes.items()} if changed else {}
+            far = distances(request, plans, recipes, self._catalogue)
+            kept = _Kept(dict(recipes), reading, plans, refused, run, far)
             with self._lock:
                 self._kept[key] = kept
         return kept
@@ -137,12 +153,18 @@ class Planner:
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """apart: recipes that are planned for each request; plans and refused: of the others, for `ANY_PROMPT`."""
+    """apart: recipes that are planned for each request; plans and refused: of the others, for `ANY_PROMPT`.
+
+    as_run: all recipes as this shape of request asks for them; empty if they are as they stand
+    distances: of the plans, as `Planned.apart`
+    """
 
     recipes: dict[str, Recipe]
     apart: tuple[str, ...]
     plans: dict[str, Plan]
     refused: tuple[Rejection, ...]
+    as_run: dict[str, Recipe]
+    distances: dict[str, float]
     searches: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -172,6 +194,19 @@ class Checked:
 
 with_check = Checked().plan
 """Of this process: one memory for all who price a look."""
+
+
+def distances(
+    request: GenerationRequest, plans: Mapping[str, Plan], recipes: Mapping[str, Recipe], catalogue: Catalogue
+) -> dict[str, float]:
+    """How far the size of each plan's answer is from that at which its recipe is answered if none is asked for."""
+    if request.width is None and request.height is None:
+        return {}
+    usual = replace(request, width=None, height=None)
+    return {
+        name: apart((plan.width, plan.height), answer_size(resolve(recipes[name], recipes, (name,)), usual, catalogue))
+        for name, plan in plans.items()
+    }
 
 
 def _planned(

@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from router.errors import PlanError, did_you_mean
-from router.types import Catalogue, Chain, Fuse, Generate, Recipe, Refine, Upscale
+from router.types import Catalogue, Chain, Fuse, Generate, GenerationRequest, Recipe, Refine, Upscale
 
 ORDERED_FUSIONS = frozenset({"frequency", "regions"})
 """Those in which the order of the branches changes the picture: low before high; the first of equal regions."""
@@ -52,6 +52,23 @@ def resolve(recipe: Recipe, recipes: Mapping[str, Recipe], path: tuple[str, ...]
         else:
             branches.append(resolve(recipes[branch], recipes, (*path, branch)))
     return replace(recipe, branches=tuple(branches))
+
+
+def as_run(recipe: Recipe, request: GenerationRequest) -> Recipe:
+    """The recipe with the steps and the guidance that the request asks of what draws from noise; the same object if it
+    asks for neither. Names in fusions stay names."""
+    if request.steps is None and request.guidance_scale is None:
+        return recipe
+    if isinstance(recipe, Generate):
+        steps = recipe.steps if request.steps is None else request.steps
+        guidance = recipe.guidance_scale if request.guidance_scale is None else request.guidance_scale
+        return replace(recipe, steps=steps, guidance_scale=guidance)
+    if isinstance(recipe, Chain):
+        return Chain(tuple(as_run(stage, request) for stage in recipe.stages))
+    if isinstance(recipe, Fuse):
+        branches = tuple(part if isinstance(part, str) else as_run(part, request) for part in recipe.branches)
+        return replace(recipe, branches=branches)
+    return recipe
 
 
 def stages_of(recipe: Recipe) -> tuple[Recipe, ...]:

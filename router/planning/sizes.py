@@ -59,6 +59,54 @@ def reduced(side: int, factor: float) -> int:
     return round(side / factor)
 
 
+STRETCH = 1.05  # by so much a picture may be squeezed on its way to the size that was asked for; nobody sees that
+
+
+def drawing_size(card: ModelCard, width: int, height: int) -> tuple[int, int]:
+    """The size at which `card` draws from noise what is to become width x height: this one if it is good at it, else
+    the nearest of the same shape at which it is.
+
+    Raises `PlanError` (with the sizes at which it is good) if there is none of that shape.
+    """
+    if card.good_at(width, height):
+        return width, height
+    low, high = card.area_tolerance
+    shape, found = width / height, list(card.native_sizes or (card.native_size,))
+    for across, down in tuple(found):  # of the very shape, as near in area as is still good
+        area = min(max(width * height, low * across * down), high * across * down)
+        found.append((_snapped(math.sqrt(area * shape), card), _snapped(math.sqrt(area / shape), card)))
+    good = [
+        size
+        for size in found
+        if card.good_at(*size) and max(ratio := size[0] / size[1] / shape, 1 / ratio) <= STRETCH and _takes(card, *size)
+    ]
+    if good:
+        return min(good, key=lambda size: abs(math.log(size[0] * size[1] / (width * height))))
+    listed = ", ".join(f"{across}x{down}" for across, down in card.native_sizes or (card.native_size,))
+    double = f"{2 * card.native_size[0]}x{2 * card.native_size[1]}"
+    windows = ", or give the recipe `tile: native`" if card.relays else ""
+    raise PlanError(
+        f"{card.id!r} does not draw well at {width}x{height}, nor at another size of this shape, but at {listed}; "
+        f"ask for one of these or a multiple, such as {double}{windows}",
+        "size",
+    )
+
+
+def _snapped(side: float, card: ModelCard) -> int:
+    return max(1, round(side / card.size_multiple)) * card.size_multiple
+
+
+def _takes(card: ModelCard, width: int, height: int) -> bool:
+    return min(width, height) >= card.min_side and width * height <= card.max_pixels
+
+
+def apart(size: tuple[int, int], usual: tuple[int, int]) -> float:
+    """How far one size (width, height) is from another: 0.7 for twice the area, and as much for twice the aspect."""
+    area = (size[0] * size[1]) / (usual[0] * usual[1])
+    aspect = (size[0] * usual[1]) / (size[1] * usual[0])
+    return abs(math.log(area)) + abs(math.log(aspect))
+
+
 def check_size(card: ModelCard, width: int, height: int) -> None:
     """Raise `PlanError` (naming model, limit and a size that fits) if `card` cannot work at this size."""
     multiple, low = card.size_multiple, card.min_side

@@ -20,7 +20,7 @@ from router.prompts.lexical import FEATURES, SIGNALS
 from router.prompts.scaling import feature_rows
 from router.prompts.skills import SkillHeads
 from router.quality.calibration import MIN_STD, Calibration, Z
-from router.quality.composition import Composition, Outline, outline
+from router.quality.composition import Composition, Outline, Record, elsewhere, outline
 from router.quality.contrasts import Contrasts
 from router.quality.kernel_ridge import Mixture, Prompts
 from router.quality.ratings_table import Scale
@@ -49,7 +49,9 @@ class QualityPredictor:
         self._catalogue = catalogue
         self._vocabulary = vocabulary_of(catalogue)
         self._lock = threading.Lock()
-        self._outlines: LRUCache[tuple[str, ...], tuple[dict[str, Recipe], dict[str, Outline]]] = LRUCache(POLICIES)
+        self._outlines: LRUCache[tuple[str | int, ...], tuple[dict[str, Recipe], dict[str, Outline]]] = LRUCache(
+            POLICIES
+        )
         self._bases: LRUCache[str, Array] = LRUCache(REMEMBERED)
         self._known: LRUCache[tuple[str, float | None], dict[str, Quality]] = LRUCache(REMEMBERED)
         try:
@@ -64,9 +66,11 @@ class QualityPredictor:
         recipes: Mapping[str, Recipe],
         only: Collection[str] | None = None,
         known: Mapping[str, Quality] | None = None,
+        apart: Mapping[str, float] | None = None,
     ) -> dict[str, Quality]:
         """Quality of each of `recipes` (of `only` those, if given; fusions may name any of them). known: of the
-        columns, if not as `rated` says; nothing is remembered then."""
+        columns, if not as `rated` says; nothing is remembered then. apart: how far the size of each answer is from that
+        at which the recipe was rated (`router.planning.sizes.apart`)."""
         self._checked(view.embedding)
         wanted = [name for name in recipes if only is None or name in only]
         outlines = self._outlined(recipes, wanted)
@@ -78,19 +82,24 @@ class QualityPredictor:
                 found[name] = known[one.column]
             else:
                 found[name] = one.quality(known, self._prior, self._rules)
+            if apart and (distance := apart.get(name, 0.0)):
+                found[name] = elsewhere(found[name], distance, self._rules)
         return found
 
     def _outlined(self, recipes: Mapping[str, Recipe], names: Sequence[str]) -> dict[str, Outline]:
         """How each of `names` follows from the columns; of a policy's recipes, remembered from request to request."""
+        # A policy's recipes are the same objects each time, and so are they as one shape of request asks for them.
+        key: tuple[str | int, ...] = (*recipes, *map(id, recipes.values()))
         with self._lock:
-            kept = self._outlines.get(tuple(recipes))
-            # A policy's recipes are the same objects each time, so comparing them is quick.
+            kept = self._outlines.get(key)
             if kept is None or kept[0] != recipes:
-                kept = self._outlines[tuple(recipes)] = (dict(recipes), {})
+                kept = self._outlines[key] = (dict(recipes), {})
         known = kept[1]
         for name in names:
             if name not in known:
-                known[name] = outline(resolve(recipes[name], recipes, (name,)), self._names, self._catalogue)
+                known[name] = outline(
+                    resolve(recipes[name], recipes, (name,)), self._names, self._catalogue, self._record
+                )
         return known
 
     def familiarity(self, embedding: NDArray[np.float32], prompt: str = "") -> float:
@@ -229,6 +238,8 @@ class QualityPredictor:
         if tuple(config["features"]) != (*FEATURES, *SIGNALS):
             raise ValueError("its features are not those of this version")
         self._names: tuple[str, ...] = tuple(config["columns"])
+        # What the models' cards said when they were rated; artefacts of before 0.2 do not know.
+        self._record: Record = {str(model): dict(card) for model, card in config.get("cards", {}).items()}
         self._width = int(config["embedding"]["width"])
         self._model_name = str(config["embedding"]["model"])
         self._scale = Scale(float(config["scale"]["low"]), float(config["scale"]["high"]))

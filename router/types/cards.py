@@ -17,6 +17,14 @@ class ModelCard:
     vae_scale:    pixels per latent cell along one side (8 for the real families)
     family:       which row of models/families.py draws with it, or which class of models/scoring.py judges with it
     role:         "base" makes a picture from noise, "refiner" only continues one, "scorer" judges one
+    native_sizes, area_tolerance, aspect_tolerance: sizes (width, height) at which it draws well from noise, and how far
+                  from one of them it still does: area by a factor from..to of that size's, aspect (width over height)
+                  by a factor up or down. Empty: `native_size` alone. See `good_at`
+    guidance:     "real": above 1 a second pass is run, which heeds a negative prompt; "input": distilled, a number that
+                  the network reads, in one pass, and a negative prompt has no effect
+    tile_guidance_scale: guidance of a refine in tiles that does not say its own; None: `guidance_scale`
+    flow:         flow matching, whose img2img rounds its share of the steps up, not down. The family says this
+    takes_negative: its pipeline has an argument for a negative prompt. The family says this
     relays:       its share of the denoising names a noise level, so that models of its latent space go on from one
                   another; false where the schedule depends on checkpoint and size. The family says this
     refines:      it goes on from a finished picture by `strength`. The family says this
@@ -37,6 +45,9 @@ class ModelCard:
     latent_channels: int = 4
     vae_scale: int = 8
     native_size: tuple[int, int] = (512, 512)  # width, height
+    native_sizes: tuple[tuple[int, int], ...] = ()
+    area_tolerance: tuple[float, float] = (0.8, 1.25)
+    aspect_tolerance: float = 1.25
     size_multiple: int = 8
     min_side: int = 64
     max_pixels: int = 1024 * 1024
@@ -45,6 +56,8 @@ class ModelCard:
     max_steps: int = 150
     guidance_scale: float = 7.5
     max_guidance_scale: float = 30.0
+    guidance: Literal["real", "input"] = "real"
+    tile_guidance_scale: float | None = None
     scheduler: str = "default"
     max_prompt_tokens: int = 77
     vocabulary: str = ""
@@ -60,6 +73,8 @@ class ModelCard:
     usd_per_hour: float = 1.0  # price of the accelerator it occupies
     relays: bool = False
     refines: bool = True
+    flow: bool = False
+    takes_negative: bool = True
     guests: tuple[str, ...] = ()
     description: str = ""
     card_path: str = ""  # where this card was read from, for error messages
@@ -68,6 +83,31 @@ class ModelCard:
     def revision(self) -> str:
         """The revision of the weights that the source names, or "unpinned"."""
         return str(self.source.get("revision") or "unpinned")
+
+    def good_at(self, width: int, height: int) -> bool:
+        """Does it draw well from noise at this size in pixels? It may take more sizes than those (`max_pixels`)."""
+        low, high = self.area_tolerance
+        for across, down in self.native_sizes or (self.native_size,):
+            area, aspect = width * height / (across * down), (width * down) / (height * across)
+            within = low - 1e-9 <= area <= high + 1e-9
+            if within and max(aspect, 1 / aspect) <= self.aspect_tolerance + 1e-9:
+                return True
+        return False
+
+    def passes(self, guidance_scale: float) -> int:
+        """How often the network is run in a step: twice with real guidance, as which 1 and less do not count."""
+        return 2 if self.guidance == "real" and guidance_scale > 1 else 1
+
+    def heeds_negative(self, guidance_scale: float) -> bool:
+        """Has a negative prompt any effect?"""
+        return self.takes_negative and self.passes(guidance_scale) == 2
+
+    def effective_strength(self, steps: int, strength: float) -> float:
+        """The share (0..1) of `steps` that img2img by `strength` really runs, as diffusers counts them: whole steps,
+        rounded up in flow matching and down in diffusion; one at least."""
+        # Rounded exactly as there, with the errors of their floating point.
+        whole = steps - int(max(steps - steps * strength, 0.0)) if self.flow else int(steps * strength)
+        return min(steps, max(1, whole)) / steps
 
 
 class Catalogue(Protocol):

@@ -36,7 +36,8 @@ class Step:
               predicts beside `model`, on its worker), guest_guidance_scale, and what the guest counts at the start and
               at the end of the denoising, guest_weight and guest_weight_end (0..1; `model` counts the rest). score:
               prompt; slope and offset where its scores are to be probabilities; segments where not pictures are scored
-              but up to so many objects of each. select/blend: method, weights, segments, blend_within. upscale: factor.
+              but up to so many objects of each. select/blend: method, weights, segments, blend_within. upscale: factor,
+              or width and height, which count before it.
     unless:   set where an earlier picture may be good enough to spare this step
     needs:    so many of its pictures are enough, if the steps that make the others fail; None: all of them
     """
@@ -87,6 +88,7 @@ class Plan:
 
     handovers: what goes from model to model, in the order of the steps
     notes: in words, everything that was inserted or changed (a hand-over through pixels, a size that was snapped)
+    ignores: in words, what of the request has no effect on it (a negative prompt without guidance); also in the notes
     """
 
     recipe: str
@@ -96,6 +98,7 @@ class Plan:
     height: int
     notes: tuple[str, ...] = ()
     handovers: tuple[HandOver, ...] = ()
+    ignores: tuple[str, ...] = ()
 
     def with_seed(self, seed: int) -> Plan:
         """The same plan for another picture: every step's seed is moved by the same amount."""

@@ -35,7 +35,7 @@ class Refine:
     any pair of models).
 
     tile:    with strength: work on overlapping tiles of this side in pixels, or of the model's native size
-             (then guidance_scale is 1 where the recipe does not say otherwise)
+             (then guidance_scale is the card's `tile_guidance_scale`, where it has one and the recipe says nothing)
     overlap: share of a tile that neighbours have in common; None: a quarter
     """
 

@@ -13,8 +13,8 @@ from cachetools import LRUCache
 from router.cost.queues import Queues
 from router.errors import PlanError, RequestError, did_you_mean
 from router.planning.plan import make_plan
-from router.planning.planner import ANY_PROMPT, reads_prompt, with_check
-from router.planning.recipes import recipe_key, resolve
+from router.planning.planner import ANY_PROMPT, distances, reads_prompt, with_check
+from router.planning.recipes import as_run, recipe_key, resolve
 from router.types import (
     Catalogue,
     Estimate,
@@ -50,7 +50,7 @@ class ResolvedSearch:
 @dataclass(frozen=True)
 class _Branches:
     """The parts of a search that fit a request, by their place: recipes, canonical keys, plans of one picture, and
-    those plans with a look at it."""
+    those plans with a look at it; the recipes as the request asks for them, and how far its size is from theirs."""
 
     recipe: Fuse
     among: Mapping[str, Recipe]
@@ -58,6 +58,8 @@ class _Branches:
     keys: dict[str, str]
     plans: dict[str, Plan]
     checked: dict[str, Plan]
+    as_run: dict[str, Recipe]
+    apart: dict[str, float]
 
 
 class Searches:
@@ -97,7 +99,7 @@ class Searches:
     ) -> ResolvedSearch:
         recipe, request = branches.recipe, case.request
         assert recipe.search is not None
-        qualities = case.knowledge.predictor.predict(case.view, branches.parts)
+        qualities = case.knowledge.predictor.predict(case.view, branches.as_run, apart=branches.apart)
         takes = self._queues.estimates(branches.checked, request.n)
         options = [Option(place, qualities[place].mean, reading.strength, takes[place]) for place in branches.plans]
         if request.turns:
@@ -139,7 +141,9 @@ class Searches:
                 continue
         keys = {place: recipe_key(part, {}, self._catalogue) for place, part in parts.items()}
         checked = {place: with_check(plan, resolved.scorer) for place, plan in plans.items()}
-        return _Branches(resolved, dict(recipes), parts, keys, plans, checked)
+        run = {place: as_run(part, request) for place, part in parts.items()}
+        far = distances(request, plans, parts, self._catalogue)
+        return _Branches(resolved, dict(recipes), parts, keys, plans, checked, run, far)
 
 
 def _place(turn: Turn, places: Mapping[str, str], name: str) -> str:

@@ -220,12 +220,19 @@ def save_all(root: Path) -> None:
 def cards(root: Path) -> dict[str, ModelCard]:
     """Cards of the folders that `save_all` writes."""
     sized = {"native_size": (32, 32), "vae_scale": 2, "min_side": 16, "max_pixels": 128 * 128, "steps": 4}
+    sized |= {"area_tolerance": (0.01, 100.0), "aspect_tolerance": 100.0}  # random weights are as good at any size
     rows: dict[str, dict[str, object]] = {
         "sd15": {"family": "sd15", "role": "base", "latent_space": "sd15", "guidance_scale": 3.0},
         "sdxl": {"family": "sdxl", "role": "base", "latent_space": "sdxl", "guidance_scale": 3.0},
         "sdxl-refiner": {"family": "sdxl", "role": "refiner", "latent_space": "sdxl", "guidance_scale": 3.0},
         "flux": {"family": "flux", "role": "base", "latent_space": "flux", "guidance_scale": 3.0},
-        "flux-dev": {"family": "flux", "role": "base", "latent_space": "flux", "guidance_scale": 3.5},
+        "flux-dev": {
+            "family": "flux",
+            "role": "base",
+            "latent_space": "flux",
+            "guidance_scale": 3.5,
+            "guidance": "input",
+        },
         "sd3": {"family": "sd3", "role": "base", "latent_space": "sd3", "guidance_scale": 3.0},
         "flux2-klein": {"family": "flux2-klein", "role": "base", "latent_space": "flux2", "guidance_scale": 1.0},
         "flux2-base": {"family": "flux2-klein", "role": "base", "latent_space": "flux2", "guidance_scale": 3.0},

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from router.cost.model import CostModel, denoising_steps
 from router.cost.queues import Queues
 from router.planning.plan import make_plan
-from router.types import Chain, Fuse, Generate, GenerationRequest, Plan, Recipe, Refine, Step
+from router.types import Chain, Fuse, Generate, GenerationRequest, Plan, Recipe, Refine, Step, Upscale
 from tests.router.cards import CATALOGUE, PAIRED, together
 
 REQUEST = GenerationRequest("a red circle")
@@ -88,6 +91,104 @@ def test_a_lasting_change_is_followed() -> None:
     for seconds in [6.5] * 32 + [13.0] * 20:
         costs.observe(generate(), seconds)
     assert costs.seconds(generate()) == pytest.approx(13.0, rel=0.15)
+
+
+def test_a_worker_that_is_five_times_as_slow_is_followed_at_the_third_step_and_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """After a window full of 2 s, the third of 10 s moves the estimate to 10 s, and the log says so; and back again."""
+    costs = CostModel(CATALOGUE)
+    with caplog.at_level(logging.INFO, "triptych.cost"):
+        for _ in range(40):
+            costs.observe(generate(), 2.0)
+        assert not caplog.messages
+        for _ in range(2):
+            costs.observe(generate(), 10.0)
+            assert costs.seconds(generate()) == pytest.approx(2.0, rel=0.02)
+        costs.observe(generate(), 10.0)
+        assert costs.seconds(generate()) == pytest.approx(10.0, rel=0.02)
+        assert [m for m in caplog.messages if "5 times as long as before" in m and m.startswith("sdxl/generate/")]
+        for _ in range(3):
+            costs.observe(generate(), 2.0)
+        assert costs.seconds(generate()) == pytest.approx(2.0, rel=0.02)
+        assert len(caplog.messages) == 2
+
+
+def test_the_change_of_a_worker_is_followed_for_steps_it_did_not_do_since() -> None:
+    """When steps of one size have become five times as slow, those of a size never seen are expected to be, too."""
+    costs = CostModel(CATALOGUE)
+    for seconds in [6.5] * 20 + [32.5] * 5:
+        costs.observe(generate(), seconds)
+    assert costs.seconds(generate(side=512)) == pytest.approx(5 * (0.5 + 30 * 0.2 / 4), rel=0.05)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.integers(8, 40), st.floats(4.0, 100.0), st.booleans(), st.integers(0, 10_000))
+def test_single_outliers_never_move_an_estimate(count: int, factor: float, slow: bool, seed: int) -> None:
+    """Whatever hiccups come with three usual steps between them, the estimate stays at the usual seconds."""
+    costs, rng = CostModel(CATALOGUE), random.Random(seed)
+    for k in range(count):
+        costs.observe(generate(), 6.5 * rng.uniform(0.98, 1.02))
+        if k >= 4 and k % 3 == 0:
+            costs.observe(generate(), 6.5 * (factor if slow else 1 / factor))
+            assert costs.seconds(generate()) == pytest.approx(6.5, rel=0.05)
+
+
+def test_guidance_is_twice_the_work_and_keeps_a_law_of_its_own() -> None:
+    """One pass a step takes half of two before anything was measured, and what is measured of one is not mixed into the
+    other: 1 s and 2 s stay 1 s and 2 s."""
+    costs = CostModel(CATALOGUE)
+
+    def guided(scale: float) -> Step:
+        return plan(Generate("sdxl", guidance_scale=scale)).steps[0]
+
+    assert costs.work(guided(1.0)) == costs.work(guided(7.5)) / 2 == 15
+    assert costs.seconds(guided(1.0)) == pytest.approx(0.5 + 30 * 0.1)
+    for _ in range(10):
+        costs.observe(guided(1.0), 1.0)
+        costs.observe(guided(7.5), 2.0)
+    assert costs.seconds(guided(1.0)) == pytest.approx(1.0, rel=0.02)
+    assert costs.seconds(guided(7.5)) == pytest.approx(2.0, rel=0.02)
+
+
+@pytest.mark.parametrize("other", ["size", "batch", "engine", "kind", "tiles"])
+def test_what_changes_the_work_has_a_law_of_its_own(other: str) -> None:
+    """Sizes, batches, engines, kinds of step and tiles of one model are measured apart, even where the seconds are not
+    in proportion to the work."""
+    costs = CostModel(CATALOGUE)
+    usual, changed, how = generate(), generate(), {}
+    if other == "size":
+        changed = generate(side=512)
+    elif other == "batch":
+        how = {"batch": 4}
+    elif other == "engine":
+        how = {"engine": "onnx"}
+    elif other == "kind":
+        changed = plan(Chain((Generate("flux"), Refine("sdxl", strength=0.5)))).steps[1]
+    else:
+        large = Chain((Generate("sdxl"), Upscale(1.5), Refine("sdxl", strength=0.5, tile="native")))
+        usual = plan(Chain((Generate("sdxl"), Refine("sdxl", strength=0.5)))).steps[1]
+        changed = plan(large).steps[2]
+    for _ in range(10):
+        costs.observe(usual, 4.0)
+        costs.observe(changed, 3.0, **how)  # type: ignore[arg-type]
+    assert costs.seconds(usual) == pytest.approx(4.0, rel=0.02)
+    assert costs.seconds(changed, **how) == pytest.approx(3.0, rel=0.02)  # type: ignore[arg-type]
+
+
+def test_a_snapshot_of_before_is_still_read() -> None:
+    """One law for all of a model and kind, as version 1 had it, stands in until more is seen."""
+    costs = CostModel(CATALOGUE)
+    costs.restore({"version": 1, "observations": {"sdxl/generate": [[30.0, 13.0]] * 5}})
+    assert costs.seconds(generate()) == pytest.approx(13.0, rel=0.02)
+
+
+def test_img2img_in_flow_matching_counts_the_steps_that_it_runs() -> None:
+    """Four steps at strength .3 are two steps of work, not 1.2."""
+    step = plan(
+        Chain((Generate("sd15"), Refine("flux", strength=0.3))), GenerationRequest("x", width=1024, height=1024)
+    )
+    assert CostModel(CATALOGUE).work(step.steps[-1]) == pytest.approx(2.0)
 
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, math.nan, math.inf])

@@ -184,7 +184,7 @@ def test_other_settings_take_the_nearest_rated_ones() -> None:
     assert near.mean == far.mean == 0.7
     assert 0.2 < near.std < far.std
     again = composed(Chain((Generate("sd15"), Refine("sd15", strength=0.4))))
-    assert again.mean == 0.45
+    assert 0.44 < again.mean < 0.45
 
 
 def test_nothing_known_is_the_prior() -> None:
