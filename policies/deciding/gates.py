@@ -165,8 +165,8 @@ class Gates:
                 self.preferred.append(rule.prefer)
 
     def nothing_left(self, allowances: Sequence[Allowance]) -> NoRecipeError | OverloadedError:
-        """The error that carries every reason; an `OverloadedError` if a later request might be served, by a recipe that
-        the rules allow."""
+        """The error that carries every reason; an `OverloadedError` if a later request might be served by a recipe
+        that the rules allow."""
         if pinned := self.request.recipe:
             why = self.rejected[pinned].reason if pinned in self.rejected else "it was not planned"
             message = f"recipe {pinned!r} cannot serve this request under policy {self.policy!r}: {why}"

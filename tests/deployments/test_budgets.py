@@ -89,7 +89,8 @@ def test_tenants_and_budgets_are_kept_apart(clock: Clock) -> None:
     """A budget for some binds only them, each on its own, and every budget that binds counts."""
     made = policy(
         QUALITY
-        + "budgets:\n- {name: all, window_s: 60, cost_usd: 1}\n- {name: some, tenants: [a, b], window_s: 600, work_s: 9}\n"
+        + "budgets:\n- {name: all, window_s: 60, cost_usd: 1}\n"
+        + "- {name: some, tenants: [a, b], window_s: 600, work_s: 9}\n"
     )
     budgets = TenantBudgets(clock=clock)
     assert budgets.charge(made, "a", 8.0, 0.5) is not None

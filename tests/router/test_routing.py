@@ -191,7 +191,7 @@ def test_deciding_needs_no_heavy_library() -> None:
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(PROMPTS)
 def test_every_prompt_is_routed(decider: Router, prompt: str) -> None:
-    """Any text of Unicode has a route with finite numbers, or is refused as empty; a regions recipe is planned for it."""
+    """Any text of Unicode has a route with finite numbers, or is refused as empty, with a regions recipe too."""
     policy = BestQuality({**RECIPES, "collage": Fuse("regions", ("standard", "premium"), "alignment")})
     try:
         route = decider.route(GenerationRequest(prompt), policy)
