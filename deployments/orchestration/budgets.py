@@ -90,8 +90,9 @@ class TenantBudgets:
         self._accounts: OrderedDict[_Key, _Account] = OrderedDict()
         self._lock = threading.Lock()
 
-    def __len__(self) -> int:
-        """Accounts that are kept."""
+    @property
+    def size(self) -> int:
+        """How many accounts are kept."""
         return len(self._accounts)
 
     def allowances(self, policy: Policy, tenant: str) -> tuple[Allowance, ...]:

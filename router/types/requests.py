@@ -33,6 +33,7 @@ class GenerationRequest:
     degradable: bool = True  # whether an overloaded policy may answer with a lesser recipe
     turns: tuple[Turn, ...] = ()  # how `recipe`, a search, was settled before; it is not settled again then
     id: str = ""  # under which the client knows the answer, and gives feedback; without one, nothing is logged
+    arrived_s: float | None = field(default=None, repr=False, compare=False)  # Unix time; None: when it is begun
 
 
 @dataclass(frozen=True, slots=True)
