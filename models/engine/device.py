@@ -7,8 +7,9 @@ import logging
 import threading
 import time
 import traceback
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 from router.errors import StepError, TriptychError
 from router.types import ModelCard, Scalar, Step
@@ -97,3 +98,20 @@ class Device:
         if isinstance(error, torch.AcceleratorError) or first.startswith(LOST):
             self.broken = f"{self.name} failed: {first}"
         return StepError(f"step {step.id!r}: {self.card.id!r} failed: {type(error).__name__}: {first}")
+
+
+@contextmanager
+def as_before(networks: Sequence[Any]) -> Iterator[None]:
+    """If an exception leaves the block, parameters and buffers that changed their dtype get the former one back.
+
+    Pipelines change networks on the way and change them back without `finally`: SDXL decodes half-precision latents with
+    its VAE in float32. (Half precision survives the way there and back to the bit.)
+    """
+    former = [(tensor, tensor.dtype) for network in networks for tensor in (*network.parameters(), *network.buffers())]
+    try:
+        yield
+    except BaseException:
+        for tensor, dtype in former:
+            if tensor.dtype != dtype:
+                tensor.data = tensor.data.to(dtype)
+        raise

@@ -15,14 +15,13 @@ from typing import Any
 import numpy as np
 
 from models.call import Call
-from models.engine.device import Device
+from models.engine.device import Device, as_before
 from models.engine.guests import Guest, joined
 from models.engine.previews import fit_colours
 from models.engine.progress import OnProgress, ShouldStop, Watch
 from models.engine.schedulers import build_scheduler, start_from, start_index, ve_factor
 from models.engine.settings import arguments, ignores_negative, read_call
 from models.engine.tiles import blend, boxes
-from models.engine.unharmed import as_before
 from models.engine.warmup import warm_up_step
 from models.engine.windows import windowed
 from models.families import FAMILIES
