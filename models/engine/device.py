@@ -104,7 +104,7 @@ class Device:
 def as_before(networks: Sequence[Any]) -> Iterator[None]:
     """If an exception leaves the block, parameters and buffers that changed their dtype get the former one back.
 
-    Pipelines change networks on the way and change them back without `finally`: SDXL decodes half-precision latents with
+    Pipelines change networks on the way and change them back without `finally`: SDXL decodes half-precision latents by
     its VAE in float32. (Half precision survives the way there and back to the bit.)
     """
     former = [(tensor, tensor.dtype) for network in networks for tensor in (*network.parameters(), *network.buffers())]
