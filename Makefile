@@ -8,7 +8,8 @@ PORT   ?= 8000
 SAY    := echo "Installing into $(VENV), once: some 150 packages, 2 to 6 GB of disk with torch; this takes minutes."
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-fast test-slow lint format lock clean
+MUTANTS ?=
+.PHONY: help serve test test-fast test-slow mutants lint format lock clean
 
 help:  ## this list
 	@echo "Triptych: make serve, then the first command of the README. What there is:"
@@ -26,6 +27,9 @@ test-fast: $(VENV)/.dev  ## unit tests only: seconds, no Ray
 
 test-slow: $(VENV)/.dev  ## the tests that take more than half a minute
 	$(BIN)/python -m pytest -m "slow and not gpu"
+
+mutants: $(VENV)/.dev  ## put mistakes into the code and see whether the tests notice (hours; MUTANTS=--quick for a sample)
+	@nice $(BIN)/python -m tools.mutants $(MUTANTS)
 
 lint: $(VENV)/.dev  ## ruff, mypy and codespell
 	$(BIN)/ruff check .

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.handover import resize
-from models.weights.loading import load_error, place, quieten, resolve_dtype
+from models.weights.loading import check_place, load_error, place, quieten, resolve_dtype
 from models.weights.revisions import check_weights
 from router.errors import LoadError, did_you_mean
 from router.types import ModelCard
@@ -163,6 +163,7 @@ def _load(card: ModelCard, device: str, dtype: str | None, model: Any, tokenizer
     where `settings: {processor: ...}` says so."""
     quieten()
     wanted = resolve_dtype(card, device, dtype)
+    check_place(card, device, wanted)  # before a byte is read
     where = str(card.source.get("local") or card.source.get("hub"))
     if card.source.get("local"):
         check_weights(card, Path(where))

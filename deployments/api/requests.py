@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -265,6 +266,7 @@ def to_request(wire: ImageRequest, limits: Limits, request_id: str = "") -> Gene
         tenant=wire.user or wire.safety_identifier,
         degradable=wire.degrade,
         id=request_id,
+        arrived_s=time.time(),
     )
 
 

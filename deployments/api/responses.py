@@ -118,6 +118,7 @@ def outcome_report(outcome: Outcome, wire: ImageRequest, request_id: str) -> dic
             for made in outcome.made
         ],
         "seeds": [made.seed for made in outcome.made],
+        "missing": [asdict(failure) for failure in outcome.failed],
         "latency_s": _round(outcome.latency_s),
         "cost_usd": _round(outcome.cost_usd),
         "estimated_cost_usd": None if outcome.estimated_cost_usd is None else _round(outcome.estimated_cost_usd),

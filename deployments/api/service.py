@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, Protocol
 
 from deployments.api import errors as failures
@@ -14,7 +15,7 @@ from deployments.api import responses as explain
 from deployments.api.feedback import FeedbackRequest, feedback_report, parse_feedback
 from deployments.api.request_ids import new_request_id
 from deployments.api.requests import ImageRequest, parse_request, to_request
-from deployments.orchestration.results import Advanced, Event, Outcome, Overview, PolicyFile, Routed
+from deployments.orchestration.results import Advanced, Event, Finished, Outcome, Overview, PolicyFile, Routed
 from deployments.settings import Limits
 from models.handover import resize
 from models.provenance import encode_image
@@ -76,13 +77,14 @@ class Service:
     async def stream(
         self, body: Any, request_id: str = "", on_routed: Callable[[], None] = lambda: None
     ) -> AsyncGenerator[dict[str, Any]]:
-        """OpenAI's events: `image_generation.partial_image` for previews, `image_generation.completed` for pictures.
+        """OpenAI's events: `image_generation.partial_image` for previews, `image_generation.completed` for pictures,
+        each as soon as it is made. If some are missing, those that came stay; if all are, the failure is raised.
 
         on_routed: called once the request is admitted, which may be long before the first event
         """
         wire = self._parsed(body)
         previews = _Previews(wire.partial_images)
-        size, request_id = "", request_id or new_request_id()
+        size, request_id, sent = "", request_id or new_request_id(), set[int]()
         async with aclosing(self._backend.stream(to_request(wire, self._limits, request_id))) as items:
             async for item in items:
                 if isinstance(item, Routed):
@@ -95,8 +97,11 @@ class Service:
                         file = await asyncio.to_thread(_preview_file, item.progress.preview, size, wire)
                         event = explain.event_body("partial_image", file, size, wire)
                         yield {**event, "partial_image_index": number, "picture_index": item.index}
-                elif isinstance(item, Outcome):
-                    async for event in self._completed(item, wire, request_id):
+                elif isinstance(item, Finished | Outcome):
+                    outcome = item.alone if isinstance(item, Finished) else item
+                    left = tuple(made for made in outcome.made if made.index not in sent)
+                    sent |= {made.index for made in left}
+                    async for event in self._completed(replace(outcome, made=left), wire, request_id):
                         yield event
 
     async def route(self, body: Any, request_id: str = "") -> dict[str, Any]:
@@ -169,14 +174,16 @@ class Service:
         return [explain.encoded(made, outcome.route, wire) for made in outcome.made]
 
     async def _completed(self, outcome: Outcome, wire: ImageRequest, request_id: str) -> AsyncGenerator[dict[str, Any]]:
+        if not outcome.made:
+            return
         files = await asyncio.to_thread(self._files, outcome, wire)
         report = explain.outcome_report(outcome, wire, request_id)
-        for index, (made, file) in enumerate(zip(outcome.made, files, strict=True)):
+        for made, file in zip(outcome.made, files, strict=True):
             event = explain.event_body("completed", file, explain.size_of(made), wire)
             yield {
                 **event,
                 "usage": explain.usage(outcome),
-                "picture_index": index,
+                "picture_index": made.index,
                 "seed": made.seed,
                 "x_triptych": report,
             }

@@ -30,9 +30,10 @@ def validate(
     from deployments.assembly import catalogue_of
     from deployments.known_names import known_of
     from policies import load_policy
+    from policies.store.folder import policy_files
 
     known = known_of(catalogue_of(load_serve_config(config).settings))
-    files = [file for path in paths for file in (sorted(path.glob("*.yaml")) if path.is_dir() else [path])]
+    files = [file for path in paths for file in (policy_files(path) if path.is_dir() else [path])]
     if not files:
         raise errors.PolicyError(f"no .yaml file in {', '.join(map(str, paths))}")
     problems: dict[str, list[str]] = {}
@@ -48,6 +49,8 @@ def validate(
         say(f"{file}: ok ({policy.name} {policy.digest}: {', '.join(policy.recipes)})")
         for number, rule in enumerate(policy.rules, start=1):
             say(f"  rule {number}: {rule.name}" + (f" (priority {rule.priority})" if rule.priority else ""))
+        for skipped in policy.unchecked:
+            say(f"  {skipped}")
         for name, recipe in policy.recipes.items():
             assert known.arrange is not None
             for note in known.arrange(name, recipe, policy.recipes).plan.notes:

@@ -61,6 +61,10 @@ class WorkerReplica:
     async def status(self) -> WorkerStatus:
         return self._worker.status()
 
+    def check_health(self) -> None:
+        """Ray Serve asks this every few seconds and replaces the process if it raises."""
+        self._worker.check_health()
+
 
 def _whereabouts(card: ModelCard) -> dict[str, Scalar]:
     context = ray.get_runtime_context()

@@ -21,6 +21,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from deployments.offline.rehearsal import Rehearsal
 from deployments.settings import problems
 from policies.language.spec import Spec, Text
+from policies.store.folder import is_named_like_one
 from router.errors import NoRecipeError, PolicyError, TriptychError
 from router.route import Route
 
@@ -94,7 +95,7 @@ def run_probes(path: Path, rehearsal: Rehearsal) -> list[Verdict]:
     """Decide on every probe of a file. Raises `PolicyError` if the file or its policy is broken."""
     file = load_probes(path)
     beside = path.parent / file.policy
-    policy = rehearsal.policy(str(beside) if beside.suffix == ".yaml" else file.policy)
+    policy = rehearsal.policy(str(beside) if is_named_like_one(beside) else file.policy)
     verdicts = []
     for probe in file.probes:
         outcome: Route | TriptychError

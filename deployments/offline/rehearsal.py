@@ -16,6 +16,7 @@ from deployments.assembly import catalogue_of, router_of
 from deployments.known_names import known_of
 from deployments.settings import AppSettings
 from policies import Known, Policy, load_policy
+from policies.store.folder import is_named_like_one, policy_files
 from router.cost.model import CostModel
 from router.errors import NotFoundError, did_you_mean
 from router.planning.plan import make_plan
@@ -56,9 +57,9 @@ class Rehearsal:
 def find_policy(settings: AppSettings, known: Known, wanted: str) -> Policy:
     """A policy by its file, or by its name in the folder of the config. Raises `PolicyError`, `NotFoundError`."""
     path = Path(wanted)
-    if path.suffix != ".yaml":
-        path = settings.policies.path / f"{wanted}.yaml"
-        if not path.is_file():
-            names = [file.stem for file in sorted(settings.policies.path.glob("*.yaml"))]
-            raise NotFoundError(f"there is no policy {wanted!r}{did_you_mean(wanted, names)}", "policy")
+    if not is_named_like_one(path):
+        files = {file.stem: file for file in policy_files(settings.policies.path)}
+        if wanted not in files:
+            raise NotFoundError(f"there is no policy {wanted!r}{did_you_mean(wanted, files)}", "policy")
+        path = files[wanted]
     return load_policy(path, known=known)

@@ -15,7 +15,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.deciding.chance import drawing, take
+from policies.deciding.chance import calm_ones, drawing, take
 from policies.deciding.decide import Policy
 from policies.deciding.objectives import rank
 from policies.deciding.terms import Applied, Terms
@@ -48,7 +48,10 @@ def chances(
         return drawing(ranking[0].recipe, estimates, None)
     # Under load nothing is left to chance, as in `take`.
     calm = taken.recipe == ranking[0].recipe and not taken.notes
-    return drawing(taken.recipe, estimates, terms.explore if calm else None)
+    if not calm:
+        return drawing(taken.recipe, estimates, None)
+    found = drawing(taken.recipe, calm_ones(estimates, policy.overload), terms.explore)
+    return {name: found.get(name, 0.0) for name in estimates}
 
 
 def chance_of_each(policy: Policy, rules: Collection[str], estimates: Mapping[str, Estimate]) -> dict[str, float]:

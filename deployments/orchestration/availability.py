@@ -56,8 +56,11 @@ class Availability:
 
 
 def load_error(error: NoRecipeError, request: GenerationRequest, unavailable: Mapping[str, str]) -> LoadError | None:
-    """What to raise instead of `error`, if models that failed are all that stands in the way of this request."""
-    wanted = [r for r in error.rejections if request.recipe in (None, r.recipe)]
+    """What to raise instead of `error`, if models that failed are all that stands in the way of this request.
+
+    What rules exclude would not be taken with its models, either, so it does not count.
+    """
+    wanted = [r for r in error.rejections if request.recipe in (None, r.recipe) and r.gate != "rule"]
     gone = {f"model {model!r} is not available: {reason}" for model, reason in unavailable.items()}
     if wanted and all(r.gate == "capability" and r.reason in gone for r in wanted):
         return LoadError(wanted[0].reason, "model")

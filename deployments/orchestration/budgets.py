@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -16,25 +16,56 @@ from policies import Policy
 from policies.language.schema import BudgetSpec
 from router.types import Allowance
 
-MANY = 10_000  # accounts from which those that hold nothing are dropped
+LOOKED_AT = 2  # accounts that each charge looks over, so that those which hold nothing any more are dropped in time
+UNIT = 1e-12  # of a second and of a dollar: sums of whole numbers are exact, in whatever order they are added
 
 _Key = tuple[str, str, str]  # policy, budget, tenant
 
 
-@dataclass
+@dataclass(slots=True)
 class _Entry:
+    """What one request counts, in `UNIT`s. counted: as long as it lies in its window"""
+
     at_s: float
-    work_s: float
-    cost_usd: float
+    work: int
+    cost: int
+    counted: bool = True
+
+
+@dataclass(slots=True)
+class _Account:
+    """The requests of a tenant within the window of a budget, oldest first, and their sums."""
+
+    window_s: float
+    entries: deque[_Entry] = field(default_factory=deque)
+    work: int = 0
+    cost: int = 0
+
+    def add(self, entry: _Entry) -> None:
+        self.entries.append(entry)
+        self.work, self.cost = self.work + entry.work, self.cost + entry.cost
+
+    def change(self, entry: _Entry, work: int, cost: int) -> None:
+        """What an entry counts instead; nothing if it is out of the window."""
+        if entry.counted:
+            self.work, self.cost = self.work + work - entry.work, self.cost + cost - entry.cost
+            entry.work, entry.cost = work, cost
+
+    def drop_old(self, now_s: float) -> None:
+        while self.entries and self.entries[0].at_s <= now_s - self.window_s:
+            old = self.entries.popleft()
+            old.counted = False
+            self.work, self.cost = self.work - old.work, self.cost - old.cost
 
 
 @dataclass
 class Charge:
     """One request on all budgets that bind it: first what was expected, at last what was used."""
 
-    entries: list[_Entry] = field(default_factory=list)
+    entries: list[tuple[_Account, _Entry]] = field(default_factory=list)
     work_s: float = 0.0
     cost_usd: float = 0.0
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def use(self, work_s: float, cost_usd: float) -> None:
         self.work_s += work_s
@@ -42,53 +73,91 @@ class Charge:
 
     def settle(self) -> None:
         """From now on the budgets count what was used, however the request ended."""
-        for entry in self.entries:
-            entry.work_s, entry.cost_usd = self.work_s, self.cost_usd
+        with self.lock:
+            for account, entry in self.entries:
+                account.change(entry, _units(self.work_s), _units(self.cost_usd))
 
 
 class TenantBudgets:
-    """The accounts. Safe to use from several threads: decisions read them while other requests are charged."""
+    """The accounts. Safe to use from several threads: decisions read them while other requests are charged.
+
+    A decision takes the same time however many tenants and requests there are.
+    """
 
     def __init__(self, share: float = 1.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._share = share
         self._clock = clock
-        self._accounts: dict[_Key, deque[_Entry]] = {}
+        self._accounts: OrderedDict[_Key, _Account] = OrderedDict()
         self._lock = threading.Lock()
+
+    @property
+    def size(self) -> int:
+        """How many accounts are kept."""
+        return len(self._accounts)
 
     def allowances(self, policy: Policy, tenant: str) -> tuple[Allowance, ...]:
         """What the budgets that bind this tenant have left now."""
         with self._lock:
-            return tuple(self._left(budget, entries) for budget, entries in self._binding(policy, tenant))
+            now_s = self._clock()
+            found = ((budget, self._accounts.get(key)) for key, budget in _binding(policy, tenant))
+            return tuple(self._left(budget, account, now_s) for budget, account in found)
 
     def charge(self, policy: Policy, tenant: str, work_s: float, cost_usd: float) -> Charge | None:
         """Take what a request is expected to use; None if a budget has not that much left any more."""
         with self._lock:
-            accounts = list(self._binding(policy, tenant))
-            for allowance in (self._left(budget, entries) for budget, entries in accounts):
+            now_s = self._clock()
+            binding = list(_binding(policy, tenant))
+            for key, budget in binding:
+                allowance = self._left(budget, self._accounts.get(key), now_s)
                 for value, left in ((work_s, allowance.work_s), (cost_usd, allowance.cost_usd)):
                     if left is not None and value > left:
                         return None
-            charge = Charge([_Entry(self._clock(), work_s, cost_usd) for _ in accounts])
-            for (_, entries), entry in zip(accounts, charge.entries, strict=True):
-                entries.append(entry)
+            charge = Charge(lock=self._lock)
+            for key, budget in binding:
+                account = self._accounts.setdefault(key, _Account(budget.window_s))
+                entry = _Entry(now_s, _units(work_s), _units(cost_usd))
+                account.add(entry)
+                charge.entries.append((account, entry))
+            self._tidy(now_s)
             return charge
 
-    def _binding(self, policy: Policy, tenant: str) -> Iterator[tuple[BudgetSpec, deque[_Entry]]]:
-        for budget in policy.budgets:
-            if budget.tenants is not None and tenant not in budget.tenants:
-                continue
-            entries = self._accounts.setdefault((policy.name, budget.name, tenant), deque())
-            while entries and entries[0].at_s <= self._clock() - budget.window_s:
-                entries.popleft()
-            yield budget, entries
-        if len(self._accounts) > MANY:
-            self._accounts = {key: entries for key, entries in self._accounts.items() if entries}
+    def _left(self, budget: BudgetSpec, account: _Account | None, now_s: float) -> Allowance:
+        work = cost = 0
+        renews_s = 0.0
+        if account is not None:
+            account.window_s = budget.window_s  # the policy's file may have changed
+            account.drop_old(now_s)
+            work, cost = account.work, account.cost
+            renews_s = account.entries[0].at_s + budget.window_s - now_s if account.entries else 0.0
+        whole_work_s, whole_usd = self._granted(budget.work_s), self._granted(budget.cost_usd)
+        return Allowance(
+            budget.name,
+            None if whole_work_s is None else whole_work_s - work * UNIT,
+            None if whole_usd is None else whole_usd - cost * UNIT,
+            max(0.0, renews_s),
+            whole_work_s,
+            whole_usd,
+        )
 
-    def _left(self, budget: BudgetSpec, entries: deque[_Entry]) -> Allowance:
-        def left(granted: float | None, used: float) -> float | None:
-            return None if granted is None else granted * self._share - used
+    def _granted(self, whole: float | None) -> float | None:
+        return None if whole is None else whole * self._share
 
-        renews_s = entries[0].at_s + budget.window_s - self._clock() if entries else 0.0
-        work_s = left(budget.work_s, sum(entry.work_s for entry in entries))
-        cost_usd = left(budget.cost_usd, sum(entry.cost_usd for entry in entries))
-        return Allowance(budget.name, work_s, cost_usd, max(0.0, renews_s))
+    def _tidy(self, now_s: float) -> None:
+        """Look over the accounts that were looked at longest ago, and drop those that hold nothing."""
+        for _ in range(min(LOOKED_AT, len(self._accounts))):
+            key, account = next(iter(self._accounts.items()))
+            account.drop_old(now_s)
+            if account.entries:
+                self._accounts.move_to_end(key)
+            else:
+                del self._accounts[key]
+
+
+def _binding(policy: Policy, tenant: str) -> Iterator[tuple[_Key, BudgetSpec]]:
+    for budget in policy.budgets:
+        if budget.tenants is None or tenant in budget.tenants:
+            yield (policy.name, budget.name, tenant), budget
+
+
+def _units(value: float) -> int:
+    return round(value / UNIT)

@@ -22,6 +22,7 @@ from deployments.orchestration.metrics import Metrics, Tally
 from deployments.orchestration.recorder import Recorder
 from deployments.orchestration.results import (
     Event,
+    Finished,
     Made,
     OnEvent,
     Outcome,
@@ -31,12 +32,20 @@ from deployments.orchestration.results import (
     likely,
     unlikely,
 )
-from deployments.orchestration.runner import Runner, WorkerClient
+from deployments.orchestration.runner import Batch, Runner, WorkerClient
 from deployments.orchestration.shadows import Shadows
 from deployments.workers.streams import stream
 from policies import Policy, PolicyBook
 from router.cost.model import CostModel
-from router.errors import ArtifactError, BudgetError, LoadError, NoRecipeError, OverloadedError, UnlikelyError
+from router.errors import (
+    ArtifactError,
+    BudgetError,
+    DeadlineError,
+    LoadError,
+    NoRecipeError,
+    OverloadedError,
+    UnlikelyError,
+)
 from router.learning.feedback import Receipt
 from router.quality.live import LivePredictor
 from router.route import Route
@@ -104,15 +113,16 @@ class Orchestrator:
     async def generate(self, request: GenerationRequest, on_event: OnEvent | None = None) -> Outcome:
         """Route, run the plan for each of the `n` pictures (seed, seed + 1, ...), verify them, and report.
 
-        A model that turns out not to be loadable is taken out, and the request is routed once more around it.
+        A model that turns out not to be loadable is taken out, and the request is routed once more around it. Nothing
+        is waited for beyond the deadline, which counts from when the request arrived.
         """
-        started = time.monotonic()
-        admitted = await self._admit(request)
+        started = begun(request)
+        admitted = await self._admit(request, started)
         self._shadows.compare(admitted.route, self.policies.shadow_of(admitted.policy, request))
         try:
             return await self._answer(admitted, started, on_event)
         except LoadError as error:
-            before, again = admitted.route.decision.recipe, await self._admit(request)
+            before, again = admitted.route.decision.recipe, await self._admit(request, started, look=False)
             if (now := again.route.decision.recipe) == before:
                 again.charge.settle()
                 raise
@@ -131,7 +141,7 @@ class Orchestrator:
         """What is here; the workers are asked now."""
         statuses = await self.availability.refresh(now=True)
         policies = [self.policies.get(name) for name in self.policies.names()]
-        self._look_at_policies()
+        self._count_policies()
         await asyncio.to_thread(self._look_at_artifact)
         return Overview(
             policies=tuple(PolicySummary(p.name, p.digest, p.description, tuple(p.recipes)) for p in policies),
@@ -159,11 +169,18 @@ class Orchestrator:
 
     # ------------------------------------------------------------------------------------------------------- deciding
 
-    async def _admit(self, request: GenerationRequest) -> Admitted:
-        """Decide, and charge the tenant's budgets; when others were quicker with what was left, decide again."""
-        await self.availability.refresh()
-        for _ in range(ADMISSION_TRIES):
-            decided = await asyncio.to_thread(self._decide, request, self._draw())
+    async def _admit(self, request: GenerationRequest, started: float, look: bool = True) -> Admitted:
+        """Decide, and charge the tenant's budgets; when others were quicker with what was left, decide again.
+
+        look: whether to look at the policies' folder, which is done at most once for a request
+        """
+        left_s = self._runner.due(request, started) - time.monotonic()
+        try:
+            await asyncio.wait_for(self.availability.refresh(), max(0.0, left_s))
+        except TimeoutError:
+            raise DeadlineError("no worker said how it is before the deadline passed") from None
+        for attempt in range(ADMISSION_TRIES):
+            decided = await asyncio.to_thread(self._decide, request, self._draw(), look and not attempt)
             work_s, cost_usd = decided.expected()
             charge = self._tenant_budgets.charge(decided.policy, request.tenant, work_s, cost_usd)
             if charge is not None:
@@ -171,10 +188,11 @@ class Orchestrator:
                 return Admitted(decided.policy, decided.route, charge)
         raise BudgetError("too many requests of this tenant compete for what is left of its budget; try again later")
 
-    def _decide(self, request: GenerationRequest, draw: float | None) -> Decided:
-        self._look_at_policies()
+    def _decide(self, request: GenerationRequest, draw: float | None, look: bool = True) -> Decided:
         self._look_at_artifact()
-        policy, pinned = self.policies.resolve(request.target, self.catalogue.ids(), drawing(self.catalogue))
+        models = self.catalogue.ids()
+        policy, pinned = self.policies.resolve(request.target, models, drawing(self.catalogue), refresh=look)
+        self._count_policies()
         if pinned is not None:
             request = replace(request, recipe=pinned)
         served = (None if request.recipe else self.policies.canary_of(policy, request)) or policy
@@ -193,13 +211,12 @@ class Orchestrator:
             route = replace(route, decision=replace(route.decision, reasons=(*route.decision.reasons, note)))
         return Decided(served, route)
 
-    def _look_at_policies(self) -> None:
-        """Follow what changed in the policy folder, and count it."""
-        self.policies.refresh()
+    def _count_policies(self) -> None:
+        """Count what changed in the policy folder when it was last looked at."""
         with self._looking:  # several decisions may see the same change
             if (revision := self.policies.revision) != self._revision:
                 self.metrics.record("triptych_policy_changes_total", revision - self._revision)
-                self.metrics.record("triptych_policy_problems", len(self.policies.problems()))
+                self.metrics.record("triptych_policy_problems", len(self.policies.known_problems))
                 self._revision = revision
 
     def _look_at_artifact(self) -> None:
@@ -232,23 +249,23 @@ class Orchestrator:
 
     async def _answer(self, admitted: Admitted, started: float, on_event: OnEvent | None, *notes: str) -> Outcome:
         route = admitted.route
+
+        refusing = route.decision.verify is not None and route.decision.verify.or_refuse
+
+        def tell(made: Made) -> None:
+            if on_event is not None and (likely(made) or not refusing):  # what may be refused is kept until the end
+                cost_usd = self._runner.cost_usd(made)
+                alone = _outcome(route, Batch((made,)), started, cost_usd, share=1 / route.request.n)
+                on_event(Finished(alone))
+
         try:
-            made = await self._runner.pictures(route, admitted.charge, started, on_event)
+            batch = await self._runner.pictures(route, admitted.charge, started, on_event, tell)
         finally:
             admitted.charge.settle()
-        notes = (*notes, *(note for picture in made for note in picture.notes))
-        outcome = Outcome(
-            route,
-            made,
-            latency_s=time.monotonic() - started,
-            cost_usd=admitted.charge.cost_usd,
-            notes=tuple(dict.fromkeys(notes)),
-            estimated_cost_usd=_estimated_cost_usd(route, made),
-            warnings=unlikely(made),
-        )
+        outcome = _outcome(route, batch, started, admitted.charge.cost_usd, *notes)
         recipes = self._router.candidates(route.request, admitted.policy)
         await self._recorder.remember(outcome, recipes, self._router.predictor)
-        if route.decision.verify is not None and route.decision.verify.or_refuse and not any(map(likely, made)):
+        if refusing and not any(map(likely, batch.made)):
             self.metrics.record("triptych_refused_total", policy=route.decision.policy, code=UnlikelyError.code)
             told = "; ".join(outcome.warnings)
             raise UnlikelyError(f"{told}; the policy would rather give none (verify: or: refuse)")
@@ -289,7 +306,32 @@ def drawing(catalogue: Catalogue) -> list[str]:
     return [model for model in catalogue.ids() if catalogue[model].role == "base"]
 
 
-def _estimated_cost_usd(route: Route, made: Sequence[Made]) -> float:
+def begun(request: GenerationRequest) -> float:
+    """When a request arrived, on the monotonic clock of this process: now, less the seconds that it is on its way."""
+    under_way_s = 0.0 if request.arrived_s is None else max(0.0, time.time() - request.arrived_s)
+    return time.monotonic() - under_way_s
+
+
+def _outcome(route: Route, batch: Batch, started: float, cost_usd: float, *notes: str, share: float = 1.0) -> Outcome:
+    """cost_usd: as measured;   share: of the request's expected cost that belongs to these pictures"""
+    lost = [
+        f"picture {failure.index + 1} of {route.request.n} (seed {failure.seed}) is missing: {failure.message}"
+        for failure in batch.failed
+    ]
+    notes = (*notes, *lost, *(note for picture in batch.made for note in picture.notes))
+    return Outcome(
+        route,
+        batch.made,
+        latency_s=time.monotonic() - started,
+        cost_usd=cost_usd,
+        notes=tuple(dict.fromkeys(notes)),
+        estimated_cost_usd=_estimated_cost_usd(route, batch.made, share),
+        warnings=(*lost, *unlikely(batch.made)),
+        failed=batch.failed,
+    )
+
+
+def _estimated_cost_usd(route: Route, made: Sequence[Made], share: float) -> float:
     tried = [check.recipe for picture in made for check in picture.checks[1:]]
     once = {name: route.estimates[name].cost_usd / route.request.n for name in tried}
-    return route.estimates[route.decision.recipe].cost_usd + sum(once[name] for name in tried)
+    return share * route.estimates[route.decision.recipe].cost_usd + sum(once[name] for name in tried)

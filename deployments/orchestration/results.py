@@ -42,7 +42,14 @@ class Advanced:
     progress: Progress
 
 
-Event = Routed | Advanced
+@dataclass(frozen=True)
+class Finished:
+    """A picture is made. alone: the outcome of the request if it were the only one; the whole one has all of them"""
+
+    alone: Outcome
+
+
+Event = Routed | Advanced | Finished
 OnEvent = Callable[[Event], None]
 
 
@@ -84,6 +91,7 @@ class Made:
     recipe: which one made it; not the decision's if an escalation was better
     checks: every picture that was scored on the way, in order; empty if none was
     choices: what was decided on the way: to check, to try again or another recipe, to stop
+    index: which picture of the request it is, from 0
     """
 
     picture: Picture
@@ -94,6 +102,17 @@ class Made:
     checks: tuple[Check, ...] = ()
     choices: tuple[VerificationChoice, ...] = ()
     notes: tuple[str, ...] = ()
+    index: int = 0
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A picture of the request that could not be made, although others were. code: as of `TriptychError`"""
+
+    index: int
+    seed: int
+    message: str
+    code: str
 
 
 LIKELY = 0.5  # a picture is more likely right than not
@@ -126,7 +145,7 @@ def _share(probability: float) -> str:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The answer to one request: `made` in the order of the seeds.
+    """The answer to one request: `made` in the order of the seeds, at least one; failed: those that are missing.
 
     cost_usd: seconds as measured, checks and tries included, at the cards' prices;   estimated_cost_usd: what was
     expected beforehand of the chosen recipe and of the tries that were made
@@ -140,6 +159,7 @@ class Outcome:
     notes: tuple[str, ...] = ()
     estimated_cost_usd: float | None = None
     warnings: tuple[str, ...] = ()
+    failed: tuple[Failure, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -9,27 +9,40 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from deployments.orchestration.availability import Availability
 from deployments.orchestration.budgets import Charge
 from deployments.orchestration.metrics import Metrics
-from deployments.orchestration.results import Advanced, Check, Made, OnEvent, Routed, WorkerLostError
+from deployments.orchestration.results import Advanced, Check, Failure, Made, OnEvent, Routed, WorkerLostError
 from deployments.orchestration.verifier import verified
+from deployments.workers.streams import ended
 from deployments.workers.worker import OnProgress
 from models.fusion.kinds import run_step
 from router.cost.model import CostModel
 from router.cost.queues import Queues
-from router.errors import DeadlineError, LoadError, StepError
+from router.errors import DeadlineError, LoadError, StepError, TriptychError
 from router.planning.execution import execute
 from router.route import Route
-from router.types import Picture, Plan, Resources, Scores, Step, StepResult, StepTrace, Value
+from router.types import (
+    GenerationRequest,
+    Picture,
+    Plan,
+    Resources,
+    Scores,
+    Step,
+    StepResult,
+    StepTrace,
+    Value,
+)
 from router.verification.options import Options, next_options
 from router.verification.score_reading import ScoreReading, read_score
 
 logger = logging.getLogger("triptych.orchestrator")
+
+Done = TypeVar("Done")
 
 
 class WorkerClient(Protocol):
@@ -62,28 +75,51 @@ class Runner:
         self._metrics = metrics
 
     async def pictures(
-        self, route: Route, charge: Charge, started: float, on_event: OnEvent | None
-    ) -> tuple[Made, ...]:
-        """The `n` pictures of a route side by side; one failure ends all. What the steps used is added to `charge`."""
+        self,
+        route: Route,
+        charge: Charge,
+        started: float,
+        on_event: OnEvent | None,
+        on_made: Callable[[Made], None] | None = None,
+    ) -> Batch:
+        """The `n` pictures of a route side by side. What the steps used is added to `charge`.
+
+        started: when the request arrived, on the monotonic clock;   on_made: called with each picture when it is made
+        A picture that fails ends no other; only if all of them fail, the first failure is raised.
+        """
         if on_event is not None:
             on_event(Routed(route))
         request = route.request
-        run = _Run(route, started + (request.latency_budget_s or self.timeout_s), on_event, charge, started)
+        run = _Run(route, self.due(route.request, started), on_event, charge, started)
         ticket = self.queues.reserve(route.plan, request.n)
-        failure: BaseException | None = None
+        seeds = [(request.seed + index) % 2**32 for index in range(request.n)]
+
+        async def picture(index: int, seed: int) -> Made:
+            made = replace(await self._picture(run, ticket, index, seed), index=index)
+            if on_made is not None:
+                on_made(made)
+            return made
+
+        tasks = [asyncio.create_task(picture(index, seed)) for index, seed in enumerate(seeds)]
         try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [
-                    group.create_task(self._picture(run, ticket, index, (request.seed + index) % 2**32))
-                    for index in range(request.n)
-                ]
-        except BaseExceptionGroup as failures:
-            failure = first_of(failures)
+            await asyncio.wait(tasks)
         finally:
+            for task in tasks:
+                task.cancel()
+            for task in tasks:  # those that were cancelled stop before anything else is done with this request
+                await ended(task)
             self.queues.release(ticket)
-        if failure is not None:  # raised out here, so that it keeps its own cause
-            raise failure
-        return tuple(task.result() for task in tasks)
+        return _sorted_out(tasks, seeds, route)
+
+    def cost_usd(self, made: Made) -> float:
+        """What the steps of a picture cost as measured, its checks and the tries beside it included."""
+        traces = [trace for check in made.checks for trace in check.traces] or made.traces
+        return sum(self._costs.cost_usd(trace.step, trace.seconds) for trace in traces)
+
+    def due(self, request: GenerationRequest, started: float) -> float:
+        """The deadline of a request, on the monotonic clock."""
+        budget_s = self.timeout_s if request.latency_budget_s is None else request.latency_budget_s
+        return started + budget_s
 
     async def _picture(self, run: _Run, ticket: int, index: int, seed: int) -> Made:
         decision = run.route.decision
@@ -131,7 +167,7 @@ class Runner:
     async def step(self, step: Step, inputs: Sequence[Value], run: _Run, index: int) -> StepResult:
         """One step of picture `index` where it belongs: in this process, or on the worker of its model."""
         if step.model is None:
-            return await asyncio.to_thread(run_step, step, inputs)
+            return await within(run.left(step), asyncio.to_thread(run_step, step, inputs), step)
         if step.model not in self._workers:
             raise LoadError(f"no worker holds model {step.model!r}", "model")
         try:
@@ -147,11 +183,25 @@ class Runner:
     async def _on_worker(
         self, worker: WorkerClient, step: Step, inputs: Sequence[Value], run: _Run, index: int
     ) -> StepResult:
+        """Waits until the deadline and no longer, whether the worker can be reached or not."""
+
+        async def once() -> StepResult:
+            left_s = run.left(step)
+            return await within(left_s, worker.run(step, inputs, left_s, run.listener(index)), step)
+
         try:
-            return await worker.run(step, inputs, run.left(step), run.listener(index))
+            return await once()
         except WorkerLostError as error:
             logger.warning("step %s: its worker was lost (%s); it runs once more", step.id, error)
-            return await worker.run(step, inputs, run.left(step), run.listener(index))
+            return await once()
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The pictures of a request in the order of their seeds, and which are missing."""
+
+    made: tuple[Made, ...]
+    failed: tuple[Failure, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -241,9 +291,47 @@ def seed_again(seed: int, again: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{again}".encode()).digest()[:4], "big")
 
 
-def first_of(failures: BaseExceptionGroup) -> BaseException:
-    """One failure of a group stands for all: the pictures of a request share their plan."""
-    error: BaseException = failures
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+async def within(left_s: float, work: Coroutine[Any, Any, Done], step: Step) -> Done:
+    """What `work` returns, or `DeadlineError` after `left_s` seconds. Work that is late is cancelled; whatever it takes
+    to stop goes on without being waited for. If the caller is cancelled, the work has stopped when this ends."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({task}, timeout=left_s)
+    except asyncio.CancelledError:
+        task.cancel()
+        await ended(task)
+        raise
+    if task.done():
+        return task.result()
+    task.cancel()
+    _STOPPING.add(task)
+    task.add_done_callback(_stopped)
+    raise DeadlineError(f"step {step.id!r} was not done when the deadline passed")
+
+
+_STOPPING: set[asyncio.Future[Any]] = set()  # the event loop itself keeps no hold on its tasks
+
+
+def _stopped(task: asyncio.Future[Any]) -> None:
+    _STOPPING.discard(task)
+    if not task.cancelled():
+        task.exception()  # marks it as seen
+
+
+def _sorted_out(tasks: Sequence[asyncio.Task[Made]], seeds: Sequence[int], route: Route) -> Batch:
+    """What became of the pictures; raises the first failure if there is none."""
+    lost = StepError("it was cancelled on its worker")
+    errors = [lost if task.cancelled() else task.exception() for task in tasks]
+    made = [task.result() for task, error in zip(tasks, errors, strict=True) if error is None]
+    failures = {index: error for index, error in enumerate(errors) if error is not None}
+    if not made:
+        raise failures[0]
+    failed = []
+    for index, error in failures.items():
+        if isinstance(error, TriptychError):
+            message, code = error.message, error.code
+        else:
+            logger.error("picture %d of request %s failed", index + 1, route.request.id, exc_info=error)
+            message, code = "an internal error; the server's log has the details", TriptychError.code
+        failed.append(Failure(index, seeds[index], message, code))
+    return Batch(tuple(made), tuple(failed))

@@ -8,21 +8,26 @@ Neither torch nor Ray is imported here; the engine comes from the `load` functio
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from deployments.workers.streams import ended
-from router.errors import DeadlineError, LoadError, TriptychError
+from router.errors import DeadlineError, LoadError, StepError, TriptychError
 from router.types import Progress, Scalar, Step, StepResult, Value
 
 logger = logging.getLogger("triptych.worker")
 
 PROGRESS_INTERVAL_S = 0.1  # an item of a stream costs CPU on every hop, so most steps of a fast model are not reported
+
+RETRY_FIRST_S = 10.0  # after which weights that could not be loaded are tried again; twice as long each time
+RETRY_MOST_S = 600.0
 
 OnProgress = Callable[[Progress], None]
 
@@ -50,42 +55,94 @@ class WorkerStatus:
     facts: Mapping[str, Scalar] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class _Failure:
+    """Why the weights are not there, after how many tries, and when they may be tried again (on the worker's clock)."""
+
+    message: str
+    param: str
+    tries: int
+    again_at: float
+
+
 class ModelWorker:
     """Runs steps of one model, one at a time, in the order of arrival.
 
-    Weights that cannot be loaded do not stop the process: the worker reports `failed`, and every step raises the
-    `LoadError`, so that the router can use the recipes that do not need this model.
+    Weights that cannot be loaded do not stop the process: the worker reports `failed`, and every step raises a
+    `LoadError`, so that the router can use the recipes that do not need this model. They are tried again after
+    `RETRY_FIRST_S` seconds, then after twice as long each time, at most `RETRY_MOST_S`.
     """
 
-    def __init__(self, model: str, load: Callable[[], StepEngine], facts: Mapping[str, Scalar] | None = None) -> None:
+    def __init__(
+        self,
+        model: str,
+        load: Callable[[], StepEngine],
+        facts: Mapping[str, Scalar] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._model = model
         self._load = load
         self._facts = dict(facts or {})
+        self._clock = clock
         self._engine: StepEngine | None = None
-        self._failure: LoadError | None = None
+        self._failure: _Failure | None = None
+        self._loading = threading.Lock()
         self._turn = asyncio.Lock()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"model-{model}")
 
     def load(self) -> None:
-        """Load the weights, once. Blocks; never raises: see `status`."""
-        if self._engine is not None or self._failure is not None:
-            return
+        """Load the weights, if they are not there and no attempt failed a short time ago. Blocks; never raises: see
+        `status`."""
+        with self._loading:
+            if self._engine is None and self._due():
+                self._try()
+
+    def _due(self) -> bool:
+        """Whether the weights may be loaded (again) now."""
+        return self._failure is None or self._clock() >= self._failure.again_at
+
+    def _try(self) -> None:
         started = time.perf_counter()
+        message, param = "", "model"
         try:
             self._engine = self._load()
-            self._facts["loaded_in_s"] = round(time.perf_counter() - started, 3)
         except TriptychError as error:
-            self._failure = error if isinstance(error, LoadError) else LoadError(str(error), error.param)
+            message, param = str(error), error.param or "model"
         except Exception as error:
             # Out of memory, a broken driver, a bug of a library: this model is out, the others need not be.
-            logger.exception("model %s could not be loaded", self._model)
-            self._failure = LoadError(f"{self._model}: could not be loaded: {type(error).__name__}: {error}", "model")
+            logger.error("model %s could not be loaded\n%s", self._model, traceback.format_exc())
+            message = f"{self._model}: could not be loaded: {type(error).__name__}: {error}"
+        # Only words are kept: an exception would hold on to the weights that were loaded before it, by its traceback.
+        if self._engine is None:
+            gc.collect()
+            tries = self._failure.tries + 1 if self._failure is not None else 1
+            wait_s = min(RETRY_MOST_S, RETRY_FIRST_S * 2 ** (tries - 1))
+            self._failure = _Failure(message, param, tries, self._clock() + wait_s)
+        else:
+            self._failure = None
+            self._facts["loaded_in_s"] = round(time.perf_counter() - started, 3)
 
     def status(self) -> WorkerStatus:
-        """How this worker is, without waiting for its turn."""
-        if self._failure is not None:
-            return WorkerStatus(self._model, "failed", self._failure.message, self._facts)
+        """How this worker is, without waiting for its turn. Weights that could not be loaded are tried again in the
+        background when it is time for that; until they are there, the worker counts as failed."""
+        if (failure := self._failure) is not None:
+            if self._due() and not self._loading.locked():
+                self._thread.submit(self.load)
+            return WorkerStatus(self._model, "failed", failure.message, self._facts)
+        if reason := self._broken():
+            return WorkerStatus(self._model, "failed", reason, self._facts)
         return WorkerStatus(self._model, "ready" if self._engine else "starting", "", self._facts)
+
+    def check_health(self) -> None:
+        """Raise `StepError` if no step can succeed in this process any more; only a new process helps then.
+
+        Weights that are missing are none of that: they are tried again here.
+        """
+        if reason := self._broken():
+            raise StepError(f"model {self._model!r} needs a new process: {reason}")
+
+    def _broken(self) -> str:
+        return str(getattr(self._engine, "broken", ""))
 
     async def run(
         self, step: Step, inputs: Sequence[Value], deadline_s: float, on_progress: OnProgress | None = None
@@ -96,18 +153,31 @@ class ModelWorker:
         never shared by two steps.
         """
         due = time.monotonic() + deadline_s
-        async with self._turn:
-            engine = await self._loaded()
+        try:
+            await asyncio.wait_for(self._turn.acquire(), max(0.0, deadline_s))
+        except TimeoutError:
+            raise self._late(step) from None
+        try:
+            engine = await self._loaded(step, due)
             if time.monotonic() >= due:
-                raise DeadlineError(f"{step.id}: the deadline passed while it waited for model {self._model}")
+                raise self._late(step)
             return await self._on_thread(engine, step, inputs, on_progress)
+        finally:
+            self._turn.release()
 
-    async def _loaded(self) -> StepEngine:
-        if self._engine is None and self._failure is None:
-            await self._in_thread(self.load)
-        if self._failure is not None:
-            raise self._failure
-        assert self._engine is not None
+    def _late(self, step: Step) -> DeadlineError:
+        return DeadlineError(f"{step.id}: the deadline passed while it waited for model {self._model}")
+
+    async def _loaded(self, step: Step, due: float) -> StepEngine:
+        """The engine. Raises `LoadError`, or `DeadlineError`; then the weights go on loading for later ones."""
+        if self._engine is None and self._due():
+            loading = asyncio.get_running_loop().run_in_executor(self._thread, self.load)
+            done, _ = await asyncio.wait({loading}, timeout=max(0.0, due - time.monotonic()))
+            if not done:
+                raise self._late(step)
+        if self._engine is None:
+            assert self._failure is not None
+            raise LoadError(self._failure.message, self._failure.param)
         return self._engine
 
     async def _on_thread(

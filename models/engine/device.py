@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import gc
+import logging
 import threading
 import time
-from collections.abc import Callable
-from typing import TypeVar
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 from router.errors import StepError, TriptychError
 from router.types import ModelCard, Scalar, Step
 
 Made = TypeVar("Made")
+
+logger = logging.getLogger("triptych.engine")
+
+LOST = ("CUDA error", "cuDNN error", "CUBLAS error")
+"""How errors begin after which CUDA refuses everything else in the same process."""
 
 
 class Device:
@@ -31,20 +40,29 @@ class Device:
             torch.backends.cudnn.deterministic = True
         self.card = card
         self.name = name
+        self.broken = ""
+        """Why no step can succeed in this process any more; empty while all is well."""
         self._turn = threading.Lock()
 
     def alone(self, step: Step, work: Callable[[], Made]) -> tuple[Made, float]:
-        """What `work` returns, and its seconds. Further calls wait. A foreign error becomes a `StepError`."""
+        """What `work` returns, and its seconds. Further calls wait. A foreign error becomes a `StepError`.
+
+        Of a foreign error only words are kept (and its traceback in the log): its frames hold on to the memory of what
+        was being made, which is freed before the `StepError` is raised.
+        """
+        failure: StepError | None = None
         with self._turn:
             self._reset_peak()
             started = time.perf_counter()
             try:
-                made = work()
+                return work(), time.perf_counter() - started
             except TriptychError:
                 raise
             except Exception as error:
-                raise self._step_error(step, error) from error
-            return made, time.perf_counter() - started
+                logger.error("step %s of %s failed\n%s", step.id, self.card.id, traceback.format_exc())
+                failure = self._step_error(step, error)
+            self._free()  # out here, where the exception and its frames are gone
+        raise failure
 
     def facts(self, revision: str) -> dict[str, Scalar]:
         """Model, its revision, device and, on a GPU, the memory that the last work needed at most (10^9 bytes)."""
@@ -61,13 +79,39 @@ class Device:
 
             torch.cuda.reset_peak_memory_stats(self.name)
 
+    def _free(self) -> None:
+        """Give back what nothing refers to any more."""
+        gc.collect()  # exceptions and frames often refer to one another
+        if self._gpu:
+            import torch
+
+            torch.cuda.empty_cache()
+
     def _step_error(self, step: Step, error: Exception) -> StepError:
         import torch
 
         if isinstance(error, torch.OutOfMemoryError):
-            torch.cuda.empty_cache()
             return StepError(
                 f"step {step.id!r}: {self.card.id!r} ran out of memory on {self.name}; ask for a smaller size", "size"
             )
         first = (str(error).strip().splitlines() or [""])[0]
+        if isinstance(error, torch.AcceleratorError) or first.startswith(LOST):
+            self.broken = f"{self.name} failed: {first}"
         return StepError(f"step {step.id!r}: {self.card.id!r} failed: {type(error).__name__}: {first}")
+
+
+@contextmanager
+def as_before(networks: Sequence[Any]) -> Iterator[None]:
+    """If an exception leaves the block, parameters and buffers that changed their dtype get the former one back.
+
+    Pipelines change networks on the way and change them back without `finally`: SDXL decodes half-precision latents by
+    its VAE in float32. (Half precision survives the way there and back to the bit.)
+    """
+    former = [(tensor, tensor.dtype) for network in networks for tensor in (*network.parameters(), *network.buffers())]
+    try:
+        yield
+    except BaseException:
+        for tensor, dtype in former:
+            if tensor.dtype != dtype:
+                tensor.data = tensor.data.to(dtype)
+        raise

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from models.call import Call
-from models.engine.device import Device
+from models.engine.device import Device, as_before
 from models.engine.guests import Guest, joined
 from models.engine.previews import fit_colours
 from models.engine.progress import OnProgress, ShouldStop, Watch
@@ -65,8 +65,8 @@ class DiffusionEngine:
         for guest in guests:
             try:
                 self._guests[guest.id] = Guest(guest, self._pipe, card.family, device, dtype)
-            except LoadError as error:
-                self._guests[guest.id] = error
+            except LoadError as error:  # its words; its frames would keep the weights that were loaded before it
+                self._guests[guest.id] = LoadError(error.message, error.param)
         self._guest_cards = {guest.id: guest for guest in guests}
         self.revision = revision(card)
 
@@ -155,7 +155,6 @@ class DiffusionEngine:
         """The pipeline for a step, with a fresh scheduler."""
         pipe = self._img2img if step.kind == "refine" else self._pipe
         assert pipe is not None, "read_call refuses to refine with a family that cannot"
-        assert pipe is not None, "read_call refuses to refine with a family that cannot"
         pipe.scheduler = build_scheduler(call.scheduler, self.card, self._scheduler)
         return pipe
 
@@ -218,10 +217,20 @@ class DiffusionEngine:
             given["image"] = [to_image(picture, call.width, call.height) for picture in pictures]
         noise = [torch.Generator("cpu").manual_seed(one.seed) for one in calls]
         try:
-            with windowed(pipe, self.card, call), self._beside(pipe, calls):
+            with as_before(self._networks()), windowed(pipe, self.card, call), self._beside(pipe, calls):
                 return pipe(**given, generator=noise, callback_on_step_end=watch).images
         finally:
             pipe.maybe_free_model_hooks()
+
+    @property
+    def broken(self) -> str:
+        """Why no step can succeed in this process any more; empty while all is well."""
+        return self._device.broken
+
+    def _networks(self) -> list[Any]:
+        """Every network that a run may touch, those of guests included."""
+        pipes = [self._pipe, *(guest.pipe for guest in self._guests.values() if isinstance(guest, Guest))]
+        return [part for pipe in pipes for part in pipe.components.values() if hasattr(part, "named_parameters")]
 
     def _beside(self, pipe: Any, calls: Sequence[Call]) -> AbstractContextManager[None]:
         """What a denoise step adds to a run: the predictions of its guest."""

@@ -20,6 +20,10 @@ class Engine(Protocol):
     card: ModelCard
     revision: str  # of the weights that are loaded
 
+    @property
+    def broken(self) -> str:
+        """Why no step can succeed in this process any more; empty while all is well."""
+
     def run(
         self,
         step: Step,

@@ -36,6 +36,11 @@ class ScoringEngine:
         self.scorer = load_scorer(card, device, dtype)
         self.revision = revision(card)
 
+    @property
+    def broken(self) -> str:
+        """Why no step can succeed in this process any more; empty while all is well."""
+        return self._device.broken
+
     def run(
         self,
         step: Step,

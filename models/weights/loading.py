@@ -25,6 +25,7 @@ def load_pipeline(card: ModelCard, device: str = "cpu", dtype: str | None = None
     """
     quieten()
     wanted = resolve_dtype(card, device, dtype)
+    check_place(card, device, wanted)  # before a byte is read
     made = _from_source(card, pipeline_class(card), wanted, shared)
     check_call(card, made)
     made.set_progress_bar_config(disable=True)
@@ -92,7 +93,21 @@ def check_call(card: ModelCard, pipe: Any) -> None:
 
 
 def place(card: ModelCard, part: Any, device: str, dtype: Any) -> Any:
-    """Move a pipeline or module to a device; `LoadError` if it is not there or too small."""
+    """Move a pipeline or module to a device; `LoadError` if it is not there or too small. See `check_place`, which says
+    so before anything is loaded."""
+    import torch
+
+    check_place(card, device, dtype)
+    try:
+        return part.to(device)
+    except torch.OutOfMemoryError:
+        raise LoadError(
+            f"model {card.id!r}: does not fit on {device}; use a smaller dtype or model, or give it a whole GPU"
+        ) from None
+
+
+def check_place(card: ModelCard, device: str, dtype: Any) -> None:
+    """Raise `LoadError` if a device is not there, or has too little free memory for a card."""
     import torch
 
     if device.startswith("cuda") and not torch.cuda.is_available():
@@ -100,12 +115,6 @@ def place(card: ModelCard, part: Any, device: str, dtype: Any) -> Any:
             f"model {card.id!r}: there is no device {device!r}: torch sees no GPU; use 'cpu' or give the worker one"
         )
     check_fits(card, device, str(dtype).removeprefix("torch."))
-    try:
-        return part.to(device)
-    except torch.OutOfMemoryError:
-        raise LoadError(
-            f"model {card.id!r}: does not fit on {device}; use a smaller dtype or model, or give it a whole GPU"
-        ) from None
 
 
 def _from_source(card: ModelCard, cls: Any, dtype: Any, shared: dict[str, Any]) -> Any:

@@ -1,132 +1,182 @@
 """Rules that can never do what they say: conditions that never hold, rules that together leave nothing.
 
-Every way in which the simple conditions of a policy may be true or false together is tried, without those that
-contradict one another (a side of at least 1024 and at most 512). With more than `MAX_FACTS` simple conditions, only
-those of one rule are looked at together.
+Every way in which the simple conditions of a policy may be true or false together is looked at, without those that
+contradict one another (a side of at least 1024 and at most 512). All ways at once: a condition is a whole number with
+one bit for each of them, so that `all` is an and of numbers. With more than `MAX_FACTS` simple conditions, only those
+of one rule are looked at together, and a rule with more than that alone is left out; `unchecked` says so.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from policies.deciding.conditions import describe
 from policies.language.schema_rules import Condition, Rule
 from policies.language.source import Path
 
-MAX_FACTS = 10
-World = Mapping[str, bool]  # whether each simple condition holds, by its words
+MAX_FACTS = 12
+Indexed = Sequence[tuple[int, Rule]]
 
 
-def check_sense(rules: Sequence[tuple[int, Rule]], recipes: Collection[str]) -> Iterator[tuple[Path, str]]:
+def check_sense(rules: Indexed, recipes: Collection[str]) -> Iterator[tuple[Path, str]]:
     """Rules (with their places in the file) that never apply, or that leave none of `recipes` whenever they apply."""
-    facts = _facts([rule.when for _, rule in rules])
-    together = len(facts) <= MAX_FACTS
-    worlds = list(_worlds(facts)) if together else []
+    together = _Worlds.of([rule.when for _, rule in rules])
+    allowed = together.allowed(rules, recipes) if together else {}
+    barring = [(rule, together.where(rule.when)) for _, rule in rules if _bars(rule)] if together else []
     for index, rule in rules:
-        own = worlds if together else list(_worlds(_facts([rule.when])))
-        possible = [world for world in own if _true(rule.when, world)] if own else [{}]
-        if not possible:
+        worlds = together or _Worlds.of([rule.when])
+        if worlds is None:
+            continue
+        if not (where := worlds.where(rule.when)):
             yield ("rules", index, "when"), f"rule {rule.name!r} never applies: {describe(rule.when)} cannot hold"
             continue
-        if not _bars(rule) or not together:
-            continue
-        left = [_left(rules, recipes, world) for world in possible]
-        if not any(left):
-            others = _partners(rule, rules, possible)
+        if together and _bars(rule) and not any(where & worlds_of_it for worlds_of_it in allowed.values()):
+            others = [repr(other.name) for other, there in barring if other is not rule and not where & ~there]
             together_with = f" together with {', '.join(others)}; loosen one of them" if others else "; loosen it"
             yield ("rules", index), f"rule {rule.name!r} leaves no recipe whenever it applies{together_with}"
 
 
-def unreachable(rules: Sequence[tuple[int, Rule]], recipes: Collection[str]) -> set[str]:
+def unreachable(rules: Indexed, recipes: Collection[str]) -> set[str]:
     """Recipes that the rules exclude in every case."""
-    facts = _facts([rule.when for _, rule in rules])
-    if not any(_bars(rule) for _, rule in rules) or len(facts) > MAX_FACTS:
+    worlds = _Worlds.of([rule.when for _, rule in rules]) if any(_bars(rule) for _, rule in rules) else None
+    if worlds is None:
         return set()
-    return set(recipes).difference(*(_left(rules, recipes, world) for world in _worlds(facts)))
+    return {recipe for recipe, where in worlds.allowed(rules, recipes).items() if not where}
+
+
+def unchecked(rules: Sequence[Rule]) -> tuple[str, ...]:
+    """What is not looked for in these rules because it would take too long, in words."""
+    skipped = []
+    if (count := len(_facts([rule.when for rule in rules]))) > MAX_FACTS:
+        skipped.append(
+            f"the rules ask about {count} different things, more than {MAX_FACTS}; "
+            "whether they leave a recipe in every case was not checked"
+        )
+    for rule in rules:
+        if (count := len(_facts([rule.when]))) > MAX_FACTS:
+            skipped.append(
+                f"rule {rule.name!r} asks about {count} different things, more than {MAX_FACTS}; "
+                "whether it can ever apply was not checked"
+            )
+    return tuple(skipped)
 
 
 def _bars(rule: Rule) -> bool:
     return bool(rule.only or rule.never)
 
 
-def _left(rules: Sequence[tuple[int, Rule]], recipes: Collection[str], world: World) -> set[str]:
-    left = set(recipes)
-    for _, rule in rules:
-        if _bars(rule) and _true(rule.when, world):
-            left &= set(rule.only) if rule.only else left
-            left -= set(rule.never or ())
-    return left
-
-
-def _partners(rule: Rule, rules: Sequence[tuple[int, Rule]], possible: Sequence[World]) -> list[str]:
-    """Names of the rules that hold wherever this one does."""
-    return [
-        repr(other.name)
-        for _, other in rules
-        if other is not rule and _bars(other) and all(_true(other.when, world) for world in possible)
-    ]
-
-
 def _facts(conditions: Collection[Condition]) -> dict[str, Condition]:
     """The simple conditions inside, by their words."""
     found: dict[str, Condition] = {}
-    for condition in conditions:
+    waiting = list(reversed([*conditions]))
+    while waiting:
+        condition = waiting.pop()
         inner = [*(condition.all_ or ()), *(condition.any_ or ()), *([condition.not_] if condition.not_ else ())]
-        found |= _facts(inner) if inner else {describe(condition): condition}
+        if inner:
+            waiting.extend(reversed(inner))
+        else:
+            found[describe(condition)] = condition
     return found
 
 
-def _worlds(facts: Mapping[str, Condition]) -> Iterator[World]:
-    if len(facts) > 2 * MAX_FACTS:
-        return
-    for truths in itertools.product((False, True), repeat=len(facts)):
-        world = dict(zip(facts, truths, strict=True))
-        if _possible(facts, world):
-            yield world
+@dataclass(frozen=True)
+class _Worlds:
+    """Sets of worlds as numbers, one bit for each world. holding: where each simple condition is true, by its words;
+    possible: where no two of them contradict one another"""
+
+    holding: Mapping[str, int]
+    possible: int
+
+    @classmethod
+    def of(cls, conditions: Collection[Condition]) -> _Worlds | None:
+        """All worlds of the simple conditions inside; None if there are too many."""
+        facts = _facts(conditions)
+        if len(facts) > MAX_FACTS:
+            return None
+        every = (1 << (1 << len(facts))) - 1
+        # World w has fact k if bit k of w is set: 2**k worlds without it, then 2**k with it, and so on.
+        holding = {words: every // ((1 << (1 << k)) + 1) << (1 << k) for k, words in enumerate(facts)}
+        return cls(holding, _possible(facts, holding, every))
+
+    def where(self, condition: Condition) -> int:
+        """The possible worlds in which a condition holds."""
+        return self._where(condition) & self.possible
+
+    def _where(self, condition: Condition) -> int:
+        if condition.not_ is not None:
+            return ~self._where(condition.not_)
+        if condition.all_ is not None:
+            found = -1
+            for child in condition.all_:
+                found &= self._where(child)
+            return found
+        if condition.any_ is not None:
+            found = 0
+            for child in condition.any_:
+                found |= self._where(child)
+            return found
+        return self.holding[describe(condition)]
+
+    def allowed(self, rules: Indexed, recipes: Collection[str]) -> dict[str, int]:
+        """The possible worlds in which no rule excludes a recipe, by recipe."""
+        barring = [(rule, self.where(rule.when)) for _, rule in rules if _bars(rule)]
+        found = dict.fromkeys(recipes, self.possible)
+        for rule, where in barring:
+            only, never = set(rule.only or recipes), set(rule.never or ())
+            for recipe in found:
+                if recipe in never or recipe not in only:
+                    found[recipe] &= ~where
+        return found
 
 
-def _true(condition: Condition, world: World) -> bool:
-    if condition.all_ is not None:
-        return all(_true(child, world) for child in condition.all_)
-    if condition.any_ is not None:
-        return any(_true(child, world) for child in condition.any_)
-    if condition.not_ is not None:
-        return not _true(condition.not_, world)
-    return world[describe(condition)]
-
-
-def _possible(facts: Mapping[str, Condition], world: World) -> bool:
-    """Whether these truths can meet: one tenant, one language, one longer side, one value of each signal."""
-    holding = [condition for words, condition in facts.items() if world[words]]
+def _possible(facts: Mapping[str, Condition], holding: Mapping[str, int], every: int) -> int:
+    """The worlds whose truths can meet: one tenant, one language, one longer side, one value of each signal."""
+    possible = every
     for kind in ("tenant", "language"):
-        if len({getattr(c, kind) for c in holding if getattr(c, kind) is not None}) > 1:
-            return False
-    return _sides_meet(facts, world) and all(
-        _values_meet([(c, world[words]) for words, c in facts.items() if c.signal == signal])
-        for signal in {c.signal for c in facts.values() if c.signal is not None}
-    )
+        alike = [holding[words] for words, condition in facts.items() if getattr(condition, kind) is not None]
+        for one, other in itertools.combinations(alike, 2):
+            possible &= ~(one & other)
+    sides = [(c, holding[words]) for words, c in facts.items() if c.min_side is not None or c.max_side is not None]
+    possible &= _meeting(sides, _sides([c for c, _ in sides]), _side_holds, every)
+    for signal in {c.signal for c in facts.values() if c.signal is not None}:
+        values = [(c, holding[words]) for words, c in facts.items() if c.signal == signal]
+        possible &= _meeting(values, _values([c for c, _ in values]), _value_holds, every)
+    return possible
 
 
-def _sides_meet(facts: Mapping[str, Condition], world: World) -> bool:
-    candidates = {0}
-    for condition in facts.values():
-        for side in (condition.min_side, condition.max_side):
-            candidates |= {side - 1, side, side + 1} if side is not None else set()
-    return any(
-        all(
-            world[words] == (0 < side <= c.max_side if c.max_side is not None else side >= (c.min_side or 0))
-            for words, c in facts.items()
-            if c.min_side is not None or c.max_side is not None
-        )
-        for side in candidates
-    )
+def _meeting(
+    conditions: Sequence[tuple[Condition, int]],
+    candidates: Collection[float],
+    true_at: Callable[[Condition, float], bool],
+    every: int,
+) -> int:
+    """The worlds in which all conditions on one number are as they are at one of the candidates."""
+    found = 0
+    for value in candidates:
+        here = every
+        for condition, holding in conditions:
+            here &= holding if true_at(condition, value) else ~holding
+        found |= here
+    return found
 
 
-def _values_meet(conditions: Sequence[tuple[Condition, bool]]) -> bool:
-    bounds = sorted({0.0, 1.0, *(b for c, _ in conditions for b in (c.above, c.below) if b is not None)})
-    candidates = [*bounds, *((low + high) / 2 for low, high in itertools.pairwise(bounds))]
-    return any(
-        all(truth == ((c.above is None or v > c.above) and (c.below is None or v < c.below)) for c, truth in conditions)
-        for v in candidates
-    )
+def _sides(conditions: Collection[Condition]) -> set[float]:
+    """A side on either side of every bound; 0 is a size that was not asked for."""
+    bounds = {side for c in conditions for side in (c.min_side, c.max_side) if side is not None}
+    return {0, *(side + step for side in bounds for step in (-1, 0, 1))}
+
+
+def _side_holds(condition: Condition, side: float) -> bool:
+    return 0 < side <= condition.max_side if condition.max_side is not None else side >= (condition.min_side or 0)
+
+
+def _values(conditions: Collection[Condition]) -> set[float]:
+    """A value at and between all bounds."""
+    bounds = sorted({0.0, 1.0, *(b for c in conditions for b in (c.above, c.below) if b is not None)})
+    return {*bounds, *((low + high) / 2 for low, high in itertools.pairwise(bounds))}
+
+
+def _value_holds(condition: Condition, value: float) -> bool:
+    return (condition.above is None or value > condition.above) and (condition.below is None or value < condition.below)

@@ -6,6 +6,7 @@ text -> data with positions -> inheritance -> schema -> checks across the file -
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -16,6 +17,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from policies.checking.contradictions import unchecked
 from policies.checking.reachability import PlanRecipe, check_reach
 from policies.checking.recipes import arrangeable, build_recipes, check_members, check_recipes, named_inside
 from policies.checking.rules import check_condition, check_names, check_rules, in_order
@@ -26,7 +28,7 @@ from policies.language.schema import BudgetSpec, OverloadSpec, PolicySpec, Split
 from policies.language.schema_choice import ExploreSpec, Limits, Objective
 from policies.language.schema_recipes import RecipeSpec
 from policies.language.schema_rules import Rule
-from policies.language.source import MAX_BYTES, Path, Problem, Source, decode, read
+from policies.language.source import MAX_BYTES, MAX_PROBLEMS, Path, Problem, Source, decode, read
 from policies.language.spec import NAME
 from router.errors import PolicyError, did_you_mean
 
@@ -85,7 +87,10 @@ def _load(text: Source, origin: str, known: Known, stem: str | None) -> Policy:
     if source.values:  # the text could be read, even if not all of it was right
         spec, errors = _validated(source.data)
         found = [(error["loc"], translated(error, source)) for error in telling(errors)]
-        found += [(path, source.problem(path, message)) for path, message in _findings(source.data, known, stem)]
+        findings = list(itertools.islice(_findings(source.data, known, stem), MAX_PROBLEMS + 1))
+        found += [(path, source.problem(path, message)) for path, message in findings[:MAX_PROBLEMS]]
+        if len(findings) > MAX_PROBLEMS:
+            problems.append(Problem(1, 1, f"more than {MAX_PROBLEMS} problems; these are the first, mend them"))
         said = {(problem.line, problem.column) for problem in problems}
         problems += [
             problem
@@ -118,6 +123,7 @@ def _built(spec: PolicySpec, origin: str, places: Mapping[str, tuple[int, int]])
         description=spec.description,
         origin=origin,
         places=places,
+        unchecked=unchecked(spec.rules),
     )
 
 
@@ -137,7 +143,8 @@ def _findings(data: Any, known: Known, stem: str | None) -> Iterator[Finding]:
     recipes = {name: spec for name, raw in named.items() if (spec := _sound(RecipeSpec, raw))}
     listed = top["rules"] if isinstance(top.get("rules"), list) else []
     rules = [(index, rule) for index, raw in enumerate(listed) if (rule := _sound(Rule, raw))]
-    wrong = [*check_recipes(recipes, set(named)), *check_members(recipes, known.models, known.schedulers)]
+    members = check_members(recipes, known.models, known.schedulers)
+    wrong = list(itertools.islice(itertools.chain(check_recipes(recipes, set(named)), members), MAX_PROBLEMS + 1))
     yield from wrong
     yield from check_rules(rules, set(named), known.signals)
     yield from _prices(top, recipes)
@@ -169,9 +176,10 @@ def _afterwards(top: Mapping[str, Any], recipes: Collection[str], known: Known) 
         yield from check_names(("explore", "among"), explore.among or (), recipes)
     budgets = top["budgets"] if isinstance(top.get("budgets"), list) else []
     names = [budget.name if (budget := _sound(BudgetSpec, raw)) else None for raw in budgets]
+    first: dict[str, int] = {}
     for index, name in enumerate(names):
-        if name is not None and name in names[:index]:
-            yield ("budgets", index, "name"), f"budgets {names.index(name) + 1} and {index + 1} are both named {name!r}"
+        if name is not None and first.setdefault(name, index) != index:
+            yield ("budgets", index, "name"), f"budgets {first[name] + 1} and {index + 1} are both named {name!r}"
     for key in ("shadow", "canary"):
         if (split := _sound(SplitSpec, top.get(key))) and split.policy == top.get("name"):
             yield (key, "policy"), f"{key}: a policy cannot be its own {key}; name another one"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterator, Sequence
 
 from policies.checking.contradictions import check_sense
 from policies.language.schema_rules import OF_THE_CHOICE, Condition, Rule
-from policies.language.source import Path
+from policies.language.source import MAX_PROBLEMS, Path
 from router.errors import did_you_mean
 
 Indexed = Sequence[tuple[int, Rule]]
@@ -21,8 +22,10 @@ def check_rules(
     rules: Indexed, recipes: Collection[str], signals: Collection[str] | None
 ) -> Iterator[tuple[Path, str]]:
     """Everything wrong with the rules (each with its index in the file). `signals` None: not to be checked."""
-    wrong = [*_named(rules, recipes, signals)]
+    wrong = list(itertools.islice(_named(rules, recipes, signals), MAX_PROBLEMS + 1))
     yield from wrong
+    if len(wrong) > MAX_PROBLEMS:
+        return
     lost = {path[1] for path, _ in wrong}
     yield from check_sense([(index, rule) for index, rule in rules if index not in lost], recipes)
 
@@ -44,11 +47,13 @@ def _named(rules: Indexed, recipes: Collection[str], signals: Collection[str] | 
 
 def check_names(path: Path, names: Sequence[str], recipes: Collection[str]) -> Iterator[tuple[Path, str]]:
     """Names in a list of recipes that do not exist, or stand there twice."""
+    seen: set[str] = set()
     for place, name in enumerate(names):
         if name not in recipes:
             yield (*path, place), f"unknown recipe {name!r}{did_you_mean(name, recipes)}"
-        elif name in names[:place]:
+        elif name in seen:
             yield (*path, place), f"{name!r} stands in this list twice; drop one"
+        seen.add(name)
 
 
 def check_condition(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -39,8 +40,15 @@ def take(
         _refuse(open_[taken.recipe], overload)
     calm = taken.recipe == best and not taken.notes
     if explore is not None and context.draw is not None and calm and not request.recipe:
-        taken = _explored(best, open_, explore, context.draw)
+        taken = _explored(best, calm_ones(open_, overload), explore, context.draw)
     return taken
+
+
+def calm_ones(open_: Mapping[str, Estimate], overload: OverloadSpec | None) -> Mapping[str, Estimate]:
+    """The recipes that chance may take: those which overload would neither refuse nor replace for their waiting."""
+    bounds = (overload.degrade_after_s, overload.reject_after_s) if overload is not None else ()
+    most = min((bound for bound in bounds if bound is not None), default=math.inf)
+    return {name: estimate for name, estimate in open_.items() if estimate.queue_s <= most}
 
 
 def _degraded(best: str, open_: Mapping[str, Estimate], request: GenerationRequest, overload: OverloadSpec) -> Taken:

@@ -26,6 +26,7 @@ class Policy:
     digest:  twelve hex digits over everything in the file that can change a decision
     rules:   in the order in which they apply
     origin:  the file it came from, and places: line and column of what refers to other files; for messages
+    unchecked: what was not looked for when it was loaded because it would take too long, in words
     """
 
     name: str
@@ -44,6 +45,7 @@ class Policy:
     description: str = field(default="", repr=False)
     origin: str = ""
     places: Mapping[str, tuple[int, int]] = field(default_factory=dict, repr=False, compare=False)
+    unchecked: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     def evaluate(
         self,

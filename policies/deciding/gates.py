@@ -34,6 +34,8 @@ class Gates:
     """`open` can still be chosen; `rejected` says why others cannot. policy: its name, for messages.
 
     crowded: recipes that are out only because of waiting, with the seconds that are too many
+    spent: recipes that are out only because of what the tenant used of a budget
+    barred: recipes that rules exclude, whatever else they are out for: no waiting lets these in
     """
 
     policy: str
@@ -46,6 +48,8 @@ class Gates:
     preferred: list[list[str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     crowded: dict[str, float] = field(default_factory=dict)
+    spent: set[str] = field(default_factory=set)
+    barred: set[str] = field(default_factory=set)
 
     def reject(self, recipe: str, gate: str, reason: str) -> None:
         self.open.pop(recipe, None)
@@ -123,7 +127,10 @@ class Gates:
         return f"{whose}, {bound.text(bound.most)}"
 
     def hold_budgets(self, allowances: Sequence[Allowance]) -> None:
-        """Reject what would use more than is left of a budget."""
+        """Reject what would use more than is left of a budget.
+
+        What would use more than the whole of it is no matter of waiting, whether it also waits for others or not.
+        """
         who = f"tenant {self.request.tenant!r}" if self.request.tenant else "the tenant without a name"
         for allowance in allowances:
             for name, estimate in list(self.open.items()):
@@ -135,11 +142,19 @@ class Gates:
                         reason = f"{text(value)}, but {who} has {text(max(0.0, left))} left of {allowance.budget!r}"
                         patience = f"; more in {seconds(allowance.renews_s)}" if allowance.renews_s else ""
                         self.reject(name, "budget", reason + patience)
+                        self.spent.add(name)
                         break
+        for name in [*self.spent, *self.crowded]:
+            estimate = self.offers.estimates[name]
+            if not all(_ever(estimate, allowance) for allowance in allowances):
+                self.spent.discard(name)
+                self.crowded.pop(name, None)
 
     def apply(self, rules: Sequence[Applied]) -> None:
         """In the visible order. A recipe asked for by name is bound by limits and budgets, not by rules."""
         for rule, fact in [(applied.rule, applied.fact) for applied in rules]:
+            if not self.request.recipe:
+                self.barred |= {name for name in self.rejected if _excludes(rule, name)}
             hit = [name for name in self.open if _excludes(rule, name)] if rule.only or rule.never else []
             if self.request.recipe:
                 if hit:
@@ -156,7 +171,8 @@ class Gates:
                 self.preferred.append(rule.prefer)
 
     def nothing_left(self, allowances: Sequence[Allowance]) -> NoRecipeError | OverloadedError:
-        """The error that carries every reason; an `OverloadedError` if a later request might be served."""
+        """The error that carries every reason; an `OverloadedError` if a later request might be served by a recipe
+        that the rules allow."""
         if pinned := self.request.recipe:
             why = self.rejected[pinned].reason if pinned in self.rejected else "it was not planned"
             message = f"recipe {pinned!r} cannot serve this request under policy {self.policy!r}: {why}"
@@ -165,12 +181,24 @@ class Gates:
             more = f"; and {len(listed) - 5} more" if len(listed) > 5 else ""
             why = "; ".join(listed[:5]) + more or "none of its recipes was planned"
             message = f"no recipe of policy {self.policy!r} can serve this request ({why})"
-        if self.crowded:
-            return OverloadedError(message, min(self.crowded.values()))
-        wanted = [self.rejected[pinned]] if pinned in self.rejected else list(self.rejected.values())
-        if any(rejection.gate == "budget" for rejection in wanted):
+        if waits := [wait_s for name, wait_s in self.crowded.items() if name not in self.barred]:
+            return OverloadedError(message, min(waits))
+        if self.spent - self.barred:
             return BudgetError(message, max(1.0, *(allowance.renews_s for allowance in allowances)))
         return NoRecipeError(message, tuple(self.rejected.values()))
+
+
+def _ever(estimate: Estimate, allowance: Allowance) -> bool:
+    """Whether the whole of a budget is enough for a recipe. A budget of which nothing is used has no more to give."""
+    pairs = (
+        (estimate.cost_usd, allowance.cost_usd, allowance.whole_usd),
+        (estimate.work_s, allowance.work_s, allowance.whole_work_s),
+    )
+    for value, left, whole in pairs:
+        most = left if whole is None and not allowance.renews_s else whole
+        if most is not None and not value <= most:
+            return False
+    return True
 
 
 def _excludes(rule: Rule, name: str) -> bool:

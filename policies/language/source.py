@@ -17,6 +17,7 @@ MAX_BYTES = 256 * 1024
 MAX_NODES = 20_000
 MAX_DEPTH = 24
 MAX_NUMBER = 40  # characters
+MAX_PROBLEMS = 100  # that are looked for; finding the nearest name for each takes a while
 
 Path = tuple[str | int, ...]
 

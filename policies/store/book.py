@@ -13,6 +13,7 @@ from policies.checking.load import Known, load_policy_text, load_with_text
 from policies.deciding.decide import Policy
 from policies.deciding.splits import falls_in
 from policies.language.schema import RESERVED
+from policies.store.folder import Stamp, look
 from policies.store.history import History, Version, locked, write_whole
 from router.errors import NotFoundError, PolicyError, RequestError, did_you_mean
 from router.types import GenerationRequest
@@ -20,8 +21,6 @@ from router.types import GenerationRequest
 logger = logging.getLogger("triptych.policies")
 
 AUTO = RESERVED[0]
-
-_Stamp = tuple[int, int, int]  # mtime_ns, size, inode
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class _Entry:
     read_s: Unix time at which the policy in force was read
     """
 
-    stamp: _Stamp
+    stamp: Stamp
     policy: Policy | None
     text: str = ""
     problems: tuple[str, ...] = ()
@@ -50,12 +49,13 @@ class _Shelf:
 
 
 class PolicyBook:
-    """All `*.yaml` of a directory by name; `<name>.yaml` holds the policy `name`.
+    """All policy files of a directory by name; `<name>.yaml` (or `.yml`) holds the policy `name`.
 
     Strict at the start: any broken file, or no policy named `default`, raises `PolicyError` with every problem.
     Lenient afterwards: a file that became broken leaves its last good policy in force, and `problems()` says so. The
     default policy outlives its file. Every look-up first asks the file system what has changed (a few microseconds), so
-    whoever shares the directory, in this process or another, follows a change with the next request.
+    whoever shares the directory, in this process or another, follows a change with the next request. One look-up reads
+    what changed; others that come meanwhile get what was in force before, without waiting.
     """
 
     def __init__(
@@ -75,6 +75,7 @@ class PolicyBook:
         self._shelf = self._read(_Shelf())
         if self._shelf.problems:
             raise _cannot_start(self.directory, self._shelf.problems)
+        _say_unchecked(self._shelf.policies())
         self._policies = self._shelf.policies()
         if default not in self._policies:
             hint = did_you_mean(default, self._policies)
@@ -108,9 +109,19 @@ class PolicyBook:
         """How often anything changed since the start, problems included, as far as it was looked at."""
         return self._revision
 
-    def refresh(self) -> bool:
-        """Read again what changed. True if a policy came, went or changed. Never raises."""
-        with self._lock:
+    @property
+    def known_problems(self) -> tuple[str, ...]:
+        """The same as `problems()`, as far as it was looked at."""
+        return self._shelf.problems
+
+    def refresh(self, wait: bool = False) -> bool:
+        """Read again what changed. True if a policy came, went or changed. Never raises.
+
+        While another thread reads, nothing is done, unless the caller wants to `wait` for it.
+        """
+        if not self._lock.acquire(blocking=wait):
+            return False
+        try:
             before, shelf = self._policies, self._read(self._shelf)
             if shelf is self._shelf:
                 return False
@@ -119,19 +130,28 @@ class PolicyBook:
             self._shelf = shelf
             self._revision += 1
             return self._policies != before
+        finally:
+            self._lock.release()
 
     # ------------------------------------------------------------------------------------------------------- choosing
 
     def resolve(
-        self, target: str, catalogue_ids: Collection[str] = (), drawing: Collection[str] | None = None
+        self,
+        target: str,
+        catalogue_ids: Collection[str] = (),
+        drawing: Collection[str] | None = None,
+        *,
+        refresh: bool = True,
     ) -> tuple[Policy, str | None]:
         """What a client's `model` means: (policy, recipe or model asked for by name).
 
         In this order: "auto", a policy, "policy/recipe", a recipe of the default policy, a model of the catalogue; then
         the same in any case of letters. drawing: the models that can make a picture, which is all that is proposed.
+        refresh: whether to look at the folder first; a request that was resolved once need not look again.
         Raises `NotFoundError` with the policies that have a recipe of that name, else the nearest of all these names.
         """
-        self.refresh()
+        if refresh:
+            self.refresh()
         policies = self._policies
         default = policies[self.default_name]
         if target == AUTO:
@@ -147,7 +167,7 @@ class PolicyBook:
         names = {AUTO, *policies, *default.recipes, *(catalogue_ids if drawing is None else drawing)}
         alike = [name for name in (*names, *inside) if name.casefold() == target.casefold()]
         if len(alike) == 1 and alike[0] != target:
-            return self.resolve(alike[0], catalogue_ids, drawing)
+            return self.resolve(alike[0], catalogue_ids, drawing, refresh=False)
         holders = sorted(name for name in inside if name.partition("/")[2].casefold() == target.casefold())
         if holders:
             hint = f"; it is a recipe of another policy: ask for {' or '.join(map(repr, holders))}"
@@ -171,11 +191,16 @@ class PolicyBook:
         """The file of a policy as it is in force, or as it was under an earlier digest. Raises `NotFoundError`."""
         policy = self.get(name)
         if digest is None or digest == policy.digest:
-            return self._shelf.entries[f"{name}.yaml"].text
+            return self._shelf.entries[self._file(name)].text
         if (text := self._history.text(name, digest)) is None:
             known = [version.digest for version in self._history.versions(name)]
             raise NotFoundError(f"policy {name!r} has no version {digest!r}{did_you_mean(digest, known)}", "digest")
         return text
+
+    def _file(self, name: str) -> str:
+        """The file of a policy: the one that holds it now, or else the one it would be written to."""
+        of_it = (file for file, entry in self._shelf.entries.items() if Path(file).stem == name)
+        return next(of_it, f"{name}.yaml")
 
     def versions(self, name: str) -> list[Version]:
         """What was in force, newest first; empty until the policy first changed. Raises `NotFoundError`."""
@@ -193,16 +218,16 @@ class PolicyBook:
             raise PolicyError(f"{name}.yaml: the policy is named {policy.name!r}; put it under that name", ())
         try:
             with locked(self.directory):
-                self.refresh()
+                self.refresh(wait=True)
                 self._check_put(policy, expected)
-                write_whole(self.directory / f"{name}.yaml", text)
+                write_whole(self.directory / self._file(name), text)
         except OSError as error:
             raise RequestError(
                 f"{self.directory} cannot be written to ({error.strerror}); change the policy where it is kept",
                 None,
                 "read_only",
             ) from None
-        self.refresh()
+        self.refresh(wait=True)
         return policy
 
     def _check_put(self, policy: Policy, expected: str | None) -> None:
@@ -219,31 +244,33 @@ class PolicyBook:
     def _read(self, old: _Shelf) -> _Shelf:
         """The state of the directory; `old` itself if nothing changed."""
         try:
-            stamps = {path.name: _stamp(path) for path in sorted(self.directory.glob("*.yaml"))}
-            if not self.directory.is_dir():
-                raise NotADirectoryError(20, "no such directory")
+            folder = look(self.directory)
         except OSError as error:
-            problem = f"{self.directory}: cannot be read: {error.strerror}"
+            why = "no such directory" if isinstance(error, FileNotFoundError | NotADirectoryError) else error.strerror
+            problem = f"{self.directory}: cannot be read: {why}"
             return old if old.problems == (problem,) else _Shelf(old.entries, (problem,))
         entries = {
             name: old.entries[name]
             if name in old.entries and old.entries[name].stamp == stamp
             else self._entry(name, old, stamp)
-            for name, stamp in stamps.items()
+            for name, stamp in folder.files.items()
         }
-        gone = []
-        default_file = f"{self.default_name}.yaml"
-        if default_file in old.entries and default_file not in entries:
-            entries[default_file] = old.entries[default_file]
-            gone.append(
-                f"{self.directory / default_file}: the file of the default policy is gone; the last one stays in force"
-            )
+        gone = [
+            f"{self.directory / other}: is not read, since {kept} has the same name; keep one of them"
+            for other, kept in folder.twice.items()
+        ]
+        if self.default_name not in {Path(file).stem for file in entries}:
+            for file in [file for file in old.entries if Path(file).stem == self.default_name]:
+                entries[file] = old.entries[file]
+                gone.append(
+                    f"{self.directory / file}: the file of the default policy is gone; the last one stays in force"
+                )
         policies = _Shelf(entries).policies()
         own = (problem for entry in entries.values() for problem in entry.problems)
         shelf = _Shelf(entries, (*own, *_splits(policies, policies.values()), *gone))
         return old if shelf == old else shelf
 
-    def _entry(self, name: str, old: _Shelf, stamp: _Stamp) -> _Entry:
+    def _entry(self, name: str, old: _Shelf, stamp: Stamp) -> _Entry:
         before = old.entries.get(name)
         try:
             policy, text = load_with_text(self.directory / name, self._known)
@@ -276,9 +303,16 @@ class PolicyBook:
             was, now = (book[name].digest if name in book else "none" for book in (before, after))
             if was != now:
                 logger.info("policy %s: %s is in force instead of %s", name, now, was)
+                _say_unchecked({name: after[name]} if name in after else {})
         for problem in new.problems:
             if problem not in old.problems:
                 logger.error("a policy file is refused, what was in force stays: %s", problem)
+
+
+def _say_unchecked(policies: Mapping[str, Policy]) -> None:
+    for name, policy in policies.items():
+        for skipped in policy.unchecked:
+            logger.warning("policy %s: %s", name, skipped)
 
 
 def _splits(policies: Mapping[str, Policy], of: Collection[Policy]) -> Iterator[str]:
@@ -294,14 +328,6 @@ def _splits(policies: Mapping[str, Policy], of: Collection[Policy]) -> Iterator[
                 yield f"{where} unknown policy {split.policy!r}{hint}"
             elif getattr(policies[split.policy], key) is not None:
                 yield f"{where} {split.policy!r} has a {key} of its own, which would not be asked; name that one"
-
-
-def _stamp(path: Path) -> _Stamp:
-    try:
-        stat = path.stat()
-    except OSError:  # a link that leads nowhere, or a file that vanished just now
-        return (0, 0, 0)
-    return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
 def _cannot_start(directory: Path, problems: Collection[str]) -> PolicyError:

@@ -52,7 +52,7 @@ class History:
         found: list[Version] = []
         for path in sorted((self._root / name).glob("*-*.yaml"), reverse=True):
             stamp, _, digest = path.stem.partition("-")
-            if stamp.isdigit() and (not found or found[-1].digest != digest):
+            if stamp.isdecimal() and (not found or found[-1].digest != digest):
                 found.append(Version(digest, int(stamp) / 1e9, path))
         return found
 

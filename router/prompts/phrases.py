@@ -6,6 +6,7 @@ English, by the word tables of `lexicon`; a phrase is opened by an article or a 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ _TOKEN = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*|[,;.:]")
 _OPENERS = ARTICLES | {"the"}
 _ENDS = STOPS | SPATIAL | CONJUNCTIONS | NEGATIONS | {".", ":"}
 MOST_WORDS = 6
+MOST_DIGITS = 9  # of a number that is counted; a longer one is an unknown number
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,20 @@ def _until_end(tokens: Sequence[str]) -> list[str]:
 
 
 def _opens(token: str) -> bool:
-    return token in _OPENERS or token in NUMBERS or token in VAGUE_NUMBERS or token.isdigit()
+    return token in _OPENERS or token in NUMBERS or token in VAGUE_NUMBERS or _whole(token) is not None
 
 
 def _count(token: str) -> int:
     if token in VAGUE_NUMBERS:
         return 0
-    return int(token) if token.isdigit() else NUMBERS.get(token, 1)
+    number = _whole(token)
+    return NUMBERS.get(token, 1) if number is None else number
+
+
+def _whole(token: str) -> int | None:
+    """The number that a token writes in digits of any script, or as a single character such as "²"; None if it is none.
+    0 for one of more than `MOST_DIGITS`."""
+    digits = unicodedata.normalize("NFKC", token) if len(token) == 1 else token
+    if not digits.isdecimal():  # what is a digit to `isdigit` need not be one to `int`
+        return None
+    return int(digits) if len(digits) <= MOST_DIGITS else 0

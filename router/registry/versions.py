@@ -73,7 +73,7 @@ def former(folder: str | Path) -> list[Former]:
     found = []
     for path in sorted(_history(Path(folder).absolute()).glob("*-*"), reverse=True):
         stamp, _, digest = path.name.partition("-")
-        if stamp.isdigit():
+        if stamp.isdecimal():
             found.append(Former(digest, int(stamp) / 1e9, path))
     return found
 

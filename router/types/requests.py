@@ -33,19 +33,23 @@ class GenerationRequest:
     degradable: bool = True  # whether an overloaded policy may answer with a lesser recipe
     turns: tuple[Turn, ...] = ()  # how `recipe`, a search, was settled before; it is not settled again then
     id: str = ""  # under which the client knows the answer, and gives feedback; without one, nothing is logged
+    arrived_s: float | None = field(default=None, repr=False, compare=False)  # Unix time; None: when it is begun
 
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
     """What a budget of a policy has left for the tenant of a request. None: the budget does not limit this.
 
-    renews_s: seconds until part of what was used is given back
+    renews_s: seconds until part of what was used is given back; 0: nothing was used
+    whole_work_s, whole_usd: what the budget grants when nothing was used; None: not known
     """
 
     budget: str
     work_s: float | None = None
     cost_usd: float | None = None
     renews_s: float = 0.0
+    whole_work_s: float | None = None
+    whole_usd: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,8 @@
 """The flow of a request when something goes wrong: the real router, with workers that can be made to fail."""
 
 import asyncio
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,13 +10,15 @@ import pytest
 
 from deployments.assembly import build_orchestrator
 from deployments.in_process import LocalWorkers
-from deployments.orchestration.availability import Availability
+from deployments.orchestration import runner
+from deployments.orchestration.availability import Availability, load_error
 from deployments.orchestration.orchestrator import Orchestrator
-from deployments.orchestration.results import Advanced, Outcome, Routed, WorkerLostError
+from deployments.orchestration.results import Advanced, Finished, Outcome, Routed, WorkerLostError
 from deployments.settings import AppSettings
 from deployments.workers.worker import OnProgress, WorkerStatus
+from policies.store import book
 from router.errors import DeadlineError, LoadError, NoRecipeError, StepError
-from router.types import GenerationRequest, Step, StepResult, Value
+from router.types import GenerationRequest, Rejection, Step, StepResult, Value
 
 
 class Flaky:
@@ -192,3 +196,200 @@ async def test_recipes_without_their_model_are_refused_and_the_rest_decided_as_b
     orchestrator.availability = Availability(Down("sd15", "sdxl", "sdxl-turbo", "flux"))
     with pytest.raises(LoadError, match="no weights"):
         await orchestrator.route(GenerationRequest("a red circle"))
+
+
+# ------------------------------------------------------------------------------------------------------- the deadline
+
+
+class Unreachable:
+    """A worker that takes a step and never answers."""
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+        self.cancelled = asyncio.Event()
+
+    async def run(
+        self, step: Step, inputs: Sequence[Value], deadline_s: float, on_progress: OnProgress | None = None
+    ) -> StepResult:
+        self.steps.append(step)
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+        raise AssertionError("nothing ends this wait")
+
+
+async def test_a_request_behind_an_unreachable_worker_ends_at_its_deadline(
+    settings: AppSettings, workers: LocalWorkers
+) -> None:
+    """A worker that never answers holds a request until its latency budget is over; its step is cancelled and its work
+    taken off the queue."""
+    lost = Unreachable()
+    orchestrator = orchestrate(settings, workers, sd15=lost)
+    orchestrator._runner.timeout_s = 0.2
+    with pytest.raises(DeadlineError, match="was not done when the deadline passed"):
+        await orchestrator.generate(asked(n=2))
+    await asyncio.wait_for(lost.cancelled.wait(), 60)
+    assert len(lost.steps) == 2
+    assert orchestrator.queued_s("sd15") == 0
+
+
+async def test_the_deadline_counts_from_the_arrival(settings: AppSettings, workers: LocalWorkers) -> None:
+    """A request that was on its way for longer than its budget is refused before anything runs; one that was not is
+    told what is left."""
+    deadlines: list[float] = []
+
+    class Noting(Flaky):
+        async def run(self, step: Step, inputs: Any, deadline_s: float, on_progress: Any = None) -> StepResult:
+            deadlines.append(deadline_s)
+            return await super().run(step, inputs, deadline_s, on_progress)
+
+    noting = Noting(workers.by_model["sd15"])
+    orchestrator = orchestrate(settings, workers, sd15=noting)
+    orchestrator._runner.timeout_s = 600.0
+    await orchestrator.generate(asked(latency_budget_s=500, arrived_s=time.time() - 100))
+    await orchestrator.generate(asked(latency_budget_s=500, arrived_s=time.time() + 100))
+    await orchestrator.generate(asked(arrived_s=time.time() - 100))
+    assert 300 < deadlines[0] < 400 < deadlines[1] < 500  # of 500
+    assert 400 < deadlines[2] < 500  # of 600
+    with pytest.raises(DeadlineError):
+        await orchestrator.generate(asked(latency_budget_s=50, arrived_s=time.time() - 100))
+    assert len(deadlines) == 3
+
+
+async def test_a_silent_monitor_does_not_hold_a_request_beyond_its_deadline(
+    settings: AppSettings, workers: LocalWorkers
+) -> None:
+    """While nothing is known of the workers, a request waits for the first word of them until its deadline."""
+
+    class Mute:
+        async def statuses(self) -> Mapping[str, WorkerStatus]:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    orchestrator = orchestrate(settings, workers)
+    orchestrator.availability = Availability(Mute())
+    with pytest.raises(DeadlineError, match="no worker said how it is"):
+        await orchestrator.generate(asked(latency_budget_s=0.1))
+
+
+async def test_a_blend_that_takes_too_long_ends_at_the_deadline(
+    settings: AppSettings, workers: LocalWorkers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps of this process are not waited for beyond the deadline, either."""
+    go_on = threading.Event()
+    monkeypatch.setattr(runner, "run_step", lambda step, inputs: go_on.wait(60))
+    orchestrator = orchestrate(settings, workers)
+    await orchestrator.generate(asked())  # loads the weights
+    orchestrator._runner.timeout_s = 3.0
+    with pytest.raises(DeadlineError):
+        await orchestrator.generate(GenerationRequest("a red circle", target="lab", recipe="bigger", seed=1))
+    go_on.set()
+
+
+# --------------------------------------------------------------------------------------------- some pictures, not all
+
+
+class Breaking(Flaky):
+    """A worker that fails for some seeds, and only then lets the others begin."""
+
+    def __init__(self, inner: Any, *seeds: int, error: Exception | None = None) -> None:
+        super().__init__(inner)
+        self.wrong, self.error = seeds, error or StepError("out of memory", "size")
+        self.failed = asyncio.Event()
+
+    async def run(
+        self, step: Step, inputs: Sequence[Value], deadline_s: float, on_progress: OnProgress | None = None
+    ) -> StepResult:
+        if step.settings.get("seed") in self.wrong:
+            self.failed.set()
+            raise self.error
+        await self.failed.wait()
+        await asyncio.sleep(0.05)
+        return await super().run(step, inputs, deadline_s, on_progress)
+
+
+@pytest.mark.parametrize("error", [StepError("out of memory", "size"), RuntimeError("a bug"), DeadlineError("late")])
+@pytest.mark.parametrize("wrong", [0, 1])
+async def test_pictures_that_were_made_are_delivered_with_what_failed(
+    settings: AppSettings, workers: LocalWorkers, wrong: int, error: Exception
+) -> None:
+    """When one picture of three fails, first or not, the other two come as they always are, and it is said which one
+    is missing, with its seed and why."""
+    whole = await orchestrate(settings, workers).generate(asked(n=3))
+    breaking = Breaking(workers.by_model["sd15"], 11 + wrong, error=error)
+    orchestrator = orchestrate(settings, workers, sd15=breaking)
+    some = await orchestrator.generate(asked(n=3))
+    indices = [index for index in range(3) if index != wrong]
+    assert [(made.index, made.seed) for made in some.made] == [(index, 11 + index) for index in indices]
+    for made in some.made:
+        assert (made.picture.pixels == whole.made[made.index].picture.pixels).all()
+    (missing,) = some.failed
+    assert (missing.index, missing.seed) == (wrong, 11 + wrong)
+    assert missing.code == getattr(error, "code", "step_failed")
+    assert str(error) in missing.message
+    assert some.notes[0] == f"picture {wrong + 1} of 3 (seed {11 + wrong}) is missing: {missing.message}"
+    assert some.warnings[0] == some.notes[0]
+    assert orchestrator.queued_s("sd15") == 0
+
+
+async def test_if_every_picture_fails_the_first_failure_is_the_answer(
+    settings: AppSettings, workers: LocalWorkers
+) -> None:
+    """Without a picture there is nothing to deliver: the request fails."""
+    with pytest.raises(StepError, match="out of memory"):
+        await orchestrate(settings, workers, sd15=Breaking(workers.by_model["sd15"], 11, 12)).generate(asked(n=2))
+
+
+async def test_a_picture_is_streamed_when_it_is_made(settings: AppSettings, workers: LocalWorkers) -> None:
+    """The event of the first picture comes while the second one is still being made; both are in the outcome."""
+    go_on = asyncio.Event()
+
+    class Later(Flaky):
+        async def run(self, step: Step, *rest: Any) -> StepResult:
+            if step.settings.get("seed") == 12:
+                await go_on.wait()
+            return await super().run(step, *rest)
+
+    orchestrator = orchestrate(settings, workers, sd15=Later(workers.by_model["sd15"]))
+    finished: list[Finished] = []
+    async for event in orchestrator.stream(asked(n=2)):
+        if isinstance(event, Finished):
+            finished.append(event)
+            go_on.set()  # without the event of the first picture, this would never be reached
+        last = event
+    assert isinstance(last, Outcome)
+    assert [event.alone.made[0].index for event in finished] == [0, 1]
+    assert [event.alone.made[0] for event in finished] == list(last.made)
+    assert sum(event.alone.cost_usd for event in finished) == pytest.approx(last.cost_usd)
+
+
+async def test_the_policy_folder_is_looked_at_once_a_request(
+    settings: AppSettings, workers: LocalWorkers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Deciding, deciding again after a model was lost, and a shadow cost one look at the folder."""
+    looks: list[Any] = []
+    real = book.look
+    monkeypatch.setattr(book, "look", lambda folder: looks.append(folder) or real(folder))
+    orchestrator = orchestrate(settings, workers)
+    looks.clear()
+    await orchestrator.generate(asked())
+    assert len(looks) == 1
+    gone = Flaky(workers.by_model["sd15"], *[LoadError("sd15: no weights", "model")] * 5)
+    orchestrator = orchestrate(settings, workers, sd15=gone)
+    looks.clear()
+    await orchestrator.generate(GenerationRequest("a red circle", seed=1))
+    assert len(looks) == 1
+
+
+def test_a_recipe_that_rules_exclude_is_no_reason_to_give_up_on_lost_weights() -> None:
+    """If all that rules allow has lost its weights, the error is about the weights, which may come back."""
+    error = NoRecipeError(
+        "none", (Rejection("a", "capability", "model 'm' is not available: gone"), Rejection("b", "rule", "r"))
+    )
+    found = load_error(error, GenerationRequest("x"), {"m": "gone"})
+    assert isinstance(found, LoadError) and found.message == "model 'm' is not available: gone"
+    assert load_error(NoRecipeError("none", error.rejections[1:]), GenerationRequest("x"), {"m": "gone"}) is None
+    out = (*error.rejections, Rejection("c", "limit", "too slow"))
+    assert load_error(NoRecipeError("none", out), GenerationRequest("x"), {"m": "gone"}) is None

@@ -213,6 +213,7 @@ async def test_a_budget_is_not_overdrawn_by_requests_at_once(settings: AppSettin
     price = (await orchestrator.route(mine)).estimates["draft"].cost_usd
     text = text.replace("cost_usd: 1", f"cost_usd: {2.5 * price}")
     (tmp_path / "main.yaml").write_text("version: 1\nname: main\n" + text)
+    assert orchestrator.policies.refresh()  # while one of them reads it, the others go by what was in force
     results = await asyncio.gather(*(orchestrator.generate(mine) for _ in range(5)), return_exceptions=True)
     assert sum(isinstance(result, BudgetError) for result in results) == 3
     assert script.ran == ["generate sd15"] * 2

@@ -1,8 +1,13 @@
 """One model on one accelerator: turns, deadlines, cancellation, and weights that are not there."""
 
 import asyncio
+import contextlib
+import functools
+import gc
+import itertools
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +16,7 @@ import pytest
 
 from deployments.workers.streams import stream
 from deployments.workers.worker import ModelWorker
-from router.errors import DeadlineError, LoadError
+from router.errors import DeadlineError, LoadError, StepError
 from router.types import Picture, Progress, Step, StepResult, Value
 
 STEP = Step("s", "generate", "m", (), "image", {})
@@ -22,6 +27,7 @@ class SlowEngine:
 
     def __init__(self, ticks: int = 5) -> None:
         self.ticks = ticks
+        self.broken = ""
         self.running = self.most = self.finished = self.stopped = 0
 
     def run(
@@ -134,3 +140,140 @@ async def test_leaving_a_stream_stops_the_work_behind_it() -> None:
     await items.aclose()  # type: ignore[attr-defined]
     assert (engine.running, engine.stopped) == (0, 1)
     assert threading.active_count() < 50
+
+
+async def test_a_step_waits_for_its_turn_until_the_deadline_and_no_longer() -> None:
+    """Behind a step that takes long, another one is refused at its deadline, while the first still runs."""
+    engine = SlowEngine(ticks=500)
+    worker = ModelWorker("m", lambda: engine)
+    first = asyncio.create_task(worker.run(STEP, (), 60))
+    while not engine.running:
+        await asyncio.sleep(0.01)
+    with pytest.raises(DeadlineError, match="while it waited for model m"):
+        await worker.run(STEP, (), 0.05)
+    assert (engine.running, engine.finished) == (1, 0)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    engine.ticks = 1
+    assert (await worker.run(STEP, (), 60)).seconds == 0.01
+
+
+async def test_a_step_waits_for_weights_until_the_deadline_and_they_go_on_loading() -> None:
+    """A step whose deadline passes while weights load is refused; who comes later finds them, loaded once."""
+    go_on, engine, loads = threading.Event(), SlowEngine(ticks=1), []
+
+    def load() -> Any:
+        loads.append(1)
+        assert go_on.wait(60)
+        return engine
+
+    worker = ModelWorker("m", load)
+    with pytest.raises(DeadlineError):
+        await worker.run(STEP, (), 0.05)
+    go_on.set()
+    assert isinstance(await worker.run(STEP, (), 60), StepResult)
+    assert len(loads) == 1
+
+
+async def test_weights_that_failed_are_tried_again_after_ever_longer_times() -> None:
+    """Attempts begin 10, 20, 40, ... seconds after the one before, 600 at most; one that succeeds serves."""
+    now, tries = [0.0], []
+    engine = SlowEngine(ticks=1)
+
+    def load() -> Any:
+        tries.append(now[0])
+        if len(tries) < 9:
+            raise LoadError("m: no room", "model")
+        return engine
+
+    worker = ModelWorker("m", load, clock=lambda: now[0])
+    worker.load()
+    while worker.status().state == "failed":
+        now[0] += 1.0
+        if len(tries) < 9:
+            with contextlib.suppress(LoadError):
+                await worker.run(STEP, (), 60)
+    assert [later - earlier for earlier, later in itertools.pairwise(tries)] == [10, 20, 40, 80, 160, 320, 600, 600]
+    assert worker.status().state == "ready"
+    assert isinstance(await worker.run(STEP, (), 60), StepResult)
+
+
+async def test_asking_how_a_worker_is_brings_its_weights_back() -> None:
+    """A failed model, to which no step is sent any more, is tried again in the background when it is asked about."""
+    now, there = [0.0], []
+
+    def load() -> Any:
+        if not there:
+            raise LoadError("m: no room", "model")
+        return SlowEngine(ticks=1)
+
+    worker = ModelWorker("m", load, clock=lambda: now[0])
+    worker.load()
+    there.append(1)
+    now[0] = 9.9
+    assert worker.status().state == "failed"
+    await asyncio.get_running_loop().run_in_executor(worker._thread, lambda: None)  # whatever was begun has ended
+    assert worker.status().state == "failed"
+    now[0] = 10.0
+    assert worker.status().state == "failed"
+    await asyncio.get_running_loop().run_in_executor(worker._thread, lambda: None)
+    assert worker.status().state == "ready"
+
+
+async def test_a_failed_load_keeps_nothing_of_what_it_loaded() -> None:
+    """While a worker remembers why its weights are not there, those that were loaded before it failed are gone."""
+
+    class Weights:
+        pass
+
+    kept: list[weakref.ref[Weights]] = []
+
+    def load(make: Callable[[], Exception]) -> Any:
+        weights = Weights()
+        kept.append(weakref.ref(weights))
+        raise make()
+
+    for make in (lambda: LoadError("m: a file is missing", "model"), lambda: MemoryError("no room")):
+        worker = ModelWorker("m", functools.partial(load, make))
+        worker.load()
+        with pytest.raises(LoadError):
+            await worker.run(STEP, (), 60)
+        assert worker.status().state == "failed"
+    gc.collect()
+    assert [ref() for ref in kept] == [None, None]
+
+
+async def test_a_broken_engine_fails_its_check_of_health() -> None:
+    """A worker whose engine says that nothing can succeed any more asks for a new process and counts as failed; one
+    whose weights are missing does not ask."""
+    engine = SlowEngine(ticks=1)
+    worker = ModelWorker("m", lambda: engine)
+    worker.check_health()
+    worker.load()
+    worker.check_health()
+    engine.broken = "cuda failed: CUDA error: unspecified launch failure"
+    with pytest.raises(StepError, match="'m' needs a new process: cuda failed"):
+        worker.check_health()
+    assert (worker.status().state, worker.status().reason) == ("failed", engine.broken)
+
+    def missing() -> Any:
+        raise LoadError("m: there is no folder", "model")
+
+    lost = ModelWorker("m", missing)
+    lost.load()
+    lost.check_health()
+
+
+async def test_a_replica_asks_for_a_new_process_when_its_engine_is_broken() -> None:
+    """Ray Serve's check of health is the worker's."""
+    from deployments.cluster.replicas import WorkerReplica
+
+    replica = WorkerReplica.__new__(WorkerReplica)
+    engine = SlowEngine(ticks=1)
+    replica._worker = ModelWorker("m", lambda: engine)
+    replica._worker.load()
+    replica.check_health()
+    engine.broken = "cuda failed"
+    with pytest.raises(StepError):
+        replica.check_health()

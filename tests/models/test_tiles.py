@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from models import Engine, load_catalogue
+from models import Engine, load_catalogue, load_engine
+from models.engine.diffusion import DiffusionEngine
 from models.engine.tiles import Tiling, blend, boxes, windows
 from router.errors import StepError
 from router.planning.tiling import along
-from router.types import Latents, Picture, Step, Value
+from router.types import Latents, ModelCard, Picture, Step, Value
 
 Engines = Callable[[str], Engine]
 WEIGHTS = Path(__file__).resolve().parents[2] / "models" / "embedded" / "weights"
@@ -112,6 +115,84 @@ def test_one_window_is_the_whole_picture_and_more_are_another(engine: Engines, m
     assert isinstance(whole, Picture) and isinstance(same, Picture) and isinstance(wide, Picture)
     assert np.abs(whole.pixels.astype(int) - same.pixels).max() <= 1
     assert wide.pixels.shape == (32, 64, 3)
+
+
+WINDOWS = {"width": 64, "height": 32, "steps": 2, "tile_width": 32, "tile_height": 32, "tile_overlap": 16, "tiles": 3}
+
+
+@pytest.mark.parametrize("model", ["sd15", "sdxl"])
+def test_windows_leave_the_network_and_its_hooks_as_they_were(cards: dict[str, ModelCard], model: str) -> None:
+    """Hooks of torch, of accelerate (offloading) and of diffusers see the windows, the picture is the same with them,
+    and all of them still run for what comes afterwards."""
+    from accelerate.hooks import ModelHook, add_hook_to_module
+    from diffusers.hooks import HookRegistry
+    from diffusers.hooks import ModelHook as DiffusersHook
+
+    engine = load_engine(cards[model], threads=1)
+    assert isinstance(engine, DiffusionEngine)
+    plain = run(engine, step("generate", model, **WINDOWS))
+    small = run(engine, step("generate", model, width=32, height=32, steps=2))
+    network = engine._pipe.unet
+    assert "forward" not in vars(network)
+    seen: Counter[str] = Counter()
+
+    class Counting(ModelHook):
+        def pre_forward(self, module: Any, *args: Any, **kwargs: Any) -> Any:
+            seen["accelerate"] += 1
+            return args, kwargs
+
+    class AlsoCounting(DiffusersHook):
+        def pre_forward(self, module: Any, *args: Any, **kwargs: Any) -> Any:
+            seen["diffusers"] += 1
+            return args, kwargs
+
+    network.register_forward_hook(lambda *_: seen.update(["torch"]))
+    add_hook_to_module(network, Counting())
+    HookRegistry.check_if_exists_or_initialize(network).register_hook(AlsoCounting(), "counting")
+    windows = run(engine, step("generate", model, **WINDOWS))
+    assert isinstance(plain, Picture) and isinstance(windows, Picture) and isinstance(small, Picture)
+    assert (windows.pixels == plain.pixels).all()
+    calls = seen["torch"]
+    assert seen == {"torch": calls, "accelerate": 3 * calls, "diffusers": 3 * calls}
+    assert calls >= 2
+    seen.clear()
+    after = run(engine, step("generate", model, width=32, height=32, steps=2))
+    assert isinstance(after, Picture) and (after.pixels == small.pixels).all()
+    assert seen == {"torch": calls, "accelerate": calls, "diffusers": calls}
+
+
+def test_a_failure_in_a_window_leaves_the_network_as_it_was(cards: dict[str, ModelCard]) -> None:
+    """After a window that raised, the network is no longer applied in windows, and the next ones are."""
+    engine = load_engine(cards["sd15"], threads=1)
+    assert isinstance(engine, DiffusionEngine)
+    network, whole = engine._pipe.unet, run(engine, step("generate", "sd15", width=32, height=32, steps=2))
+    handle = network.mid_block.register_forward_hook(lambda *_: 1 / 0)
+    with pytest.raises(StepError, match="ZeroDivisionError"):
+        run(engine, step("generate", "sd15", **WINDOWS))
+    handle.remove()
+    assert "forward" not in vars(network)
+    again = run(engine, step("generate", "sd15", width=32, height=32, steps=2))
+    assert isinstance(whole, Picture) and isinstance(again, Picture) and (again.pixels == whole.pixels).all()
+    assert run(engine, step("generate", "sd15", **WINDOWS)) is not None
+
+
+@pytest.mark.parametrize("compile_", ["in place", "wrapped"])
+def test_a_compiled_network_is_applied_in_windows_and_works_afterwards(
+    cards: dict[str, ModelCard], compile_: str
+) -> None:
+    """A network under torch.compile draws in windows what it draws without, and whole pictures before and after."""
+    import torch
+
+    plain, engine = (load_engine(cards["sd15"], threads=1) for _ in range(2))
+    assert isinstance(engine, DiffusionEngine)
+    if compile_ == "in place":
+        engine._pipe.unet.compile(backend="eager")
+    else:
+        engine._pipe.unet = torch.compile(engine._pipe.unet, backend="eager")
+    for asked in ({"width": 32, "height": 32, "steps": 2}, WINDOWS, {"width": 32, "height": 32, "steps": 2}):
+        made = [run(one, step("generate", "sd15", **asked)) for one in (plain, engine)]
+        assert all(isinstance(picture, Picture) for picture in made)
+        assert np.abs(made[0].pixels.astype(int) - made[1].pixels).max() <= 1  # type: ignore[union-attr]
 
 
 def test_flux_cannot_generate_in_windows(engine: Engines) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from deployments.offline.replay import chances
 from policies import Policy
 from policies.deciding.splits import falls_in
 from policies.language.schema import SplitSpec
@@ -77,6 +78,53 @@ def test_a_limit_that_only_waiting_breaks_is_overload() -> None:
         decide(policy("limits: {latency_s: 0.05}\n" + QUALITY), ASK, *late)
 
 
+ONLY = "rules: [{name: r, when: {tag: x}, only: [premium]}]\n"
+
+
+@pytest.mark.parametrize("ask", [replace(ASK, tags=("x",)), replace(ASK, tags=("x",), tenant="acme")])
+def test_rules_come_before_waiting_in_the_verdict(ask: GenerationRequest) -> None:
+    """With premium alone allowed and over a limit for good, a draft that only waits too long is no reason to come
+    again; without the rule it is."""
+    limited = policy("limits: {latency_s: 2}\n" + QUALITY + ONLY)
+    late = [replace(e, queue_s=2.0, latency_s=e.latency_s + 2.0) for e in THREE]
+    with pytest.raises(NoRecipeError):
+        decide(limited, ask, *late)
+    with pytest.raises(OverloadedError):
+        decide(limited, replace(ask, tags=()), *late)
+
+
+def test_rules_come_before_budgets_in_the_verdict() -> None:
+    """With premium alone allowed and over a limit for good, a draft that a spent budget keeps out is no reason to come
+    again; without the rule it is."""
+    limited = policy("limits: {latency_s: 2}\n" + QUALITY + ONLY)
+    spent = Context(allowances=(Allowance("daily", cost_usd=0.0, renews_s=42.0, whole_usd=1.0),))
+    with pytest.raises(NoRecipeError):
+        decide(limited, replace(ASK, tags=("x",)), *THREE, context=spent)
+    with pytest.raises(BudgetError):
+        decide(limited, ASK, *THREE, context=spent)
+
+
+@pytest.mark.parametrize(
+    ("allowance", "error"),
+    [
+        (Allowance("daily", cost_usd=0.0, renews_s=42.0, whole_usd=0.0001), BudgetError),
+        (Allowance("daily", cost_usd=0.0, renews_s=42.0, whole_usd=0.00009), NoRecipeError),
+        (Allowance("daily", work_s=0.0, renews_s=42.0, whole_work_s=0.1), BudgetError),
+        (Allowance("daily", work_s=0.0, renews_s=42.0, whole_work_s=0.09), NoRecipeError),
+        (Allowance("daily", cost_usd=0.00009), NoRecipeError),
+    ],
+)
+def test_what_no_whole_budget_pays_is_refused_for_good(allowance: Allowance, error: type[Exception]) -> None:
+    """A budget that is too small even when unused (the cheapest recipe takes $0.0001 and .1 s) is nothing to wait for,
+    also where the queue is too long, too."""
+    made = policy("limits: {latency_s: 5}\n" + QUALITY)
+    for queue_s, wanted in ((0.0, error), (10.0, OverloadedError if error is BudgetError else NoRecipeError)):
+        fleet = [replace(e, queue_s=queue_s, latency_s=e.latency_s + queue_s) for e in THREE]
+        with pytest.raises(wanted) as caught:
+            decide(made, ASK, *fleet, context=Context(allowances=(allowance,)))
+        assert type(caught.value) is wanted
+
+
 # ---------------------------------------------------------------------------------------------------------- explore
 
 CURIOUS = policy(QUALITY + "explore: {rate: 0.3}\n")
@@ -109,6 +157,16 @@ def test_no_chance_where_none_is_wanted(request_: GenerationRequest, context: Co
     """Without a draw, or with a recipe asked for by name, the decision is certain."""
     decision = decide(CURIOUS, request_, *THREE, context=context)
     assert (decision.recipe, decision.propensity, decision.explored) == ("premium", 1.0, False)
+
+
+@pytest.mark.parametrize("bound", ["reject_after_s: 15", "degrade_after_s: 15, degrade_to: [draft]"])
+def test_nothing_is_explored_that_overload_would_not_let_wait(bound: str) -> None:
+    """Chance never takes a recipe that waits longer than overload allows; the others share its part of the rate."""
+    made = policy(QUALITY + f"explore: {{rate: 0.5}}\noverload: {{{bound}}}\n")
+    fleet = waiting(15, 190, 0)
+    drawn = [decide(made, ASK, *fleet, context=Context(draw=(k + 0.5) / 100)) for k in range(100)]
+    assert {(d.recipe, round(d.propensity, 9)) for d in drawn} == {("draft", 0.25), ("premium", 0.75)}
+    assert chances(made, (), {e.recipe: e for e in fleet}) == {"draft": 0.25, "standard": 0.0, "premium": 0.75}
 
 
 # ---------------------------------------------------------------------------------------------------------- budgets

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from policies import PRESETS, PolicyBook
+from policies.store.folder import policy_files
 from router.errors import NotFoundError, PolicyError
 from tests.policies.values import MODELS, QUALITY, RECIPES
 
@@ -216,3 +219,121 @@ def test_readers_never_see_half_a_change(shelf: Path, book: PolicyBook) -> None:
     assert set(seen) <= {"['maximise']", "['minimise']"}
     book.refresh()
     assert book.default.objective.maximise == "quality"
+
+
+# ------------------------------------------------------------------------------------------------- files that are none
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [
+        lambda folder: (folder / ".#shop.yaml").symlink_to("user@host.123:456"),
+        lambda folder: (folder / "._shop.yaml").write_bytes(b"\x00\x05\x16\x07\xff"),
+        lambda folder: (folder / ".shop.yaml.swp").write_bytes(b"b0VIM"),
+        lambda folder: (folder / "#shop.yaml#").write_text("half"),
+        lambda folder: (folder / "#shop.yaml").write_text("half"),
+        lambda folder: (folder / "shop.yaml~").write_text("half"),
+        lambda folder: (folder / "~$shop.yaml").write_text("half"),
+        lambda folder: (folder / "old.yaml").mkdir(),
+        lambda folder: (folder / "old.yml").symlink_to(folder, target_is_directory=True),
+        lambda folder: os.mkfifo(folder / "pipe.yaml"),
+        lambda folder: (folder / "notes.yaml.txt").write_text("half"),
+    ],
+)
+def test_what_editors_and_systems_leave_is_no_policy(shelf: Path, book: PolicyBook, leave: Any) -> None:
+    """Hidden files, backups, folders, pipes and links to folders change nothing, neither at the start nor later."""
+    revision = book.revision
+    leave(shelf)
+    assert book.names() == ["main", "other"]
+    assert (book.problems(), book.revision) == ((), revision)
+    assert PolicyBook(shelf, "main", models=MODELS).names() == ["main", "other"]
+    assert [path.name for path in policy_files(shelf)] == ["main.yaml", "other.yaml"]
+
+
+def test_yml_is_read_and_written_like_yaml(shelf: Path, book: PolicyBook) -> None:
+    """A policy in `x.yml` is followed, its text is read from there, and a change through the book goes there."""
+    write(shelf, "third").rename(shelf / "third.yml")
+    write(shelf, "fourth").rename(shelf / "fourth.YAML")
+    assert book.names() == ["main", "fourth", "other", "third"]
+    text = book.text("third").replace(QUALITY, "objective: {minimise: cost_usd}\n")
+    book.put("third", text)
+    assert (shelf / "third.yml").read_text() == text
+    assert not (shelf / "third.yaml").exists()
+    assert book.get("third").objective.minimise == "cost_usd"
+
+
+def test_two_files_of_one_name_are_told(shelf: Path, book: PolicyBook) -> None:
+    """Of `main.yaml` and `main.yml` the former counts and the other one is named as not read; a start is refused."""
+    (shelf / "main.yml").write_text(
+        (shelf / "main.yaml").read_text().replace(QUALITY, "objective: {minimise: cost_usd}")
+    )
+    assert book.default.objective.maximise == "quality"
+    (problem,) = book.problems()
+    assert problem == f"{shelf / 'main.yml'}: is not read, since main.yaml has the same name; keep one of them"
+    with pytest.raises(PolicyError, match=r"main\.yml: is not read"):
+        PolicyBook(shelf, "main", models=MODELS)
+    (shelf / "main.yml").unlink()
+    assert book.problems() == ()
+
+
+def test_a_link_that_leads_nowhere_leaves_the_old_in_force(shelf: Path, book: PolicyBook) -> None:
+    """A policy whose visible link broke stays as it was, and the problem is named."""
+    good = book.get("other")
+    (shelf / "other.yaml").unlink()
+    (shelf / "other.yaml").symlink_to(shelf / "gone")
+    assert book.get("other") is good
+    assert "cannot be read: no such file" in book.problems()[0]
+
+
+# ------------------------------------------------------------------------------------------------------------- waiting
+
+
+class Halting(PolicyBook):
+    """A book whose reading can be halted in the middle; it counts how often it looked at the folder."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        self.reading, self.go_on, self.looks = threading.Event(), threading.Event(), 0
+        self.go_on.set()
+        super().__init__(*args, **more)
+
+    def _read(self, old: Any) -> Any:
+        self.looks += 1
+        shelf = super()._read(old)
+        self.reading.set()
+        assert self.go_on.wait(60)
+        return shelf
+
+
+def test_nobody_waits_while_one_reads(shelf: Path) -> None:
+    """While a thread reads a changed file, others look up, resolve and ask for problems with what was in force before;
+    once it is read, everybody has the new one."""
+    book = Halting(shelf, "main", models=MODELS)
+    before = book.default
+    write(shelf, "main", "objective: {minimise: cost_usd}\n")
+    book.go_on.clear()
+    book.reading.clear()
+    reader = threading.Thread(target=book.refresh)
+    reader.start()
+    assert book.reading.wait(60)
+    assert book.default is before  # would never return if it waited
+    assert book.resolve("auto")[0] is before
+    assert book.problems() == ()
+    book.go_on.set()
+    reader.join()
+    assert book.default.objective.minimise == "cost_usd"
+
+
+def test_whoever_puts_a_policy_sees_it_in_force(shelf: Path) -> None:
+    """A change through the book waits for a reader that is under way, so that it is in force when the call returns."""
+    book = Halting(shelf, "main", models=MODELS)
+    text = book.text("other").replace(QUALITY, "objective: {minimise: cost_usd}\n")
+    book.go_on.clear()
+    book.reading.clear()
+    reader, putter = threading.Thread(target=book.refresh), threading.Thread(target=book.put, args=("other", text))
+    reader.start()
+    assert book.reading.wait(60)
+    putter.start()
+    book.go_on.set()
+    putter.join()
+    reader.join()
+    assert book.resolve("other", refresh=False)[0].objective.minimise == "cost_usd"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
 
 from models.embedded.outcomes import held_out_prompts
 from router.prompts.phrases import Phrase, object_phrases
+from tests.router.texts import PROMPTS
 
 
 @pytest.mark.parametrize(
@@ -18,6 +20,10 @@ from router.prompts.phrases import Phrase, object_phrases
         ("A dragon over many birds. No people, 3 trees",
          [("a dragon", 1), ("many birds", 0), ("3 trees", 3)]),
         ("a knight without a helmet", [("a knight", 1)]),
+        ("² red circles and a blue square", [("² red circles", 2), ("a blue square", 1)]),
+        ("٣ stars, ③ rings, a 5² grid and ½ moon", [("٣ stars", 3), ("③ rings", 3), ("a 5² grid", 1)]),
+        ("9" * 5_000 + " cats", []),
+        ("9" * 3_000 + " cats", [("9" * 3_000 + " cats", 0)]),
         ("sunset", []),
         ("", []),
     ],
@@ -35,3 +41,10 @@ def test_phrases_are_the_things_of_the_world(tier: str) -> None:
         assert [phrase.count for phrase in found] == [thing.count for thing in prompt.scene.things], prompt.text
         for phrase, thing in zip(found, prompt.scene.things, strict=True):
             assert thing.colour in phrase.text and thing.shape in phrase.text
+
+
+@given(PROMPTS)
+def test_every_text_has_phrases(prompt: str) -> None:
+    """Whatever Unicode holds can be read: phrases have counts of at least 0 and words, and nothing raises."""
+    for phrase in object_phrases(prompt):
+        assert phrase.count >= 0 and phrase.text.split()

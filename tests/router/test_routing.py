@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
 from numpy.typing import NDArray
 
 import router
@@ -27,6 +28,7 @@ from router.requests import check_request
 from router.routing import Router
 from router.types import Chain, Fuse, Generate, GenerationRequest, Recipe, Refine
 from tests.router.cards import CATALOGUE, BestQuality
+from tests.router.texts import PROMPTS
 
 RECIPES: dict[str, Recipe] = {
     "draft": Generate("sd15", width=1024, height=1024),
@@ -184,3 +186,19 @@ def test_deciding_needs_no_heavy_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(PROMPTS)
+def test_every_prompt_is_routed(decider: Router, prompt: str) -> None:
+    """Any text of Unicode has a route with finite numbers, or is refused as empty, with a regions recipe too."""
+    policy = BestQuality({**RECIPES, "collage": Fuse("regions", ("standard", "premium"), "alignment")})
+    try:
+        route = decider.route(GenerationRequest(prompt), policy)
+    except RequestError:
+        assert not prompt.strip()
+        return
+    assert set(route.estimates) == set(policy.recipes)
+    assert all(math.isfinite(value) for value in (*route.view.features.values(), *route.view.signals.values()))
+    assert all(math.isfinite(e.quality.mean + e.cost_usd + e.latency_s) for e in route.estimates.values())
+    assert np.isfinite(route.view.embedding).all()
