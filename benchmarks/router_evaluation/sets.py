@@ -138,7 +138,7 @@ MADE_UP_CATEGORIES = ("negation", "counting", "spatial relation")
 
 
 def made_up(folder: Path, names: Collection[str]) -> None:
-    """Tables of 96 prompts in the form of these sets, for `--quick`: random scores, higher in later columns on average."""
+    """Tables of 96 prompts in the form of these sets, for `--quick`: random scores, higher in later columns."""
     for name in names:
         chosen, rng = SETS[name], random.Random(name)
         low, span, last = chosen.scale.low, chosen.scale.high - chosen.scale.low, len(chosen.models) - 1

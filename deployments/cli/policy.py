@@ -32,9 +32,7 @@ def validate(
     from policies import load_policy
 
     known = known_of(catalogue_of(load_serve_config(config).settings))
-    files = [file for path in paths for file in (sorted(path.glob("*.yaml")) if path.is_dir() else [path])]
-    if not files:
-        raise errors.PolicyError(f"no .yaml file in {', '.join(map(str, paths))}")
+    files = _files(paths)
     problems: dict[str, list[str]] = {}
     for file in files:
         problems[str(file)] = []
@@ -127,7 +125,7 @@ def diff(
 
 @policy_app.command("eval")
 def evaluate(
-    probes: Annotated[list[Path], typer.Argument(help="Files of probes.")],
+    probes: Annotated[list[Path], typer.Argument(help="Files of probes, or folders of them.")],
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
@@ -136,7 +134,7 @@ def evaluate(
     from deployments.offline.rehearsal import Rehearsal
 
     rehearsal = Rehearsal(load_serve_config(config).settings)
-    verdicts = {str(path): run_probes(path, rehearsal) for path in probes}
+    verdicts = {str(file): run_probes(file, rehearsal) for file in _files(probes)}
     failed = sum(bool(verdict.failures) for found in verdicts.values() for verdict in found)
     if as_json:
         print_json(
@@ -170,6 +168,18 @@ def graph(
     rehearsal = Rehearsal(load_serve_config(config).settings)
     plan = rehearsal.plan(rehearsal.policy(policy), recipe, {"prompt": "a picture", **_body(request)})
     say(mermaid(plan).rstrip())
+
+
+def _files(paths: list[Path]) -> list[Path]:
+    """Files, and the .yaml files of folders; hidden ones are those of editors."""
+    files = [
+        file
+        for path in paths
+        for file in (sorted(f for f in path.glob("*.yaml") if f.name[0] != ".") if path.is_dir() else [path])
+    ]
+    if not files:
+        raise errors.PolicyError(f"no .yaml file in {', '.join(map(str, paths))}")
+    return files
 
 
 def _body(text: str) -> dict[str, Any]:
