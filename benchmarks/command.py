@@ -10,7 +10,7 @@ import argparse
 import re
 import tempfile
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -52,6 +52,10 @@ def results(chosen: argparse.Namespace, home: Path, full: bool) -> Iterator[Path
         home.mkdir(parents=True, exist_ok=True)
         yield home
     else:
-        folder = tempfile.mkdtemp(prefix="triptych-benchmark-")
-        yield Path(folder)
+        folder = Path(tempfile.mkdtemp(prefix="triptych-benchmark-"))
+        try:
+            yield folder
+        finally:
+            with suppress(OSError):  # empty, since the run ended before it wrote anything
+                folder.rmdir()
         print(f"This was no full run, so the committed results stay as they are; its own are in {folder}")

@@ -110,6 +110,7 @@ def test_only_a_full_run_may_overwrite_what_is_committed(tmp_path: Path, monkeyp
         with results(chosen, home, is_full(made, chosen)) as out:
             assert out.is_dir()
             assert out == wanted if wanted else out.parent == tmp_path
+            (out / "figures.json").touch()
         assert out.exists() != chosen.quick
 
 

@@ -63,7 +63,7 @@ class LocalSource:
                 bars.update(loading, visible=False)
                 key = (event.index, event.progress.step)
                 if key not in tasks:
-                    tasks[key] = bars.add_task(f"picture {event.index + 1}: {event.progress.step}")
+                    tasks[key] = bars.add_task(f"picture {event.index + 1}: {event.progress.step}", total=None)
                 bars.update(tasks[key], completed=event.progress.done, total=event.progress.total)
 
             request = to_request(wire, self._settings.limits, request_id := new_request_id())

@@ -75,7 +75,8 @@ def verdict(name: str, report: Mapping[str, Any]) -> str:
         if entry["recipe"] == name:
             return f"out ({entry['gate']})"
     utility = next(entry["utility"] for entry in report["ranking"] if entry["recipe"] == name)
-    return f"utility {utility:.3g}"
+    # Under an objective of dollars all of them are millionths.
+    return f"utility {utility:.3f}" if abs(utility) >= 0.001 else f"utility {utility:.2g}"
 
 
 def signals(report: Mapping[str, Any]) -> Text:
@@ -91,7 +92,8 @@ def steps(report: Mapping[str, Any]) -> Table:
     """The steps as they ran, a block for each picture."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("picture", "step", "model", "seed", "started", "ended", "seconds", "revision"):
-        table.add_column(heading, justify="right" if heading in ("started", "ended", "seconds") else "left")
+        justify = "right" if heading in ("started", "ended", "seconds") else "left"
+        table.add_column(heading, justify=justify, no_wrap=heading != "revision")  # type: ignore[arg-type]
     for number, picture in enumerate(report["pictures"], start=1):
         for step in picture["steps"]:
             table.add_row(
