@@ -66,7 +66,7 @@ def test_help_starts_nothing(name: str, elsewhere: Path, capsys: pytest.CaptureF
         importlib.import_module(name).main(["--help"])
     told = capsys.readouterr().out
     assert left.value.code == 0
-    assert told.startswith(f"usage: python -m {name}")
+    assert f"python -m {name}" in told
     assert "--quick" in told
 
 
