@@ -54,8 +54,8 @@ EMBEDDER = MiniLMEmbedder(cache_size=50_000)
 
 @dataclass(frozen=True)
 class Size:
-    """How much is done: seeds of the folds, shuffles of the labels, draws of anchors, numbers of anchors, skills that are
-    left out, models that are added; and where plots go."""
+    """How much is done: seeds of the folds, shuffles of the labels, draws of anchors, numbers of anchors, skills left
+    out, models added; and where plots go."""
 
     out: Path
     seeds: tuple[int, ...] = SEEDS
