@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -196,13 +196,15 @@ def checkout(revision: str, folder: str) -> Path:
     return Path(folder)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.decide", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="seconds instead of minutes; only shows that it runs")
     parser.add_argument("--before", metavar="REVISION", help="measure this revision too, in turns")
     parser.add_argument("--json", type=Path, help="where the raw figures go")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
-    chosen = parser.parse_args()
+    chosen = parser.parse_args(argv)
     if chosen.child:
         print(json.dumps(rows(chosen.quick)))
         return

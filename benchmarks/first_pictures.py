@@ -1,9 +1,9 @@
 """Ten ordinary prompts through `triptych generate`, as a new user would type them: the sheet in the README.
 
-    python -m benchmarks.first_pictures
+    python -m benchmarks.first_pictures [--quick]
 
 Each prompt is one run of the command with seed 1 and nothing else. Writes results/first_pictures.png (what came out,
-the prompt and the recipe below it) and first_pictures.json (with the checker's verdict).
+the prompt and the recipe below it) and first_pictures.json (with the checker's verdict); `--quick` types one only.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
+from benchmarks.command import is_full, parser, results
 from models.embedded.captions import parse
 from models.embedded.checker import check
 
@@ -39,10 +40,18 @@ PROMPTS = (
 )
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
+    made = parser(__doc__)
+    chosen = made.parse_args(argv)
+    with results(chosen, RESULTS, is_full(made, chosen)) as out:
+        measure(PROMPTS[:1] if chosen.quick else PROMPTS, out)
+
+
+def measure(prompts: Sequence[str], out: Path) -> None:
+    """A picture of each prompt, and what the checker says of it."""
     rows, pictures = [], []
     with tempfile.TemporaryDirectory() as folder:
-        for number, prompt in enumerate(tqdm(PROMPTS, unit="picture")):
+        for number, prompt in enumerate(tqdm(prompts, unit="picture")):
             file = Path(folder) / f"{number}.png"
             command = [sys.executable, "-m", "deployments.cli", "generate", prompt, "-o", str(file), "--seed", "1"]
             answer = subprocess.run([*command, "--json"], check=True, capture_output=True, text=True)
@@ -53,9 +62,9 @@ def main() -> None:
             mark = check(pixels, scene)
             rows.append({"prompt": prompt, "recipe": report["recipe"], "exact": mark.exact, "faults": mark.faults})
             pictures.append(pixels)
-    (RESULTS / "first_pictures.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    (out / "first_pictures.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     page = sheet(pictures, [row["prompt"] for row in rows], [row["recipe"] for row in rows])
-    page.quantize(160).save(RESULTS / "first_pictures.png", optimize=True)
+    page.quantize(160).save(out / "first_pictures.png", optimize=True)
     print(f"{sum(bool(row['exact']) for row in rows)} of {len(rows)} exact")
 
 

@@ -1,22 +1,22 @@
 """Seconds per picture over HTTP against the bare diffusers pipeline, in one run: the price of routing and serving.
 
-    python -m benchmarks.overhead [--pictures 30]
+    python -m benchmarks.overhead [--quick] [--pictures 30]
 
 Both make the same picture (same weights, settings and seed, one CPU thread), taking turns, so that whatever else the
 machine does hits both alike. Printed and stored: medians, their difference, and the ratio of medians with a 95 %
 bootstrap interval. Read the ratio together with the seconds: the embedded models take a fraction of a second, where a
-fixed cost weighs heavily; the same milliseconds vanish beside a real checkpoint.
+fixed cost weighs heavily; the same milliseconds vanish beside a real checkpoint. `--quick` serves one model only.
 """
 
 from __future__ import annotations
 
-import argparse
 import base64
 import io
 import json
 import platform
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,10 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from benchmarks.command import is_full, parser, results
 from deployments.assembly import catalogue_of
 from deployments.cluster.local_cluster import free_port, start
-from deployments.settings import DEFAULT_CONFIG, load_serve_config
+from deployments.settings import DEFAULT_CONFIG, ServeConfig, load_serve_config
 from models.engine.settings import arguments, read_call
 from models.weights.loading import load_pipeline
 from router.learning.intervals import resampled
@@ -37,6 +38,7 @@ from router.types import ModelCard, Step
 RESULTS = Path(__file__).resolve().parent / "results"
 PROMPT = "a red circle"
 MODELS = ("sd15", "sdxl", "flux")
+ALONE = "version: 1\nname: alone\nrecipes: {sd15: {generate: {model: sd15}}}\nobjective: {minimise: cost_usd}\n"
 
 Make = Callable[[int], bytes]
 
@@ -97,26 +99,50 @@ def compare(direct: np.ndarray, served: np.ndarray) -> dict[str, Any]:
     return {"bare_s": b, "http_s": h, "added_s": h - b, "ratio": h / b, "ratio_95": ratio_95}
 
 
-def main(pictures: int, out: Path) -> None:
+def compared(config: ServeConfig, models: Sequence[str], pictures: int) -> dict[str, Any]:
+    """Both ways, by model, while the config is served."""
     import torch
 
     torch.set_num_threads(1)
-    config = load_serve_config(DEFAULT_CONFIG)
-    wanted = {name: config.settings.models[name] for name in (*MODELS, "sdxl-refiner", "alignment")}
     catalogue = catalogue_of(config.settings)
-    results: dict[str, Any] = {}
-    with start(
-        replace(config, settings=config.settings.model_copy(update={"models": wanted})), port=free_port()
-    ) as app:
-        for model in MODELS:
-            results[model] = measure(bare(catalogue[model]), over_http(app.url, model), pictures, model)
+    with start(config, port=free_port()) as app:
+        return {model: measure(bare(catalogue[model]), over_http(app.url, model), pictures, model) for model in models}
+
+
+def with_one_model(config: ServeConfig, folder: Path) -> ServeConfig:
+    """SD1.5 alone, under a policy of its own in `folder`: starts in seconds. Nothing is logged."""
+    (folder / "alone.yaml").write_text(ALONE, encoding="utf-8")
+    policies = config.settings.policies.model_copy(update={"directory": str(folder), "default": "alone"})
+    models = {"sd15": config.settings.models["sd15"]}
+    feedback = config.settings.feedback.model_copy(update={"log": False})
+    changed = {"models": models, "policies": policies, "feedback": feedback}
+    return replace(config, settings=config.settings.model_copy(update=changed))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    made = parser(__doc__)
+    made.add_argument("--pictures", type=int, default=30, help="pictures of each model")
+    chosen = made.parse_args(argv)
+    config = load_serve_config(DEFAULT_CONFIG)
+    with results(chosen, RESULTS, is_full(made, chosen)) as out, tempfile.TemporaryDirectory() as folder:
+        if chosen.quick:
+            found = compared(with_one_model(config, Path(folder)), MODELS[:1], 2)
+        else:
+            found = compared(config, MODELS, chosen.pictures)
+        report(found, out)
+
+
+def report(results: dict[str, Any], out: Path) -> None:
+    """A table on stdout; every second and a picture in `out`."""
     print(f"{'model':8s} {'bare':>9s} {'HTTP':>9s} {'added':>9s} {'ratio':>7s}  95 % interval")
     for model, r in results.items():
         seconds = "".join(f"{r[key]:9.3f}s" for key in ("bare_s", "http_s", "added_s"))
         print(f"{model:8s}{seconds} {r['ratio']:7.2f}  {r['ratio_95'][0]:.2f}-{r['ratio_95'][1]:.2f}")
+    pictures = min(len(r["seconds"]["bare"]) for r in results.values())
     about = {"prompt": PROMPT, "pictures": pictures, "machine": platform.machine(), "python": platform.python_version()}
-    out.write_text(json.dumps({"about": about, "models": results}, indent=1) + "\n", encoding="utf-8")
-    plot(results, out.with_suffix(".svg"))
+    text = json.dumps({"about": about, "models": results}, indent=1)
+    (out / "overhead.json").write_text(text + "\n", encoding="utf-8")
+    plot(results, out / "overhead.svg")
 
 
 def plot(results: dict[str, Any], out: Path) -> None:
@@ -143,8 +169,4 @@ def plot(results: dict[str, Any], out: Path) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=30, help="pictures of each model")
-    parser.add_argument("--out", type=Path, default=RESULTS / "overhead.json")
-    args = parser.parse_args()
-    main(args.pictures, args.out)
+    main()

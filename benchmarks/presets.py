@@ -199,7 +199,7 @@ def summary(answers: Mapping[str, Mapping[int, Answer]], n: int) -> dict[str, An
     return report
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", help="a running server; without it, the application in this process")
     parser.add_argument("--prompts", type=int, default=800)
@@ -208,7 +208,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=600.0, help="stop asking after so long")
     parser.add_argument("--json", type=Path, help="where the summary goes")
     parser.add_argument("--quick", action="store_true", help="five prompts, nothing is written")
-    chosen = parser.parse_args()
+    chosen = parser.parse_args(argv)
     n = len(TIERS) if chosen.quick else chosen.prompts
     drawn = prompts_of(n, chosen.seed)
     answers = asyncio.run(measure(chosen.url, drawn, None if chosen.quick else chosen.rows, chosen.minutes))

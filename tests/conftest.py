@@ -1,7 +1,9 @@
 """Shared by all tests: tiny random weights in the real pipeline classes, and one Ray application for the mark `ray`."""
 
+import atexit
 import os
 import random
+import shutil
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -13,7 +15,9 @@ import numpy as np
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="triptych-state-")  # no test writes to the user's own
+STATE = tempfile.mkdtemp(prefix="triptych-state-")
+os.environ["XDG_STATE_HOME"] = STATE  # no test writes to the user's own
+atexit.register(shutil.rmtree, STATE, ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,6 +1,6 @@
 """What shrinking the differences between recipes is worth: choices by raw and by shrunk predictions, on test prompts.
 
-    python -m benchmarks.embedded_outcomes.contrasts [--json benchmarks/embedded_outcomes/contrasts.json]
+    python -m benchmarks.embedded_outcomes.contrasts [--quick] [--json benchmarks/embedded_outcomes/contrasts.json]
 
 The shipped artefact was trained on `outcomes_train.csv`, its reliabilities too. For each price of a second, the recipe
 with the highest predicted marks less its price is taken on every prompt of `outcomes_test.csv`, by the predictions as
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +71,11 @@ def report(limit: int | None) -> dict[str, Any]:
     return {"prompts": len(real), "lines": lines}
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="where the raw figures go")
     parser.add_argument("--quick", action="store_true", help="40 prompts, nothing is written")
-    chosen = parser.parse_args()
+    chosen = parser.parse_args(argv)
     found = report(40 if chosen.quick else None)
     for line in found["lines"]:
         parts = (f"{n} {line[n]['marks']:.4f} at {line[n]['seconds']:.3f} s" for n in ("raw", "shrunk"))

@@ -1,8 +1,9 @@
 """Runs recipes of the presets over prompts of the captioned world and stores the checker's marks and measured seconds.
 
-    python -m benchmarks.embedded_outcomes.run --split train --per-tier 120 --seeds 2
-    python -m benchmarks.embedded_outcomes.run --split test  --per-tier 200 --seeds 4
+    python -m benchmarks.embedded_outcomes.run --split train       # 120 prompts a tier, 2 seeds
+    python -m benchmarks.embedded_outcomes.run --split test        # 200 prompts a tier, 4 seeds
     python -m benchmarks.embedded_outcomes.run --seconds 30
+    python -m benchmarks.embedded_outcomes.run --quick             # a little of the last two
 
 The prompts of the two splits are different draws. `test` is phrased in ways that no image model was trained on;
 `train`, from which the router learns, half so and half in the phrasings of their training.
@@ -13,12 +14,11 @@ after an interruption, and anew where a model's weights have changed; a step tha
 fusion is made of the pictures of its branches.
 
 What a recipe costs does not depend on the prompt, and in batches it could not be measured: `--seconds` runs every
-recipe one picture at a time, in turns, and writes `seconds.json`.
+recipe one picture at a time, in turns, and writes `seconds.json`. Runs of other sizes leave the committed tables alone.
 """
 
 from __future__ import annotations
 
-import argparse
 import csv
 import hashlib
 import json
@@ -26,6 +26,7 @@ import random
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
@@ -35,6 +36,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 from tqdm import tqdm
 
+from benchmarks.command import parser, results
 from deployments.assembly import catalogue_of, guests_of
 from deployments.settings import DEFAULT_CONFIG, load_serve_config
 from models.catalogue import Catalogue
@@ -57,6 +59,9 @@ PRESETS = ("fast", "balanced", "best")
 SCORER = "alignment"
 BATCH = 20
 CACHE = Path(".cache/outcomes")
+FULL = {"train": (120, 2), "test": (200, 4)}
+"""Of the committed tables: prompts a tier, and pictures of each prompt and recipe."""
+FULL_SECONDS = 30
 
 
 class Workers:
@@ -173,6 +178,24 @@ def picture_file(folder: Path, key: str, recipe: Recipe, pairs: Sequence[Pair]) 
     return folder / f"{hashlib.sha256(body.encode()).hexdigest()[:24]}.safetensors"
 
 
+def drawn_before(
+    folder: Path, recipes: Mapping[str, Recipe], quick: bool
+) -> Iterator[tuple[Sequence[Pair], dict[str, Path]]]:
+    """Each batch of the test split with the files of its pictures by recipe, drawn by this script; with `quick`, one
+    batch of a prompt a tier, drawn here."""
+    for batch in batched(pairs_of("test", *((1, 1) if quick else FULL["test"])), BATCH):
+        if quick:
+            draw(batch, recipes, folder)
+        files = {key: picture_file(folder, key, recipe, batch) for key, recipe in recipes.items()}
+        if missing := [key for key, file in files.items() if not file.is_file()]:
+            raise SystemExit(
+                f"{folder} lacks pictures of {', '.join(missing)} with the present weights. Draw them first, "
+                "which takes hours: python -m benchmarks.embedded_outcomes.run --split test\n"
+                "(or name a folder that has them with --outcomes, or only see that this runs with --quick)"
+            )
+        yield batch, files
+
+
 def score_model(pairs: Sequence[Pair], recipes: Mapping[str, Recipe], folder: Path) -> list[dict[str, Any]]:
     """Rows of one batch, a recipe each. Runs in a worker process."""
     pictures: dict[str, list[Pixels]] = {}
@@ -235,19 +258,35 @@ def _workers() -> Workers:
     return _shared[0]
 
 
-def run(split: str, per_tier: int, seeds: int, out: Path, processes: int, models: Collection[str]) -> None:
-    """Draw what is missing and judge everything; with `models`, only draw, by recipes that need no others."""
-    _, recipes = shipped()
+def pairs_of(split: str, per_tier: int, seeds: int) -> list[Pair]:
+    """All that is drawn of a split. Tiers take turns: an interrupted run is a smaller study, not a lopsided one."""
     by_tier = {tier: prompts_of(split, tier, per_tier) for tier in TIERS}
-    # Tiers take turns, so that an interrupted run is a smaller study and not a lopsided one.
     ranks = range(max(map(len, by_tier.values())))
-    pairs = [(t, by_tier[t][k], seed) for k in ranks for t in TIERS if k < len(by_tier[t]) for seed in range(seeds)]
-    batches = list(batched(pairs, BATCH))
+    return [(t, by_tier[t][k], seed) for k in ranks for t in TIERS if k < len(by_tier[t]) for seed in range(seeds)]
+
+
+def run(
+    split: str,
+    per_tier: int,
+    seeds: int,
+    out: Path,
+    cache: Path,
+    processes: int = 2,
+    models: Collection[str] = (),
+    most: int | None = None,
+) -> None:
+    """Draw what is missing and judge everything; with `models`, only draw, by recipes that need no others.
+
+    processes: each on one thread; 0: in this process; most: only the first so many prompts and seeds
+    """
+    _, recipes = shipped()
+    batches = list(batched(pairs_of(split, per_tier, seeds)[:most], BATCH))
     drawn = {key: recipe for key, recipe in recipes.items() if not isinstance(recipe, Fuse)}
     if models:
         drawn = {key: recipe for key, recipe in drawn.items() if set(models_of(recipe)) <= set(models)}
-    folder = CACHE / split
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    folder = cache / split
+    pool: Any = ProcessPoolExecutor(processes, mp_context=get_context("spawn")) if processes else nullcontext()
+    with pool:
         for _ in tqdm(_in_turn(pool, draw, batches, drawn, folder, processes), total=len(batches), desc="draw"):
             pass
         if models:
@@ -261,7 +300,7 @@ def run(split: str, per_tier: int, seeds: int, out: Path, processes: int, models
 
 
 def _in_turn(
-    pool: ProcessPoolExecutor,
+    pool: Any,
     work: Callable[..., Any],
     batches: Sequence[Any],
     recipes: Mapping[str, Recipe],
@@ -269,13 +308,18 @@ def _in_turn(
     processes: int,
 ) -> Iterator[Any]:
     """Results in order; no more than two batches a process are under way, so that an interruption loses little."""
+    if not processes:
+        yield from (work(batch, recipes, folder) for batch in batches)
+        return
     for group in batched(batches, 2 * processes):
         yield from pool.map(work, group, [recipes] * len(group), [folder] * len(group))
 
 
-def seconds(pictures: int, out: Path) -> None:
-    """CPU-seconds of one picture by every recipe, at batch 1, recipes in turns; and of one look of the scorer."""
+def seconds(pictures: int, out: Path, without: str = "") -> None:
+    """CPU-seconds of one picture by every recipe (`without` a model), at batch 1, recipes in turns; and of one look of
+    the scorer."""
     catalogue, recipes = shipped()
+    recipes = {key: recipe for key, recipe in recipes.items() if without not in models_of(recipe)}
     workers = Workers(catalogue)
     taken: dict[str, list[float]] = {key: [] for key in (*recipes, SCORER)}
     prompts = [prompt for tier in TIERS for prompt in held_out_prompts(tier, -(-pictures // len(TIERS)), seed=42)]
@@ -306,20 +350,31 @@ def batched(items: Iterable[Any], size: int) -> Iterator[tuple[Any, ...]]:
         yield batch
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--split", choices=("train", "test"))
-    parser.add_argument("--per-tier", type=int, default=60, help="prompts a tier")
-    parser.add_argument("--seeds", type=int, default=2, help="pictures of each prompt and recipe")
-    parser.add_argument("--models", nargs="+", default=(), help="only draw, by recipes of these models alone")
-    parser.add_argument("--processes", type=int, default=2, help="each runs on one thread")
-    parser.add_argument("--seconds", type=int, metavar="PICTURES", help="measure what a picture costs instead")
-    parser.add_argument("--out", type=Path, help="output file (default: beside this script)")
-    args = parser.parse_args()
-    if args.seconds:
-        seconds(args.seconds, args.out or HERE / "seconds.json")
-    elif args.split:
-        out = args.out or HERE / f"outcomes_{args.split}.csv"
-        run(args.split, args.per_tier, args.seeds, out, args.processes, args.models)
+def main(argv: Sequence[str] | None = None) -> None:
+    made = parser(__doc__)
+    made.add_argument("--split", choices=tuple(FULL))
+    made.add_argument("--per-tier", type=int, help="prompts a tier (default: as in the committed table)")
+    made.add_argument("--seeds", type=int, help="pictures of each prompt and recipe (default: likewise)")
+    made.add_argument("--models", nargs="+", default=(), help="only draw, by recipes of these models alone")
+    made.add_argument("--processes", type=int, default=2, help="each runs on one thread")
+    made.add_argument("--seconds", type=int, metavar="PICTURES", help="measure what a picture costs instead")
+    chosen = made.parse_args(argv)
+    if chosen.quick:
+        with results(chosen, HERE, full=False) as out:
+            run("test", 1, 1, out / "outcomes_test.csv", out / "cache", processes=0, most=2)
+            seconds(1, out / "seconds.json", without="flux")
+    elif chosen.seconds:
+        with results(chosen, HERE, chosen.seconds == FULL_SECONDS) as out:
+            seconds(chosen.seconds, out / "seconds.json")
+    elif chosen.split:
+        usual = FULL[chosen.split]
+        per_tier, seeds = chosen.per_tier or usual[0], chosen.seeds or usual[1]
+        with results(chosen, HERE, (per_tier, seeds) == usual) as out:
+            table = out / f"outcomes_{chosen.split}.csv"
+            run(chosen.split, per_tier, seeds, table, CACHE, chosen.processes, chosen.models)
     else:
-        parser.error("give --split or --seconds")
+        made.error("give --split, --seconds or --quick")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,6 @@
 """Draws frontier.svg from frontier.json: exact marks against CPU-seconds.
 
-    python -m benchmarks.frontier.plot
+    python -m benchmarks.frontier.plot [--quick]
 
 Five lines at most. A recipe's bar is the 95 % interval of its own marks, by a bootstrap over the prompts of
 `outcomes_test.csv`. A line's bars are, at half, seven tenths and all of the best single model's cost, the 95 % interval
@@ -24,6 +24,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
+from benchmarks.command import is_full, parser, results
 from benchmarks.frontier.run import OUTCOMES, RESAMPLES, Array, hull
 
 HERE = Path(__file__).resolve().parent
@@ -69,7 +70,15 @@ NAMES = {
 INK, PAPER = "#111111", "#ffffff"
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
+    made = parser(__doc__)
+    chosen = made.parse_args(argv)
+    with results(chosen, HERE, is_full(made, chosen)) as out, plt.rc_context():
+        plot(out / "frontier.svg")
+
+
+def plot(file: Path) -> None:
+    """Both scales of the committed figures."""
     found = json.loads((HERE / "frontier.json").read_text(encoding="utf-8"))
     best = found["learned"]["best single model"]
     plt.rcParams.update({"svg.hashsalt": "triptych", "font.size": 9.5})
@@ -101,7 +110,7 @@ def main() -> None:
     lower.set_xlabel("CPU-seconds a picture, checks included (one thread, log scale)")
     figure.text(0.985, 0.254, "below: another scale", ha="right", color="#5a606b", fontsize=8.5)
     figure.subplots_adjust(left=0.075, right=0.985, top=0.885, bottom=0.09)
-    figure.savefig(HERE / "frontier.svg", metadata={"Date": None}, facecolor=PAPER)
+    figure.savefig(file, metadata={"Date": None}, facecolor=PAPER)
 
 
 def draw(axes: Axes, line: Line, points: Sequence[Mapping[str, Any]], compared: Mapping[str, Any], best: str) -> None:

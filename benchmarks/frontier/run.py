@@ -1,7 +1,7 @@
 """What routing buys on the embedded family: exact marks against CPU-seconds, every strategy beside its baselines.
 
-    python -m benchmarks.frontier.run          # reads benchmarks/embedded_outcomes, writes frontier.json
-    python -m benchmarks.frontier.plot         # draws frontier.svg
+    python -m benchmarks.frontier.run     # reads benchmarks/embedded_outcomes, writes frontier.json; --quick: of a few
+    python -m benchmarks.frontier.plot    # draws frontier.svg
 
 Nothing is generated here: a strategy is replayed on the stored outcomes of `outcomes_test.csv` (each recipe with four
 seeds on each prompt), and pays for every picture and every look of the verifier at the prices of `seconds.json`. What
@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.command import is_full, parser, results
 from benchmarks.embedded_outcomes.run import SCORER, shipped
 from benchmarks.embedded_outcomes.train_router import ratings
 from benchmarks.embedded_outcomes.train_router import read as read_marks
@@ -126,10 +127,10 @@ def always(outcomes: Outcomes) -> list[Point]:
     ]
 
 
-def chosen(outcomes: Outcomes, curve: str, value: Array, columns: Sequence[int]) -> list[Point]:
+def chosen(outcomes: Outcomes, curve: str, value: Array, columns: Sequence[int], prices: Array = PRICES) -> list[Point]:
     """One picture by the recipe of the highest `value` (prompts, recipes) minus price times seconds."""
     points, every = [], np.arange(len(outcomes.prompts))
-    for price in PRICES:
+    for price in prices:
         pick = np.array(columns)[(value[:, columns] - price * outcomes.seconds[columns]).argmax(1)]
         points.append(Point(curve, f"{price:.3g}/s", outcomes.exact[every, pick].mean(1), outcomes.seconds[pick]))
     return points
@@ -189,12 +190,18 @@ def next_attempt(
 
 
 def search(
-    outcomes: Outcomes, curve: str, chance: Array, score_model: ScoreModel, strength: float, columns: Sequence[int]
+    outcomes: Outcomes,
+    curve: str,
+    chance: Array,
+    score_model: ScoreModel,
+    strength: float,
+    columns: Sequence[int],
+    prices: Array = PRICES,
 ) -> list[Point]:
     """`router.verification`: try, check, and try again while the expected gain is worth the seconds."""
     prompts, _, seeds = outcomes.exact.shape
     points = []
-    for price in PRICES:
+    for price in prices:
         exact, cost = np.zeros(prompts), np.zeros(prompts)
         for i in range(prompts):
             options = [
@@ -273,11 +280,11 @@ def _bends_up(corners: list[tuple[float, float]], x: float, y: float) -> bool:
     return (y1 - y0) * (x - x0) <= (y - y0) * (x1 - x0)
 
 
-def compare(points: Sequence[Point], best: str) -> dict[str, Any]:
+def compare(points: Sequence[Point], best: str, resamples: int = RESAMPLES) -> dict[str, Any]:
     """Every curve against one model (`best`) and against random mixing, with bootstrap intervals."""
     rng = np.random.default_rng(0)
     n = len(points[0].exact)
-    weights = np.concatenate(([np.full(n, 1 / n)], rng.multinomial(n, np.full(n, 1 / n), RESAMPLES) / n))
+    weights = np.concatenate(([np.full(n, 1 / n)], rng.multinomial(n, np.full(n, 1 / n), resamples) / n))
     exact = np.array([p.exact for p in points]) @ weights.T
     cost = np.array([p.cost for p in points]) @ weights.T
     rows = {
@@ -325,7 +332,9 @@ def tiers_of(outcomes: Outcomes) -> dict[str, dict[str, float]]:
     }
 
 
-def all_points(test: Outcomes, train: Outcomes, bases: Sequence[str]) -> tuple[list[Point], dict[str, Any]]:
+def all_points(
+    test: Outcomes, train: Outcomes, bases: Sequence[str], prices: Array = PRICES
+) -> tuple[list[Point], dict[str, Any]]:
     """Every strategy on the test prompts, and what was learned for them."""
     predicted = chances(test, load_artifact(ROOT / "router" / "artifacts" / "embedded"))
     score_model, strength = learn_judge(train)
@@ -340,12 +349,12 @@ def all_points(test: Outcomes, train: Outcomes, bases: Sequence[str]) -> tuple[l
     points = [
         *always(test),
         *by_length(test, cheap, best),
-        *chosen(test, "router", predicted, columns),
-        *chosen(test, "oracle", test.exact.mean(2), columns),
+        *chosen(test, "router", predicted, columns, prices),
+        *chosen(test, "oracle", test.exact.mean(2), columns, prices),
         *(point for column in columns for point in best_of_n(test, column)),
         *(point for strong in dict.fromkeys((best, whole)) for point in cascade(test, verdicts, cheap, strong)),
-        *search(test, "verify and escalate, no router", constant, score_model, strength, columns),
-        *search(test, "router + verify and escalate", predicted, score_model, strength, columns),
+        *search(test, "verify and escalate, no router", constant, score_model, strength, columns, prices),
+        *search(test, "router + verify and escalate", predicted, score_model, strength, columns, prices),
     ]
     learned = {
         "best single model": test.recipes[best],
@@ -358,17 +367,28 @@ def all_points(test: Outcomes, train: Outcomes, bases: Sequence[str]) -> tuple[l
     return points, learned
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
+    made = parser(__doc__)
+    asked = made.parse_args(argv)
+    with results(asked, HERE, is_full(made, asked)) as out:
+        study(out, *((40, PRICES[::9], 20) if asked.quick else (None, PRICES, RESAMPLES)))
+
+
+def study(out: Path, prompts: int | None, prices: Array, resamples: int) -> None:
+    """Every strategy, compared; prompts: only so many of each split."""
     catalogue, recipes = shipped()
     # A fusion is several pictures; the strategies here make their own.
     kept = [name for name, recipe in recipes.items() if not isinstance(recipe, Fuse)]
     bases = [name for name, recipe in recipes.items() if recipe == Generate(name) and name in catalogue]
     test, train = read("test", kept), read("train", kept)
-    points, learned = all_points(test, train, bases)
+    if prompts is not None:
+        test = test.where(np.arange(len(test.prompts)) < prompts)
+        train = train.where(np.arange(len(train.prompts)) < 4 * prompts)
+    points, learned = all_points(test, train, bases, prices)
     references = dict.fromkeys(
         learned[kind] for kind in ("best single model", "best model that is not distilled", "best recipe")
     )
-    report = {name: compare(points, name) for name in references}
+    report = {name: compare(points, name, resamples) for name in references}
     found: Mapping[str, Any] = {
         "prompts": len(test.prompts),
         "seeds": test.exact.shape[2],
@@ -383,7 +403,7 @@ def main() -> None:
         ],
         "comparison": report,
     }
-    (HERE / "frontier.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    (out / "frontier.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     for reference, curves in report.items():
         for name, figures in curves.items():
             print(f"{name}, against {reference}")

@@ -1,20 +1,20 @@
 """Are pictures that disagree better chosen among than blended? On what benchmarks.embedded_outcomes has drawn.
 
-    python -m benchmarks.fusion.agreement
+    python -m benchmarks.fusion.agreement [--quick]
 
 For every test prompt (one seed), the two pictures that `studio` of the preset `best` fuses: how much they disagree,
 what share of the frequency blend has colours that are in neither (a ghost or a halo), whether the blend and each of
 them is exact, and their scores. Rows are in `agreement.csv`; `agreement.json` has what comes out, by disagreement and,
-on the prompts on which the bound was not chosen, without and with the bound of the preset.
+on the prompts on which the bound was not chosen, without and with the bound of the preset. `--quick` draws what it
+needs itself, a prompt a tier.
 """
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
-from collections.abc import Sequence
-from itertools import islice, pairwise
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -22,53 +22,65 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from benchmarks.embedded_outcomes.run import BATCH, CACHE, picture_file, prompts_of, shipped
+from benchmarks.command import is_full, parser, results
+from benchmarks.embedded_outcomes.run import CACHE, Pair, drawn_before, score_model, shipped
 from benchmarks.embedded_outcomes.run import HERE as OUTCOMES
 from benchmarks.fusion.run import HERE, Row, interval
 from models.embedded.checker import check
-from models.embedded.world import TIERS
 from models.fusion.agreement import disagreement
 from models.fusion.blending import frequency
 from policies.language.schema_recipes import USUAL_WITHIN
 from router.planning.recipes import recipe_key
-from router.types import Chain, Generate, Refine
+from router.types import Chain, Generate, Recipe, Refine
+
+Scores = dict[tuple[str, str, str], str]
+"""By prompt, recipe and seed, as in the tables."""
 
 LOW = Chain((Generate("flux"), Refine("sdxl-refiner", strength=0.25)))
 HIGH = Chain((Generate("sdxl", until=0.8), Refine("sdxl-refiner", from_=0.8)))
-SEEDS, PER_TIER = 4, 200  # of the outcomes' test split; the batches are those of that run
 VISIBLE = 10.0  # CIE Lab units; far above what can just be seen
 CHOSEN_ON = 400  # of the prompts, the first so many, were looked at when the bound was chosen
 EDGES = (0.0, 0.025, 0.05, 0.1, 0.2, 0.5, 2.0)
 COLUMNS = ("tier", "prompt", "disagreement", "ghost", "blend", "low", "high", "low_score", "high_score")
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measure every prompt, then summarise."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--outcomes", type=Path, default=CACHE / "test")
-    rows = measured(parser.parse_args().outcomes)
-    with (HERE / "agreement.csv").open("w", newline="") as file:
+    made = parser(__doc__)
+    made.add_argument("--outcomes", type=Path, default=CACHE / "test", help="pictures (default: %(default)s)")
+    chosen = made.parse_args(argv)
+    with results(chosen, HERE, is_full(made, chosen, but=("outcomes",))) as out:
+        write(measured(out / "pictures" if chosen.quick else chosen.outcomes, chosen.quick), out)
+
+
+def write(rows: Sequence[Row], out: Path) -> None:
+    """The table, and what comes out."""
+    with (out / "agreement.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    (HERE / "agreement.json").write_text(json.dumps(summary(rows), indent=1) + "\n")
+    (out / "agreement.json").write_text(json.dumps(summary(rows), indent=1) + "\n")
 
 
-def measured(folder: Path) -> list[Row]:
+def scores_of(recipes: Mapping[str, Recipe], batch: Sequence[Pair], folder: Path, quick: bool) -> Scores:
+    """The verifier's scores: those of the committed table, or with `quick` anew."""
+    if quick:
+        told = score_model(batch, recipes, folder)
+    else:
+        with (OUTCOMES / "outcomes_test.csv").open() as file:
+            told = [row for row in csv.DictReader(file) if row["recipe"] in recipes]
+    return {(row["prompt"], row["recipe"], str(row["seed"])): str(row["score"]) for row in told}
+
+
+def measured(folder: Path, quick: bool = False) -> list[Row]:
     """A row for every prompt."""
     catalogue, _ = shipped()
-    keys = [recipe_key(recipe, {}, catalogue) for recipe in (LOW, HIGH)]
-    with (OUTCOMES / "outcomes_test.csv").open() as file:
-        scores = {
-            (r["prompt"], r["recipe"], r["seed"]): r["score"] for r in csv.DictReader(file) if r["recipe"] in keys
-        }
-    by_tier = {tier: prompts_of("test", tier, PER_TIER) for tier in TIERS}
-    ranks = range(max(map(len, by_tier.values())))
-    drawn = iter([(t, by_tier[t][k], s) for k in ranks for t in TIERS if k < len(by_tier[t]) for s in range(SEEDS)])
-    rows = []
-    while batch := list(islice(drawn, BATCH)):
-        files = [picture_file(folder, key, recipe, batch) for key, recipe in zip(keys, (LOW, HIGH), strict=True)]
-        lows, highs = (load_file(file)["pixels"] for file in files)
+    recipes = {recipe_key(recipe, {}, catalogue): recipe for recipe in (LOW, HIGH)}
+    keys, scores, rows = list(recipes), {}, []
+    for batch, files in drawn_before(folder, recipes, quick):
+        if quick or not scores:
+            scores |= scores_of(recipes, batch, folder, quick)
+        lows, highs = (load_file(files[key])["pixels"] for key in keys)
         for low, high, (tier, prompt, seed) in zip(lows, highs, batch, strict=True):
             if seed:
                 continue

@@ -1,15 +1,14 @@
 """Marks of chains, relays and fusions on held-out prompts of the captioned world, beside those of single models.
 
-    python -m benchmarks.fusion.run --per-tier 60
+    python -m benchmarks.fusion.run [--quick] [--per-tier 60]
 
 Every row of `marks.csv` is one picture: the exact checker's mark, and where the picture is exact its sharpness and its
 edge error against the ideal render. Rows that are there are not drawn again; the summary, with bootstrap intervals over
-prompts, is `summary.json`.
+prompts, is `summary.json`. `--quick` draws one prompt by some of the recipes.
 """
 
 from __future__ import annotations
 
-import argparse
 import csv
 import hashlib
 import json
@@ -22,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from benchmarks.command import is_full, parser, results
 from benchmarks.embedded_outcomes.run import Workers
 from benchmarks.fusion.edges import edge_marks
 from benchmarks.fusion.recipes import ENSEMBLES, GUESTS, RECIPES, SINGLES, prompts
@@ -40,29 +40,34 @@ COLUMNS = ("tier", "prompt", "recipe", "exact", "partial", "sharpness", "edge_er
 BATCH = 20
 CACHE = Path(".cache/fusion")
 DRAWS = 2000
+TIERS = ("two", "relation", "three", "one")
+SOME = ("sdxl > refiner from 0.8", "sdxl 0.5 > sd15", "regions of three", "sdxl in 4", "sdxl + 0.5 turbo")
 
 Row = dict[str, str]
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Draw what is missing, then summarise."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--per-tier", type=int, default=60)
-    parser.add_argument("--results", type=Path, default=HERE)
-    parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=list(RECIPES), help="default: all")
-    parser.add_argument("--tiers", nargs="+", default=["two", "relation", "three", "one"], help="default: all")
-    asked = parser.parse_args()
-    table = asked.results / "marks.csv"
-    if not table.exists():
-        table.write_text(",".join(COLUMNS) + "\n")
-    workers = Keeping(catalogue())
-    for tier, drawn in prompts(asked.per_tier).items():
-        if tier not in asked.tiers:
-            continue
-        for start in tqdm(range(0, len(drawn), BATCH), desc=tier):
-            draw(workers, tier, drawn[start : start + BATCH], start, table, asked.recipes)
-    rows = list(csv.DictReader(table.open()))
-    (asked.results / "summary.json").write_text(json.dumps(summary(rows), indent=1) + "\n")
+    made = parser(__doc__)
+    made.add_argument("--per-tier", type=int, default=60)
+    made.add_argument("--recipes", nargs="+", choices=RECIPES, default=list(RECIPES), help="default: all")
+    made.add_argument("--tiers", nargs="+", choices=TIERS, default=list(TIERS), help="default: all")
+    asked = made.parse_args(argv)
+    if asked.quick:
+        asked.per_tier, asked.tiers, asked.recipes = 1, ["two"], [*SINGLES, *SOME]
+    # Some of the recipes or tiers only add rows to the table, so they are a part of the full run.
+    with results(asked, HERE, is_full(made, asked, but=("recipes", "tiers"))) as out:
+        table = out / "marks.csv"
+        if not table.exists():
+            table.write_text(",".join(COLUMNS) + "\n")
+        workers = Keeping(catalogue(), out / "cache" if asked.quick else CACHE)
+        for tier, drawn in prompts(asked.per_tier).items():
+            if tier not in asked.tiers:
+                continue
+            for start in tqdm(range(0, len(drawn), BATCH), desc=tier):
+                draw(workers, tier, drawn[start : start + BATCH], start, table, asked.recipes)
+        rows = list(csv.DictReader(table.open()))
+        (out / "summary.json").write_text(json.dumps(summary(rows), indent=1) + "\n")
 
 
 def catalogue() -> Catalogue:
@@ -74,16 +79,20 @@ def catalogue() -> Catalogue:
 class Keeping(Workers):
     """Workers that keep the pictures of single models on disk, since many recipes begin with them."""
 
+    def __init__(self, catalogue: Catalogue, cache: Path) -> None:
+        super().__init__(catalogue)
+        self.cache = cache
+
     def _run(self, steps: Sequence[Step], inputs: Sequence[tuple[Value, ...]]) -> list[StepResult]:
         if steps[0].kind != "generate" or steps[0].produces != "image":
             return super()._run(steps, inputs)
         model = self.catalogue[str(steps[0].model)]
         body = json.dumps([revision(model), [dict(step.settings) for step in steps]], sort_keys=True)
-        file = CACHE / f"{model.id}-{hashlib.sha256(body.encode()).hexdigest()[:16]}.npz"
+        file = self.cache / f"{model.id}-{hashlib.sha256(body.encode()).hexdigest()[:16]}.npz"
         if file.exists():
             return [StepResult(Picture(pixels), 0.0) for pixels in np.load(file)["pixels"]]
         made = super()._run(steps, inputs)
-        CACHE.mkdir(parents=True, exist_ok=True)
+        self.cache.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(file, pixels=np.stack([one.value.pixels for one in made if isinstance(one.value, Picture)]))
         return made
 

@@ -1,14 +1,14 @@
 """Contact sheets: for every kind of fusion and chain its inputs, what decides between them, and the result.
 
-    python -m benchmarks.fusion.sheets
+    python -m benchmarks.fusion.sheets [--quick] [SHEET ...]
 
 Writes `sheets/<kind>.png`, each row one prompt, and `sheets/seams.json`: how steep the result is where the mask changes
-sides, as a multiple of the inputs there, beside a hard cut of the same inputs by the same mask.
+sides, as a multiple of the inputs there, beside a hard cut of the same inputs by the same mask. `--quick` draws one row
+of three sheets.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from benchmarks.command import is_full, parser, results
 from benchmarks.embedded_outcomes.run import Workers
 from benchmarks.fusion.agreement import HIGH, LOW
 from benchmarks.fusion.recipes import ENSEMBLES, RECIPES, SCORER, SINGLES
@@ -70,29 +71,38 @@ class Studio:
 
     def score(self, pictures: Sequence[Pixels], prompt: str) -> tuple[float, ...]:
         """Of the embedded verifier."""
-        return tuple(self.workers.engine(SCORER)._scorer.score(pictures, prompt))
+        return tuple(self.workers.engine(SCORER).scorer.score(pictures, prompt))
 
 
 Row = list[tuple[str, Pixels]]
 
 
-def main() -> None:
-    """The sheets that are asked for, and the seams beside them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sheets", nargs="*", help="default: all")
-    asked = parser.parse_args().sheets or list(SHEETS)
-    studio, file = Studio(), HERE / "sheets" / "seams.json"
-    file.parent.mkdir(exist_ok=True)
+def main(argv: Sequence[str] | None = None) -> None:
+    made = parser(__doc__)
+    made.add_argument("sheets", nargs="*", metavar="SHEET", help=f"of {', '.join(SHEETS)} (default: all)")
+    chosen = made.parse_args(argv)
+    if unknown := [name for name in chosen.sheets if name not in SHEETS]:
+        made.error(f"there is no sheet {', '.join(unknown)}; known: {', '.join(SHEETS)}")
+    with results(chosen, HERE / "sheets", is_full(made, chosen)) as out:
+        if chosen.quick:
+            draw(chosen.sheets or QUICK, PROMPTS[:1], out)
+        else:
+            draw(chosen.sheets or list(SHEETS), PROMPTS, out)
+
+
+def draw(asked: Sequence[str], prompts: Sequence[tuple[str, int]], out: Path) -> None:
+    """The sheets that are asked for, and the seams beside them; those of other sheets stay."""
+    studio, file = Studio(), out / "seams.json"
     seams: dict[str, dict[str, float]] = json.loads(file.read_text()) if file.exists() else {}
     for name in asked:
         rows_of = SHEETS[name]
         rows = []
-        for prompt, seed in PROMPTS:
+        for prompt, seed in prompts:
             row, found = rows_of(studio, prompt, seed)
             rows.append(row)
             if found is not None:
                 seams[f"{name}: {prompt}"] = found
-        sheet(rows).save(HERE / "sheets" / f"{name}.png", optimize=True)
+        sheet(rows).save(out / f"{name}.png", optimize=True)
     file.write_text(json.dumps(seams, indent=1) + "\n")
 
 
@@ -204,6 +214,9 @@ SHEETS: dict[str, Callable[[Studio, str, int], tuple[Row, Seams]]] = {
     "denoise": together,
     "unlike": unlike,
 }
+
+
+QUICK = ("pyramid-contrast", "pyramid-mask", "regions")
 
 
 def measured(made: Pixels, share: NDArray[np.float32], first: Pixels, second: Pixels) -> dict[str, float]:

@@ -1,47 +1,47 @@
 """Does it help to choose by the number of objects? On the pictures that benchmarks.embedded_outcomes has drawn.
 
-    python -m benchmarks.fusion.voting
+    python -m benchmarks.fusion.voting [--quick]
 
 Of the pictures of SD1.5, SDXL and FLUX for the prompts with counts (one seed): the verifier chooses among all, among
 those whose number of objects is the majority's, and among those with the number that the prompt asks for. Writes
-`voting.json`.
+`voting.json`. `--quick` draws what it needs itself.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import load_file
 
-from benchmarks.embedded_outcomes.run import BATCH, CACHE, SCORER, picture_file, prompts_of, shipped
+from benchmarks.command import is_full, parser, results
+from benchmarks.embedded_outcomes.run import CACHE, SCORER, drawn_before, shipped
 from benchmarks.fusion.run import HERE, interval
 from models.embedded.checker import check
-from models.embedded.world import TIERS
 from models.engine.scoring import ScoringEngine
 from models.fusion.regions import segments
 from router.prompts.phrases import object_phrases
 from router.types import Generate
 
 MODELS = ("sd15", "sdxl", "flux")
-SEEDS = 4  # of the outcomes' test split; the batches are those of that run
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
+    made = parser(__doc__)
+    made.add_argument("--outcomes", type=Path, default=CACHE / "test", help="pictures (default: %(default)s)")
+    chosen = made.parse_args(argv)
+    with results(chosen, HERE, is_full(made, chosen, but=("outcomes",))) as out:
+        study(out / "pictures" if chosen.quick else chosen.outcomes, out, chosen.quick)
+
+
+def study(folder: Path, out: Path, quick: bool) -> None:
     """Choose four ways, and store how often each is right."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--outcomes", type=Path, default=CACHE / "test")
-    folder = parser.parse_args().outcomes
     scorer = ScoringEngine(shipped()[0][SCORER], threads=1).scorer
-    by_tier = {tier: prompts_of("test", tier, 200) for tier in TIERS}
-    ranks = range(max(map(len, by_tier.values())))
-    drawn = iter([(t, by_tier[t][k], s) for k in ranks for t in TIERS if k < len(by_tier[t]) for s in range(SEEDS)])
     rows = []
-    while batch := list(islice(drawn, BATCH)):
-        pixels = {m: load_file(picture_file(folder, m, Generate(m), batch))["pixels"] for m in MODELS}
+    for batch, files in drawn_before(folder, {model: Generate(model) for model in MODELS}, quick):
+        pixels = {model: load_file(files[model])["pixels"] for model in MODELS}
         for k, (tier, prompt, seed) in enumerate(batch):
             if seed or tier != "counts":
                 continue
@@ -67,7 +67,7 @@ def main() -> None:
             name: interval((table[:, k] - table[:, 3]).tolist()) for k, name in enumerate(names) if k > 3
         },
     }
-    (HERE / "voting.json").write_text(json.dumps(found, indent=1) + "\n")
+    (out / "voting.json").write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

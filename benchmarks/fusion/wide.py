@@ -1,6 +1,6 @@
 """Do windows repeat the subject of a wide picture, and does a small whole picture before them help?
 
-    python -m benchmarks.fusion.wide
+    python -m benchmarks.fusion.wide [--quick] [--prompts 40]
 
 Held-out prompts of two objects, twice as wide as the native size. Three ways: windows from noise; the whole picture at
 half the size, enlarged and painted anew in windows by a strength; that picture enlarged only. `wide.csv` has the number
@@ -9,12 +9,14 @@ of objects found on the plain ground (two are asked for); `wide.json` how often 
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
+from collections.abc import Sequence
+from pathlib import Path
 
 from tqdm import tqdm
 
+from benchmarks.command import is_full, parser, results
 from benchmarks.embedded_outcomes.run import Workers
 from benchmarks.fusion.run import HERE, catalogue, interval
 from models.embedded.outcomes import held_out_prompts
@@ -39,28 +41,38 @@ WAYS: dict[str, Recipe] = {
 }
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
+    made = parser(__doc__)
+    made.add_argument("--prompts", type=int, default=40)
+    chosen = made.parse_args(argv)
+    with results(chosen, HERE, is_full(made, chosen)) as out:
+        study(
+            1 if chosen.quick else chosen.prompts,
+            out,
+            ("windows", "small first, enlarged") if chosen.quick else tuple(WAYS),
+        )
+
+
+def study(count: int, out: Path, ways: Sequence[str] = tuple(WAYS)) -> None:
     """Draw, count, summarise."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prompts", type=int, default=40)
-    prompts = held_out_prompts("two", parser.parse_args().prompts, SEED)
+    prompts = held_out_prompts("two", count, SEED)
     workers, rows = Workers(catalogue()), []
     for start in tqdm(range(0, len(prompts), BATCH)):
-        for name, recipe in WAYS.items():
+        for name in ways:
             asked = [
                 GenerationRequest(prompt.text, seed=start + k, width=128, height=64)
                 for k, prompt in enumerate(prompts[start : start + BATCH])
             ]
-            made = workers.perform([make_plan(name, recipe, one, workers.catalogue, {}) for one in asked])
+            made = workers.perform([make_plan(name, WAYS[name], one, workers.catalogue, {}) for one in asked])
             for one, value in zip(asked, made, strict=True):
                 assert isinstance(value, Picture)
                 rows.append({"prompt": one.prompt, "way": name, "objects": len(segments(value.pixels, 12))})
         workers.forget()
-    with (HERE / "wide.csv").open("w", newline="") as file:
+    with (out / "wide.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    counted = {name: [int(str(row["objects"])) for row in rows if row["way"] == name] for name in WAYS}
+    counted = {name: [int(str(row["objects"])) for row in rows if row["way"] == name] for name in ways}
     found = {
         name: {
             "two objects": interval([float(count == 2) for count in counts]),
@@ -71,7 +83,7 @@ def main() -> None:
         }
         for name, counts in counted.items()
     }
-    (HERE / "wide.json").write_text(json.dumps(found, indent=1) + "\n")
+    (out / "wide.json").write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

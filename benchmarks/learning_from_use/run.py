@@ -1,17 +1,16 @@
 """Learning from use, replayed on measured outcomes: does what wins off-policy win in truth?
 
-    python -m benchmarks.learning_from_use.run [--quick] [--out FILE]
+    python -m benchmarks.learning_from_use.run [--quick]
 
 The incumbent is trained on 40 prompts only. Then `balanced` serves 300 prompts four times each, with exploration; the
 exact mark of the picture that was really made (benchmarks/embedded_outcomes) is the rating. Since every recipe was run
 on every prompt, the truth is known: what the policy earns with each predictor, on the prompts of the log (beside the
 off-policy estimates) and on 500 others. Writes `results.json`, one entry for each rate of exploration and seed; what is
-in it is not run again. With --quick, one small life, into a temporary folder.
+in it is not run again. `--quick` lives one short life.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import tempfile
@@ -22,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.command import is_full, parser, results
 from benchmarks.embedded_outcomes.train_router import HERE as OUTCOMES
 from benchmarks.embedded_outcomes.train_router import ratings, read
 from deployments.assembly import catalogue_of
@@ -47,7 +47,8 @@ from router.types import Context, GenerationRequest, Picture
 HERE = Path(__file__).resolve().parent
 RATES = (0.02, 0.1, 0.3)
 SEEDS = (0, 1)
-TRAINED_ON, LOGGED, TIMES, UNSEEN = 40, 300, 4, 500
+TRAINED_ON, TIMES = 40, 4
+LOGGED, UNSEEN = 300, 500  # prompts
 EMBEDDER = MiniLMEmbedder()
 
 Marks = Mapping[tuple[str, str], Sequence[float]]
@@ -94,9 +95,8 @@ def served(
             log.attach(request.id, "rating", marks[prompt, record.keys[record.recipe]][time])
 
 
-def measured(rate: float, seed: int, folder: Path, logging: int, later: int) -> dict[str, Any]:
-    """One life: train, serve, retrain, and the truth beside what was estimated. logging, later: prompts of the log, and
-    others."""
+def measured(rate: float, seed: int, folder: Path, served_on: int = LOGGED, judged_on: int = UNSEEN) -> dict[str, Any]:
+    """One life: train, serve, retrain, and the truth beside what was estimated."""
     catalogue = catalogue_of(load_serve_config(DEFAULT_CONFIG).settings)
     text = (PRESETS / "balanced.yaml").read_text(encoding="utf-8") + f"\nexplore: {{rate: {rate}}}\n"
     policy = load_policy_text(text, "balanced.yaml", known=known_of(catalogue))
@@ -105,7 +105,7 @@ def measured(rate: float, seed: int, folder: Path, logging: int, later: int) -> 
     known = set(rng.sample(sorted({prompt for prompt, _ in few}), TRAINED_ON))
     prompts = sorted({prompt for prompt, _ in marks})
     rng.shuffle(prompts)
-    logged, unseen = prompts[:logging], prompts[logging : logging + later]
+    logged, unseen = prompts[:served_on], prompts[served_on : served_on + judged_on]
     incumbent = folder / "incumbent"
     rows = [rating for rating in ratings(few) if rating.prompt in known]
     train(rows, incumbent, "incumbent", "embedded outcomes", "Apache-2.0", EMBEDDER)
@@ -121,21 +121,26 @@ def measured(rate: float, seed: int, folder: Path, logging: int, later: int) -> 
             "comparison": asdict(done.comparison)}  # fmt: skip
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="one life of 60 prompts, into a temporary folder")
-    parser.add_argument("--out", type=Path, help="the file (default: results.json beside this script)")
-    asked = parser.parse_args()
-    file = asked.out or (Path(tempfile.mkdtemp()) / "results.json" if asked.quick else HERE / "results.json")
-    results = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
-    done = {(entry["rate"], entry["seed"]) for entry in results}
-    sizes = (60, 40) if asked.quick else (LOGGED, UNSEEN)
-    lives = [(rate, seed) for rate in RATES for seed in SEEDS if (rate, seed) not in done]
-    for rate, seed in lives[-1:] if asked.quick else lives:
-        with tempfile.TemporaryDirectory() as folder:
-            results.append(measured(rate, seed, Path(folder), *sizes))
-        print(json.dumps({k: v for k, v in results[-1].items() if k != "comparison"}), flush=True)
-        file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+def main(argv: Sequence[str] | None = None) -> None:
+    made = parser(__doc__)
+    chosen = made.parse_args(argv)
+    with results(chosen, HERE, is_full(made, chosen)) as out:
+        if chosen.quick:
+            lives(out / "results.json", RATES[-1:], SEEDS[:1], 30, 20)
+        else:
+            lives(out / "results.json", RATES, SEEDS, LOGGED, UNSEEN)
+
+
+def lives(file: Path, rates: Sequence[float], seeds: Sequence[int], served_on: int, judged_on: int) -> None:
+    """Every life that is not in the file yet, added to it."""
+    found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+    done = {(entry["rate"], entry["seed"]) for entry in found}
+    for rate in rates:
+        for seed in (seed for seed in seeds if (rate, seed) not in done):
+            with tempfile.TemporaryDirectory() as folder:
+                found.append(measured(rate, seed, Path(folder), served_on, judged_on))
+            print(json.dumps({k: v for k, v in found[-1].items() if k != "comparison"}), flush=True)
+            file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

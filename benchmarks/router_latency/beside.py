@@ -1,22 +1,23 @@
 """Another checkout's router, this one's, and sentence-transformers, in turns prompt by prompt, by processor time.
 
-    python -m benchmarks.router_latency.beside ../other-checkout [--prompts 140]
+    python -m benchmarks.router_latency.beside ../other-checkout [--quick] [--prompts 140]
 
 For comparing two versions on a machine that does other things, too: what disturbs one disturbs all. Writes `ab.json`
-with every time, medians, and 95 % intervals from resampling prompts.
+with every time, medians, and 95 % intervals from resampling prompts. Without another
+checkout, `--quick` takes this one twice.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.command import is_full, parser, results
 from benchmarks.router_latency.run import HERE, Contestant, prompts
 from router.learning.intervals import resampled
 
@@ -62,13 +63,17 @@ def compare(other: Path, count: int) -> dict[str, Any]:
     return report
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("other", type=Path, help="the root of the other checkout")
-    parser.add_argument("--prompts", type=int, default=140)
-    options = parser.parse_args()
-    report = compare(options.other.resolve(), options.prompts)
-    (HERE / "ab.json").write_text(json.dumps(report) + "\n", encoding="utf-8")
+def main(argv: Sequence[str] | None = None) -> None:
+    made = parser(__doc__)
+    made.add_argument("other", nargs="?", type=Path, help="the root of the other checkout")
+    made.add_argument("--prompts", type=int, default=140)
+    chosen = made.parse_args(argv)
+    other = chosen.other or (HERE.parents[1] if chosen.quick else None)
+    if other is None or not (other / "benchmarks" / "router_latency" / "run.py").is_file():
+        made.error("name the root of another checkout of Triptych, such as one made by `git worktree add ../old v0.1`")
+    report = compare(other.resolve(), 4 if chosen.quick else chosen.prompts)
+    with results(chosen, HERE, is_full(made, chosen)) as out:
+        (out / "ab.json").write_text(json.dumps(report) + "\n", encoding="utf-8")
     for found in report.values():
         if isinstance(found, dict):
             print({key: value for key, value in found.items() if key not in ("ms", "cached_ms")})

@@ -1,6 +1,6 @@
 """Milliseconds of a routing decision beside those of sentence-transformers for the embedding alone, in one run.
 
-    python -m benchmarks.router_latency.run [--prompts 200] [--turn 25] [--runs 5]
+    python -m benchmarks.router_latency.run [--quick] [--prompts 200] [--turn 25] [--runs 5]
 
 Two processes, one thread each, take turns of 25 prompts, so that whatever else the machine does hits both alike, and
 neither finds a processor cache full of the other's weights at each prompt, as none would on an idle machine. `--turn 1`
@@ -26,12 +26,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
+
+from benchmarks.command import is_full, parser, results
 
 HERE = Path(__file__).resolve().parent
 SUBJECTS = ("a dog", "two red cars", "a castle on a hill", "an old man reading", "a bowl of fruit", "five paper boats")
@@ -154,24 +156,27 @@ class Contestant:
         return json.loads(line)
 
 
-def cold_import() -> float:
-    """Seconds to import all that a decision needs, in a fresh process: the least of five."""
+def cold_import(times: int) -> float:
+    """Seconds to import all that a decision needs, in a fresh process: the least of several times."""
     code = (
-        "import time; t = time.perf_counter(); import router.routing, router.predictors, router.embedding, "
-        "onnxruntime, tokenizers; import sys; assert 'torch' not in sys.modules; print(time.perf_counter() - t)"
+        "import time; t = time.perf_counter(); import router.routing, router.quality.predictor, "
+        "router.prompts.embedding, onnxruntime, tokenizers; "
+        "import sys; assert 'torch' not in sys.modules; print(time.perf_counter() - t)"
     )
-    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(5)]
+    runs = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(times)
+    ]
     return min(float(run.stdout) for run in runs)
 
 
-def measure(count: int, turn: int) -> dict[str, Any]:
+def measure(count: int, turn: int, imports: int = 5) -> dict[str, Any]:
     """Both contestants in turns of so many prompts."""
     load = os.getloadavg()[0]
     both = {name: Contestant(name) for name in CONTESTANTS}
     asked = prompts(count + 1)
     report: dict[str, Any] = {
         "prompts": count, "turn": turn, "cores": os.cpu_count(), "processor": processor(), "load_before": load,
-        "import_s": cold_import(),
+        "import_s": cold_import(imports),
     }  # fmt: skip
     first = {name: one.ask(asked[0]) for name, one in both.items()}
     uncached: dict[str, list[Spent]] = {name: [] for name in both}
@@ -182,7 +187,7 @@ def measure(count: int, turn: int) -> dict[str, Any]:
             if name == "router":
                 cached += [one.ask(prompt) for prompt in asked[start : start + turn]]
     fresh = [prompt + " again" for prompt in asked[1:]]
-    batches = [fresh[k : k + 32] for k in range(0, len(fresh) - 31, 32)]
+    batches = [fresh[k : k + 32] for k in range(0, len(fresh) - 31, 32)] or [(fresh * 32)[:32]]
     for name, one in both.items():
         per_prompt = [one.ask(batch) for batch in batches]
         report[name] = {
@@ -229,21 +234,25 @@ def found(report: dict[str, Any], where: str) -> float:
     return float(report)  # type: ignore[arg-type]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prompts", type=int, default=200)
-    parser.add_argument("--turn", type=int, default=25, help="prompts that one process answers before the other's turn")
-    parser.add_argument("--runs", type=int, default=1)
-    parser.add_argument("--serve", choices=CONTESTANTS, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.serve:
-        serve(options.serve)
+def main(argv: Sequence[str] | None = None) -> None:
+    made = parser(__doc__)
+    made.add_argument("--prompts", type=int, default=200)
+    made.add_argument("--turn", type=int, default=25, help="prompts that one process answers before the other's turn")
+    made.add_argument("--runs", type=int, default=5)
+    made.add_argument("--serve", choices=CONTESTANTS, help=argparse.SUPPRESS)
+    chosen = made.parse_args(argv)
+    if chosen.serve:
+        serve(chosen.serve)
         return
-    runs = [measure(options.prompts, options.turn) for _ in tqdm(range(options.runs), unit="run")]
+    if chosen.quick:
+        runs = [measure(4, 2, imports=1)]
+    else:
+        runs = [measure(chosen.prompts, chosen.turn) for _ in tqdm(range(chosen.runs), unit="run")]
     middle = sorted(runs, key=lambda report: report["p50_ratio"])[len(runs) // 2]
-    if len(runs) > 1:
-        (HERE / "five_runs.json").write_text(json.dumps(runs, indent=1) + "\n", encoding="utf-8")
-    (HERE / "latency.json").write_text(json.dumps(middle, indent=1) + "\n", encoding="utf-8")
+    with results(chosen, HERE, is_full(made, chosen)) as out:
+        if len(runs) > 1:
+            (out / "five_runs.json").write_text(json.dumps(runs, indent=1) + "\n", encoding="utf-8")
+        (out / "latency.json").write_text(json.dumps(middle, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(middle, indent=1))
 
 

@@ -1,6 +1,7 @@
 """Trains the artefact `real`: what is known, before any picture, of SD1.5, SDXL, SDXL-Turbo and FLUX.
 
     python -m benchmarks.router_real.train FOLDER
+    python -m benchmarks.router_real.train --quick
 
 FOLDER holds the rated sets (benchmarks/router_evaluation/sets.py). Only sets that may be learned from are read. No such
 set rates FLUX, and none of useful size rates SD1.5, so two of the four columns stand on stand-ins:
@@ -17,16 +18,18 @@ deviations of stand-ins are widened by `WIDEN`. Writes `router/artifacts/real/`.
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.router_evaluation.sets import SETS, rows_of
+from benchmarks.command import is_full, parser, results
+from benchmarks.router_evaluation.sets import SETS, add_folder, rows_of, tables
 from router.learning.ratings import Rating
 from router.learning.training import train
 from router.quality.kernel_ridge import Hyperparameters
 
+READS = ("genai_bench", "tifa160")
 ARTIFACT = Path(__file__).resolve().parents[2] / "router" / "artifacts" / "real"
 # The stand-in's own noise is in the deviation already; this is for not being the model that it stands for.
 WIDEN = {"sd15": 1.15, "flux": 1.3}
@@ -76,15 +79,22 @@ carries over: docs/router-evidence.md. Rate pictures of your own models and trai
 """
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    found, shift = real_ratings(parser.parse_args().folder)
+def main(argv: Sequence[str] | None = None) -> None:
+    made = parser(__doc__)
+    add_folder(made)
+    chosen = made.parse_args(argv)
+    with tables(made, chosen, READS) as folder, results(chosen, ARTIFACT, is_full(made, chosen)) as out:
+        fit(folder, out)
+
+
+def fit(folder: Path, out: Path) -> None:
+    """Train, save into `out`, print the card."""
+    found, shift = real_ratings(folder)
     source = "GenAI-Bench (people's alignment ratings) and TIFA160 (one difference)"
     licence = "Apache-2.0 (GenAI-Bench, TIFA160)"
     scale = SETS["genai_bench"].scale
     artifact, _ = train(
-        found, ARTIFACT, "real", source, licence,
+        found, out, "real", source, licence,
         notes=notes(shift), scale=scale, widen=WIDEN, served=SERVED, choice=CHOICE,
     )  # fmt: skip
     print(artifact.card)

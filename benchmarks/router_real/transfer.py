@@ -1,6 +1,7 @@
 """Which hyperparameters carry over from one set of ratings to another: the choice behind the artefact `real`.
 
     python -m benchmarks.router_real.transfer FOLDER
+    python -m benchmarks.router_real.transfer --quick
 
 FOLDER holds the rated sets (benchmarks/router_evaluation/sets.py). Within one set, folds choose what foretells that
 set; the artefact is asked about prompts of none. So each setting is fitted to one set that is large enough to learn
@@ -14,8 +15,8 @@ prompts, then over the two learned ones; the greatest wins. Writes `transfer.jso
 
 from __future__ import annotations
 
-import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -24,7 +25,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.router_evaluation.sets import SETS, ratings, rows_of
+from benchmarks.command import is_full, parser, results
+from benchmarks.router_evaluation.sets import SETS, add_folder, ratings, rows_of, tables
 from router.learning.evaluation import apgr, curve, pearson
 from router.learning.ratings import tabulate
 from router.prompts.embedding import MiniLMEmbedder
@@ -33,7 +35,7 @@ from router.quality.kernel_ridge import Hyperparameters, Prompts, fit_mixture, p
 from router.quality.kernels import MAX_LANDMARKS
 from router.quality.ratings_table import RatingsTable
 
-RESULT = Path(__file__).resolve().parent / "transfer.json"
+HERE = Path(__file__).resolve().parent
 FEATURE_WEIGHTS = (0.3, 1.0, 2.0)
 GAMMAS = (0.15, 0.4, 0.7, 1.5)
 FIRMNESS = (1.0, 4.0)
@@ -73,10 +75,14 @@ JUDGED: dict[str, dict[str, tuple[Pair, ...]]] = {
 }
 
 
-def study(folder: Path) -> dict[str, Any]:
+SETTINGS = tuple(product(FEATURE_WEIGHTS, GAMMAS, FIRMNESS))
+READS = tuple(dict.fromkeys([*JUDGED, *(other for judged in JUDGED.values() for other in judged)]))
+
+
+def study(folder: Path, settings: Sequence[tuple[float, float, float]]) -> dict[str, Any]:
     sets = _read(folder)
     found = []
-    for weight, gamma, firmness in tqdm(list(product(FEATURE_WEIGHTS, GAMMAS, FIRMNESS)), desc="setting"):
+    for weight, gamma, firmness in tqdm(settings, desc="setting"):
         parts = [_judged(sets, learned, Hyperparameters(weight, gamma, SHARES[-1], firmness)) for learned in JUDGED]
         for share in SHARES:
             by_set = {learned: said[share] for learned, said in zip(JUDGED, parts, strict=True)}
@@ -88,7 +94,7 @@ def study(folder: Path) -> dict[str, Any]:
 
 def _read(folder: Path) -> dict[str, tuple[RatingsTable, Prompts]]:
     embedder, heads, sets = MiniLMEmbedder(), load_skills(), {}
-    for name in dict.fromkeys([*JUDGED, *(other for judged in JUDGED.values() for other in judged)]):
+    for name in READS:
         assert SETS[name].may == "train"
         table = tabulate(ratings([row for row in rows_of(folder, name) if row.part != "test"]), SETS[name].scale)
         sets[name] = table, prompts_of(table.prompts, embedder.embed(table.prompts), heads)
@@ -127,11 +133,13 @@ def _criterion(
     return float(np.mean(scores))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    report = study(parser.parse_args().folder)
-    RESULT.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+def main(argv: Sequence[str] | None = None) -> None:
+    made = parser(__doc__)
+    add_folder(made)
+    chosen = made.parse_args(argv)
+    with tables(made, chosen, READS) as folder, results(chosen, HERE, is_full(made, chosen)) as out:
+        report = study(folder, SETTINGS[:1] if chosen.quick else SETTINGS)
+        (out / "transfer.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     for row in report["settings"]:
         print({key: round(value, 4) for key, value in row.items() if isinstance(value, float)})
 

@@ -1,6 +1,7 @@
 """Trains the skill heads that ship with Triptych on the categories of public prompt sets, and judges them.
 
     python -m benchmarks.router_skills.train FOLDER
+    python -m benchmarks.router_skills.train --quick
 
 FOLDER holds `prompts_<set>.tsv.gz` (prompt, categories joined by |) and `genai_bench.tsv.gz`. No rating is read. What a
 set's category says about a skill is `LABELS` below; categories that are not named say nothing about any. GenAI-Bench,
@@ -16,10 +17,14 @@ import argparse
 import csv
 import gzip
 import json
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+from benchmarks.command import is_full, parser, results
+from benchmarks.router_evaluation.sets import SETS, add_folder, made_up, needed
 from benchmarks.router_skills.training import Labelled, train_skills
 from router.prompts.skills import FOLDER, SKILLS
 
@@ -121,13 +126,45 @@ def judged(folder: Path) -> list[Labelled]:
     ]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    folder = parser.parse_args().folder
-    artifact, reports = train_skills(labelled(folder), FOLDER, SOURCES, LICENCE, judged=judged(folder))
-    print(artifact.card)
-    (HERE / "skills.json").write_text(json.dumps([asdict(r) for r in reports], indent=1) + "\n", encoding="utf-8")
+@contextmanager
+def prompt_sets(made: argparse.ArgumentParser, chosen: argparse.Namespace) -> Iterator[Path]:
+    """The folder with all sets; made-up ones for `--quick` without FOLDER. What is missing ends the run by name."""
+    if chosen.folder is None and chosen.quick:
+        with tempfile.TemporaryDirectory(prefix="triptych-tables-") as made_folder:
+            folder = Path(made_folder)
+            made_up(folder, ("genai_bench",))
+            for name, table in LABELS.items():
+                with gzip.open(folder / f"prompts_{name}.tsv.gz", "wt", encoding="utf-8") as text:
+                    text.write("prompt\tcategories\n")
+                    for number, pattern in enumerate(table):
+                        category = pattern.removesuffix("*")
+                        text.writelines(f"{name} {number} picture {k} of {category}\t{category}\n" for k in range(3))
+            yield folder
+        return
+    if chosen.folder is None:
+        made.error("name the FOLDER of the prompt sets; they are not part of Triptych. To see that it runs: --quick")
+    names = [f"prompts_{name}.tsv.gz" for name in LABELS]
+    lines = [
+        f"  {name}: a gzipped TSV with the columns prompt and categories (joined by |)"
+        for name in names if not (chosen.folder / name).is_file()
+    ]  # fmt: skip
+    if not (chosen.folder / SETS["genai_bench"].file).is_file():
+        lines.append(needed(SETS["genai_bench"]))
+    if lines:
+        text = "\n".join(lines)
+        made.error(f"{chosen.folder} lacks:\n{text}\nThe sets are published with {SOURCES}; none is part of Triptych")
+    yield chosen.folder
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    made = parser(__doc__)
+    add_folder(made)
+    chosen = made.parse_args(argv)
+    with prompt_sets(made, chosen) as folder, results(chosen, HERE, is_full(made, chosen)) as out:
+        target = FOLDER if out == HERE else out / "skills"
+        artifact, reports = train_skills(labelled(folder), target, SOURCES, LICENCE, judged=judged(folder))
+        print(artifact.card)
+        (out / "skills.json").write_text(json.dumps([asdict(r) for r in reports], indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -10,10 +10,16 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-out = Console()
-err = Console(stderr=True)
+# Prompts, names of recipes and messages are data: `[bold]` and `:x:` in them are letters, not markup or emoji.
+out = Console(markup=False, emoji=False, highlight=False)
+err = Console(stderr=True, markup=False, emoji=False, highlight=False)
 
-Config = Annotated[Path, typer.Option("--config", "-c", help="Serve config: which models, policies and predictor.")]
+Config = Annotated[
+    Path,
+    typer.Option(
+        "--config", "-c", help="Serve config: which models, policies and predictor.", show_default="the embedded models"
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Prompt = Annotated[str, typer.Argument(help="What the picture should show.")]
 

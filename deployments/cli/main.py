@@ -1,8 +1,7 @@
 """The command `triptych`: serve, generate, route, feedback, policy, models, router.
 
-Exit codes: 0 done; 1 failed, or not better (retrain); 2 the input is wrong (option, request, policy, config); 3 no
-recipe may make this picture; 4 what was needed is not there (weights, a server, time); 130 interrupted. Results go to
-stdout, the rest to stderr, so `--json` can be piped.
+Exit codes are `MEANINGS`, and the table in docs/operations.md. Results go to stdout, the rest to stderr; with `--json`,
+stdout has one JSON document in any case: the result, or the error in the envelope that HTTP has.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
+from deployments.api.errors import envelope
 from deployments.cli import feedback as cli_feedback
 from deployments.cli import router as cli_router
 from deployments.cli.console import AsJson, Config, Prompt, err, out, print_json
@@ -37,9 +37,32 @@ EXIT_CODES: dict[type[BaseException], int] = {
     KeyboardInterrupt: 130,
 }
 
+MEANINGS = {
+    0: "done",
+    1: "failed, or not better (router retrain), or a probe failed (policy eval)",
+    2: "the input is wrong: an option, a request, a policy, a table, a config",
+    3: "no recipe may make this picture",
+    4: "what it needs is not there: weights, a server, time",
+    130: "interrupted",
+}
+
+# Newer versions of typer have a click of their own.
+USAGE_ERROR: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+EXAMPLES = """Examples:
+
+triptych generate "a red circle" -o circle.png --seed 1
+
+triptych route "two green stars" -m frugal
+
+triptych policy explain "two green stars" -p frugal
+
+Exit codes: """ + "; ".join(f"{code} {meaning}" for code, meaning in MEANINGS.items())
+
 app = typer.Typer(
     name="triptych",
     help="Routes each prompt to the text-to-image recipe that is worth it.",
+    epilog=EXAMPLES,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -48,7 +71,24 @@ models_app = typer.Typer(help="See the catalogue.", no_args_is_help=True)
 app.add_typer(policy_app, name="policy")
 app.add_typer(models_app, name="models")
 app.add_typer(cli_router.app, name="router")
-cli_feedback.add_to(app, cli_router.app)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        out.print(f"triptych {version('triptych')}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Routes each prompt to the text-to-image recipe that is worth it."""
+
 
 Url = Annotated[
     str | None, typer.Option(help="A running Triptych, such as http://127.0.0.1:8000; else in this process.")
@@ -78,7 +118,7 @@ def serve(
 
     loaded = load_serve_config(config)
     names = ", ".join(loaded.settings.models)
-    err.print(f"starting {loaded.name} with the models {names}", highlight=False)
+    err.print(f"starting {loaded.name} with the models {names}")
     with render.deploying(err) as on_change:
         running = start(loaded, host=host, port=port, on_change=on_change)
     with running:
@@ -194,6 +234,9 @@ def models_list(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> Non
         render.show(out, render.models(cards))
 
 
+cli_feedback.add_to(app, cli_router.app)
+
+
 def request_body(**given: Any) -> dict[str, Any]:
     """The request as it would go over the wire; options that were not given are left out."""
     return {key: value for key, value in given.items() if value is not None}
@@ -216,10 +259,17 @@ def exit_code(error: BaseException) -> int:
 
 
 def main() -> None:
-    """Entry point: expected failures become one line on stderr and an exit code, others a traceback."""
+    """Entry point: expected failures become one line on stderr and an exit code, others a traceback. With `--json` an
+    expected failure is the envelope of HTTP on stdout, a wrong option included."""
+    as_json = "--json" in sys.argv[1:]
     try:
-        app()
+        if not as_json:
+            app(prog_name="triptych")
+        sys.exit(app(prog_name="triptych", standalone_mode=False))
     except errors.TriptychError as error:
+        if as_json:
+            print_json(envelope(error))
+            sys.exit(exit_code(error))
         err.print(f"triptych: {error.message}", style="red", highlight=False, soft_wrap=True, markup=False)
         details = getattr(error, "problems", None) or [
             f"{r.recipe}: {r.reason}" for r in getattr(error, "rejections", ())
@@ -227,9 +277,12 @@ def main() -> None:
         for line in details:
             err.print(f"  {line}", highlight=False, soft_wrap=True, markup=False)
         sys.exit(exit_code(error))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         err.print("interrupted")
         sys.exit(EXIT_CODES[KeyboardInterrupt])
+    except USAGE_ERROR as error:  # a wrong option or argument, with --json
+        print_json(envelope(errors.RequestError(error.format_message())))
+        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

@@ -30,12 +30,9 @@ def validate(
     from deployments.assembly import catalogue_of
     from deployments.known_names import known_of
     from policies import load_policy
-    from policies.store.folder import policy_files
 
     known = known_of(catalogue_of(load_serve_config(config).settings))
-    files = [file for path in paths for file in (policy_files(path) if path.is_dir() else [path])]
-    if not files:
-        raise errors.PolicyError(f"no .yaml file in {', '.join(map(str, paths))}")
+    files = _files(paths)
     problems: dict[str, list[str]] = {}
     for file in files:
         problems[str(file)] = []
@@ -130,7 +127,7 @@ def diff(
 
 @policy_app.command("eval")
 def evaluate(
-    probes: Annotated[list[Path], typer.Argument(help="Files of probes.")],
+    probes: Annotated[list[Path], typer.Argument(help="Files of probes, or folders of them.")],
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
@@ -139,7 +136,7 @@ def evaluate(
     from deployments.offline.rehearsal import Rehearsal
 
     rehearsal = Rehearsal(load_serve_config(config).settings)
-    verdicts = {str(path): run_probes(path, rehearsal) for path in probes}
+    verdicts = {str(file): run_probes(file, rehearsal) for file in _files(probes)}
     failed = sum(bool(verdict.failures) for found in verdicts.values() for verdict in found)
     if as_json:
         print_json(
@@ -173,6 +170,16 @@ def graph(
     rehearsal = Rehearsal(load_serve_config(config).settings)
     plan = rehearsal.plan(rehearsal.policy(policy), recipe, {"prompt": "a picture", **_body(request)})
     say(mermaid(plan).rstrip())
+
+
+def _files(paths: list[Path]) -> list[Path]:
+    """Files, and the policy or probe files of folders."""
+    from policies.store.folder import policy_files
+
+    files = [file for path in paths for file in (policy_files(path) if path.is_dir() else [path])]
+    if not files:
+        raise errors.PolicyError(f"no .yaml file in {', '.join(map(str, paths))}")
+    return files
 
 
 def _body(text: str) -> dict[str, Any]:

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from deployments.cli.artefacts import Notes, keeping, keys, may_write, print_figures
 from deployments.cli.calibration import calibrate_scorer
-from deployments.cli.console import Config
+from deployments.cli.console import Config, err, out
 from deployments.settings import DEFAULT_CONFIG
 from router.errors import ArtifactError, did_you_mean
 
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from router.quality.ratings_table import RatingsTable, Scale
 
 app = typer.Typer(help="Train, evaluate and ask the quality predictor.", no_args_is_help=True)
-out = Console()
-err = Console(stderr=True)
 
 Ratings = Annotated[
     Path,

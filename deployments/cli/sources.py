@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from deployments.settings import load_serve_config
 from router.errors import (
@@ -62,7 +63,7 @@ class LocalSource:
                 bars.update(loading, visible=False)
                 key = (event.index, event.progress.step)
                 if key not in tasks:
-                    tasks[key] = bars.add_task(f"picture {event.index + 1}: {event.progress.step}")
+                    tasks[key] = bars.add_task(f"picture {event.index + 1}: {event.progress.step}", total=None)
                 bars.update(tasks[key], completed=event.progress.done, total=event.progress.total)
 
             request = to_request(wire, self._settings.limits, request_id := new_request_id())
@@ -134,9 +135,18 @@ def failure(status: int, error: dict[str, Any]) -> TriptychError:
     kind = ERRORS.get(status, StepError)
     if kind is NoRecipeError:
         return NoRecipeError(message, [Rejection(**r) for r in error.get("rejected", ())])
-    return kind(message)
+    made = kind(message)
+    made.param, made.code = error.get("param"), str(error.get("code") or made.code)
+    return made
 
 
 def _bars(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-    return Progress(*columns, TimeElapsedColumn(), console=console, transient=True)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), Count(), TimeElapsedColumn())
+    return Progress(*columns, console=console, transient=True)
+
+
+class Count(ProgressColumn):
+    """`3/10`, or nothing where it is not known how many there are."""
+
+    def render(self, task: Task) -> Text:
+        return Text("" if task.total is None else f"{task.completed:g}/{task.total:g}")

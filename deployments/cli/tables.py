@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
+import shlex
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group
+from rich.padding import Padding
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
 from deployments.offline.diff import Difference
+from deployments.settings import ROOT
 from router.learning.off_policy import Comparison
 from router.types import ModelCard
 
@@ -21,19 +26,37 @@ from router.types import ModelCard
 def decision(report: Mapping[str, Any]) -> Group:
     """What was estimated for every recipe, what became of it, and why. `report` is an `x_triptych` object."""
     table = Table(title=None, box=None, pad_edge=False, header_style="bold")
-    for heading, justify in (("recipe", "left"), ("quality", "right"), ("basis", "left"), ("work", "right")):
-        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
-    for heading in ("wait", "latency", "cost"):
-        table.add_column(heading, justify="right")
-    table.add_column("verdict", overflow="fold")
+    waits = any(estimate["queue_s"] >= 0.005 for estimate in report["estimates"].values())
+    table.add_column("recipe", overflow="fold")
+    for heading in ("quality", "basis", "work", *(["wait"] if waits else []), "latency", "cost"):
+        table.add_column(heading, justify="left" if heading == "basis" else "right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
     for name in recipes_in_order(report):
-        estimate = report["estimates"].get(name)
-        table.add_row(*_estimate_cells(name, estimate), verdict(name, report), style=_style(name, report))
-    lines = [Text(f"{report['recipe']}", style="bold green") + Text(f"  by policy {report['policy']}")]
-    lines += [Text(f"  {warning}", style="yellow") for warning in report["warnings"]]
-    lines += [Text(f"  {reason}") for reason in report["reasons"]]
-    lines += [Text(f"  plan: {note}", style="dim") for note in report["plan"]["notes"]]
-    return Group(*lines, Text(), table, Text(), signals(report))
+        cells = _estimate_cells(report["estimates"].get(name), waits)
+        table.add_row(name, *cells, verdict(name, report), style=_style(name, report))
+    head = Text(f"{report['recipe']}", style="bold green") + Text(f"  by policy {report['policy']}")
+    said = [Text(warning, style="yellow") for warning in report["warnings"]]
+    said += [Text(reason) for reason in report["reasons"]]
+    said += [Text(f"plan: {note}", style="dim") for note in report["plan"]["notes"]]
+    return Group(
+        head,
+        *(Padding(line, (0, 0, 0, 2)) for line in said),
+        Text(),
+        table,
+        *reasons_out(report),
+        Text(),
+        signals(report),
+    )
+
+
+def reasons_out(report: Mapping[str, Any]) -> list[Text]:
+    """Why recipes are out, each reason once with all that it rules out; nothing for those that were not asked for."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for entry in report["rejected"]:
+        if entry["gate"] != "pinned":
+            found.setdefault((entry["gate"], entry["reason"]), []).append(entry["recipe"])
+    lines = [Text(f"out ({gate}): {', '.join(names)}: {reason}") for (gate, reason), names in found.items()]
+    return [Text(), *lines] if lines else []
 
 
 def recipes_in_order(report: Mapping[str, Any]) -> list[str]:
@@ -43,16 +66,17 @@ def recipes_in_order(report: Mapping[str, Any]) -> list[str]:
 
 
 def verdict(name: str, report: Mapping[str, Any]) -> str:
-    """`chosen`, the utility of a recipe that was ranked, or the reason why it was out."""
+    """`chosen`, the utility of a recipe that was ranked, or the gate at which it was out."""
     if name == report["recipe"]:
         return "chosen"
     for entry in report["rejected"]:
         if entry["recipe"] == name and entry["gate"] == "pinned":
             return "not the one asked for"
         if entry["recipe"] == name:
-            return f"out ({entry['gate']}): {entry['reason']}"
+            return f"out ({entry['gate']})"
     utility = next(entry["utility"] for entry in report["ranking"] if entry["recipe"] == name)
-    return f"utility {utility:.3f}"
+    # Under an objective of dollars all of them are millionths.
+    return f"utility {utility:.3f}" if abs(utility) >= 0.001 else f"utility {utility:.2g}"
 
 
 def signals(report: Mapping[str, Any]) -> Text:
@@ -68,7 +92,8 @@ def steps(report: Mapping[str, Any]) -> Table:
     """The steps as they ran, a block for each picture."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("picture", "step", "model", "seed", "started", "ended", "seconds", "revision"):
-        table.add_column(heading, justify="right" if heading in ("started", "ended", "seconds") else "left")
+        justify = "right" if heading in ("started", "ended", "seconds") else "left"
+        table.add_column(heading, justify=justify, no_wrap=heading != "revision")  # type: ignore[arg-type]
     for number, picture in enumerate(report["pictures"], start=1):
         for step in picture["steps"]:
             table.add_row(
@@ -130,30 +155,32 @@ def evaluation(report: Mapping[str, Any]) -> list[Table]:
     return tables
 
 
-def models(cards: Sequence[ModelCard]) -> Table:
-    """The catalogue, one card a line."""
+def models(cards: Sequence[ModelCard]) -> Group:
+    """The catalogue, one card a line, and below it where the weights come from; `--json` has everything else."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("id", "family", "role", "backbone", "native", "steps", "guidance", "scheduler", "memory"):
-        table.add_column(heading)
+    for heading in ("id", "role", "family", "size", "steps", "guidance", "memory"):
+        right = heading in ("steps", "guidance", "memory")
+        table.add_column(heading, justify="right" if right else "left", no_wrap=True)
     table.add_column("licence", overflow="fold")
-    table.add_column("weights", overflow="fold")
+    weights = Table(box=None, pad_edge=False, show_header=False)
+    weights.add_column(no_wrap=True)
+    weights.add_column(overflow="fold")
     for card in cards:
         source = next((str(card.source[key]) for key in ("hub", "local", "file") if card.source.get(key)), "-")
         sampled = card.role != "scorer"
         table.add_row(
             card.id,
-            card.family,
             card.role,
-            card.backbone if sampled else "-",
+            card.family,
             f"{card.native_size[0]}x{card.native_size[1]}" if sampled else "-",
             str(card.steps) if sampled else "-",
             f"{card.guidance_scale:g}" if sampled else "-",
-            card.scheduler if sampled else "-",
-            f"{card.memory_gb:g} GB" + (f" + {', '.join(card.guests)}" if card.guests else ""),
+            f"{card.memory_gb:g} GB",
             card.licence + (" (gated)" if card.gated else ""),
-            source,
         )
-    return table
+        beside = f"  (with {', '.join(card.guests)} beside it)" if card.guests else ""
+        weights.add_row(card.id, source.removeprefix(f"{ROOT}/") + beside)
+    return Group(table, Text(), Text("weights", style="bold"), weights)
 
 
 def comparison(found: Sequence[Difference]) -> Table:
@@ -218,7 +245,7 @@ def log(report: Mapping[str, Any]) -> Table:
 @contextmanager
 def deploying(console: Console) -> Iterator[Callable[[Mapping[str, str]], None]]:
     """A bar that counts the deployments that are up; yields what to call with `{deployment: status}`."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("starting Ray", total=None)
 
@@ -232,19 +259,32 @@ def deploying(console: Console) -> Iterator[Callable[[Mapping[str, str]], None]]
 
 def welcome(url: str) -> str:
     """What a person sees when the application is ready."""
-    body = '{"model": "balanced", "prompt": "a red circle", "seed": 1}'
+    body = '{"prompt": "a red circle above a blue square", "seed": 1}'
     picture = 'json.load(sys.stdin)["data"][0]["b64_json"]'
-    save = f'import sys,json,base64;open("out.png","wb").write(base64.b64decode({picture}))'
+    save = f'import sys,json,base64;open("circle.png","wb").write(base64.b64decode({picture}))'
     return f"""
 Triptych is ready at {url}
 
-Make a picture, out.png:
+A picture, circle.png, from another terminal:
+  {called()} generate "a red circle above a blue square" -o circle.png --seed 1 --url {url}
+
+The same without this command:
   curl -s {url}/v1/images/generations -H 'content-type: application/json' -d '{body}' | python3 -c '{save}'
 
 Why a recipe would be chosen, without running it:
-  {sys.argv[0]} route "two green stars above a blue ring" --url {url}
+  {called()} route "two green stars above a blue ring" --url {url}
 
 Ctrl-C stops it."""
+
+
+def called() -> str:
+    """How this command is called from any folder, as it was called now."""
+    program = Path(sys.argv[0])
+    if program.name == "__main__.py":
+        return f"{shlex.quote(sys.executable)} -m deployments.cli"
+    found = shutil.which(program.name)
+    same = found is not None and program.exists() and Path(found).samefile(program)
+    return program.name if same else shlex.quote(str(program.absolute()))
 
 
 def show(console: Console, *parts: Any) -> None:
@@ -260,19 +300,18 @@ def _figure(value: float, digits: int = 3) -> str:
 
 
 def _interval(ends: Sequence[float]) -> str:
-    return f"\\[{ends[0]:.3f}, {ends[1]:.3f}]" if all(map(math.isfinite, ends)) else "-"
+    return f"[{ends[0]:.3f}, {ends[1]:.3f}]" if all(map(math.isfinite, ends)) else "-"
 
 
-def _estimate_cells(name: str, estimate: Mapping[str, Any] | None) -> tuple[str, ...]:
+def _estimate_cells(estimate: Mapping[str, Any] | None, waits: bool) -> tuple[str, ...]:
     if estimate is None:
-        return (name, "-", "-", "-", "-", "-", "-")
+        return ("-",) * (6 if waits else 5)
     quality = estimate["quality"]
     return (
-        name,
         f"{quality['mean']:.2f} ± {quality['std']:.2f}",
         quality["basis"],
         f"{estimate['work_s']:.2f} s",
-        f"{estimate['queue_s']:.2f} s",
+        *((f"{estimate['queue_s']:.2f} s",) if waits else ()),
         f"{estimate['latency_s']:.2f} s",
         f"${estimate['cost_usd']:.2g}",
     )

@@ -175,8 +175,8 @@ def test_a_tampered_artefact_is_refused(triptych: Run, folder: Path, tmp_path: P
     data[-1] ^= 1
     (copy / "weights.safetensors").write_bytes(data)
     (tmp_path / "p.txt").write_text("a red circle\n")
-    code, _, err = triptych("predict", "--artefact", copy, "--prompts", tmp_path / "p.txt", "--json")
-    assert code == 2 and "changed after training" in " ".join(err.split())
+    code, out, _ = triptych("predict", "--artefact", copy, "--prompts", tmp_path / "p.txt", "--json")
+    assert code == 2 and "changed after training" in json.loads(out)["error"]["message"]
 
 
 def test_calibrating_a_scorer_gives_its_scores_a_meaning(triptych: Run, folder: Path, tmp_path: Path) -> None:

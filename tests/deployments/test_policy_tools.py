@@ -102,7 +102,7 @@ def test_diff_counts_who_changes(triptych, tmp_path: Path) -> None:
     prompts = tmp_path / "prompts.txt"
     prompts.write_text('# three\na red circle\n\n{"prompt": "a mug", "recipe": "draft"}\na blue ring\n')
     code, out, err = triptych("policy", "diff", "frugal", "product-photo", prompts, "--json")
-    assert code == 2 and "no recipe 'draft'" in err
+    assert code == 2 and "no recipe 'draft'" in json.loads(out)["error"]["message"]
     prompts.write_text('# three\na red circle\n\n{"prompt": "a mug", "max_cost_usd": 0}\na blue ring\n')
     code, out, err = triptych("policy", "diff", "frugal", "product-photo", prompts, "--json")
     assert code == 0, err
