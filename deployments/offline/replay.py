@@ -145,8 +145,10 @@ class _Expecting:
     known: Mapping[str, Quality]
     digest: str
 
-    def predict(self, view: PromptView, recipes: Mapping[str, Recipe]) -> dict[str, Quality]:
-        return self.predictor.predict(view, recipes, None, self.known)
+    def predict(
+        self, view: PromptView, recipes: Mapping[str, Recipe], *, apart: Mapping[str, float] | None = None
+    ) -> dict[str, Quality]:
+        return self.predictor.predict(view, recipes, None, self.known, apart)
 
 
 def _terms(policy: Policy, rules: Collection[str]) -> Terms:
