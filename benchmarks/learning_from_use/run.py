@@ -126,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     chosen = made.parse_args(argv)
     with results(chosen, HERE, is_full(made, chosen)) as out:
         if chosen.quick:
-            lives(out / "results.json", RATES[-1:], SEEDS[:1], 30, 20)
+            lives(out / "results.json", RATES[-1:], SEEDS[:1], 40, 20)
         else:
             lives(out / "results.json", RATES, SEEDS, LOGGED, UNSEEN)
 

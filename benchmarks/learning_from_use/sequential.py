@@ -13,15 +13,14 @@ valid at every look lies above zero where `router.learning.intervals.log_capital
 fixed-sample interval of the same increments (mean - 1.96 standard errors), which is what percentiles of a bootstrap
 come to; both with the floor of 20 effective decisions on the candidate's side. There are only some dozens of different
 decisions (kind of prompt, recipe, rating), so a stretch of the log is drawn as the numbers of each. Writes
-`sequential.json` and `sequential.svg`; with --quick, few lives, into a temporary folder.
+`sequential.json` and `sequential.svg`; with --quick, few lives.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom, binomtest
 
+from benchmarks.command import is_full, parser, results
 from router.learning.intervals import TAIL, log_capital
 from router.learning.off_policy import MIN_EVIDENCE, LoggedChoices, increments
 
@@ -192,17 +192,15 @@ def draw(found: dict[str, Any], file: Path) -> None:
     plt.close(figure)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="60 lives, 40 looks, into a temporary folder")
-    parser.add_argument("--seed", type=int, default=SEED)
-    parser.add_argument("--out", type=Path, help="where the files go (default: beside this script)")
-    asked = parser.parse_args()
-    out = asked.out or (Path(tempfile.mkdtemp()) if asked.quick else HERE)
+def main(argv: Sequence[str] | None = None) -> None:
+    made = parser(__doc__)
+    made.add_argument("--seed", type=int, default=SEED)
+    asked = made.parse_args(argv)
     began = time.process_time()
     found = measured(*((60, 20, 40) if asked.quick else (LIVES, LOOKS, LONG)), asked.seed)
-    (out / "sequential.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    draw(found, out / "sequential.svg")
+    with results(asked, HERE, is_full(made, asked)) as out:
+        (out / "sequential.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        draw(found, out / "sequential.svg")
     for entry in found["worlds"]:
         print(f"{entry['rewards']}, {entry['world']} {entry.get('until', '')}")
         for test in ("fixed", "always"):
@@ -211,7 +209,7 @@ def main() -> None:
                 f"  {test}: {one['share']:.2%} at look {found['looks']}, {some['share']:.2%} "
                 f"({some['low']:.2%} to {some['high']:.2%}) at any until then, {all_of_them['share']:.2%} at any"
             )
-    print(f"{time.process_time() - began:.0f} s of processor time, {out}")
+    print(f"{time.process_time() - began:.0f} s of processor time")
 
 
 if __name__ == "__main__":
