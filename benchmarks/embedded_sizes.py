@@ -5,12 +5,11 @@
 Held-out prompts of one and of two objects, one seed each. A picture of another shape than a square is put in the middle
 of one of its own background before it is marked, so that no circle is squeezed; the same is done to a good picture as a
 control (`control`, 64x64 enlarged into such a square). `results/embedded_sizes.json` has exact marks with 95 % Wilson
-intervals, a row for each model, size and way. `--quick` draws two prompts and writes nothing.
+intervals, a row for each model, size and way. `--quick` draws two prompts by one model.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks.command import is_full, parser, results
 from models import Engine, load_catalogue, load_engine
 from models.embedded.checker import check
 from models.embedded.outcomes import Prompt, held_out_prompts, wilson
@@ -26,7 +26,7 @@ from models.handover import upscale
 from router.planning.tiling import tiled
 from router.types import Picture, Scalar, Step, Value
 
-RESULTS = Path(__file__).parent / "results" / "embedded_sizes.json"
+RESULTS = Path(__file__).resolve().parent / "results"
 SEED, BATCH = 71, 10
 MODELS = ("sd15", "sdxl", "sdxl-turbo", "flux")
 SIZES = (
@@ -107,23 +107,21 @@ def framed(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return made
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prompts", type=int, default=40, help="of which half have two objects")
-    parser.add_argument("--models", default=",".join(MODELS))
-    parser.add_argument("--quick", action="store_true", help="two prompts of one model; writes nothing")
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    asked = parser.parse_args()
+    made = parser(__doc__)
+    made.add_argument("--prompts", type=int, default=40, help="of which half have two objects")
+    made.add_argument("--models", default=",".join(MODELS))
+    asked = made.parse_args(argv)
     count, models = (2, ("sdxl-turbo",)) if asked.quick else (asked.prompts, tuple(asked.models.split(",")))
     half = count // 2
     prompts = held_out_prompts("one", count - half, SEED) + held_out_prompts("two", half, SEED)
     rows = []
-    for found in measured(models, prompts):
-        print(json.dumps(found), flush=True)
-        rows.append(found)
-        if not asked.quick:
-            asked.out.write_text("[\n" + ",\n".join(json.dumps(one) for one in rows) + "\n]\n")
+    with results(asked, RESULTS, is_full(made, asked)) as out:
+        for found in measured(models, prompts):
+            print(json.dumps(found), flush=True)
+            rows.append(found)
+            (out / "embedded_sizes.json").write_text("[\n" + ",\n".join(json.dumps(one) for one in rows) + "\n]\n")
 
 
 if __name__ == "__main__":
