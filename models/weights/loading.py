@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from models.families import FAMILIES
-from models.weights.memory import check_fits
+from models.weights.memory import check_fits, has_configuration
 from models.weights.revisions import check_folder, remedy
 from router.errors import LoadError, did_you_mean
 from router.types import ModelCard
@@ -25,7 +25,12 @@ def load_pipeline(card: ModelCard, device: str = "cpu", dtype: str | None = None
     """
     quieten()
     wanted = resolve_dtype(card, device, dtype)
-    check_place(card, device, wanted)  # before a byte is read
+    # What the folder is comes before its configuration is believed, and whether it fits before a weight is read.
+    # Of what is not here yet nothing is known but the card's guess; then the remedy is to fetch it.
+    if card.source.get("local"):
+        check_folder(card, Path(str(card.source["local"])))
+    if has_configuration(card):
+        check_place(card, device, wanted)
     made = _from_source(card, pipeline_class(card), wanted, shared)
     check_call(card, made)
     made.set_progress_bar_config(disable=True)
@@ -122,8 +127,6 @@ def _from_source(card: ModelCard, cls: Any, dtype: Any, shared: dict[str, Any]) 
     extra = {**FAMILIES[card.family].extra, **shared}
     if source.get("file"):
         return _from_file(card, cls, dtype, shared)
-    if source.get("local"):
-        check_folder(card, Path(str(source["local"])))
     options = {key: source[key] for key in ("revision", "variant") if source.get(key)}
     if source.get("local"):
         options.pop("revision", None)  # there it is a name for people

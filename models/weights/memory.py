@@ -94,6 +94,11 @@ def free_memory_gb(device: str) -> float | None:
         return None
 
 
+def has_configuration(card: ModelCard) -> bool:
+    """Is there a configuration to count from, in a folder or in the hub's cache?"""
+    return _config_folder(card) is not None
+
+
 def _config_folder(card: ModelCard) -> Path | None:
     place = card.source.get("local") or card.source.get("config")
     if place is None and card.source.get("hub"):
