@@ -16,7 +16,7 @@ from models.embedded.captions import caption
 from models.embedded.tokenizers import store_clip_tokenizer
 from models.embedded.training import cards, latents
 from models.embedded.training.architectures import MODELS
-from models.embedded.training.diffusion import TEXT_FIRST, Batches, Denoising
+from models.embedded.training.diffusion import Batches, Denoising
 from models.embedded.training.distilling import (
     CHUNK,
     Distillation,
@@ -105,7 +105,8 @@ def _model_run(name: str, batch: int = 64) -> tuple[Denoising, Run]:
     torch.manual_seed(17)
     card = MODELS[name]
     model = Denoising(card)
-    return model, Run(CACHE / name, nn.ModuleDict({"model": model}), lr=card.lr, batch=batch, muon=card.muon)
+    modules = nn.ModuleDict({"model": model})
+    return model, Run(CACHE / name, modules, lr=card.lr, batch=batch, muon=card.muon, muon_rate=card.muon_rate)
 
 
 def _load_vae(name: str) -> latents.AutoencoderKL:
@@ -186,7 +187,7 @@ def _train(name: str, minutes: float, steps: int | None, batch: int) -> None:
     draw = Batches(latents.scenes(len(cached), DATA_SEED), cached, MODELS[name].mix, batch)
 
     def loss(rng: random.Random) -> Tensor:
-        return cast(Tensor, model(draw(rng), text_only=run.counters.step < TEXT_FIRST))
+        return cast(Tensor, model(draw(rng), text_only=run.counters.step < MODELS[name].text_first))
 
     print(fit(run, loss, minutes, steps, on_save=lambda: print(run.counters, flush=True)))
     _export(name)
@@ -272,7 +273,7 @@ def refiner(minutes: Minutes = 10, steps: Steps = None, batch: int = 64) -> None
 
 
 @app.command()
-def flux(minutes: Minutes = 60, steps: Steps = None, batch: int = 64) -> None:
+def flux(minutes: Minutes = 60, steps: Steps = None, batch: int = 32) -> None:
     """Train or resume the tiny FLUX, then export it."""
     _train("flux", minutes, steps, batch)
 
@@ -386,7 +387,7 @@ def all_(minutes: Annotated[float, typer.Option(help="wall minutes for the longe
     for name in latents.VAES:
         vae(name, minutes / 16, 8, False)
     for name, share in (("sd15", 0.5), ("sdxl", 1.0), ("sdxl-refiner", 0.25), ("flux", 1.0)):
-        _train(name, minutes * share, None, 64)
+        _train(name, minutes * share, None, 32 if name == "flux" else 64)
     for stage in STAGES:
         trajectories(stage, 10_000 * stage)
         turbo(stage, minutes / 8, None, 48)

@@ -41,8 +41,6 @@ WEIGHT_CEILING = 50.0
 FLOW_SHIFT = 1.5
 DROPOUT = 0.1
 """The share of captions replaced by "", for classifier-free guidance."""
-TEXT_FIRST = 300
-"""Updates in which only the text encoders learn, from the auxiliary head."""
 AUXILIARY_WEIGHT = 0.1
 LAYOUT_WEIGHT = 0.2
 GRID = 8
