@@ -75,7 +75,9 @@ def make_plan(
 def cut_prompts(prompt: str, steps: Sequence[Step], catalogue: Catalogue) -> list[str]:
     """Notes on models that will not read all of the prompt. Each word and mark is at least one token, so this never
     warns of a prompt that would have fitted."""
-    models = (model for step in steps for model in step.models)
+    models = []
+    for step in steps:  # `Step.models`, said here: every decision passes
+        models += [model for model in (step.model, step.settings.get("guest")) if isinstance(model, str)]
     return _cut("prompt", prompt, models, catalogue)
 
 
@@ -91,15 +93,18 @@ def cut_negatives(prompt: str, steps: Sequence[Step], catalogue: Catalogue) -> l
 
 
 def _cut(what: str, prompt: str, models: Iterable[str], catalogue: Catalogue) -> list[str]:
-    limits = {model: catalogue[model].max_prompt_tokens for model in dict.fromkeys(models)}
+    limits: dict[str, int] = {}
+    for model in models:
+        if model not in limits:
+            limits[model] = catalogue[model].max_prompt_tokens
     if len(prompt) + 2 <= min(limits.values(), default=0):  # even if each character were a token
         return []
     least = len(_TOKEN.findall(prompt[:20_000])) + 2
-    return [
-        f"{model} reads at most {limit} tokens; this {what} has at least {least}, its end is cut"
-        for model, limit in limits.items()
-        if least > limit
-    ]
+    notes = []
+    for model, limit in limits.items():
+        if least > limit:
+            notes.append(f"{model} reads at most {limit} tokens; this {what} has at least {least}, its end is cut")
+    return notes
 
 
 # ------------------------------------------------------------------------------------------------------------- steps
