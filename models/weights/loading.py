@@ -24,14 +24,14 @@ def load_pipeline(card: ModelCard, device: str = "cpu", dtype: str | None = None
     Raises `LoadError` with what is missing and how to get it.
     """
     quieten()
-    wanted = resolve_dtype(card, device, dtype)
+    wanted, known = resolve_dtype(card, device, dtype), pipeline_class(card)
     # What the folder is comes before its configuration is believed, and whether it fits before a weight is read.
     # Of what is not here yet nothing is known but the card's guess; then the remedy is to fetch it.
     if card.source.get("local"):
         check_folder(card, Path(str(card.source["local"])))
     if has_configuration(card):
         check_place(card, device, wanted)
-    made = _from_source(card, pipeline_class(card), wanted, shared)
+    made = _from_source(card, known, wanted, shared)
     check_call(card, made)
     made.set_progress_bar_config(disable=True)
     return place(card, made, device, wanted)
