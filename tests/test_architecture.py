@@ -215,3 +215,11 @@ def test_nothing_unsafe_is_loaded(package: str) -> None:
                     if keyword.arg == "trust_remote_code" and getattr(keyword.value, "value", None) is not False:
                         wrong.append(f"{path.relative_to(ROOT)}:{node.lineno} trust_remote_code")
     assert not wrong, "\n".join(wrong)
+
+
+def test_mutations_are_shown_to_tests_that_exist() -> None:
+    """Every test file that `make mutants` asks is there: a renamed one would let mistakes pass unseen."""
+    from tools.mutants import TESTS
+
+    assert [name for names in TESTS.values() for name in names if not (ROOT / name).is_file()] == []
+    assert [folder for folder in TESTS if not (ROOT / folder).is_dir()] == []
