@@ -14,8 +14,8 @@ class Route:
     """The answer of `Router.route`: all that is needed to run, explain and replay a request.
 
     alternatives: plans of the recipes that the decision may escalate to
-    turns: how the chosen recipe was settled, if it is a search; with them, it is the same plan at another moment
-    judgement: how the scores of the decision's verification are read; None if nothing is verified
+    turns: what the chosen recipe came to, if it is a search; with them, it is the same plan at another moment
+    score_reading: how the scores of the decision's verification are read; None if nothing is verified
     artifact: digest of the predictor's artefact
     """
 

@@ -38,8 +38,8 @@ def check_stages(stages: tuple[Recipe, ...]) -> None:
             raise PlanError(f"upscale by {stage.factor:g} is outside 1..{MAX_UPSCALE:g}", "recipe")
 
 
-def unsettled(recipe: Fuse) -> Fuse:
-    """A search that was not settled for a prompt, to check its parts: every branch once, two pictures at least."""
+def unresolved(recipe: Fuse) -> Fuse:
+    """A search that was not resolved for a prompt, to check its parts: every branch once, two pictures at least."""
     branches = recipe.branches if len(recipe.branches) > 1 else recipe.branches * 2
     return replace(recipe, branches=branches, search=None, accept_above=1.0)
 

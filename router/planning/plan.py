@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
 from router.errors import PlanError
-from router.planning.checks import FUSIONS, check_fusion, check_share, check_stages, check_until, unsettled
+from router.planning.checks import FUSIONS, check_fusion, check_share, check_stages, check_until, unresolved
 from router.planning.denoise import common, seated
 from router.planning.handovers import check_takeover, handovers
 from router.planning.recipes import recipe_key, resolve, stages_of
@@ -331,7 +331,7 @@ class _Draft:
         if recipe.method == "denoise":
             return self.add_denoise(recipe, width, height, seed)
         if recipe.search is not None and not recipe.turns:
-            recipe = unsettled(recipe)
+            recipe = unresolved(recipe)
         if len(recipe.turns) == 1:
             self.notes.append("a single picture: no further one is expected to be worth its price")
             assert not isinstance(recipe.branches[0], str)

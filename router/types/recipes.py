@@ -86,7 +86,7 @@ class Search:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One picture of a settled search. recipe: the canonical key of its branch; while it is planned, any name for it.
+    """One picture of a resolved search. recipe: the canonical key of its branch; while it is planned, any name for it.
 
     bar:    it is left out if an earlier picture is right with at least this probability
     slope, offset: log-odds that it is right = slope * logit(score) + offset;   chance: before its score is seen
@@ -113,7 +113,7 @@ class Fuse:
     accept_above: best_of only: the branches run one after the other until one scores at least this
     min_successful: so many branches are enough if others fail; None: all of them are needed
     search: best_of only: the branches are what may be tried, and the router decides how often and in which order
-    turns: what a search came to for one prompt, one for each branch; with them `search` is settled
+    turns: what a search came to for one prompt, one for each branch; with them `search` is resolved
     """
 
     method: str

@@ -31,7 +31,7 @@ class GenerationRequest:
     tags: tuple[str, ...] = ()
     tenant: str = ""
     degradable: bool = True  # whether an overloaded policy may answer with a lesser recipe
-    turns: tuple[Turn, ...] = ()  # how `recipe`, a search, was settled before; it is not settled again then
+    turns: tuple[Turn, ...] = ()  # what `recipe`, a search, came to before; it is not resolved again then
     id: str = ""  # under which the client knows the answer, and gives feedback; without one, nothing is logged
     arrived_s: float | None = field(default=None, repr=False, compare=False)  # Unix time; None: when it is begun
 

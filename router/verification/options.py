@@ -42,7 +42,7 @@ def next_options(
     score_reading: ScoreReading,
     queues: Queues,
 ) -> Options:
-    """The prospects of one picture of a decision that verifies, with the queues of this moment.
+    """What may be tried after one picture of a decision that verifies, with the queues of this moment.
 
     plans: of the chosen recipe and of those that it may escalate to
     """
