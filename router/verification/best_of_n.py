@@ -1,9 +1,9 @@
 """Best-of-n with n left open: how many pictures of which recipes are worth their price, planned before any is made.
 
 The pictures are made one after the other, each is scored, and the search ends at the first that is good enough. Which
-recipe comes when, and from which verdict on the rest is left out, is Weitzman's rule (value_of_information.py): a picture is
-worth making if the best so far is below its reservation value. Both are fixed beforehand along the way on which no
-picture was good enough, so that the search is an ordinary plan, and what it will come to can be summed up
+recipe comes when, and from which verdict on the rest is left out, is Weitzman's rule (value_of_information.py): a
+picture is worth making if the best so far is below its reservation value. Both are fixed beforehand along the way on
+which no picture was good enough, so that the search is an ordinary plan, and what it will come to can be summed up
 (search_plan.py).
 """
 
