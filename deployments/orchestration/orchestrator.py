@@ -12,7 +12,7 @@ import math
 import random
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -56,9 +56,6 @@ from router.verification.score_reading import ScoreReading
 
 logger = logging.getLogger("triptych.orchestrator")
 
-ADMISSION_TRIES = 5
-
-
 class Orchestrator:
     """Routes requests and runs their plans on workers.
 
@@ -100,6 +97,7 @@ class Orchestrator:
         self._revision = 0
         self._artifact_broken = False
         self._looking = threading.Lock()
+        self._admitting = asyncio.Lock()
         self._shadows = Shadows(router, self.metrics)
         self.availability = Availability(monitor)
         self._runner = Runner(router.queues, costs, workers, self.availability, self.metrics, timeout_s)
@@ -110,24 +108,41 @@ class Orchestrator:
         await self.availability.refresh()
         return (await asyncio.to_thread(self._decide, request, None)).route
 
-    async def generate(self, request: GenerationRequest, on_event: OnEvent | None = None) -> Outcome:
-        """Route, run the plan for each of the `n` pictures (seed, seed + 1, ...), verify them, and report.
+    async def admit(self, request: GenerationRequest) -> Admitted:
+        """Decide, charge the tenant's budgets and reserve the work on the queues, as one: whoever comes next sees all
+        of it. What is admitted has to be `run` or `given_up`. Raises as `route` does, `BudgetError` or `DeadlineError`.
+        """
+        return await self._admit(request, begun(request))
 
+    async def run(
+        self, admitted: Admitted, on_event: OnEvent | None = None, only: Collection[int] | None = None
+    ) -> Outcome:
+        """The pictures of an admitted request, verified, with what it took and why.
+
+        only: which of the pictures 0 .. n-1 are wanted; default: all
         A model that turns out not to be loadable is taken out, and the request is routed once more around it. Nothing
         is waited for beyond the deadline, which counts from when the request arrived.
         """
-        started = begun(request)
-        admitted = await self._admit(request, started)
-        self._shadows.compare(admitted.route, self.policies.shadow_of(admitted.policy, request))
+        started = begun(admitted.route.request)
+        self._shadows.compare(admitted.route, self.policies.shadow_of(admitted.policy, admitted.route.request))
         try:
-            return await self._answer(admitted, started, on_event)
+            return await self._answer(admitted, started, on_event, only)
         except LoadError as error:
-            before, again = admitted.route.decision.recipe, await self._admit(request, started, look=False)
+            before, again = admitted.route.decision.recipe, await self._admit(admitted.asked, started, look=False)
             if (now := again.route.decision.recipe) == before:
-                again.charge.settle()
+                self.give_up(again)
                 raise
             note = f"{before} could not run ({error.message}); {now} was taken instead"
-            return await self._answer(again, started, on_event, note)
+            return await self._answer(again, started, on_event, only, note)
+
+    def give_up(self, admitted: Admitted) -> None:
+        """What was admitted is not run: its place in the queues and its charge are free again."""
+        self._router.queues.release(admitted.ticket)
+        admitted.charge.settle()
+
+    async def generate(self, request: GenerationRequest, on_event: OnEvent | None = None) -> Outcome:
+        """`admit` and `run`: the whole flow of a request whose caller waits here for it."""
+        return await self.run(await self.admit(request), on_event)
 
     def stream(self, request: GenerationRequest) -> AsyncGenerator[Event | Outcome]:
         """The events of `generate`, and its outcome as the last item."""
@@ -170,23 +185,21 @@ class Orchestrator:
     # ------------------------------------------------------------------------------------------------------- deciding
 
     async def _admit(self, request: GenerationRequest, started: float, look: bool = True) -> Admitted:
-        """Decide, and charge the tenant's budgets; when others were quicker with what was left, decide again.
-
-        look: whether to look at the policies' folder, which is done at most once for a request
-        """
+        """look: whether to look at the policies' folder, which is done at most once for a request"""
         left_s = self._runner.due(request, started) - time.monotonic()
         try:
             await asyncio.wait_for(self.availability.refresh(), max(0.0, left_s))
         except TimeoutError:
             raise DeadlineError("no worker said how it is before the deadline passed") from None
-        for attempt in range(ADMISSION_TRIES):
-            decided = await asyncio.to_thread(self._decide, request, self._draw(), look and not attempt)
+        async with self._admitting:
+            decided = await asyncio.to_thread(self._decide, request, self._draw(), look)
             work_s, cost_usd = decided.expected()
             charge = self._tenant_budgets.charge(decided.policy, request.tenant, work_s, cost_usd)
-            if charge is not None:
-                self._count(decided.route)
-                return Admitted(decided.policy, decided.route, charge)
-        raise BudgetError("too many requests of this tenant compete for what is left of its budget; try again later")
+            if charge is None:
+                raise BudgetError("the tenant's budget has less left than this request may take; try again later")
+            ticket = self._router.queues.reserve(decided.route.plan, request.n)
+        self._count(decided.route)
+        return Admitted(decided.policy, decided.route, request, charge, ticket)
 
     def _decide(self, request: GenerationRequest, draw: float | None, look: bool = True) -> Decided:
         self._look_at_artifact()
@@ -247,7 +260,14 @@ class Orchestrator:
 
     # -------------------------------------------------------------------------------------------------------- running
 
-    async def _answer(self, admitted: Admitted, started: float, on_event: OnEvent | None, *notes: str) -> Outcome:
+    async def _answer(
+        self,
+        admitted: Admitted,
+        started: float,
+        on_event: OnEvent | None,
+        only: Collection[int] | None,
+        *notes: str,
+    ) -> Outcome:
         route = admitted.route
 
         refusing = route.decision.verify is not None and route.decision.verify.or_refuse
@@ -259,9 +279,11 @@ class Orchestrator:
                 on_event(Finished(alone))
 
         try:
-            batch = await self._runner.pictures(route, admitted.charge, started, on_event, tell)
+            batch = await self._runner.pictures(
+                route, admitted.charge, started, admitted.ticket, on_event, tell, only
+            )
         finally:
-            admitted.charge.settle()
+            self.give_up(admitted)
         outcome = _outcome(route, batch, started, admitted.charge.cost_usd, *notes)
         recipes = self._router.candidates(route.request, admitted.policy)
         await self._recorder.remember(outcome, recipes, self._router.predictor)
@@ -296,9 +318,12 @@ class Decided:
 
 @dataclass(frozen=True)
 class Admitted(Decided):
-    """A decision that is charged to its tenant."""
+    """A decision that is charged to its tenant and has its place in the queues. asked: the request as it came, which
+    may name no recipe;   ticket: of the queues"""
 
+    asked: GenerationRequest
     charge: Charge
+    ticket: int
 
 
 def drawing(catalogue: Catalogue) -> list[str]:

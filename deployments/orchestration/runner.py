@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
@@ -79,20 +79,24 @@ class Runner:
         route: Route,
         charge: Charge,
         started: float,
+        ticket: int,
         on_event: OnEvent | None,
         on_made: Callable[[Made], None] | None = None,
+        only: Collection[int] | None = None,
     ) -> Batch:
         """The `n` pictures of a route side by side. What the steps used is added to `charge`.
 
-        started: when the request arrived, on the monotonic clock;   on_made: called with each picture when it is made
+        started: when the request arrived, on the monotonic clock;   ticket: the work that is reserved for them
+        on_made: called with each picture when it is made;   only: which of them are wanted; default: all
         A picture that fails ends no other; only if all of them fail, the first failure is raised.
         """
         if on_event is not None:
             on_event(Routed(route))
         request = route.request
         run = _Run(route, self.due(route.request, started), on_event, charge, started)
-        ticket = self.queues.reserve(route.plan, request.n)
-        seeds = [(request.seed + index) % 2**32 for index in range(request.n)]
+        seeds = {
+            index: (request.seed + index) % 2**32 for index in range(request.n) if only is None or index in only
+        }
 
         async def picture(index: int, seed: int) -> Made:
             made = replace(await self._picture(run, ticket, index, seed), index=index)
@@ -100,7 +104,7 @@ class Runner:
                 on_made(made)
             return made
 
-        tasks = [asyncio.create_task(picture(index, seed)) for index, seed in enumerate(seeds)]
+        tasks = [asyncio.create_task(picture(index, seed)) for index, seed in seeds.items()]
         try:
             await asyncio.wait(tasks)
         finally:
@@ -108,7 +112,6 @@ class Runner:
                 task.cancel()
             for task in tasks:  # those that were cancelled stop before anything else is done with this request
                 await ended(task)
-            self.queues.release(ticket)
         return _sorted_out(tasks, seeds, route)
 
     def cost_usd(self, made: Made) -> float:
@@ -318,14 +321,14 @@ def _stopped(task: asyncio.Future[Any]) -> None:
         task.exception()  # marks it as seen
 
 
-def _sorted_out(tasks: Sequence[asyncio.Task[Made]], seeds: Sequence[int], route: Route) -> Batch:
+def _sorted_out(tasks: Sequence[asyncio.Task[Made]], seeds: Mapping[int, int], route: Route) -> Batch:
     """What became of the pictures; raises the first failure if there is none."""
     lost = StepError("it was cancelled on its worker")
     errors = [lost if task.cancelled() else task.exception() for task in tasks]
     made = [task.result() for task, error in zip(tasks, errors, strict=True) if error is None]
-    failures = {index: error for index, error in enumerate(errors) if error is not None}
+    failures = {index: error for index, error in zip(seeds, errors, strict=True) if error is not None}
     if not made:
-        raise failures[0]
+        raise next(iter(failures.values()))
     failed = []
     for index, error in failures.items():
         if isinstance(error, TriptychError):

@@ -12,7 +12,7 @@ from router.types.cards import Catalogue, ModelCard, Scalar
 from router.types.decisions import Decision, Estimate, Offers, Policy, Quality, Ranked, Rejection, Verification
 from router.types.plans import HandOver, Plan, Step, StepKind, Unless
 from router.types.recipes import Chain, Fuse, Generate, Prices, Recipe, Refine, Search, Tile, Turn, Upscale
-from router.types.requests import NO_CONTEXT, Allowance, Context, GenerationRequest, PromptView
+from router.types.requests import NO_CONTEXT, Allowance, Context, GenerationRequest, Priority, PromptView
 from router.types.resources import UNBOUNDED, Resources
 from router.types.results import Latents, Picture, Progress, Scores, StepResult, StepTrace, Value
 
@@ -36,6 +36,7 @@ __all__ = [
     "Plan",
     "Policy",
     "Prices",
+    "Priority",
     "Progress",
     "PromptView",
     "Quality",

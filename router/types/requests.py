@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from router.types.recipes import Turn
+
+
+Priority = Literal["interactive", "standard", "batch"]
+"""Whose turn comes first where requests wait: somebody looks on; the usual; whenever there is room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +35,7 @@ class GenerationRequest:
     max_cost_usd: float | None = None
     tags: tuple[str, ...] = ()
     tenant: str = ""
+    priority: Priority = "standard"
     degradable: bool = True  # whether an overloaded policy may answer with a lesser recipe
     turns: tuple[Turn, ...] = ()  # what `recipe`, a search, came to before; it is not resolved again then
     id: str = ""  # under which the client knows the answer, and gives feedback; without one, nothing is logged
