@@ -7,6 +7,8 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
+from deployments.api.rendering import Rendering
+from deployments.jobs.jobs import Jobs
 from deployments.known_names import known_of
 from deployments.orchestration.availability import Monitor
 from deployments.orchestration.budgets import TenantBudgets
@@ -70,8 +72,6 @@ def build_orchestrator(
 
     live = LivePredictor(settings.artifact_path, catalogue, look_at)
     router = router_of(settings, catalogue, costs, live.predictor)
-    replicas = settings.orchestrator.replicas
-    tenant_budgets = TenantBudgets(1 / (replicas if isinstance(replicas, int) else replicas.max_replicas))
     timeout_s = settings.limits.request_timeout_s
     metrics = metrics or Tally()
     recorder = Recorder(log_of(settings.feedback) if settings.feedback.log else None, catalogue, metrics)
@@ -83,12 +83,19 @@ def build_orchestrator(
         workers,
         monitor,
         timeout_s,
-        tenant_budgets,
+        TenantBudgets(),
         metrics,
         recorder=recorder,
         live=live,
         score_readings=lambda digest: score_readings_of(settings, catalogue, digest),
     )
+
+
+def build_jobs(settings: AppSettings, orchestrator: Orchestrator) -> Jobs:
+    """The jobs of an orchestrator, in the configured store. Raises `StoreError`; call `start` before anything else."""
+    from deployments.store import open_store
+
+    return Jobs(orchestrator, open_store(settings.store), Rendering())
 
 
 def log_of(settings: FeedbackSettings) -> DecisionLog:

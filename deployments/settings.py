@@ -140,6 +140,21 @@ class ReplicaSettings(Section):
     _replicas = field_validator("replicas")(_at_least_one)
 
 
+class OrchestratorSettings(ReplicaSettings):
+    """The one process that admits, orders and runs: with a second one queues and budgets would not be exact. What it
+    knows is in the store, so that its successor goes on where it died."""
+
+    max_ongoing: int = Field(default=4096, ge=1)
+    max_queued: int = Field(default=4096, ge=1)
+
+    @field_validator("replicas")
+    @classmethod
+    def _exactly_one(cls, replicas: int | Autoscaling) -> int | Autoscaling:
+        if replicas != 1:
+            raise ValueError("there is exactly one orchestrator, which keeps queues and budgets exact; scale `ingress`")
+        return replicas
+
+
 class Limits(Section):
     """What a single request may ask for, whatever the policy says.
 
@@ -208,7 +223,7 @@ class AppSettings(Section):
     policies: PolicySettings = Field(default_factory=PolicySettings)
     artifact: str = "router/artifacts/embedded"
     feedback: FeedbackSettings = Field(default_factory=FeedbackSettings)
-    orchestrator: ReplicaSettings = Field(default_factory=ReplicaSettings)
+    orchestrator: OrchestratorSettings = Field(default_factory=OrchestratorSettings)
     ingress: ReplicaSettings = Field(default_factory=ReplicaSettings)
     limits: Limits = Field(default_factory=Limits)
     aliases: dict[str, str] = Field(default_factory=dict)

@@ -20,6 +20,11 @@ def new_request_id() -> str:
     return f"req_{secrets.token_hex(12)}"
 
 
+def new_job_id() -> str:
+    """Ids of jobs are never a client's: whoever knows one may ask for its pictures."""
+    return f"job_{secrets.token_hex(16)}"
+
+
 class RequestIds:
     """ASGI middleware: whoever comes after finds one sound id in the request's header and in `state.request_id`.
 

@@ -45,23 +45,25 @@ def _revisions(trace: StepTrace) -> Iterator[tuple[str, str]]:
         yield model, str(trace.facts.get(key, "unknown"))
 
 
-def images_response(outcome: Outcome, files: list[bytes], wire: ImageRequest, request_id: str) -> dict[str, Any]:
-    """The body that `openai.types.ImagesResponse` accepts under strict validation."""
+def images_result(outcome: Outcome, wire: ImageRequest, request_id: str, job: str = "") -> dict[str, Any]:
+    """The body that `openai.types.ImagesResponse` accepts under strict validation, without the pictures' bytes."""
     return {
         "created": int(time.time()),
         "background": "opaque",
-        "data": [_item(made, file, wire) for made, file in zip(outcome.made, files, strict=True)],
+        "data": [{"seed": made.seed} for made in outcome.made],
         "output_format": wire.output_format,
         **({} if wire.quality in ("auto", "standard", "hd") else {"quality": wire.quality}),
         "size": size_of(outcome.made[0]),
         "usage": usage(outcome),
-        "x_triptych": outcome_report(outcome, wire, request_id),
+        "x_triptych": {"job": job, **outcome_report(outcome, wire, request_id)},
     }
 
 
-def _item(made: Made, file: bytes, wire: ImageRequest) -> dict[str, Any]:
-    picture = {"bytes": file} if wire.response_format == "bytes" else {"b64_json": b64(file)}
-    return {**picture, "seed": made.seed}
+def with_files(result: Mapping[str, Any], files: Sequence[bytes], wire: ImageRequest) -> dict[str, Any]:
+    """The answer with its pictures, in the form that the request asked for."""
+    form = (lambda file: {"bytes": file}) if wire.response_format == "bytes" else (lambda file: {"b64_json": b64(file)})
+    data = [{**form(file), **item} for item, file in zip(result["data"], files, strict=True)]
+    return {**result, "data": data}
 
 
 def b64(file: bytes) -> str:
@@ -106,23 +108,25 @@ def outcome_report(outcome: Outcome, wire: ImageRequest, request_id: str) -> dic
         "request_id": request_id,
         **route_report(outcome.route, wire.warnings, [*unread(outcome), *outcome.warnings]),
         "notes": list(outcome.notes),
-        "pictures": [
-            {
-                "seed": made.seed,
-                "recipe": made.recipe,
-                "plan_digest": made.plan_digest,
-                "steps": [_trace(t) for t in made.traces],
-                "checks": [_check(check) for check in made.checks],
-                "choices": [_plain(asdict(choice)) for choice in made.choices],
-            }
-            for made in outcome.made
-        ],
+        "pictures": [picture_report(made) for made in outcome.made],
         "seeds": [made.seed for made in outcome.made],
         "missing": [asdict(failure) for failure in outcome.failed],
         "latency_s": _round(outcome.latency_s),
         "cost_usd": _round(outcome.cost_usd),
         "estimated_cost_usd": None if outcome.estimated_cost_usd is None else _round(outcome.estimated_cost_usd),
         "replay": _replay(outcome, wire),
+    }
+
+
+def picture_report(made: Made) -> dict[str, Any]:
+    """How one picture came to be."""
+    return {
+        "seed": made.seed,
+        "recipe": made.recipe,
+        "plan_digest": made.plan_digest,
+        "steps": [_trace(t) for t in made.traces],
+        "checks": [_check(check) for check in made.checks],
+        "choices": [_plain(asdict(choice)) for choice in made.choices],
     }
 
 
@@ -166,6 +170,11 @@ def route_report(route: Route, asked: Sequence[str] = (), made: Sequence[str] = 
         "plan": plan_report(route.plan),
         "decided_in_s": _round(route.decided_in_s),
     }
+
+
+def route_answer(route: Route, wire: ImageRequest, request_id: str) -> dict[str, Any]:
+    """The body of `POST /v1/route`."""
+    return {"request_id": request_id, **route_report(route, wire.warnings), "replay": replay(route, wire)}
 
 
 def _verify(route: Route) -> dict[str, Any] | None:

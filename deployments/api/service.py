@@ -2,41 +2,37 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import replace
 from typing import Any, Protocol
 
 from deployments.api import errors as failures
 from deployments.api import responses as explain
 from deployments.api.feedback import FeedbackRequest, feedback_report, parse_feedback
-from deployments.api.request_ids import new_request_id
+from deployments.api.rendering import packed
+from deployments.api.request_ids import new_job_id, new_request_id
 from deployments.api.requests import ImageRequest, parse_request, to_request
-from deployments.orchestration.results import Advanced, Event, Finished, Outcome, Overview, PolicyFile, Routed
+from deployments.jobs.values import Caller, Delivered, JobEvent, Submission
+from deployments.orchestration.results import Overview, PolicyFile
 from deployments.settings import Limits
-from models.handover import resize
-from models.provenance import encode_image
 from router.errors import NotFoundError, PolicyError, RequestError, did_you_mean
 from router.learning.feedback import Receipt
 from router.route import Route
-from router.types import GenerationRequest, Picture
+from router.types import GenerationRequest
 
 logger = logging.getLogger("triptych.service")
 
-PREVIEWS_PER_STEP = 3  # about what an engine sends for one denoising step of a plan
-
 
 class Backend(Protocol):
-    """An orchestrator: `deployments.orchestration.orchestrator.Orchestrator`, or one behind a handle."""
+    """The jobs of the orchestrator (`deployments.jobs.jobs.Jobs`), or those behind a handle, and what else it offers."""
+
+    async def complete(self, submission: Submission) -> Delivered: ...
+
+    def stream(self, submission: Submission, after: int = 0) -> AsyncGenerator[JobEvent]: ...
 
     async def route(self, request: GenerationRequest) -> Route: ...
-
-    async def generate(self, request: GenerationRequest) -> Outcome: ...
-
-    def stream(self, request: GenerationRequest) -> AsyncGenerator[Event | Outcome]: ...
 
     async def feedback(self, request_id: str, source: str, value: float, image: int | None) -> Receipt: ...
 
@@ -69,10 +65,8 @@ class Service:
         wire = self._parsed(body)
         if wire.stream:
             raise RequestError("stream: this call answers once; leave it out", "stream")
-        request_id = request_id or new_request_id()
-        outcome = await self._backend.generate(to_request(wire, self._limits, request_id))
-        files = await asyncio.to_thread(self._files, outcome, wire)
-        return explain.images_response(outcome, files, wire, request_id)
+        done = await self._backend.complete(self._submission(wire, request_id or new_request_id()))
+        return explain.with_files(done.result, [file.data for file in done.files], wire)
 
     async def stream(
         self, body: Any, request_id: str = "", on_routed: Callable[[], None] = lambda: None
@@ -80,36 +74,28 @@ class Service:
         """OpenAI's events: `image_generation.partial_image` for previews, `image_generation.completed` for pictures,
         each as soon as it is made. If some are missing, those that came stay; if all are, the failure is raised.
 
-        on_routed: called once the request is admitted, which may be long before the first event
+        on_routed: called once the request is accepted, which may be long before the first event
         """
         wire = self._parsed(body)
-        previews = _Previews(wire.partial_images)
-        size, request_id, sent = "", request_id or new_request_id(), set[int]()
-        async with aclosing(self._backend.stream(to_request(wire, self._limits, request_id))) as items:
-            async for item in items:
-                if isinstance(item, Routed):
-                    size = f"{item.route.plan.width}x{item.route.plan.height}"
-                    previews.expect(item.route)
-                    on_routed()
-                elif isinstance(item, Advanced) and item.progress.preview is not None:
-                    number = previews.take(item.index)
-                    if number is not None:
-                        file = await asyncio.to_thread(_preview_file, item.progress.preview, size, wire)
-                        event = explain.event_body("partial_image", file, size, wire)
-                        yield {**event, "partial_image_index": number, "picture_index": item.index}
-                elif isinstance(item, Finished | Outcome):
-                    outcome = item.alone if isinstance(item, Finished) else item
-                    left = tuple(made for made in outcome.made if made.index not in sent)
-                    sent |= {made.index for made in left}
-                    async for event in self._completed(replace(outcome, made=left), wire, request_id):
-                        yield event
+        async with aclosing(self._backend.stream(self._submission(wire, request_id or new_request_id()))) as events:
+            async for event in events:
+                on_routed()
+                if event.kind == "preview" and event.file is not None:
+                    size = f"{event.file.width}x{event.file.height}"
+                    told = explain.event_body("partial_image", event.file.data, size, wire)
+                    yield {
+                        **told,
+                        "partial_image_index": event.data["number"],
+                        "picture_index": event.data["index"],
+                    }
+                elif event.kind == "picture" and event.file is not None:
+                    yield self._completed(event, wire)
 
     async def route(self, body: Any, request_id: str = "") -> dict[str, Any]:
         """The decision on a request, with nothing run."""
         wire = self._parsed(body)
         route = await self._backend.route(to_request(wire, self._limits))
-        report = explain.route_report(route, wire.warnings)
-        return {"request_id": request_id or new_request_id(), **report, "replay": explain.replay(route, wire)}
+        return explain.route_answer(route, wire, request_id or new_request_id())
 
     async def feedback(self, body: Any) -> dict[str, Any]:
         """Attach a rating or a score to the pictures of a request. Raises `NotFoundError` if it is not known."""
@@ -170,48 +156,17 @@ class Service:
     def _parsed(self, body: Any) -> ImageRequest:
         return body if isinstance(body, ImageRequest) else parse_request(body, self._limits)
 
-    def _files(self, outcome: Outcome, wire: ImageRequest) -> list[bytes]:
-        return [explain.encoded(made, outcome.route, wire) for made in outcome.made]
+    def _submission(self, wire: ImageRequest, request_id: str) -> Submission:
+        request = to_request(wire, self._limits, request_id)
+        return Submission(new_job_id(), request, packed(wire), Caller(request.tenant))
 
-    async def _completed(self, outcome: Outcome, wire: ImageRequest, request_id: str) -> AsyncGenerator[dict[str, Any]]:
-        if not outcome.made:
-            return
-        files = await asyncio.to_thread(self._files, outcome, wire)
-        report = explain.outcome_report(outcome, wire, request_id)
-        for made, file in zip(outcome.made, files, strict=True):
-            event = explain.event_body("completed", file, explain.size_of(made), wire)
-            yield {
-                **event,
-                "usage": explain.usage(outcome),
-                "picture_index": made.index,
-                "seed": made.seed,
-                "x_triptych": report,
-            }
-
-
-class _Previews:
-    """Which of the previews that come are passed on: `wanted` for each picture, spread over its plan."""
-
-    def __init__(self, wanted: int) -> None:
-        self._wanted = wanted
-        self._expected = 1
-        self._seen: dict[int, int] = {}
-        self._sent: dict[int, int] = {}
-
-    def expect(self, route: Route) -> None:
-        denoising = sum(step.kind in ("generate", "denoise", "refine") for step in route.plan.steps)
-        self._expected = max(1, PREVIEWS_PER_STEP * denoising)
-
-    def take(self, picture: int) -> int | None:
-        """The number of this preview among those of its picture, or None to drop it."""
-        self._seen[picture] = self._seen.get(picture, 0) + 1
-        sent = self._sent.get(picture, 0)
-        if sent >= self._wanted or self._seen[picture] * self._wanted < (sent + 1) * self._expected:
-            return None
-        self._sent[picture] = sent + 1
-        return sent
-
-
-def _preview_file(preview: Picture, size: str, wire: ImageRequest) -> bytes:
-    width, height = map(int, size.split("x"))
-    return encode_image(resize(preview.pixels, width, height), wire.output_format, None, wire.output_compression)
+    def _completed(self, event: JobEvent, wire: ImageRequest) -> dict[str, Any]:
+        file, result = event.file, event.data
+        assert file is not None
+        return {
+            **explain.event_body("completed", file.data, f"{file.width}x{file.height}", wire),
+            "usage": result["usage"],
+            "picture_index": file.index,
+            "seed": file.seed,
+            "x_triptych": result["x_triptych"],
+        }

@@ -69,12 +69,16 @@ class LocalSource:
             request = to_request(wire, self._settings.limits, request_id := new_request_id())
             outcome = await self._orchestrator.generate(request, on_event)
         files = [explain.encoded(made, outcome.route, wire) for made in outcome.made]
-        return explain.images_response(outcome, files, wire, request_id)
+        return explain.with_files(explain.images_result(outcome, wire, request_id), files, wire)
 
     async def route(self, body: dict[str, Any]) -> dict[str, Any]:
-        from deployments.api.service import Service
+        from deployments.api import responses as explain
+        from deployments.api.request_ids import new_request_id
+        from deployments.api.requests import parse_request, to_request
 
-        return await Service(self._orchestrator, self._settings.limits).route(body)
+        wire = parse_request(body, self._settings.limits)
+        route = await self._orchestrator.route(to_request(wire, self._settings.limits))
+        return explain.route_answer(route, wire, new_request_id())
 
 
 class HttpSource:

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
+from dataclasses import replace
 from typing import Any
 
 from ray.exceptions import RayActorError, RayError, TaskCancelledError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from deployments.orchestration.results import Event, Outcome, Refused, WorkerLostError
+from deployments.jobs.values import Delivered, JobEvent, Submission
+from deployments.orchestration.orchestrator import begun
+from deployments.orchestration.results import Refused, WorkerLostError
 from deployments.workers.worker import OnProgress, WorkerStatus
-from router.errors import LoadError, OverloadedError, StepError, TriptychError
+from router.errors import DeadlineError, LoadError, OverloadedError, StepError, TriptychError
 from router.route import Route
 from router.types import GenerationRequest, Progress, Step, StepResult, Value
 
 logger = logging.getLogger("triptych.handles")
 
 STATUS_TIMEOUT_S = 2.0
+AGAIN_S = 0.5  # before the next orchestrator is asked
+MARGIN_S = 2.0  # beyond the deadline, for the answer that it passed
 
 
 @contextmanager
@@ -100,26 +106,47 @@ class HandleMonitor:
         return dict(self._last)
 
 
-class RemoteOrchestrator:
-    """The orchestrator deployment as the ingress sees it: a `deployments.service.Backend`."""
+class RemoteJobs:
+    """The jobs of the orchestrator deployment as the ingress sees them: a `deployments.api.service.Backend`.
 
-    def __init__(self, handle: DeploymentHandle) -> None:
+    When the orchestrator dies, Serve starts another, which carries the jobs on; whoever waited here asks that one.
+    timeout_s: after which a request without a latency budget is given up
+    """
+
+    def __init__(self, handle: DeploymentHandle, timeout_s: float) -> None:
         self._handle = handle
         self._streams = handle.options(stream=True)
+        self._timeout_s = timeout_s
+
+    async def complete(self, submission: Submission) -> Delivered:
+        due = self._due(submission)
+        while True:
+            try:
+                return await self._call(self._handle.complete.remote(submission), due)
+            except WorkerLostError:
+                submission = await self._again(submission, due)
+
+    async def stream(self, submission: Submission, after: int = 0) -> AsyncGenerator[JobEvent]:
+        due, sent = self._due(submission), set[tuple[str, int, int]]()
+        while True:
+            try:
+                with own_failures("the orchestrator"):
+                    async with aclosing(_cancelling(self._streams.stream.remote(submission, after))) as items:
+                        async for item in items:
+                            if isinstance(item, Refused):
+                                raise item.error
+                            if item.file is not None:  # of a life before this one
+                                place = (item.kind, item.file.index, item.data.get("number", 0))
+                                if place in sent:
+                                    continue
+                                sent.add(place)
+                            yield item
+                return
+            except WorkerLostError:
+                submission = await self._again(submission, due)
 
     async def route(self, request: GenerationRequest) -> Route:
         return await self._call(self._handle.route.remote(request))
-
-    async def generate(self, request: GenerationRequest) -> Outcome:
-        return await self._call(self._handle.generate.remote(request))
-
-    async def stream(self, request: GenerationRequest) -> AsyncGenerator[Event | Outcome]:
-        with own_failures("the orchestrator"):
-            async with aclosing(_cancelling(self._streams.stream.remote(request))) as items:
-                async for item in items:
-                    if isinstance(item, Refused):
-                        raise item.error
-                    yield item
 
     async def feedback(self, request_id: str, source: str, value: float, image: int | None) -> Any:
         return await self._call(self._handle.feedback.remote(request_id, source, value, image))
@@ -133,10 +160,28 @@ class RemoteOrchestrator:
     async def put_policy(self, name: str, text: str, expected: str | None) -> Any:
         return await self._call(self._handle.put_policy.remote(name, text, expected))
 
-    async def _call(self, response: Any) -> Any:
+    def _due(self, submission: Submission) -> float:
+        """On the monotonic clock: when nobody waits for this request any more."""
+        request = submission.request
+        budget_s = self._timeout_s if request.latency_budget_s is None else request.latency_budget_s
+        return begun(request) + budget_s + MARGIN_S
+
+    async def _again(self, submission: Submission, due: float) -> Submission:
+        """The submission for the next orchestrator, a moment later. Raises `WorkerLostError` if it is too late."""
+        if time.monotonic() + AGAIN_S >= due:
+            raise WorkerLostError("the orchestrator ended while it worked, and no other took over in time; try again")
+        logger.warning("the orchestrator was lost; job %s is asked for at the next one", submission.id)
+        await asyncio.sleep(AGAIN_S)
+        return replace(submission, again=True)
+
+    async def _call(self, response: Any, due: float | None = None) -> Any:
+        left_s = None if due is None else max(0.0, due - time.monotonic())
         with own_failures("the orchestrator"):
             try:
-                answer = await response
+                answer = await asyncio.wait_for(_awaited(response), left_s)
+            except TimeoutError:
+                response.cancel()
+                raise DeadlineError("the orchestrator did not answer before the deadline passed") from None
             except asyncio.CancelledError:
                 response.cancel()
                 raise

@@ -18,10 +18,11 @@ from ray.serve.handle import DeploymentHandle
 from deployments.api.app import create_app
 from deployments.api.policies import ADMIN_KEY
 from deployments.api.service import Overview, Service
-from deployments.assembly import build_orchestrator, engine_loader
-from deployments.cluster.handles import HandleMonitor, HandleWorker, RemoteOrchestrator
+from deployments.assembly import build_jobs, build_orchestrator, engine_loader
+from deployments.cluster.handles import HandleMonitor, HandleWorker, RemoteJobs
 from deployments.cluster.serve_metrics import ServeMetrics
-from deployments.orchestration.results import Event, Outcome, PolicyFile, Refused
+from deployments.jobs.values import Delivered, JobEvent, Submission
+from deployments.orchestration.results import PolicyFile, Refused
 from deployments.settings import AppSettings
 from deployments.workers.streams import stream
 from deployments.workers.worker import ModelWorker, WorkerStatus
@@ -87,40 +88,42 @@ async def told(answer: Awaitable[Answer]) -> Answer | Refused:
 
 
 class OrchestratorReplica:
-    """The orchestrator with worker deployments behind it. Expected failures are answers (`Refused`), which
-    `RemoteOrchestrator` raises: Serve would log each refused request with its traceback."""
+    """The orchestrator and its jobs, with worker deployments behind them. Expected failures are answers (`Refused`),
+    which `RemoteJobs` raises: Serve would log each refused request with its traceback."""
 
-    def __init__(self, settings: dict[str, Any], workers: dict[str, DeploymentHandle]) -> None:
+    async def __init__(self, settings: dict[str, Any], workers: dict[str, DeploymentHandle]) -> None:
         logging.getLogger("triptych").setLevel(logging.INFO)
         clients = {model: HandleWorker(model, handle) for model, handle in workers.items()}
         monitor, metrics = HandleMonitor(clients), ServeMetrics()
-        self._orchestrator = build_orchestrator(AppSettings.model_validate(settings), clients, monitor, metrics)
+        chosen = AppSettings.model_validate(settings)
+        self._jobs = build_jobs(chosen, build_orchestrator(chosen, clients, monitor, metrics))
+        await self._jobs.start()
 
     async def route(self, request: GenerationRequest) -> Route | Refused:
-        return await told(self._orchestrator.route(request))
+        return await told(self._jobs.route(request))
 
-    async def generate(self, request: GenerationRequest) -> Outcome | Refused:
-        return await told(self._orchestrator.generate(request))
+    async def complete(self, submission: Submission) -> Delivered | Refused:
+        return await told(self._jobs.complete(submission))
 
-    async def stream(self, request: GenerationRequest) -> AsyncGenerator[Event | Outcome | Refused]:
+    async def stream(self, submission: Submission, after: int) -> AsyncGenerator[JobEvent | Refused]:
         try:
-            async with aclosing(self._orchestrator.stream(request)) as items:
+            async with aclosing(self._jobs.stream(submission, after)) as items:
                 async for item in items:
                     yield item
         except TriptychError as error:
             yield Refused(error)
 
     async def feedback(self, request_id: str, source: str, value: float, image: int | None) -> Receipt | Refused:
-        return await told(self._orchestrator.feedback(request_id, source, value, image))
+        return await told(self._jobs.feedback(request_id, source, value, image))
 
     async def overview(self) -> Overview:
-        return await self._orchestrator.overview()
+        return await self._jobs.overview()
 
     async def policy_file(self, name: str, digest: str | None) -> PolicyFile | Refused:
-        return await told(self._orchestrator.policy_file(name, digest))
+        return await told(self._jobs.policy_file(name, digest))
 
     async def put_policy(self, name: str, text: str, expected: str | None) -> PolicyFile | Refused:
-        return await told(self._orchestrator.put_policy(name, text, expected))
+        return await told(self._jobs.put_policy(name, text, expected))
 
 
 @serve.ingress()
@@ -137,7 +140,8 @@ class IngressReplica:
         logging.getLogger("triptych").setLevel(logging.INFO)
         chosen = AppSettings.model_validate(settings)
         self._limits, self._cors = chosen.limits, chosen.cors.origins
-        self._service = Service(RemoteOrchestrator(orchestrator), self._limits)
+        jobs = RemoteJobs(orchestrator, self._limits.request_timeout_s)
+        self._service = Service(jobs, self._limits)
 
     def __serve_build_asgi_app__(self) -> Any:
         # Serve's proxy puts the request id on the response; a second header would contradict it.

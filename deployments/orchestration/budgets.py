@@ -1,7 +1,6 @@
-"""What each tenant used of the budgets of a policy, in sliding windows, in the memory of one orchestrator.
+"""What each tenant used of the budgets of a policy, in sliding windows.
 
-With several orchestrators each grants its `share`, so that together they never grant more than the whole. What was used
-is forgotten when an orchestrator ends.
+They are kept in the memory of the one orchestrator and, as rows of usage, in the store, from which the next one starts.
 """
 
 from __future__ import annotations
@@ -9,9 +8,10 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
+from deployments.store.records import UsageRow
 from policies import Policy
 from policies.language.schema import BudgetSpec
 from router.types import Allowance
@@ -62,7 +62,7 @@ class _Account:
 class Charge:
     """One request on all budgets that bind it: first what was expected, at last what was used."""
 
-    entries: list[tuple[_Account, _Entry]] = field(default_factory=list)
+    entries: list[tuple[_Key, _Account, _Entry]] = field(default_factory=list)
     work_s: float = 0.0
     cost_usd: float = 0.0
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -74,8 +74,17 @@ class Charge:
     def settle(self) -> None:
         """From now on the budgets count what was used, however the request ended."""
         with self.lock:
-            for account, entry in self.entries:
+            for _, account, entry in self.entries:
                 account.change(entry, _units(self.work_s), _units(self.cost_usd))
+
+    def rows(self, job: str) -> tuple[UsageRow, ...]:
+        """What the store keeps of it, one row a budget; times are Unix seconds."""
+        with self.lock:
+            unix_s = time.time() - time.monotonic()
+            return tuple(
+                UsageRow(job, policy, budget, tenant, entry.at_s + unix_s, entry.work * UNIT, entry.cost * UNIT)
+                for (policy, budget, tenant), _, entry in self.entries
+            )
 
 
 class TenantBudgets:
@@ -84,8 +93,7 @@ class TenantBudgets:
     A decision takes the same time however many tenants and requests there are.
     """
 
-    def __init__(self, share: float = 1.0, clock: Callable[[], float] = time.monotonic) -> None:
-        self._share = share
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._accounts: OrderedDict[_Key, _Account] = OrderedDict()
         self._lock = threading.Lock()
@@ -117,9 +125,25 @@ class TenantBudgets:
                 account = self._accounts.setdefault(key, _Account(budget.window_s))
                 entry = _Entry(now_s, _units(work_s), _units(cost_usd))
                 account.add(entry)
-                charge.entries.append((account, entry))
+                charge.entries.append((key, account, entry))
             self._tidy(now_s)
             return charge
+
+    def restore(self, rows: Iterable[UsageRow]) -> dict[str, Charge]:
+        """Take in what an earlier process granted; the charges by job, for those that are carried on.
+
+        How long a window is, the policies say when they are asked next; until then all of it counts.
+        """
+        charges: dict[str, Charge] = {}
+        with self._lock:
+            unix_s = time.time() - self._clock()
+            for row in sorted(rows, key=lambda row: row.at):
+                key = (row.policy, row.budget, row.tenant)
+                account = self._accounts.setdefault(key, _Account(float("inf")))
+                entry = _Entry(row.at - unix_s, _units(row.work_s), _units(row.cost_usd))
+                account.add(entry)
+                charges.setdefault(row.job, Charge(lock=self._lock)).entries.append((key, account, entry))
+        return charges
 
     def _left(self, budget: BudgetSpec, account: _Account | None, now_s: float) -> Allowance:
         work = cost = 0
@@ -129,18 +153,14 @@ class TenantBudgets:
             account.drop_old(now_s)
             work, cost = account.work, account.cost
             renews_s = account.entries[0].at_s + budget.window_s - now_s if account.entries else 0.0
-        whole_work_s, whole_usd = self._granted(budget.work_s), self._granted(budget.cost_usd)
         return Allowance(
             budget.name,
-            None if whole_work_s is None else whole_work_s - work * UNIT,
-            None if whole_usd is None else whole_usd - cost * UNIT,
+            None if budget.work_s is None else budget.work_s - work * UNIT,
+            None if budget.cost_usd is None else budget.cost_usd - cost * UNIT,
             max(0.0, renews_s),
-            whole_work_s,
-            whole_usd,
+            budget.work_s,
+            budget.cost_usd,
         )
-
-    def _granted(self, whole: float | None) -> float | None:
-        return None if whole is None else whole * self._share
 
     def _tidy(self, now_s: float) -> None:
         """Look over the accounts that were looked at longest ago, and drop those that hold nothing."""

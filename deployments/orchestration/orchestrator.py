@@ -15,6 +15,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 
 from deployments.orchestration.availability import Availability, Monitor, load_error
 from deployments.orchestration.budgets import Charge, TenantBudgets
@@ -36,7 +37,7 @@ from deployments.orchestration.runner import Batch, Runner, WorkerClient
 from deployments.orchestration.shadows import Shadows
 from deployments.workers.streams import stream
 from policies import Policy, PolicyBook
-from router.cost.model import CostModel
+from router.cost.model import CostModel, plan_seconds
 from router.errors import (
     ArtifactError,
     BudgetError,
@@ -50,11 +51,12 @@ from router.learning.feedback import Receipt
 from router.quality.live import LivePredictor
 from router.route import Route
 from router.routing import Router
-from router.types import Catalogue, Context, GenerationRequest
+from router.types import Catalogue, Context, GenerationRequest, Plan
 from router.verification.case import Knowledge
 from router.verification.score_reading import ScoreReading
 
 logger = logging.getLogger("triptych.orchestrator")
+
 
 class Orchestrator:
     """Routes requests and runs their plans on workers.
@@ -89,7 +91,7 @@ class Orchestrator:
         self.policies = policies
         self.metrics = metrics or Tally()
         self._router = router
-        self._tenant_budgets = tenant_budgets or TenantBudgets()
+        self.tenant_budgets = tenant_budgets or TenantBudgets()
         self._draw = draw
         self._recorder = recorder or Recorder(None, catalogue, self.metrics)
         self._live = live
@@ -99,6 +101,7 @@ class Orchestrator:
         self._looking = threading.Lock()
         self._admitting = asyncio.Lock()
         self._shadows = Shadows(router, self.metrics)
+        self._costs = costs
         self.availability = Availability(monitor)
         self._runner = Runner(router.queues, costs, workers, self.availability, self.metrics, timeout_s)
 
@@ -108,32 +111,59 @@ class Orchestrator:
         await self.availability.refresh()
         return (await asyncio.to_thread(self._decide, request, None)).route
 
-    async def admit(self, request: GenerationRequest) -> Admitted:
+    async def admit(self, request: GenerationRequest, charge: Charge | None = None) -> Admitted:
         """Decide, charge the tenant's budgets and reserve the work on the queues, as one: whoever comes next sees all
         of it. What is admitted has to be `run` or `given_up`. Raises as `route` does, `BudgetError` or `DeadlineError`.
+
+        charge: of a request that was admitted before, by a process that is gone; it is not charged again
         """
-        return await self._admit(request, begun(request))
+        return await self._admit(request, begun(request), charge=charge)
 
     async def run(
-        self, admitted: Admitted, on_event: OnEvent | None = None, only: Collection[int] | None = None
+        self,
+        admitted: Admitted,
+        on_event: OnEvent | None = None,
+        only: Collection[int] | None = None,
+        followed: Callable[[], bool] = lambda: True,
     ) -> Outcome:
         """The pictures of an admitted request, verified, with what it took and why.
 
-        only: which of the pictures 0 .. n-1 are wanted; default: all
+        only: which of the pictures 0 .. n-1 are wanted; default: all;   followed: whether somebody wants to know how
+        far a step is, which costs messages; asked when it begins
         A model that turns out not to be loadable is taken out, and the request is routed once more around it. Nothing
         is waited for beyond the deadline, which counts from when the request arrived.
         """
         started = begun(admitted.route.request)
         self._shadows.compare(admitted.route, self.policies.shadow_of(admitted.policy, admitted.route.request))
         try:
-            return await self._answer(admitted, started, on_event, only)
+            return await self._answer(admitted, started, on_event, only, followed)
         except LoadError as error:
             before, again = admitted.route.decision.recipe, await self._admit(admitted.asked, started, look=False)
             if (now := again.route.decision.recipe) == before:
                 self.give_up(again)
                 raise
             note = f"{before} could not run ({error.message}); {now} was taken instead"
-            return await self._answer(again, started, on_event, only, note)
+            return await self._answer(again, started, on_event, only, followed, note)
+
+    def shares(self, plan: Plan) -> dict[str, float]:
+        """How much of a picture's seconds each step of a plan is expected to take, by its id; in all 1."""
+        seconds = plan_seconds(plan, self._costs)
+        whole = sum(seconds.values()) or 1.0
+        return {step: one / whole for step, one in seconds.items()}
+
+    @property
+    def longest_window_s(self) -> float:
+        """Over how many seconds a budget of the policies in force looks back at most."""
+        policies = map(self.policies.get, self.policies.names())
+        return max((budget.window_s for policy in policies for budget in policy.budgets), default=0.0)
+
+    def costs_snapshot(self) -> dict[str, Any]:
+        """What was learned of seconds, as builtins."""
+        return self._costs.snapshot()
+
+    def restore_costs(self, snapshot: Mapping[str, Any]) -> None:
+        """Start from what an earlier process learned of seconds."""
+        self._costs.restore(snapshot)
 
     def give_up(self, admitted: Admitted) -> None:
         """What was admitted is not run: its place in the queues and its charge are free again."""
@@ -184,7 +214,9 @@ class Orchestrator:
 
     # ------------------------------------------------------------------------------------------------------- deciding
 
-    async def _admit(self, request: GenerationRequest, started: float, look: bool = True) -> Admitted:
+    async def _admit(
+        self, request: GenerationRequest, started: float, look: bool = True, charge: Charge | None = None
+    ) -> Admitted:
         """look: whether to look at the policies' folder, which is done at most once for a request"""
         left_s = self._runner.due(request, started) - time.monotonic()
         try:
@@ -194,12 +226,13 @@ class Orchestrator:
         async with self._admitting:
             decided = await asyncio.to_thread(self._decide, request, self._draw(), look)
             work_s, cost_usd = decided.expected()
-            charge = self._tenant_budgets.charge(decided.policy, request.tenant, work_s, cost_usd)
+            charge = charge or self.tenant_budgets.charge(decided.policy, request.tenant, work_s, cost_usd)
             if charge is None:
                 raise BudgetError("the tenant's budget has less left than this request may take; try again later")
             ticket = self._router.queues.reserve(decided.route.plan, request.n)
         self._count(decided.route)
-        return Admitted(decided.policy, decided.route, request, charge, ticket)
+        within_s = self._runner.due(request, started) - started
+        return Admitted(decided.policy, decided.route, request, charge, ticket, within_s)
 
     def _decide(self, request: GenerationRequest, draw: float | None, look: bool = True) -> Decided:
         self._look_at_artifact()
@@ -209,7 +242,7 @@ class Orchestrator:
         if pinned is not None:
             request = replace(request, recipe=pinned)
         served = (None if request.recipe else self.policies.canary_of(policy, request)) or policy
-        allowances = self._tenant_budgets.allowances(served, request.tenant)
+        allowances = self.tenant_budgets.allowances(served, request.tenant)
         unavailable = self.availability.unavailable
         try:
             route = self._router.route(request, served, Context(datetime.now(UTC), draw, allowances, unavailable))
@@ -266,6 +299,7 @@ class Orchestrator:
         started: float,
         on_event: OnEvent | None,
         only: Collection[int] | None,
+        followed: Callable[[], bool],
         *notes: str,
     ) -> Outcome:
         route = admitted.route
@@ -280,7 +314,7 @@ class Orchestrator:
 
         try:
             batch = await self._runner.pictures(
-                route, admitted.charge, started, admitted.ticket, on_event, tell, only
+                route, admitted.charge, started, admitted.ticket, on_event, tell, only, followed
             )
         finally:
             self.give_up(admitted)
@@ -319,11 +353,12 @@ class Decided:
 @dataclass(frozen=True)
 class Admitted(Decided):
     """A decision that is charged to its tenant and has its place in the queues. asked: the request as it came, which
-    may name no recipe;   ticket: of the queues"""
+    may name no recipe;   ticket: of the queues;   within_s: from arrival to the deadline"""
 
     asked: GenerationRequest
     charge: Charge
     ticket: int
+    within_s: float
 
 
 def drawing(catalogue: Catalogue) -> list[str]:

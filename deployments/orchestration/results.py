@@ -49,7 +49,15 @@ class Finished:
     alone: Outcome
 
 
-Event = Routed | Advanced | Finished
+@dataclass(frozen=True)
+class StepEnded:
+    """A step of picture `index` is done; told also where nobody follows how far it is."""
+
+    index: int
+    step: str
+
+
+Event = Routed | Advanced | StepEnded | Finished
 OnEvent = Callable[[Event], None]
 
 

@@ -16,7 +16,16 @@ from typing import Any, Protocol, TypeVar
 from deployments.orchestration.availability import Availability
 from deployments.orchestration.budgets import Charge
 from deployments.orchestration.metrics import Metrics
-from deployments.orchestration.results import Advanced, Check, Failure, Made, OnEvent, Routed, WorkerLostError
+from deployments.orchestration.results import (
+    Advanced,
+    Check,
+    Failure,
+    Made,
+    OnEvent,
+    Routed,
+    StepEnded,
+    WorkerLostError,
+)
 from deployments.orchestration.verifier import verified
 from deployments.workers.streams import ended
 from deployments.workers.worker import OnProgress
@@ -83,20 +92,20 @@ class Runner:
         on_event: OnEvent | None,
         on_made: Callable[[Made], None] | None = None,
         only: Collection[int] | None = None,
+        followed: Callable[[], bool] = lambda: True,
     ) -> Batch:
         """The `n` pictures of a route side by side. What the steps used is added to `charge`.
 
         started: when the request arrived, on the monotonic clock;   ticket: the work that is reserved for them
         on_made: called with each picture when it is made;   only: which of them are wanted; default: all
+        followed: whether somebody wants to know how far a step is; asked when it begins
         A picture that fails ends no other; only if all of them fail, the first failure is raised.
         """
         if on_event is not None:
             on_event(Routed(route))
         request = route.request
-        run = _Run(route, self.due(route.request, started), on_event, charge, started)
-        seeds = {
-            index: (request.seed + index) % 2**32 for index in range(request.n) if only is None or index in only
-        }
+        run = _Run(route, self.due(route.request, started), on_event, charge, started, followed)
+        seeds = {index: (request.seed + index) % 2**32 for index in range(request.n) if only is None or index in only}
 
         async def picture(index: int, seed: int) -> Made:
             made = replace(await self._picture(run, ticket, index, seed), index=index)
@@ -149,6 +158,8 @@ class Runner:
             result = await self.step(step, inputs, run, index)
             self.observe(step, result.seconds, pixels)
             release(step.id)
+            if run.on_event is not None:
+                run.on_event(StepEnded(index, step.id))
             return result
 
         execution = await execute(plan, perform)
@@ -216,6 +227,7 @@ class _Run:
     on_event: OnEvent | None
     charge: Charge
     started: float
+    followed: Callable[[], bool]
 
     def left(self, step: Step) -> float:
         """Seconds until the deadline; raises `DeadlineError` if there are none."""
@@ -225,7 +237,7 @@ class _Run:
 
     def listener(self, index: int) -> OnProgress | None:
         """Where a worker reports progress of picture `index`; None if nobody listens, which saves the messages."""
-        if (on_event := self.on_event) is None:
+        if (on_event := self.on_event) is None or not self.followed():
             return None
         return lambda progress: on_event(Advanced(index, progress))
 

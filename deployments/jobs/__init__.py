@@ -1,0 +1,1 @@
+"""Accepted means done: every request is a job in the store, run here, followed by whoever asks, outliving processes."""

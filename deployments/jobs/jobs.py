@@ -1,0 +1,590 @@
+"""Jobs of one orchestrator: accepted in the store, run here, followed by whoever asks, taken over after a death.
+
+A submission that is admitted is written to the store before anything is done; from then on it is carried on, by this
+process or, should it die, by the next one, which makes the pictures that are missing. Steps are seeded and pure, so
+what is made again is the same. Whoever waits for a job may leave and come back: it goes on without them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from deployments.jobs.codec import digest_of, packed, unpacked
+from deployments.jobs.live import LiveJob, Previews
+from deployments.jobs.values import Delivered, File, JobEvent, JobView, Renderer, Submission
+from deployments.orchestration.budgets import Charge
+from deployments.orchestration.orchestrator import Admitted, Orchestrator
+from deployments.orchestration.results import (
+    Advanced,
+    Event,
+    Finished,
+    Outcome,
+    Overview,
+    PolicyFile,
+    Routed,
+    StepEnded,
+)
+from deployments.store.errors import FencedError, StoreError
+from deployments.store.records import JobRecord, JobState, PictureRecord
+from deployments.store.store import Store
+from deployments.workers.streams import ended
+from router.errors import DeadlineError, LoadError, NotFoundError, OverloadedError, StepError, TriptychError
+from router.learning.feedback import Receipt
+from router.route import Route
+from router.types import GenerationRequest, Picture
+
+logger = logging.getLogger("triptych.jobs")
+
+TRIES = 3  # processes that may die over one job before it is given up
+KEPT_S = 60.0  # for which a job that has ended is answered from memory
+BEAT_S = 1.0  # between two signs of life in the store
+SILENT_S = 5.0  # without a sign of life an orchestrator counts as dead, and its jobs are taken over
+TIDY_S = 300.0
+AGAIN_S = 0.5  # before something is tried again that may succeed then
+THREADS = 16  # that wait for the store
+
+Answer = TypeVar("Answer")
+
+
+class Jobs:
+    """What `deployments.api` asks. Call `start` before anything else, on the loop that everything runs on.
+
+    on_end: told of every job that ends here, once it is in the store
+    """
+
+    def __init__(
+        self,
+        orchestrator: Orchestrator,
+        store: Store,
+        renderer: Renderer,
+        on_end: Callable[[JobView], Awaitable[None]] | None = None,
+    ) -> None:
+        self.orchestrator = orchestrator
+        self.store = store
+        self._renderer = renderer
+        self._on_end = on_end
+        self._live: dict[str, LiveJob] = {}
+        self._fence = 0
+        self._threads = ThreadPoolExecutor(THREADS, "triptych-store")
+        self._background: list[asyncio.Task[None]] = []
+        self._starting: asyncio.Task[None] | None = None
+        self._closing: set[asyncio.Task[Any]] = set()
+
+    # -------------------------------------------------------------------------------------------------- life and death
+
+    async def start(self) -> None:
+        """Take over what a dead orchestrator left, and keep giving signs of life. Raises `StoreError`."""
+        if self._starting is None:
+            self._starting = asyncio.ensure_future(self._start())
+        await asyncio.shield(self._starting)
+
+    async def _start(self) -> None:
+        self._fence = await self._io(self.store.begin)
+        costs = await self._io(self.store.costs)
+        if costs is not None:
+            self.orchestrator.restore_costs(costs)
+        charges = self.orchestrator.tenant_budgets.restore(
+            await self._io(self.store.usage_since, time.time() - self.orchestrator.longest_window_s)
+        )
+        await self._take_over(charges)
+        for often_s, what in ((BEAT_S, self._beat), (TIDY_S, self._tidy)):
+            self._background.append(asyncio.ensure_future(self._every(often_s, what)))
+
+    async def stop(self, wait_s: float = 0.0) -> None:
+        """Wait for open jobs so long, then stop; whatever is open is left to the next orchestrator at once."""
+        running = [job.task for job in self._live.values() if job.task is not None and not job.task.done()]
+        if running and wait_s > 0:
+            await asyncio.wait(running, timeout=wait_s)
+        for task in (*self._background, *running):
+            task.cancel()
+        for task in (*self._background, *running):
+            await ended(task)
+        await self._patiently(lambda: self._io(self.store.save_costs, self.orchestrator.costs_snapshot()), 5.0)
+        await self._patiently(lambda: self._io(self.store.leave, self._fence), 5.0)
+        self._threads.shutdown(wait=False)
+
+    async def _beat(self) -> None:
+        await self._io(self.store.beat, self._fence)
+        await self._take_over({})
+
+    async def _tidy(self) -> None:
+        await self._io(self.store.save_costs, self.orchestrator.costs_snapshot())
+        await self._io(self.store.tidy, time.time())
+
+    async def _every(self, often_s: float, what: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await asyncio.sleep(often_s)
+            try:
+                await what()
+            except StoreError as error:
+                logger.warning("the store does not answer: %s", error)
+            except Exception:
+                logger.exception("%s failed", what.__name__)
+
+    async def _take_over(self, charges: Mapping[str, Charge]) -> None:
+        for record in await self._io(self.store.take_over, self._fence, SILENT_S):
+            if record.id in self._live and not self._live[record.id].ended:
+                continue
+            stored = {one.index: one for one in await self._io(self.store.pictures, record.id)}
+            job = self._live[record.id] = LiveJob(record, stored)
+            logger.info("job %s is carried on; %d of %d pictures were made", record.id, len(stored), record.n)
+            job.task = asyncio.ensure_future(self._carry_on(job, charges.get(record.id)))
+
+    # --------------------------------------------------------------------------------------------------- what is asked
+
+    async def submit(self, submission: Submission) -> JobView:
+        """Accept a request as a job, or find the one that it became before; returns once it is in the store.
+
+        Raises what `Orchestrator.admit` raises, `RequestError` for an idempotency key that stands for another request,
+        and `StoreError`; nothing is accepted then.
+        """
+        # Whoever asked may be gone before the store answers: what it holds then is run all the same.
+        return await asyncio.shield(asyncio.ensure_future(self._submitted(submission)))
+
+    async def complete(self, submission: Submission) -> Delivered:
+        """`submit`, then `answer`."""
+        return await self.answer((await self.submit(submission)).id)
+
+    async def stream(self, submission: Submission, after: int = 0) -> AsyncGenerator[JobEvent]:
+        """`submit`, then `events`; a job that fails raises its error after them."""
+        view = await self.submit(submission)
+        async with aclosing(self.events(view.id, after)) as events:
+            async for event in events:
+                if event.kind == "failed":
+                    job = self._live.get(view.id)
+                    raise job.failure if job is not None and job.failure is not None else told(event.data)
+                yield event
+
+    async def answer(self, job_id: str) -> Delivered:
+        """Wait for the job. Raises its error, `NotFoundError`, or `StepError` if it was cancelled."""
+        if (job := self._live.get(job_id)) is not None:
+            await job.over()
+            if job.failure is not None:
+                raise job.failure
+            if job.state == "cancelled":
+                raise cancelled(job_id)
+            if job.result is not None:
+                return Delivered(job_id, job.result, await self._files(job))
+        view = await self._until_ended(job_id)
+        if view.state == "done" and view.result is not None:
+            files = [await self._file_of(record) for record in view.pictures]
+            return Delivered(job_id, view.result, tuple(files))
+        raise cancelled(job_id) if view.state == "cancelled" else told(view.error or {})
+
+    async def events(self, job_id: str, after: int = 0) -> AsyncGenerator[JobEvent]:
+        """What happens to the job from event `after` on, and what happened; the last one is its end."""
+        if (job := self._live.get(job_id)) is not None:
+            async for event in job.events(after):
+                yield event
+            return
+        view = await self._until_ended(job_id)
+        number = 0
+        for record in view.pictures:
+            number += 1
+            if number > after:
+                yield JobEvent(number, "picture", record.facts, await self._file_of(record))
+        assert view.state in ("done", "failed", "cancelled")
+        yield JobEvent(max(number + 1, after + 1), view.state, view.result or view.error or {})
+
+    async def status(self, job_id: str, tenant: str | None = None) -> JobView:
+        """The job as it is. Raises `NotFoundError`, also for that of another tenant; tenant None: of anybody."""
+        job = self._live.get(job_id)
+        if job is not None:
+            view = self._view(job)
+        else:
+            record = await self._io(self.store.job, job_id)
+            if record is None:
+                raise unknown(job_id)
+            view = view_of(record, await self._io(self.store.pictures, job_id))
+        if tenant is not None and view.tenant != tenant:
+            raise unknown(job_id)
+        return view
+
+    async def list(
+        self, tenant: str | None = None, states: Sequence[JobState] = (), limit: int = 20, cursor: str | None = None
+    ) -> tuple[list[JobView], str | None]:
+        """Jobs, newest first, and the cursor of the next page, if there is one."""
+        records, after = await self._io(self.store.jobs, tenant, states, limit, cursor)
+        views = []
+        for record in records:
+            job = self._live.get(record.id)
+            views.append(self._view(job) if job is not None else view_of(record))
+        return views, after
+
+    async def cancel(self, job_id: str, tenant: str | None = None) -> JobView:
+        """End a job that is open; nothing happens to one that has ended. Raises `NotFoundError`."""
+        view = await self.status(job_id, tenant)
+        job = self._live.get(job_id)
+        if job is not None and not job.ended and job.task is not None:
+            job.cancelled = True
+            job.task.cancel()
+            await ended(job.task)
+            view = self._view(job)
+        return view
+
+    async def picture(self, picture_id: str) -> File:
+        """A picture of a job, by its id. Raises `NotFoundError`."""
+        job_id, _, index = picture_id.rpartition("-")
+        if (job := self._live.get(job_id)) is not None and index.isdigit() and int(index) in job.files:
+            return job.files[int(index)]
+        record = await self._io(self.store.picture, picture_id)
+        if record is None:
+            raise NotFoundError(f"there is no picture {picture_id!r}; it may be past the store's retention", "id")
+        return await self._file_of(record)
+
+    # ----------------------------------------------------------------------------------------------- what needs no job
+
+    async def route(self, request: GenerationRequest) -> Route:
+        return await self.orchestrator.route(request)
+
+    async def feedback(self, request_id: str, source: str, value: float, image: int | None = None) -> Receipt:
+        return await self.orchestrator.feedback(request_id, source, value, image)
+
+    async def overview(self) -> Overview:
+        return await self.orchestrator.overview()
+
+    async def policy_file(self, name: str, digest: str | None = None) -> PolicyFile:
+        return await self.orchestrator.policy_file(name, digest)
+
+    async def put_policy(self, name: str, text: str, expected: str | None = None) -> PolicyFile:
+        return await self.orchestrator.put_policy(name, text, expected)
+
+    # ------------------------------------------------------------------------------------------------------- accepting
+
+    async def _submitted(self, submission: Submission) -> JobView:
+        await self.start()
+        if (job := self._live.get(submission.id)) is not None:
+            return self._view(job)
+        tenant, key = submission.caller.tenant, submission.idempotency_key
+        known = await self._io(self.store.job, submission.id) if submission.again else None
+        if known is None and key is not None:
+            known = await self._io(self.store.by_key, tenant, key, digest_of(submission.body))
+        if known is not None:
+            return await self.status(known.id)
+        admitted = await self.orchestrator.admit(submission.request)
+        try:
+            record = record_of(submission, admitted, self._fence)
+            stored = await self._io(self.store.accept, record, admitted.charge.rows(record.id))
+        except BaseException:
+            self.orchestrator.give_up(admitted)
+            raise
+        if stored.id != record.id:  # the same key came twice at once, and the other was first
+            self.orchestrator.give_up(admitted)
+            return await self.status(stored.id)
+        job = self._live[record.id] = LiveJob(record)
+        job.admit(admitted, self.orchestrator.shares(admitted.route.plan))
+        job.task = asyncio.ensure_future(self._run(job))
+        return self._view(job)
+
+    # --------------------------------------------------------------------------------------------------------- running
+
+    async def _carry_on(self, job: LiveJob, charge: Charge | None) -> None:
+        """Run a job that another process began. What was accepted is not refused because others wait: it waits, too."""
+        record = job.record
+        try:
+            if record.attempts >= TRIES:
+                raise StepError(f"{record.attempts} processes ended while they worked on it; it is not tried again")
+            request = unpacked(record.request)
+            if job.stored and record.decision is not None:  # the other pictures of the request are of the same recipe
+                request = replace(request, target=record.decision["policy"], recipe=record.decision["recipe"])
+            due = record.deadline_at or float("inf")
+            while True:
+                try:
+                    admitted = await self.orchestrator.admit(request, charge)
+                    break
+                except (OverloadedError, LoadError) as error:
+                    if time.time() + AGAIN_S >= due:
+                        raise DeadlineError(f"its deadline passed while it waited: {error.message}") from None
+                    await asyncio.sleep(min(max(AGAIN_S, error.retry_after_s or 0.0), 10 * AGAIN_S))
+        except asyncio.CancelledError:
+            if job.cancelled:
+                await self._close(job, "cancelled")
+            raise
+        except Exception as error:
+            await self._fail(job, error)
+            return
+        job.admit(admitted, self.orchestrator.shares(admitted.route.plan))
+        await self._run(job)
+
+    async def _run(self, job: LiveJob) -> None:
+        admitted = job.admitted
+        assert admitted is not None
+        listen = _Listener(self, job, admitted)
+        try:
+            outcome = await self.orchestrator.run(admitted, listen, job.missing, lambda: job.followers > 0)
+            await self._finish(job, outcome, listen)
+        except asyncio.CancelledError:
+            if job.cancelled:
+                await self._close(job, "cancelled")
+            raise
+        except Exception as error:
+            await self._fail(job, error)
+
+    async def _finish(self, job: LiveJob, outcome: Outcome, listen: _Listener) -> None:
+        for made in outcome.made:  # those of a policy that may refuse were kept back until now
+            listen(Finished(replace(outcome, made=(made,))))
+        await asyncio.gather(*listen.rendering)
+        made = {one.index for one in outcome.made}
+        earlier = {index: facts for index, facts in job.facts.items() if index not in made}
+        result = await self._io(self._renderer.result, outcome, job.record.body, job.record.id, earlier)
+        job.end("done", result)
+        await self._close(job, "done", outcome)
+
+    async def _fail(self, job: LiveJob, error: Exception) -> None:
+        if not isinstance(error, TriptychError):
+            logger.error("job %s failed", job.record.id, exc_info=error)
+        told = self._renderer.error(error, job.record.request.get("id", ""))
+        job.end("failed", failure=error, error=told)
+        await self._close(job, "failed")
+
+    async def _close(self, job: LiveJob, state: JobState, outcome: Outcome | None = None) -> None:
+        """Write the end of a job, after its pictures. The store may be away: it is asked until it answers."""
+        if state == "cancelled":
+            job.end("cancelled", error={"message": "the job was cancelled", "code": "cancelled"})
+        closing = asyncio.ensure_future(self._closed(job, state))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+
+    async def _closed(self, job: LiveJob, state: JobState) -> None:
+        if job.work:
+            await asyncio.wait(job.work)
+        rows = job.admitted.charge.rows(job.record.id) if job.admitted is not None else None
+
+        async def write() -> None:
+            await self._io(self.store.finished, job.record.id, self._fence, state, job.result, job.error, rows)
+
+        await self._patiently(write)
+        if self._on_end is not None:
+            await self._on_end(self._view(job))
+        await asyncio.sleep(KEPT_S)
+        self._live.pop(job.record.id, None)
+
+    async def _patiently(self, write: Callable[[], Awaitable[Any]], most_s: float = float("inf")) -> None:
+        """Until the store answers, or says that these jobs are another's by now."""
+        began, wait_s = time.monotonic(), AGAIN_S
+        while True:
+            try:
+                await write()
+                return
+            except FencedError:
+                logger.info("another orchestrator has taken over what was to be written")
+                return
+            except StoreError as error:
+                if time.monotonic() - began > most_s:
+                    logger.warning("not written to the store: %s", error)
+                    return
+                logger.warning("the store does not take what is done (%s); it is tried again", error)
+                await asyncio.sleep(wait_s)
+                wait_s = min(30.0, 2 * wait_s)
+
+    # -------------------------------------------------------------------------------------------------------- pictures
+
+    async def add_picture(self, job: LiveJob, outcome: Outcome) -> None:
+        """Make the file of a picture, tell of it, and have it stored."""
+        (made,) = outcome.made
+        async with job.turn:
+            data, media_type = await self._io(self._renderer.file, made, outcome.route, job.record.body)
+            height, width = made.picture.pixels.shape[:2]
+            file = File(f"{job.record.id}-{made.index}", made.index, made.seed, media_type, width, height, data)
+            job.files[made.index] = file
+            job.facts[made.index] = facts = self._renderer.facts(made)
+            result = self._renderer.result(outcome, job.record.body, job.record.id, {})
+            job.tell("picture", result, file)
+        record = PictureRecord(
+            id=file.id,
+            job=job.record.id,
+            index=made.index,
+            seed=made.seed,
+            media_type=media_type,
+            bytes_n=len(data),
+            width=width,
+            height=height,
+            key="",
+            made_at=time.time(),
+            facts=facts,
+        )
+
+        async def write() -> None:
+            await self._io(self.store.put_picture, record, data, self._fence)
+
+        job.work.append(asyncio.ensure_future(self._patiently(write)))
+
+    async def add_preview(self, job: LiveJob, admitted: Admitted, index: int, number: int, picture: Picture) -> None:
+        """Make the file of a preview and tell of it."""
+        async with job.turn:
+            if index in job.files:
+                return
+            route = admitted.route
+            data, media_type, width, height = await self._io(self._renderer.preview, picture, route, job.record.body)
+            file = File(f"{job.record.id}-{index}", index, route.request.seed + index, media_type, width, height, data)
+            job.tell("preview", {"index": index, "number": number}, file)
+
+    async def _files(self, job: LiveJob) -> tuple[File, ...]:
+        files = []
+        for index in range(job.record.n):
+            if index in job.files:
+                files.append(job.files[index])
+            elif index in job.stored:
+                files.append(await self._file_of(job.stored[index]))
+        return tuple(files)
+
+    async def _file_of(self, record: PictureRecord) -> File:
+        data = await self._io(self.store.read, record)
+        return File(record.id, record.index, record.seed, record.media_type, record.width, record.height, data)
+
+    # ----------------------------------------------------------------------------------------------------------- views
+
+    def _view(self, job: LiveJob) -> JobView:
+        record = job.record
+        view = view_of(record, tuple(job.stored.values()))
+        pictures = [*view.pictures, *(_described(job, file) for file in job.files.values())]
+        position = eta_s = None
+        if not job.ended:
+            waiting = [one for one in self._live.values() if one.state == "queued"]
+            position = sum(one.record.arrived_at < record.arrived_at for one in waiting)
+            eta_s = self._eta_s(job)
+        return replace(
+            view,
+            state=job.state,
+            started_at=job.started_at or record.started_at,
+            finished_at=job.finished_at,
+            position=position,
+            eta_s=eta_s,
+            progress=job.progress,
+            pictures=tuple(sorted(pictures, key=lambda one: one.index)),
+            result=job.result,
+            error=job.error,
+            warnings=warnings_in(job.result),
+            recipe=job.admitted.route.decision.recipe if job.admitted is not None else view.recipe,
+        )
+
+    def _eta_s(self, job: LiveJob) -> float | None:
+        """What was expected when it was admitted, less what has passed; never less than its own work that is left."""
+        if job.admitted is None:
+            return None
+        route = job.admitted.route
+        expected = route.estimates[route.decision.recipe]
+        own = (expected.latency_s - expected.queue_s) * (1.0 - job.progress)
+        return max(own, expected.latency_s - (time.time() - job.record.arrived_at))
+
+    async def _until_ended(self, job_id: str) -> JobView:
+        """The job once it has ended, where another orchestrator runs it. Raises `NotFoundError`."""
+        while True:
+            view = await self.status(job_id)
+            if view.state in ("done", "failed", "cancelled"):
+                return view
+            await asyncio.sleep(0.25)
+
+    async def _io(self, call: Callable[..., Answer], *args: Any) -> Answer:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *args)
+
+
+class _Listener:
+    """Turns what an orchestrator tells of a request into events and files of its job."""
+
+    def __init__(self, jobs: Jobs, job: LiveJob, admitted: Admitted) -> None:
+        self._jobs, self._job, self._admitted = jobs, job, admitted
+        steps = sum(step.kind in ("generate", "denoise", "refine") for step in admitted.route.plan.steps)
+        self._previews = Previews(jobs._renderer.previews(job.record.body), steps)
+        self._begun: set[int] = set()
+        self.rendering: list[asyncio.Task[None]] = []
+
+    def __call__(self, event: Event) -> None:
+        job = self._job
+        if isinstance(event, Routed):
+            job.tell("routed", {"recipe": event.route.decision.recipe, "policy": event.route.decision.policy})
+        elif isinstance(event, StepEnded):
+            job.advance(event.index, event.step, 1.0)
+            job.tell("step", {"index": event.index, "step": event.step, "done": 1, "total": 1})
+        elif isinstance(event, Advanced):
+            progress = event.progress
+            job.advance(event.index, progress.step, progress.done / max(1, progress.total))
+            if progress.preview is None:
+                told = {"index": event.index, "step": progress.step, "done": progress.done, "total": progress.total}
+                job.tell("step", told)
+            elif (number := self._previews.take(event.index)) is not None:
+                work = self._jobs.add_preview(job, self._admitted, event.index, number, progress.preview)
+                self.rendering.append(asyncio.ensure_future(work))
+        elif isinstance(event, Finished):
+            (made,) = event.alone.made
+            if made.index not in self._begun:
+                self._begun.add(made.index)
+                self.rendering.append(asyncio.ensure_future(self._jobs.add_picture(job, event.alone)))
+
+
+def record_of(submission: Submission, admitted: Admitted, fence: int) -> JobRecord:
+    """The row of a job that is admitted."""
+    request, decision = submission.request, admitted.route.decision
+    arrived_at = request.arrived_s or time.time()
+    return JobRecord(
+        id=submission.id,
+        tenant=submission.caller.tenant,
+        key_id=submission.caller.key_id,
+        priority=request.priority,
+        request=packed(request),
+        body=dict(submission.body),
+        arrived_at=arrived_at,
+        deadline_at=arrived_at + admitted.within_s,
+        idempotency_key=submission.idempotency_key,
+        body_digest=digest_of(submission.body),
+        fence=fence,
+        decision={"policy": decision.policy, "policy_digest": decision.policy_digest, "recipe": decision.recipe},
+        n=request.n,
+        webhook=None if submission.webhook is None else {"url": submission.webhook},
+        created_at=time.time(),
+    )
+
+
+def view_of(record: JobRecord, pictures: Sequence[PictureRecord] = ()) -> JobView:
+    """A job as the store has it."""
+    return JobView(
+        id=record.id,
+        state=record.state,
+        tenant=record.tenant,
+        n=record.n,
+        priority=record.priority,  # type: ignore[arg-type]
+        created_at=record.created_at or record.arrived_at,
+        started_at=record.started_at,
+        finished_at=record.finished_at,
+        deadline_at=record.deadline_at,
+        progress=1.0 if record.state == "done" else 0.0,
+        attempts=record.attempts,
+        pictures=tuple(pictures),
+        warnings=warnings_in(record.result),
+        result=record.result,
+        error=record.error,
+        body=record.body,
+        recipe=(record.decision or {}).get("recipe"),
+    )
+
+
+def warnings_in(result: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """What an answer warns of."""
+    return tuple(((result or {}).get("x_triptych") or {}).get("warnings") or ())
+
+
+def _described(job: LiveJob, file: File) -> PictureRecord:
+    return PictureRecord(
+        file.id, job.record.id, file.index, file.seed, file.media_type, len(file.data), file.width, file.height, "",
+        job.record.arrived_at, dict(job.facts.get(file.index, {})),
+    )  # fmt: skip
+
+
+def unknown(job_id: str) -> NotFoundError:
+    return NotFoundError(f"there is no job {job_id!r}; it may be past the store's retention", "id", "job_not_found")
+
+
+def cancelled(job_id: str) -> TriptychError:
+    return StepError(f"job {job_id!r} was cancelled", None, "cancelled")
+
+
+def told(error: Mapping[str, Any]) -> TriptychError:
+    """The error of a job of an earlier process, of which the words are left."""
+    return StepError(str(error.get("message") or "the job failed"), error.get("param"), error.get("code") or None)

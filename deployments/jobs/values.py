@@ -1,0 +1,137 @@
+"""What goes in and out of `Jobs`: submissions, views of jobs, events, files. Plain data, fit for any process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from deployments.orchestration.results import Made, Outcome
+from deployments.store.records import JobState, PictureRecord
+from router.route import Route
+from router.types import GenerationRequest, Picture, Priority
+
+EventKind = Literal["routed", "step", "preview", "picture", "done", "failed", "cancelled"]
+ENDS: tuple[EventKind, ...] = ("done", "failed", "cancelled")
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks. tenant: whose budgets and share it is;   key_id: of the API key, None where none is needed"""
+
+    tenant: str = ""
+    key_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A request on its way to become a job.
+
+    id: of the job, chosen by whoever receives the request first, so that it may be sent again after a broken connection
+    body: the wire request, of which only the renderer knows what it means;   webhook: told when the job has ended
+    again: this was sent before, and may be accepted already
+    """
+
+    id: str
+    request: GenerationRequest
+    body: Mapping[str, Any]
+    caller: Caller = Caller()
+    idempotency_key: str | None = None
+    webhook: str | None = None
+    again: bool = False
+
+
+@dataclass(frozen=True)
+class File:
+    """A picture as it is delivered. id: `<job>-<index>`;   size in pixels"""
+
+    id: str
+    index: int
+    seed: int
+    media_type: str
+    width: int
+    height: int
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class JobView:
+    """A job as its owner sees it. Times are Unix seconds.
+
+    position: open jobs that were accepted before and have not begun; eta_s: seconds until it is expected to be done;
+    both None once it has ended.   progress: 0 .. 1, of its seconds of work
+    pictures: those that can be had already;   result: the answer without the pictures' bytes, once done
+    """
+
+    id: str
+    state: JobState
+    tenant: str
+    n: int
+    priority: Priority
+    created_at: float
+    started_at: float | None = None
+    finished_at: float | None = None
+    deadline_at: float | None = None
+    position: int | None = None
+    eta_s: float | None = None
+    progress: float = 0.0
+    attempts: int = 0
+    pictures: tuple[PictureRecord, ...] = ()
+    warnings: tuple[str, ...] = ()
+    result: Mapping[str, Any] | None = None
+    error: Mapping[str, Any] | None = None
+    body: Mapping[str, Any] = field(default_factory=dict)
+    recipe: str | None = None
+
+
+@dataclass(frozen=True)
+class JobEvent:
+    """Something that happened to a job. number: from 1, without gaps within one life of an orchestrator
+
+    data: builtins;   file: of a preview or a picture
+    """
+
+    number: int
+    kind: EventKind
+    data: Mapping[str, Any] = field(default_factory=dict)
+    file: File | None = None
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """The answer of a job that is done. result: without the pictures' bytes, which are in `files`, in their order"""
+
+    id: str
+    result: Mapping[str, Any]
+    files: tuple[File, ...]
+
+
+class Renderer(Protocol):
+    """Knows what the body of a request means: makes its files, its answer, its errors."""
+
+    def file(self, made: Made, route: Route, body: Mapping[str, Any]) -> tuple[bytes, str]:
+        """A picture as a file, and its media type."""
+        ...
+
+    def previews(self, body: Mapping[str, Any]) -> int:
+        """How many previews of each picture are wanted."""
+        ...
+
+    def preview(self, picture: Picture, route: Route, body: Mapping[str, Any]) -> tuple[bytes, str, int, int]:
+        """A preview as a file of the picture's final size: bytes, media type, width, height."""
+        ...
+
+    def facts(self, made: Made) -> dict[str, Any]:
+        """What the answer says of one picture: kept with it, should another process finish the job."""
+        ...
+
+    def result(
+        self, outcome: Outcome, body: Mapping[str, Any], job: str, earlier: Mapping[int, Mapping[str, Any]]
+    ) -> dict[str, Any]:
+        """The answer to a request, without the pictures' bytes; earlier: facts of pictures that are not in `outcome`,
+        by index."""
+        ...
+
+    def error(self, error: BaseException, request_id: str) -> dict[str, Any]:
+        """What a job that failed says: message, type, param, code."""
+        ...

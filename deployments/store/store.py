@@ -1,0 +1,5 @@
+"""(placeholder until the real store is merged)"""
+
+from typing import Any
+
+Store = Any
