@@ -26,7 +26,7 @@ logger = logging.getLogger("triptych.service")
 
 
 class Backend(Protocol):
-    """The jobs of the orchestrator (`deployments.jobs.jobs.Jobs`), or those behind a handle, and what else it offers."""
+    """The orchestrator's jobs (`deployments.jobs.jobs.Jobs`), here or behind a handle, and what else it offers."""
 
     async def complete(self, submission: Submission) -> Delivered: ...
 
