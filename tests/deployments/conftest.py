@@ -10,6 +10,7 @@ import pytest
 
 from deployments.settings import AppSettings, parse_settings
 from tests.conftest import ADMIN_KEY
+from tests.deployments.scripted import jobs_of
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -41,11 +42,17 @@ def forget(orchestrator: Any) -> None:
 
 
 @pytest.fixture(scope="session")
-def service(orchestrator: Any, settings: AppSettings) -> Any:
+def jobs(orchestrator: Any) -> Any:
+    """The jobs of the orchestrator, in a store of their own."""
+    return jobs_of(orchestrator)
+
+
+@pytest.fixture(scope="session")
+def service(jobs: Any, settings: AppSettings) -> Any:
     """What HTTP and handles call."""
     from deployments.api.service import Service
 
-    return Service(orchestrator, settings.limits)
+    return Service(jobs, settings.limits)
 
 
 @pytest.fixture(scope="session")

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from deployments.api.rendering import Rendering
 from deployments.assembly import catalogue_of, known_of
+from deployments.jobs.jobs import Jobs
 from deployments.orchestration.budgets import TenantBudgets
 from deployments.orchestration.metrics import Tally
 from deployments.orchestration.orchestrator import Orchestrator
 from deployments.orchestration.recorder import Recorder
-from deployments.settings import AppSettings
+from deployments.settings import AppSettings, StoreSettings
+from deployments.store import open_store
 from deployments.workers.worker import OnProgress, WorkerStatus
 from policies import PolicyBook
 from router.cost.model import CostModel
@@ -27,6 +32,14 @@ from router.types import Picture, Scores, Step, StepResult, Value
 
 GREY = {"sd15": 60, "sdxl": 120, "sdxl-refiner": 130, "flux": 200}
 EMBEDDER = MiniLMEmbedder()
+
+
+def jobs_of(orchestrator: Orchestrator) -> Jobs:
+    """The jobs of an orchestrator in a store of their own, which is gone when they are."""
+    folder = tempfile.TemporaryDirectory(prefix="triptych-store-")
+    jobs = Jobs(orchestrator, open_store(StoreSettings(folder=folder.name)), Rendering())
+    weakref.finalize(jobs, folder.cleanup)
+    return jobs
 
 
 class Script:

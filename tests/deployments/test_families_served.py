@@ -17,6 +17,7 @@ from deployments.api.service import Service
 from deployments.in_process import build_local
 from deployments.settings import parse_settings
 from models.families import FAMILIES
+from tests.deployments.scripted import jobs_of
 from tests.deployments.tiny_models import settings_of
 from tests.models import tiny
 
@@ -65,7 +66,7 @@ async def client(
     settings = parse_settings({**tiny_settings, **changed})
     orchestrator = build_local(settings)
     (folder / "impossible.yaml").write_text(IMPOSSIBLE)
-    app = create_app(Service(orchestrator, settings.limits), settings.limits)
+    app = create_app(Service(jobs_of(orchestrator), settings.limits), settings.limits)
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app=app), base_url="http://triptych", timeout=60
     ) as made:

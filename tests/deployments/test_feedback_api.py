@@ -19,7 +19,7 @@ from router.learning.decision_log import DecisionLog
 from router.registry.artifact import load_artifact
 from router.registry.versions import roll_back, succeed
 from router.types import GenerationRequest
-from tests.deployments.scripted import GREY, Script, scripted
+from tests.deployments.scripted import GREY, Script, jobs_of, scripted
 
 GENERATE, FEEDBACK = "/v1/images/generations", "/v1/feedback"
 CHECKED = """
@@ -164,7 +164,7 @@ async def test_a_broken_log_fails_no_request(settings: AppSettings, tmp_path: Pa
             assert outcome.made
         assert tally.value("triptych_log_failures_total") == 3
         assert [r.message.startswith("decisions are not logged") for r in caplog.records] == [True]
-        service = Service(orchestrator, settings.limits)
+        service = Service(jobs_of(orchestrator), settings.limits)
         failed = await service.answer(lambda _, asked=service: asked.feedback({"id": "r", "rating": 2}))
         assert failed["error"]["code"] in ("not_found", "step_failed")
 
@@ -173,7 +173,7 @@ async def test_logging_can_be_switched_off(settings: AppSettings) -> None:
     """Without a log requests are answered, and feedback says why it finds nothing."""
     off = settings.model_copy(update={"feedback": settings.feedback.model_copy(update={"log": False})})
     orchestrator = build_orchestrator(off, {}, LocalWorkers(settings))
-    service = Service(orchestrator, settings.limits)
+    service = Service(jobs_of(orchestrator), settings.limits)
     failed = await service.answer(lambda _: service.feedback({"id": "r", "rating": 2}))
     assert "decisions are not logged here" in failed["error"]["message"]
 

@@ -240,8 +240,8 @@ async def test_a_failure_by_handle_names_the_id_that_was_used(settings: Any) -> 
     seen = []
 
     class Failing:
-        async def generate(self, request: Any) -> Any:
-            seen.append(request.id)
+        async def complete(self, submission: Any) -> Any:
+            seen.append(submission.request.id)
             raise ZeroDivisionError
 
     service = Service(Failing(), settings.limits)  # type: ignore[arg-type]

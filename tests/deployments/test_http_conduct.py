@@ -19,6 +19,7 @@ from deployments.api.service import Service
 from deployments.orchestration.results import Refused, WorkerLostError
 from deployments.settings import AppSettings
 from router import errors
+from tests.deployments.scripted import jobs_of
 
 GENERATE, ROUTE = "/v1/images/generations", "/v1/route"
 BODY = {"prompt": "a red circle"}
@@ -39,7 +40,7 @@ class Raising:
     async def route(self, request: Any) -> Any:
         raise self.error
 
-    generate = route
+    complete = route
 
     async def stream(self, request: Any) -> AsyncGenerator[Any]:
         raise self.error
@@ -238,7 +239,7 @@ async def test_openais_client_follows(settings: AppSettings, error: Exception, c
     """OpenAI's client, which would retry every 5xx, asks again only where the failure may pass."""
     app, seen = failing(error, settings), []
     service: Any = app.state.service
-    service._backend.generate = lambda request: seen.append(request) or Raising(error).generate(request)
+    service._backend.complete = lambda submission: seen.append(submission) or Raising(error).complete(submission)
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app)) as http:
         client = openai.AsyncOpenAI(
             base_url="http://t/v1", api_key="-", http_client=http, max_retries=1, _strict_response_validation=True
@@ -290,7 +291,7 @@ async def opened(app: Any, body: dict[str, Any]) -> tuple[asyncio.Queue[Any], as
 
 async def test_a_stream_behind_a_queue_begins_at_once_and_stays_alive(orchestrator: Any, settings: AppSettings) -> None:
     """The status leaves when the request is admitted, comments follow while it waits, and then the picture."""
-    queued = Queued(orchestrator)
+    queued = Queued(jobs_of(orchestrator))
     app = create_app(Service(queued, settings.limits), settings.limits, ping_s=0.01)  # type: ignore[arg-type]
     messages, task, _ = await opened(app, {**BODY, "stream": True, "model": "sd15", "steps": 1})
     start = await messages.get()
@@ -303,9 +304,9 @@ async def test_a_stream_behind_a_queue_begins_at_once_and_stays_alive(orchestrat
     assert queued.left
 
 
-async def test_a_client_that_leaves_a_waiting_stream_ends_its_work(orchestrator: Any, settings: AppSettings) -> None:
-    """When the client goes while its stream waits, the request is cancelled all the way down."""
-    queued = Queued(orchestrator)
+async def test_a_client_that_leaves_a_waiting_stream_is_not_followed(orchestrator: Any, settings: AppSettings) -> None:
+    """When the client goes while its stream waits, nobody goes on telling it; the job itself is carried on."""
+    queued = Queued(jobs_of(orchestrator))
     app = create_app(Service(queued, settings.limits), settings.limits)  # type: ignore[arg-type]
     messages, task, gone = await opened(app, {**BODY, "stream": True, "model": "sd15", "steps": 1})
     await messages.get()
@@ -323,7 +324,7 @@ async def test_a_failure_before_the_start_of_a_stream_has_its_status(client: htt
 
 async def test_openais_client_reads_through_pings(orchestrator: Any, settings: AppSettings) -> None:
     """OpenAI's strict client takes a stream with comments for what it is."""
-    queued = Queued(orchestrator)
+    queued = Queued(jobs_of(orchestrator))
     app = create_app(Service(queued, settings.limits), settings.limits, ping_s=0.001)  # type: ignore[arg-type]
     queued.go.set()
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app)) as http:
@@ -367,7 +368,7 @@ async def test_only_what_can_generate_is_proposed(client: httpx.AsyncClient) -> 
 async def test_aliases_are_models(orchestrator: Any, settings: AppSettings) -> None:
     """An alias is listed with what it stands for, and means that in a request."""
     limits = settings.limits.model_copy(update={"aliases": {"gpt-image-1": "auto", "dall-e-3": "best"}})
-    async with around(create_app(Service(orchestrator, limits), limits)) as client:
+    async with around(create_app(Service(jobs_of(orchestrator), limits), limits)) as client:
         assert (await client.get("/v1/models/dall-e-3")).json()["x_triptych"]["description"] == "stands for best"
         report = (await client.post(ROUTE, json={**BODY, "model": "dall-e-3", "quality": "hd"})).json()
         assert report["policy"] == "best"

@@ -14,7 +14,7 @@ from deployments.api.service import Service
 from deployments.settings import AppSettings
 from deployments.workers.worker import WorkerStatus
 from tests.conftest import ADMIN_KEY
-from tests.deployments.scripted import GREY, Script, scripted
+from tests.deployments.scripted import GREY, Script, jobs_of, scripted
 
 METHODS = ("get", "put", "post", "delete")
 
@@ -83,7 +83,7 @@ def scripted_app(settings: AppSettings, tmp_path_factory: pytest.TempPathFactory
     policies = {"balanced": "recipes: {draft: {generate: {model: sd15}}}\nobjective: {maximise: quality}\n"}
     orchestrator, _ = scripted(settings, tmp_path_factory.mktemp("policies"), script, policies)
     limits = settings.limits.model_copy(update={"max_n": 3})
-    return create_app(Service(orchestrator, limits), limits, admin_key=ADMIN_KEY)
+    return create_app(Service(jobs_of(orchestrator), limits), limits, admin_key=ADMIN_KEY)
 
 
 def test_schemathesis_finds_no_5xx_and_nothing_undocumented(scripted_app: Any) -> None:

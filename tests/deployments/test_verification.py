@@ -20,7 +20,7 @@ from deployments.workers.worker import ModelWorker, OnProgress
 from router.errors import RequestError, StepError
 from router.types import GenerationRequest, Picture, Scores, Step, StepResult, Value
 from router.verification.score_reading import ScoreModel, ScoreReading
-from tests.deployments.scripted import Script, scripted
+from tests.deployments.scripted import Script, jobs_of, scripted
 
 RECIPES = """recipes:
   draft:   {generate: {model: sd15}}
@@ -212,7 +212,7 @@ async def test_the_replay_of_a_search_is_the_same_plan_under_other_queues(
     """When others wait, the search is settled otherwise; the body under `replay` still leads to the very same plan."""
     orchestrator, _ = scripted(settings, tmp_path, Script(POOR), {"main": searching(0.02)})
     orchestrator._router.knowledge.score_readings["alignment"] = SHARP
-    service = Service(orchestrator, settings.limits)
+    service = Service(jobs_of(orchestrator), settings.limits)
     body = {"prompt": ASK.prompt, "model": "main", "seed": 3}
     first = await service.route(body)
     assert len(first["replay"]["turns"]) > 1
@@ -244,7 +244,7 @@ async def test_turns_that_do_not_belong_are_refused(
 ) -> None:
     """Turns of another recipe, of a model that is not tried here, or out of range: the request is at fault."""
     orchestrator, _ = scripted(settings, tmp_path, Script(POOR), {"main": searching(0.0)})
-    service = Service(orchestrator, settings.limits)
+    service = Service(jobs_of(orchestrator), settings.limits)
     replay = (await service.route({"prompt": ASK.prompt, "model": "main", "recipe": "many", "seed": 3}))["replay"]
     with pytest.raises(RequestError, match=message):
         await service.route({**replay, **change})

@@ -18,7 +18,7 @@ from deployments.settings import DEFAULT_CONFIG, AppSettings, load_serve_config
 from router.errors import UnlikelyError
 from router.learning.decision_log import DecisionLog
 from router.types import GenerationRequest
-from tests.deployments.scripted import Script, scripted
+from tests.deployments.scripted import Script, jobs_of, scripted
 from tests.deployments.test_verification import GOOD, POOR, RECIPES, SHARP
 
 ASK = GenerationRequest("a red circle", seed=3, id="req_1")
@@ -148,7 +148,7 @@ async def test_the_captioned_world_is_familiar(shipped: Orchestrator) -> None:
 async def test_a_request_for_the_decision_warns_alike(settings: AppSettings, tmp_path: Path) -> None:
     """`/v1/route` has the warnings about the body that a generation has."""
     orchestrator, _ = scripted(settings, tmp_path, Script(GOOD), {"main": RECIPES + DRAFT})
-    service = Service(orchestrator, settings.limits)
+    service = Service(jobs_of(orchestrator), settings.limits)
     report = await service.route(
         {"prompt": "a (red:1.3)\u200b circle", "model": "sdxl", "quality": "hd", "style": "vivid"}
     )

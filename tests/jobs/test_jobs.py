@@ -1,0 +1,279 @@
+"""Accepted means done: jobs over a real store, with workers of whom nobody knows when they answer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deployments.api.rendering import Rendering, packed
+from deployments.api.requests import parse_request, to_request
+from deployments.jobs import jobs as jobs_module
+from deployments.jobs.jobs import Jobs
+from deployments.jobs.values import Caller, Submission
+from deployments.settings import AppSettings, StoreSettings
+from deployments.store import Store, open_store
+from deployments.store.errors import StoreError
+from router.errors import BudgetError, NotFoundError, RequestError, TriptychError
+from tests.deployments.scripted import Script, scripted
+
+POLICY = """
+recipes: {draft: {generate: {model: sd15}}, pair: {chain: [{generate: {model: sd15}}, {upscale: {scale: 2}}]}}
+objective: {minimise: cost_usd}
+rules: [{name: r, when: {not: {tag: never}}, only: [draft]}]
+"""
+Make = Callable[..., Jobs]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A store of SQLite and a folder."""
+    return open_store(StoreSettings(folder=str(tmp_path / "state")))
+
+
+@pytest.fixture
+def make(settings: AppSettings, tmp_path: Path, store: Store) -> Make:
+    """Jobs of an orchestrator over `store`; each call is another process's."""
+
+    def made(script: Script, policy: str = POLICY, kept: Any = None) -> Jobs:
+        folder = tmp_path / f"policies-{time.monotonic_ns()}"
+        folder.mkdir()
+        orchestrator, _ = scripted(settings, folder, script, {"main": policy})
+        return Jobs(orchestrator, kept or store, Rendering())
+
+    return made
+
+
+def asked(number: int = 1, tenant: str = "", key: str | None = None, **body: Any) -> Submission:
+    """A submission, the same for the same arguments."""
+    settings = AppSettings.model_validate({"models": {"sd15": {"card": "embedded/sd15"}}})
+    wire = parse_request({"prompt": "a red circle", "seed": 7, **body}, settings.limits)
+    request = replace(to_request(wire, settings.limits, f"req_{number}"), tenant=tenant)
+    return Submission(f"job_{number}", request, packed(wire), Caller(tenant), key)
+
+
+@asynccontextmanager
+async def killed(jobs: Jobs) -> AsyncIterator[None]:
+    """After the block its process is dead: nothing of it goes on, and it says nothing to the store."""
+    yield
+    tasks = [*jobs._background, *jobs._closing, *(job.task for job in jobs._live.values() if job.task)]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait, five seconds at most, for what other tasks bring about."""
+    for _ in range(500):
+        if holds():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it did not come about")
+
+
+async def test_a_job_is_in_the_store_before_anything_is_run(make: Make, store: Store) -> None:
+    """When `submit` returns, the job is committed; when it is done, so are its answer and its pictures."""
+    script = Script({}, delay_s=0.05)
+    jobs = make(script)
+    view = await jobs.submit(asked(n=2))
+    assert store.job(view.id) is not None
+    assert (view.state, view.n, view.pictures) == ("queued", 2, ())
+    done = await jobs.answer(view.id)
+    await until(lambda: store.job(view.id).state == "done")  # type: ignore[union-attr]
+    kept = store.pictures(view.id)
+    assert [store.read(one) for one in kept] == [file.data for file in done.files]
+    assert [one.seed for one in kept] == [7, 8]
+    assert store.job(view.id).result == done.result  # type: ignore[union-attr]
+    await jobs.stop()
+
+
+async def test_a_submission_that_comes_twice_is_one_job(make: Make) -> None:
+    """Whoever sends it again after a broken connection gets the same pictures, and nothing is made twice."""
+    script = Script({}, delay_s=0.02)
+    jobs = make(script)
+    first, second = await asyncio.gather(jobs.complete(asked()), jobs.complete(replace(asked(), again=True)))
+    assert first.files == second.files
+    assert script.ran == ["generate sd15"]
+    await jobs.stop()
+
+
+async def test_an_idempotency_key_stands_for_one_request_of_a_tenant(make: Make) -> None:
+    """The key again finds the job, with another request it is refused, and another tenant's key is another key."""
+    script = Script({})
+    jobs = make(script)
+    await jobs.complete(asked(1, "acme", "k"))
+    assert (await jobs.submit(asked(2, "acme", "k"))).id == "job_1"
+    with pytest.raises(RequestError):
+        await jobs.submit(asked(3, "acme", "k", prompt="a blue square"))
+    assert (await jobs.submit(asked(4, "other", "k"))).id == "job_4"
+    await jobs.answer("job_4")
+    assert len(script.ran) == 2
+    await jobs.stop()
+
+
+async def test_a_job_goes_on_without_whoever_asked(make: Make) -> None:
+    """A client that goes away ends nothing; who comes back with the id finds the pictures."""
+    script = Script({}, delay_s=0.05)
+    jobs = make(script)
+    waiting = asyncio.ensure_future(jobs.complete(asked()))
+    await until(lambda: bool(script.ran))
+    waiting.cancel()
+    assert len((await jobs.answer("job_1")).files) == 1
+    await jobs.stop()
+
+
+async def test_a_dead_orchestrator_s_jobs_are_carried_on(
+    make: Make, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next one makes the pictures that are missing, and only those; the answer is that of an undisturbed run."""
+    monkeypatch.setattr(jobs_module, "SILENT_S", 0.0)
+    calm = make(Script({}))
+    whole = await calm.complete(asked(9, n=3))
+    await calm.stop()
+
+    script = Script({})
+    turns = [0.0, 0.0, 60.0]
+
+    async def run(step: Any, *args: Any) -> Any:
+        await asyncio.sleep(turns.pop(0))
+        return await Script.run(script, step, *args)
+
+    script.run = run  # type: ignore[method-assign]
+    first = make(script)
+    async with killed(first):
+        await first.submit(asked(1, n=3))
+        await until(lambda: len(store.pictures("job_1")) == 2)
+    left = Script({})
+    second = make(left)
+    await second.start()
+    done = await second.answer("job_1")
+    assert [file.data for file in done.files] == [file.data for file in whole.files]
+    assert done.result["x_triptych"]["seeds"] == [7, 8, 9]
+    assert left.ran == ["generate sd15"]
+    await until(lambda: store.job("job_1").state == "done")  # type: ignore[union-attr]
+    await second.stop()
+
+
+async def test_a_job_that_kills_its_process_is_given_up(
+    make: Make, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After three processes that died over it, it has failed, with the reason."""
+    monkeypatch.setattr(jobs_module, "SILENT_S", 0.0)
+    for number in range(3):
+        jobs = make(Script({}, delay_s=60))
+        async with killed(jobs):
+            await jobs.start()
+            if not number:
+                await jobs.submit(asked())
+            await until(lambda jobs=jobs: jobs._live["job_1"].state == "running")  # type: ignore[misc]
+    last = make(Script({}))
+    with pytest.raises(TriptychError, match="3 processes ended while they worked on it"):
+        await last.start()
+        await last.answer("job_1")
+    await until(lambda: store.job("job_1").state == "failed")  # type: ignore[union-attr]
+    await last.stop()
+
+
+async def test_a_cancelled_job_stops_and_says_so(make: Make, store: Store) -> None:
+    """Its steps are taken back, its place in the queues is free, and a second cancel changes nothing."""
+    jobs = make(Script({}, delay_s=60))
+    view = await jobs.submit(asked())
+    await until(lambda: jobs.orchestrator.queued_s("sd15") > 0)
+    assert (await jobs.cancel(view.id)).state == "cancelled"
+    assert (await jobs.cancel(view.id)).state == "cancelled"
+    assert jobs.orchestrator.queued_s("sd15") == 0
+    with pytest.raises(TriptychError, match="was cancelled"):
+        await jobs.answer(view.id)
+    await until(lambda: store.job(view.id).state == "cancelled")  # type: ignore[union-attr]
+    await jobs.stop()
+
+
+async def test_another_tenant_s_job_is_not_there(make: Make) -> None:
+    """Neither to be seen nor to be ended: the answer is that of an id that was never given."""
+    jobs = make(Script({}, delay_s=0.05))
+    await jobs.submit(asked(1, "acme"))
+    for call in (jobs.status, jobs.cancel):
+        with pytest.raises(NotFoundError, match="there is no job 'job_1'"):
+            await call("job_1", "other")
+    assert [view.id for view in (await jobs.list("acme"))[0]] == ["job_1"]
+    assert (await jobs.list("other"))[0] == []
+    await jobs.answer("job_1")
+    await jobs.stop()
+
+
+class Away:
+    """A store that can go away."""
+
+    def __init__(self, store: Store) -> None:
+        self._store, self.away = store, False
+
+    def __getattr__(self, name: str) -> Any:
+        if self.away:
+            raise StoreError("the database does not answer")
+        return getattr(self._store, name)
+
+
+async def test_without_a_store_nothing_is_accepted(make: Make, store: Store) -> None:
+    """The refusal is clear, nothing is run, and no budget or queue keeps a trace."""
+    away, script = Away(store), Script({})
+    jobs = make(script, kept=away)
+    await jobs.start()
+    away.away = True
+    with pytest.raises(StoreError, match="does not answer"):
+        await jobs.submit(asked())
+    assert (script.ran, jobs.orchestrator.queued_s("sd15")) == ([], 0)
+    away.away = False
+    await jobs.complete(asked())
+    await jobs.stop()
+
+
+async def test_what_was_accepted_is_done_while_the_store_is_away(
+    make: Make, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer is given, and written once the store is back."""
+    monkeypatch.setattr(jobs_module, "AGAIN_S", 0.02)
+    away = Away(store)
+    jobs = make(Script({}, delay_s=0.05), kept=away)
+    view = await jobs.submit(asked())
+    away.away = True
+    assert len((await jobs.answer(view.id)).files) == 1
+    away.away = False
+    await until(lambda: store.job(view.id).state == "done")  # type: ignore[union-attr]
+    assert len(store.pictures(view.id)) == 1
+    await jobs.stop()
+
+
+async def test_events_are_numbered_and_can_be_read_from_any_of_them(make: Make) -> None:
+    """Who comes late, or again, gets what is missing; the last event is the job's end, for everybody."""
+    jobs = make(Script({}, delay_s=0.02))
+    view = await jobs.submit(asked(n=2))
+    events = [event async for event in jobs.events(view.id)]
+    assert [event.number for event in events] == list(range(1, len(events) + 1))
+    assert [event.kind for event in events if event.kind != "step"] == ["routed", "picture", "picture", "done"]
+    assert [event async for event in jobs.events(view.id, after=3)] == events[3:]
+    await jobs.stop()
+
+
+async def test_of_a_thousand_at_once_as_many_enter_as_fit(make: Make) -> None:
+    """A budget for five jobs lets five in, however many arrive together, also after a restart."""
+    jobs = make(Script({}, took_s=0.5))
+    price = (await jobs.route(asked().request)).estimates["draft"].work_s
+    bound = POLICY + f"budgets: [{{name: b, window_s: 3600, work_s: {5.5 * price}}}]\n"
+    jobs = make(Script({}, delay_s=0.2, took_s=price), bound)
+    answers = await asyncio.gather(
+        *(jobs.submit(asked(number, "acme")) for number in range(1000)), return_exceptions=True
+    )
+    entered = [one for one in answers if not isinstance(one, BaseException)]
+    assert len(entered) == 5
+    assert all(isinstance(one, BudgetError) for one in answers if isinstance(one, BaseException))
+    for view in entered:
+        await jobs.answer(view.id)
+    await jobs.stop(5.0)
+    with pytest.raises(BudgetError):
+        await make(Script({}), bound).submit(asked(2000, "acme"))
