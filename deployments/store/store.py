@@ -1,5 +1,0 @@
-"""(placeholder until the real store is merged)"""
-
-from typing import Any
-
-Store = Any
