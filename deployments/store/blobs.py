@@ -36,6 +36,8 @@ class Blobs:
         with self._told("cannot be used; correct store.pictures, or who may write there"):
             if self._folder is not None:
                 self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                if not os.access(self._folder, os.R_OK | os.W_OK | os.X_OK):
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             else:
                 self._connect()
 
@@ -49,9 +51,11 @@ class Blobs:
             raise StoreError(f"store.pictures: {self.place} needs a package that is not installed: {hint}") from None
         except ValueError as error:
             raise StoreError(f"store.pictures: {self.place} is no folder and no URL that is known: {error}") from None
-        bucket = self._root.split("/")[0]
-        if self._whole and bucket and not self._fs.exists(bucket):
-            raise StoreError(f"store.pictures: there is no bucket {bucket!r} at {self.place}, or it may not be read")
+        # Clients hide why something is not there; writing says it.
+        probe = f"{DRAFT}{secrets.token_hex(8)}"
+        with suppress(StoreFullError):
+            self.write(probe, b"")
+            self.delete(probe)
 
     def free(self) -> int | None:
         """Bytes that are left; None: not known."""

@@ -165,7 +165,7 @@ def insert_new(db: Connection, table: Table, row: Mapping[str, Any]) -> bool:
     """Insert a row unless it is in conflict with one that is there; says whether it went in."""
     insert: Any = sqlite.insert if db.dialect.name == "sqlite" else postgresql.insert
     first = next(iter(table.primary_key))
-    return db.execute(insert(table).values(row).on_conflict_do_nothing().returning(first)).first() is not None
+    return db.execute(insert(table).on_conflict_do_nothing().returning(first), dict(row)).first() is not None
 
 
 def put(db: Connection, table: Table, row: Mapping[str, Any], *key: str) -> None:

@@ -28,7 +28,7 @@ def put(db: Connection, picture: PictureRecord, fence: int) -> str | None:
     jobs.hold(db, picture.job, fence)
     same = (pictures.c.job == picture.job) & (pictures.c.index == picture.index)
     old = db.execute(delete(pictures).where(same).returning(pictures.c.key)).scalar()
-    db.execute(insert(pictures).values(asdict(picture)))
+    db.execute(insert(pictures), asdict(picture))
     return old if old != picture.key else None
 
 

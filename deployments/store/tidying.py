@@ -81,7 +81,7 @@ class Tidying:
                 if bytes_n <= 0:
                     break
                 found.append(id)
-                bytes_n -= holds
+                bytes_n -= int(holds)  # a sum of large integers is a Decimal in PostgreSQL
         return found
 
     def _forget(self, ids: list[str], counts: dict[str, int]) -> None:

@@ -83,7 +83,9 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     engine = create_engine(server, isolation_level="AUTOCOMMIT")
     with engine.connect() as db:
         db.execute(text(f"CREATE SCHEMA {name}"))
-        yield f"{server}&options=-csearch_path%3D{name}"
+    engine.dispose()
+    yield f"{server}&options=-csearch_path%3D{name}"
+    with engine.connect() as db:
         db.execute(text(f"DROP SCHEMA {name} CASCADE"))
     engine.dispose()
 
