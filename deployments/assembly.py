@@ -18,6 +18,7 @@ from deployments.orchestration.recorder import Recorder
 from deployments.orchestration.runner import WorkerClient
 from deployments.served_recipes import served_recipes, stranger
 from deployments.settings import AppSettings, ConfigError, FeedbackSettings
+from deployments.store import open_store
 from deployments.workers.worker import StepEngine
 from models.catalogue import Catalogue, load_catalogue
 from models.weights.revisions import revision
@@ -93,8 +94,6 @@ def build_orchestrator(
 
 def build_jobs(settings: AppSettings, orchestrator: Orchestrator) -> Jobs:
     """The jobs of an orchestrator, in the configured store. Raises `StoreError`; call `start` before anything else."""
-    from deployments.store import open_store
-
     return Jobs(orchestrator, open_store(settings.store), Rendering())
 
 

@@ -213,6 +213,51 @@ class FeedbackSettings(Section):
         return Path(state) / "triptych" / "decisions.sqlite"
 
 
+def state_folder() -> Path:
+    """Where Triptych keeps what must last if nothing else is said: `triptych` in $XDG_STATE_HOME."""
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(state) / "triptych"
+
+
+class StoreSettings(Section):
+    """Where jobs, pictures, keys, usage and decisions are kept.
+
+    url:           `postgresql+psycopg://user:password@host/name` or `sqlite:////folder/file`; by default the file
+                   triptych.sqlite in the state folder of the user ($XDG_STATE_HOME/triptych), on a local disk
+    pictures:      a folder or a URL such as `s3://bucket/prefix`; by default `pictures` in the state folder
+    max_age_days:  ended jobs are forgotten with their pictures after so long
+    max_gib:       beyond, the pictures of the jobs that ended first are forgotten with these jobs
+    keep_free_mib: with less room than that, nothing new is accepted; what was accepted is finished with it
+    """
+
+    url: str | None = None
+    pictures: str | None = None
+    max_age_days: float = Field(default=7.0, gt=0)
+    max_gib: float = Field(default=5.0, gt=0)
+    keep_free_mib: float = Field(default=128.0, ge=0)
+
+    @field_validator("url")
+    @classmethod
+    def _a_database(cls, url: str | None) -> str | None:
+        scheme = None if url is None else url.partition(":")[0]
+        if scheme not in (None, "sqlite", "postgresql+psycopg", "postgresql", "postgres"):
+            raise ValueError(
+                f"{scheme!r} is no database that Triptych can use; write postgresql+psycopg://user:password@host/name "
+                "or sqlite:////folder/file"
+            )
+        return url
+
+    @property
+    def database_url(self) -> str:
+        return self.url or f"sqlite:///{state_folder() / 'triptych.sqlite'}"
+
+    @property
+    def pictures_place(self) -> str:
+        if self.pictures is not None:
+            return self.pictures if "://" in self.pictures else str(ROOT / Path(self.pictures).expanduser())
+        return str(state_folder() / "pictures")
+
+
 class AppSettings(Section):
     """Everything that `deployments.app:build` needs.
 
@@ -224,6 +269,7 @@ class AppSettings(Section):
     artifact: str = "router/artifacts/embedded"
     feedback: FeedbackSettings = Field(default_factory=FeedbackSettings)
     orchestrator: OrchestratorSettings = Field(default_factory=OrchestratorSettings)
+    store: StoreSettings = Field(default_factory=StoreSettings)
     ingress: ReplicaSettings = Field(default_factory=ReplicaSettings)
     limits: Limits = Field(default_factory=Limits)
     aliases: dict[str, str] = Field(default_factory=dict)

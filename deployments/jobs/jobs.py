@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -35,7 +35,15 @@ from deployments.store.errors import FencedError, StoreError
 from deployments.store.records import JobRecord, JobState, PictureRecord
 from deployments.store.store import Store
 from deployments.workers.streams import ended
-from router.errors import DeadlineError, LoadError, NotFoundError, OverloadedError, StepError, TriptychError
+from router.errors import (
+    DeadlineError,
+    LoadError,
+    NotFoundError,
+    OverloadedError,
+    RequestError,
+    StepError,
+    TriptychError,
+)
 from router.learning.feedback import Receipt
 from router.route import Route
 from router.types import GenerationRequest, Picture
@@ -44,8 +52,7 @@ logger = logging.getLogger("triptych.jobs")
 
 TRIES = 3  # processes that may die over one job before it is given up
 KEPT_S = 60.0  # for which a job that has ended is answered from memory
-BEAT_S = 1.0  # between two signs of life in the store
-SILENT_S = 5.0  # without a sign of life an orchestrator counts as dead, and its jobs are taken over
+LOOK_S = 1.0  # between two looks whether another orchestrator has begun
 TIDY_S = 300.0
 AGAIN_S = 0.5  # before something is tried again that may succeed then
 THREADS = 16  # that wait for the store
@@ -72,6 +79,7 @@ class Jobs:
         self._on_end = on_end
         self._live: dict[str, LiveJob] = {}
         self._fence = 0
+        self._fenced = False
         self._threads = ThreadPoolExecutor(THREADS, "triptych-store")
         self._background: list[asyncio.Task[None]] = []
         self._starting: asyncio.Task[None] | None = None
@@ -87,14 +95,19 @@ class Jobs:
 
     async def _start(self) -> None:
         self._fence = await self._io(self.store.begin)
+        taken = await self._io(self.store.take_over, self._fence)
         costs = await self._io(self.store.costs)
         if costs is not None:
             self.orchestrator.restore_costs(costs)
         charges = self.orchestrator.tenant_budgets.restore(
             await self._io(self.store.usage_since, time.time() - self.orchestrator.longest_window_s)
         )
-        await self._take_over(charges)
-        for often_s, what in ((BEAT_S, self._beat), (TIDY_S, self._tidy)):
+        for record in taken:
+            stored = {one.index: one for one in await self._io(self.store.pictures, record.id)}
+            job = self._live[record.id] = LiveJob(record, stored)
+            logger.info("job %s is carried on; %d of %d pictures were made", record.id, len(stored), record.n)
+            job.task = asyncio.ensure_future(self._carry_on(job, charges.get(record.id)))
+        for often_s, what in ((LOOK_S, self._look), (TIDY_S, self._tidy)):
             self._background.append(asyncio.ensure_future(self._every(often_s, what)))
 
     async def stop(self, wait_s: float = 0.0) -> None:
@@ -106,13 +119,22 @@ class Jobs:
             task.cancel()
         for task in (*self._background, *running):
             await ended(task)
-        await self._patiently(lambda: self._io(self.store.save_costs, self.orchestrator.costs_snapshot()), 5.0)
-        await self._patiently(lambda: self._io(self.store.leave, self._fence), 5.0)
+        if self._closing:
+            await asyncio.wait(self._closing, timeout=wait_s)
+        with suppress(StoreError):
+            await self._io(self.store.save_costs, self.orchestrator.costs_snapshot())
         self._threads.shutdown(wait=False)
 
-    async def _beat(self) -> None:
-        await self._io(self.store.beat, self._fence)
-        await self._take_over({})
+    async def _look(self) -> None:
+        """Whether another orchestrator has begun: then all jobs are its, and whoever waits here is sent there."""
+        if self._fenced or await self._io(self.store.latest_fence) <= self._fence:
+            return
+        self._fenced = True
+        logger.info("another orchestrator has taken over; what runs here is stopped")
+        for job in [job for job in self._live.values() if not job.ended]:
+            if job.task is not None:
+                job.task.cancel()
+            job.end("failed", failure=fenced(), error=self._renderer.error(fenced(), ""))
 
     async def _tidy(self) -> None:
         await self._io(self.store.save_costs, self.orchestrator.costs_snapshot())
@@ -127,15 +149,6 @@ class Jobs:
                 logger.warning("the store does not answer: %s", error)
             except Exception:
                 logger.exception("%s failed", what.__name__)
-
-    async def _take_over(self, charges: Mapping[str, Charge]) -> None:
-        for record in await self._io(self.store.take_over, self._fence, SILENT_S):
-            if record.id in self._live and not self._live[record.id].ended:
-                continue
-            stored = {one.index: one for one in await self._io(self.store.pictures, record.id)}
-            job = self._live[record.id] = LiveJob(record, stored)
-            logger.info("job %s is carried on; %d of %d pictures were made", record.id, len(stored), record.n)
-            job.task = asyncio.ensure_future(self._carry_on(job, charges.get(record.id)))
 
     # --------------------------------------------------------------------------------------------------- what is asked
 
@@ -260,18 +273,16 @@ class Jobs:
 
     async def _submitted(self, submission: Submission) -> JobView:
         await self.start()
+        if self._fenced:
+            raise fenced()
         if (job := self._live.get(submission.id)) is not None:
             return self._view(job)
-        tenant, key = submission.caller.tenant, submission.idempotency_key
-        known = await self._io(self.store.job, submission.id) if submission.again else None
-        if known is None and key is not None:
-            known = await self._io(self.store.by_key, tenant, key, digest_of(submission.body))
-        if known is not None:
+        if (known := await self._known(submission)) is not None:
             return await self.status(known.id)
         admitted = await self.orchestrator.admit(submission.request)
         try:
             record = record_of(submission, admitted, self._fence)
-            stored = await self._io(self.store.accept, record, admitted.charge.rows(record.id))
+            stored = await asyncio.wrap_future(self.store.accept_soon(record, admitted.charge.rows(record.id)))
         except BaseException:
             self.orchestrator.give_up(admitted)
             raise
@@ -282,6 +293,18 @@ class Jobs:
         job.admit(admitted, self.orchestrator.shares(admitted.route.plan))
         job.task = asyncio.ensure_future(self._run(job))
         return self._view(job)
+
+    async def _known(self, submission: Submission) -> JobRecord | None:
+        """The job that this became before, if it did."""
+        known = await self._io(self.store.job, submission.id) if submission.again else None
+        tenant, key = submission.caller.tenant, submission.idempotency_key
+        if known is not None or key is None:
+            return known
+        known = await self._io(self.store.by_key, tenant, key)
+        if known is not None and known.body_digest != digest_of(submission.body):
+            message = f"Idempotency-Key {key!r} came with another request before; send a new key with a new request"
+            raise RequestError(message, "Idempotency-Key", "idempotency_mismatch")
+        return known
 
     # --------------------------------------------------------------------------------------------------------- running
 
@@ -358,7 +381,8 @@ class Jobs:
         rows = job.admitted.charge.rows(job.record.id) if job.admitted is not None else None
 
         async def write() -> None:
-            await self._io(self.store.finished, job.record.id, self._fence, state, job.result, job.error, rows)
+            ending = self.store.finished_soon(job.record.id, self._fence, state, job.result, job.error, rows)
+            await asyncio.wrap_future(ending)
 
         await self._patiently(write)
         if self._on_end is not None:
@@ -575,6 +599,10 @@ def _described(job: LiveJob, file: File) -> PictureRecord:
         file.id, job.record.id, file.index, file.seed, file.media_type, len(file.data), file.width, file.height, "",
         job.record.arrived_at, dict(job.facts.get(file.index, {})),
     )  # fmt: skip
+
+
+def fenced() -> TriptychError:
+    return FencedError("another orchestrator has taken over; it has the job")
 
 
 def unknown(job_id: str) -> NotFoundError:

@@ -17,11 +17,11 @@ from deployments.api.requests import parse_request, to_request
 from deployments.jobs import jobs as jobs_module
 from deployments.jobs.jobs import Jobs
 from deployments.jobs.values import Caller, Submission
-from deployments.settings import AppSettings, StoreSettings
+from deployments.settings import AppSettings
 from deployments.store import Store, open_store
-from deployments.store.errors import StoreError
+from deployments.store.errors import FencedError, StoreError
 from router.errors import BudgetError, NotFoundError, RequestError, TriptychError
-from tests.deployments.scripted import Script, scripted
+from tests.deployments.scripted import Script, scripted, store_in
 
 POLICY = """
 recipes: {draft: {generate: {model: sd15}}, pair: {chain: [{generate: {model: sd15}}, {upscale: {scale: 2}}]}}
@@ -34,7 +34,7 @@ Make = Callable[..., Jobs]
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     """A store of SQLite and a folder."""
-    return open_store(StoreSettings(folder=str(tmp_path / "state")))
+    return open_store(store_in(tmp_path / "state"))
 
 
 @pytest.fixture
@@ -128,11 +128,8 @@ async def test_a_job_goes_on_without_whoever_asked(make: Make) -> None:
     await jobs.stop()
 
 
-async def test_a_dead_orchestrator_s_jobs_are_carried_on(
-    make: Make, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_dead_orchestrator_s_jobs_are_carried_on(make: Make, store: Store) -> None:
     """The next one makes the pictures that are missing, and only those; the answer is that of an undisturbed run."""
-    monkeypatch.setattr(jobs_module, "SILENT_S", 0.0)
     calm = make(Script({}))
     whole = await calm.complete(asked(9, n=3))
     await calm.stop()
@@ -160,11 +157,8 @@ async def test_a_dead_orchestrator_s_jobs_are_carried_on(
     await second.stop()
 
 
-async def test_a_job_that_kills_its_process_is_given_up(
-    make: Make, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_job_that_kills_its_process_is_given_up(make: Make, store: Store) -> None:
     """After three processes that died over it, it has failed, with the reason."""
-    monkeypatch.setattr(jobs_module, "SILENT_S", 0.0)
     for number in range(3):
         jobs = make(Script({}, delay_s=60))
         async with killed(jobs):
@@ -203,6 +197,25 @@ async def test_another_tenant_s_job_is_not_there(make: Make) -> None:
     assert (await jobs.list("other"))[0] == []
     await jobs.answer("job_1")
     await jobs.stop()
+
+
+async def test_an_orchestrator_that_was_replaced_stops(
+    make: Make, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits there is told to ask the new one, which has the job; nothing new is accepted by the old one."""
+    monkeypatch.setattr(jobs_module, "LOOK_S", 0.01)
+    slow = Script({}, delay_s=0.3)
+    old, new = make(slow), make(Script({}))
+    waiting = asyncio.ensure_future(old.complete(asked(1)))
+    await until(lambda: bool(slow.ran))
+    await new.start()
+    with pytest.raises(FencedError):
+        await waiting
+    with pytest.raises(FencedError):
+        await old.submit(asked(2))
+    assert len((await new.complete(replace(asked(1), again=True))).files) == 1
+    await old.stop()
+    await new.stop()
 
 
 class Away:

@@ -1,0 +1,115 @@
+"""What is forgotten: jobs that ended long ago, with their pictures; the oldest where there are too many bytes; bytes
+that belong to no picture. Never an open job."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+from sqlalchemy import Connection, Select, delete, func, select
+
+from deployments.store import pictures
+from deployments.store.blobs import Blobs
+from deployments.store.database import Database
+from deployments.store.records import OPEN
+from deployments.store.tables import jobs, usage
+from deployments.store.tables import pictures as picture_table
+from deployments.store.writer import Writer
+
+AT_ONCE = 200  # jobs in one transaction, so that none that arrives waits for long
+USAGE_S = 367 * 86_400.0  # the longest window of a budget, and a day
+DRAFT_S = 3_600.0  # bytes without a row may still be on their way for so long
+
+
+class Tidying:
+    """Retention of one store. max_age_s: of ended jobs; max_bytes: of all pictures."""
+
+    def __init__(
+        self, database: Database, writer: Writer, blobs: Blobs, store: str, max_age_s: float, max_bytes: float
+    ) -> None:
+        self._database = database
+        self._writer = writer
+        self._blobs = blobs
+        self._store = store
+        self._max_age_s = max_age_s
+        self._max_bytes = max_bytes
+
+    def tidy(self, now: float) -> dict[str, int]:
+        """Forget what is due at `now` (Unix seconds): {"jobs", "pictures", "bytes", "orphans"}, how many of each."""
+        counts = {"jobs": 0, "pictures": 0, "bytes": 0, "orphans": 0}
+        old = select(jobs.c.id).where(jobs.c.state.not_in(OPEN), jobs.c.finished_at < now - self._max_age_s)
+        for some in iter(lambda: self._ids(old.order_by(jobs.c.finished_at).limit(AT_ONCE)), []):
+            self._forget(some, counts)
+        while (beyond := self._bytes() - self._max_bytes) > 0 and (some := self._oldest(beyond)):
+            self._forget(some, counts)
+        self._writer.do(lambda db: db.execute(delete(usage).where(usage.c.at < now - USAGE_S)).rowcount)
+        for name in self._orphans(now):
+            self._blobs.delete(name)
+            counts["orphans"] += 1
+        return counts
+
+    def forget(self, ids: Iterable[str]) -> dict[str, int]:
+        """Forget these jobs, those that are open excepted; counts as of `tidy`."""
+        counts = {"jobs": 0, "pictures": 0, "bytes": 0, "orphans": 0}
+        for some in batched(ids, AT_ONCE):
+            self._forget(some, counts)
+        return counts
+
+    def _ids(self, query: Select[Any]) -> list[str]:
+        with self._database.reading() as db:
+            return list(db.execute(query).scalars())
+
+    def _bytes(self) -> int:
+        with self._database.reading() as db:
+            return int(db.execute(select(func.coalesce(func.sum(picture_table.c.bytes_n), 0))).scalar_one())
+
+    def _oldest(self, bytes_n: float) -> list[str]:
+        """The ended jobs with pictures that ended first, as many as hold `bytes_n`, at most some."""
+        held = func.sum(picture_table.c.bytes_n)
+        query = (
+            select(jobs.c.id, held)
+            .join(picture_table, picture_table.c.job == jobs.c.id)
+            .where(jobs.c.state.not_in(OPEN))
+            .group_by(jobs.c.id, jobs.c.finished_at)
+            .order_by(jobs.c.finished_at, jobs.c.id)
+            .limit(AT_ONCE)
+        )
+        found: list[str] = []
+        with self._database.reading() as db:
+            for id, holds in db.execute(query):
+                if bytes_n <= 0:
+                    break
+                found.append(id)
+                bytes_n -= int(holds)  # a sum of large integers is a Decimal in PostgreSQL
+        return found
+
+    def _forget(self, ids: list[str], counts: dict[str, int]) -> None:
+        def rows(db: Connection) -> tuple[int, list[Any]]:
+            closed = jobs.c.id.in_(ids) & jobs.c.state.not_in(OPEN)
+            mine = picture_table.c.job.in_(select(jobs.c.id).where(closed))
+            gone = db.execute(
+                delete(picture_table).where(mine).returning(picture_table.c.key, picture_table.c.bytes_n)
+            ).all()
+            return db.execute(delete(jobs).where(closed)).rowcount, list(gone)
+
+        ended, gone = self._writer.do(rows)
+        for key, bytes_n in gone:
+            self._blobs.delete(key)
+            counts["bytes"] += bytes_n
+        counts["jobs"] += ended
+        counts["pictures"] += len(gone)
+
+    def _orphans(self, now: float) -> Iterator[str]:
+        """Bytes of this store that no row names and that are not on their way any more."""
+        for some in batched(self._blobs.older(self._store, now - DRAFT_S), 500):
+            with self._database.reading() as db:
+                kept = pictures.known(db, some)
+            yield from (name for name in some if name not in kept)
+
+
+def batched(items: Iterable[str], most: int) -> Iterator[list[str]]:
+    """Lists of up to `most` of them, in order."""
+    rest = iter(items)
+    while some := list(islice(rest, most)):
+        yield some
