@@ -78,6 +78,7 @@ class Jobs:
         self._renderer = renderer
         self._on_end = on_end
         self._live: dict[str, LiveJob] = {}
+        self._accepting: dict[str, asyncio.Future[JobView]] = {}
         self._fence = 0
         self._fenced = False
         self._threads = ThreadPoolExecutor(THREADS, "triptych-store")
@@ -158,8 +159,12 @@ class Jobs:
         Raises what `Orchestrator.admit` raises, `RequestError` for an idempotency key that stands for another request,
         and `StoreError`; nothing is accepted then.
         """
+        accepting = self._accepting.get(submission.id)
+        if accepting is None:
+            accepting = self._accepting[submission.id] = asyncio.ensure_future(self._submitted(submission))
+            accepting.add_done_callback(lambda _: self._accepting.pop(submission.id, None))
         # Whoever asked may be gone before the store answers: what it holds then is run all the same.
-        return await asyncio.shield(asyncio.ensure_future(self._submitted(submission)))
+        return await asyncio.shield(accepting)
 
     async def complete(self, submission: Submission) -> Delivered:
         """`submit`, then `answer`."""

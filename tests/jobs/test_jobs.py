@@ -24,7 +24,7 @@ from router.errors import BudgetError, NotFoundError, RequestError, TriptychErro
 from tests.deployments.scripted import Script, scripted, store_in
 
 POLICY = """
-recipes: {draft: {generate: {model: sd15}}, pair: {chain: [{generate: {model: sd15}}, {upscale: {scale: 2}}]}}
+recipes: {draft: {generate: {model: sd15}}, pair: {chain: [{generate: {model: sd15}}, {upscale: {factor: 2}}]}}
 objective: {minimise: cost_usd}
 rules: [{name: r, when: {not: {tag: never}}, only: [draft]}]
 """
