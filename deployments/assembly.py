@@ -13,7 +13,7 @@ from deployments.orchestration.budgets import TenantBudgets
 from deployments.orchestration.metrics import Metrics, Tally
 from deployments.orchestration.orchestrator import Orchestrator
 from deployments.orchestration.recorder import Recorder
-from deployments.orchestration.runner import WorkerClient
+from deployments.orchestration.step_queues import WorkerClient
 from deployments.served_recipes import served_recipes, stranger
 from deployments.settings import AppSettings, ConfigError, FeedbackSettings
 from deployments.workers.worker import StepEngine
@@ -88,6 +88,7 @@ def build_orchestrator(
         recorder=recorder,
         live=live,
         score_readings=lambda digest: score_readings_of(settings, catalogue, digest),
+        queue_settings=settings.queues,
     )
 
 

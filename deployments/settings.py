@@ -140,6 +140,22 @@ class ReplicaSettings(Section):
     _replicas = field_validator("replicas")(_at_least_one)
 
 
+class QueueSettings(Section):
+    """Where steps wait for workers, and in which order they have their turns.
+
+    at_worker: how many steps, or batches, each replica has at most: the one that runs, and those about to
+    soon_s:    the next is sent when the one that runs is expected to end within so many seconds, which hides the way
+               there; until then it can be overtaken, cancelled, or made together with others
+    ageing_s:  a priority class goes up one for the first step of a tenant that had no turn in it for so long
+    weights:   what tenants count against others of the same class, by name; 1 for all others
+    """
+
+    at_worker: int = Field(default=2, ge=1)
+    soon_s: float = Field(default=0.05, ge=0)
+    ageing_s: float = Field(default=120.0, gt=0)
+    weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+
+
 class Limits(Section):
     """What a single request may ask for, whatever the policy says.
 
@@ -209,6 +225,7 @@ class AppSettings(Section):
     artifact: str = "router/artifacts/embedded"
     feedback: FeedbackSettings = Field(default_factory=FeedbackSettings)
     orchestrator: ReplicaSettings = Field(default_factory=ReplicaSettings)
+    queues: QueueSettings = Field(default_factory=QueueSettings)
     ingress: ReplicaSettings = Field(default_factory=ReplicaSettings)
     limits: Limits = Field(default_factory=Limits)
     aliases: dict[str, str] = Field(default_factory=dict)

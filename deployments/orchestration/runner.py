@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import logging
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from deployments.orchestration.availability import Availability
 from deployments.orchestration.budgets import Charge
 from deployments.orchestration.metrics import Metrics
-from deployments.orchestration.results import Advanced, Check, Failure, Made, OnEvent, Routed, WorkerLostError
+from deployments.orchestration.order import Claim
+from deployments.orchestration.results import Advanced, Check, Failure, Made, OnEvent, Routed
+from deployments.orchestration.step_queues import StepQueues
 from deployments.orchestration.verifier import verified
 from deployments.workers.streams import ended
 from deployments.workers.worker import OnProgress
@@ -45,24 +48,17 @@ logger = logging.getLogger("triptych.orchestrator")
 Done = TypeVar("Done")
 
 
-class WorkerClient(Protocol):
-    """Whoever can run the steps of one model."""
-
-    async def run(
-        self, step: Step, inputs: Sequence[Value], deadline_s: float, on_progress: OnProgress | None = None
-    ) -> StepResult:
-        """Raises a `TriptychError`, or `WorkerLostError` if the worker died and the step may be tried again."""
-        ...
-
-
 class Runner:
-    """Runs plans. costs: learns from what the steps took; timeout_s: deadline of a request without a latency budget."""
+    """Runs plans. costs: learns from what the steps took; timeout_s: deadline of a request without a latency budget.
+
+    queues: what is reserved;   step_queues: where steps wait for their workers
+    """
 
     def __init__(
         self,
         queues: Queues,
         costs: CostModel,
-        workers: Mapping[str, WorkerClient],
+        step_queues: StepQueues,
         availability: Availability,
         metrics: Metrics,
         timeout_s: float,
@@ -70,7 +66,8 @@ class Runner:
         self.queues = queues
         self.timeout_s = timeout_s
         self._costs = costs
-        self._workers = workers
+        self._step_queues = step_queues
+        self._runs = itertools.count(1)
         self._availability = availability
         self._metrics = metrics
 
@@ -93,10 +90,9 @@ class Runner:
         if on_event is not None:
             on_event(Routed(route))
         request = route.request
-        run = _Run(route, self.due(route.request, started), on_event, charge, started)
-        seeds = {
-            index: (request.seed + index) % 2**32 for index in range(request.n) if only is None or index in only
-        }
+        job = request.id or f"run {next(self._runs)}"
+        run = _Run(route, self.due(route.request, started), on_event, charge, started, job)
+        seeds = {index: (request.seed + index) % 2**32 for index in range(request.n) if only is None or index in only}
 
         async def picture(index: int, seed: int) -> Made:
             made = replace(await self._picture(run, ticket, index, seed), index=index)
@@ -171,10 +167,8 @@ class Runner:
         """One step of picture `index` where it belongs: in this process, or on the worker of its model."""
         if step.model is None:
             return await within(run.left(step), asyncio.to_thread(run_step, step, inputs), step)
-        if step.model not in self._workers:
-            raise LoadError(f"no worker holds model {step.model!r}", "model")
         try:
-            result = await self._on_worker(self._workers[step.model], step, inputs, run, index)
+            result = await self._step_queues.run(step, inputs, self._claim(step, run), run.listener(index))
         except LoadError as error:
             self._availability.mark_failed(step.model, error.message)
             raise
@@ -183,20 +177,10 @@ class Runner:
             result = replace(result, value=Scores(read_score(result.value.values, step.settings)))
         return result
 
-    async def _on_worker(
-        self, worker: WorkerClient, step: Step, inputs: Sequence[Value], run: _Run, index: int
-    ) -> StepResult:
-        """Waits until the deadline and no longer, whether the worker can be reached or not."""
-
-        async def once() -> StepResult:
-            left_s = run.left(step)
-            return await within(left_s, worker.run(step, inputs, left_s, run.listener(index)), step)
-
-        try:
-            return await once()
-        except WorkerLostError as error:
-            logger.warning("step %s: its worker was lost (%s); it runs once more", step.id, error)
-            return await once()
+    def _claim(self, step: Step, run: _Run) -> Claim:
+        request = run.route.request
+        priority = getattr(request, "priority", "standard")
+        return Claim(run.job, request.tenant, priority, run.deadline, self._costs.seconds(step))
 
 
 @dataclass(frozen=True)
@@ -209,13 +193,15 @@ class Batch:
 
 @dataclass(frozen=True)
 class _Run:
-    """What the pictures of one request share. started, deadline: on the monotonic clock of this process."""
+    """What the pictures of one request share. started, deadline: on the monotonic clock of this process; job: the id of
+    the request, or one that is like no other in this process"""
 
     route: Route
     deadline: float
     on_event: OnEvent | None
     charge: Charge
     started: float
+    job: str
 
     def left(self, step: Step) -> float:
         """Seconds until the deadline; raises `DeadlineError` if there are none."""
