@@ -20,6 +20,7 @@ from deployments.workers.worker import StepEngine
 from models.catalogue import Catalogue, load_catalogue
 from models.weights.revisions import revision
 from policies import PolicyBook
+from router.cost.batches import BatchSizes
 from router.cost.model import CostModel
 from router.cost.queues import Queues
 from router.learning.decision_log import DecisionLog
@@ -89,6 +90,7 @@ def build_orchestrator(
         live=live,
         score_readings=lambda digest: score_readings_of(settings, catalogue, digest),
         queue_settings=settings.queues,
+        batch_sizes=BatchSizes(costs, lambda model: settings.models[model].max_batch),
     )
 
 

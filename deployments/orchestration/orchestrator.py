@@ -38,6 +38,7 @@ from deployments.orchestration.step_queues import StepQueues, WorkerClient
 from deployments.settings import QueueSettings
 from deployments.workers.streams import stream
 from policies import Policy, PolicyBook
+from router.cost.batches import BatchSizes
 from router.cost.model import CostModel
 from router.errors import (
     ArtifactError,
@@ -70,7 +71,7 @@ class Orchestrator:
     recorder:  remembers decisions and takes feedback; by default nothing is remembered.
     live:      the predictor's folder, which is followed; by default the router's predictor stays.
     score_readings: how scores are read beside the artefact with a digest; asked when the predictor changes.
-    queue_settings, worker_of: of the step queues.
+    queue_settings, worker_of, batch_sizes: of the step queues.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class Orchestrator:
         score_readings: Callable[[str], Mapping[str, ScoreReading]] = lambda _: {},
         queue_settings: QueueSettings | None = None,
         worker_of: Mapping[str, str] | None = None,
+        batch_sizes: BatchSizes | None = None,
     ) -> None:
         self.catalogue = catalogue
         self.policies = policies
@@ -111,6 +113,7 @@ class Orchestrator:
             lambda step, batch: costs.seconds(step, batch=batch),
             queue_settings,
             worker_of,
+            batch_sizes,
             metrics=self.metrics,
         )
         self.availability = Availability(monitor, self.step_queues.breaker)

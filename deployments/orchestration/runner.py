@@ -143,7 +143,7 @@ class Runner:
 
         async def perform(step: Step, inputs: Sequence[Value]) -> StepResult:
             result = await self.step(step, inputs, run, index)
-            self.observe(step, result.seconds, pixels)
+            self.observe(step, result, pixels)
             release(step.id)
             return result
 
@@ -159,9 +159,9 @@ class Runner:
         notes += unblended(plan, execution.traces)
         return Made(execution.output, seed, plan.digest(), execution.traces, plan.recipe, notes=tuple(notes))
 
-    def observe(self, step: Step, seconds: float, pixels: int | None = None) -> None:
+    def observe(self, step: Step, result: StepResult, pixels: int | None = None) -> None:
         """Learn what a step took."""
-        self._costs.observe(step, seconds, pixels)
+        self._costs.observe(step, result.seconds, pixels, int(result.facts.get("batch") or 1))
 
     async def step(self, step: Step, inputs: Sequence[Value], run: _Run, index: int) -> StepResult:
         """One step of picture `index` where it belongs: in this process, or on the worker of its model."""
@@ -178,9 +178,8 @@ class Runner:
         return result
 
     def _claim(self, step: Step, run: _Run) -> Claim:
-        request = run.route.request
-        priority = getattr(request, "priority", "standard")
-        return Claim(run.job, request.tenant, priority, run.deadline, self._costs.seconds(step))
+        asked, seconds = run.route.request, self._costs.seconds(step)
+        return Claim(run.job, asked.tenant, asked.priority, run.deadline, seconds, alone=asked.deterministic)
 
 
 @dataclass(frozen=True)
@@ -232,7 +231,7 @@ class _PictureBench:
         result = await self.runner.step(step, [made.picture], self.run, self.index)
         if not isinstance(result.value, Scores):
             raise StepError(f"model {scorer!r} returned {type(result.value).__name__} where scores were due")
-        self.runner.observe(step, result.seconds)
+        self.runner.observe(step, result)
         trace = StepTrace(step, started, started + result.seconds, result.seconds, result.facts)
         return Check(made.recipe, result.value.values[0], (*made.traces, trace), seed=made.seed)
 

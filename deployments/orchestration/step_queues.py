@@ -2,6 +2,9 @@
 
 A worker replica has `at_worker` steps at most, and the next only shortly before it can begin; everything else waits
 here, where it can be overtaken, or taken out when nobody wants it any more. One event loop, no threads.
+
+Whose turn it is takes along what waits in the same class and can be made in one call with it, up to the size that pays
+by what was measured, and as long as all of them are expected to be done in time.
 """
 
 from __future__ import annotations
@@ -10,9 +13,9 @@ import asyncio
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from deployments.orchestration.breaker import Breaker, unexpected
 from deployments.orchestration.metrics import Metrics, Tally
@@ -20,8 +23,9 @@ from deployments.orchestration.order import CLASSES, Claim, Order
 from deployments.orchestration.results import WorkerLostError
 from deployments.settings import QueueSettings
 from deployments.workers.streams import ended
-from deployments.workers.worker import OnProgress
-from router.errors import DeadlineError, LoadError
+from deployments.workers.worker import OnBatchProgress, OnProgress
+from router.cost.batches import BatchSizes, batch_key
+from router.errors import DeadlineError, LoadError, StepError, TriptychError
 from router.types import Progress, Step, StepResult, Value
 
 logger = logging.getLogger("triptych.queues")
@@ -43,12 +47,28 @@ class WorkerClient(Protocol):
         ...
 
 
+class BatchWorkerClient(WorkerClient, Protocol):
+    """One that takes several steps at once, too. Others are given one by one."""
+
+    async def run_batch(
+        self,
+        steps: Sequence[Step],
+        inputs: Sequence[Sequence[Value]],
+        deadline_s: float,
+        on_progress: OnBatchProgress | None = None,
+    ) -> list[StepResult | TriptychError]:
+        """Steps with one `batch_key`, in one turn. A step that fails is an error in its place; what concerns all of
+        them is raised as by `run`."""
+        ...
+
+
 class StepQueues:
     """The steps of all models on their way to the workers.
 
     workers:   by model;   worker_of: the name of the worker that holds a model, where several share one
     replicas:  of the worker of a model, now
     seconds:   expected for one picture of a step, made in a batch of so many
+    sizes:     how many are made at once; None: one
     """
 
     def __init__(
@@ -58,6 +78,7 @@ class StepQueues:
         seconds: Callable[[Step, int], float],
         settings: QueueSettings | None = None,
         worker_of: Mapping[str, str] | None = None,
+        sizes: BatchSizes | None = None,
         breaker: Breaker | None = None,
         metrics: Metrics | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -66,6 +87,7 @@ class StepQueues:
         self._workers = workers
         self._replicas = replicas
         self._seconds = seconds
+        self._sizes = sizes
         self._settings = settings or QueueSettings()
         self._worker_of = dict(worker_of or {})
         self._metrics = metrics or Tally()
@@ -88,7 +110,8 @@ class StepQueues:
             raise _not_begun(step)
         self._check_given_up(model)
         loop = asyncio.get_running_loop()
-        entry = _Entry(step, model, tuple(inputs), claim, on_progress, loop.create_future(), self._clock())
+        key = batch_key(step, inputs) if self._may_batch(model) and not claim.alone else None
+        entry = _Entry(step, model, tuple(inputs), claim, on_progress, loop.create_future(), self._clock(), key)
         self._enter(entry)
         try:
             await asyncio.wait({entry.done}, timeout=left_s)
@@ -162,6 +185,9 @@ class StepQueues:
         batch.task.cancel()
         return batch
 
+    def _may_batch(self, model: str) -> bool:
+        return self._sizes is not None and hasattr(self._workers[model], "run_batch")
+
     def _check_given_up(self, model: str) -> None:
         if reason := self.breaker.given_up(model):
             raise LoadError(f"model {model!r} is {reason}", "model")
@@ -181,29 +207,47 @@ class StepQueues:
         line.replicas = max(1, self._replicas(line.model))
         if line.timer is not None:
             line.timer.cancel()
-        while line.room(now, self._settings) <= 0 and (entry := line.order.first(now, self._may_run)) is not None:
+        held: list[float] = []  # until when those that wait for others do so
+
+        def may(entry: _Entry) -> bool:
+            if not self.breaker.may_run(entry.model):
+                return False
+            if (until := self._held_until(line, entry, now)) > now:
+                held.append(until)
+                return False
+            return True
+
+        while line.room(now, self._settings) <= 0 and (entry := line.order.first(now, may)) is not None:
             if entry.done.done() or entry.claim.deadline <= now:
                 line.order.remove(entry)
                 _fail(entry, _not_begun(entry.step))
                 continue
             self._send_batch(line, entry, now)
-        line.timer = self._wake(line, now)
+        line.timer = self._wake(line, now, held)
 
-    def _may_run(self, entry: _Entry) -> bool:
-        return self.breaker.may_run(entry.model)
+    def _held_until(self, line: _Line, entry: _Entry, now: float) -> float:
+        """Until when a step waits for others that it could be made with, on the clock; the past if it does not."""
+        share = self._settings.hold_back
+        if share <= 0 or entry.key is None or entry.tries or self._sizes is None:
+            return 0.0
+        most = self._sizes.best(entry.step)
+        if most == 1 or 1 + len(line.order.along(entry, most - 1, entry.alike)) >= most:
+            return 0.0
+        slack_s = entry.claim.deadline - entry.since - most * self._seconds(entry.step, most)
+        return entry.since + share * max(0.0, slack_s)
 
-    def _wake(self, line: _Line, now: float) -> asyncio.TimerHandle | None:
+    def _wake(self, line: _Line, now: float, held: Sequence[float]) -> asyncio.TimerHandle | None:
         """When to look again though nothing has come or ended: a place is soon free, or the time of a breaker over."""
         if not len(line.order) or line.loop is None:
             return None
         if (wait_s := line.room(now, self._settings)) <= 0:
             models = {entry.model for entry in line.order}
             times = [at for model in models if (at := self.breaker.opens_at(model)) is not None]
-            wait_s = max(0.0, min(times, default=float("inf")) - now)
+            wait_s = max(0.0, min([*times, *held], default=float("inf")) - now)
         return line.loop.call_later(wait_s, self._soon, line) if wait_s < float("inf") else None
 
     def _send_batch(self, line: _Line, first: _Entry, now: float) -> None:
-        entries = [first]
+        entries = self._together(line, first, now)
         seconds = self._seconds(first.step, len(entries))
         for entry in entries:
             line.order.take(entry, seconds, now, along=entry is not first)
@@ -220,9 +264,26 @@ class StepQueues:
         batch.task = asyncio.ensure_future(self._run(batch))
         batch.task.add_done_callback(lambda task: self._came_back(line, batch, task))
 
+    def _together(self, line: _Line, first: _Entry, now: float) -> list[_Entry]:
+        """What is sent with a step. One that is tried again is alone: it may be what its worker was lost by."""
+        if first.key is None or first.tries or self._sizes is None or self.breaker.opens_at(first.model) is not None:
+            return [first]
+        found = [first, *line.order.along(first, self._sizes.best(first.step) - 1, first.alike)]
+        while len(found) > 1:
+            done_at = now + len(found) * self._seconds(first.step, len(found))
+            if all(done_at <= entry.claim.deadline for entry in found):
+                break
+            found.pop()
+        return found
+
     def _came_back(self, line: _Line, batch: _Batch, task: asyncio.Task[None]) -> None:
-        if task.cancelled() and batch.probe:
-            self.breaker.undecided(batch.model)
+        if task.cancelled():
+            if batch.probe:
+                self.breaker.undecided(batch.model)
+        elif (error := task.exception()) is not None:  # a bug of ours; nobody may wait for ever because of it
+            logger.error("a batch of model %s was not handled", batch.model, exc_info=error)
+            for entry in batch.entries:
+                _fail(entry, StepError(f"step {entry.step.id!r}: {type(error).__name__}: {error}"))
         line.back(batch, self._clock())
         self._soon(line)
 
@@ -246,12 +307,34 @@ class StepQueues:
 
     async def _on_worker(self, batch: _Batch) -> list[StepResult | Exception]:
         """What became of each step."""
-        (entry,) = batch.entries
-        left_s = entry.claim.deadline - self._clock()
+        entries, worker = batch.entries, self._workers[batch.model]
+        left_s = max(entry.claim.deadline for entry in entries) - self._clock()
+        listeners = [entry.listener() for entry in entries]
         try:
-            return [await self._workers[batch.model].run(entry.step, entry.inputs, left_s, entry.listener())]
+            if len(entries) == 1:
+                return [await worker.run(entries[0].step, entries[0].inputs, left_s, listeners[0])]
+
+            def report(number: int, progress: Progress) -> None:
+                if (listener := listeners[number]) is not None:
+                    listener(progress)
+
+            steps, inputs = [entry.step for entry in entries], [entry.inputs for entry in entries]
+            heard = report if any(listeners) else None
+            made = await cast(BatchWorkerClient, worker).run_batch(steps, inputs, left_s, heard)
         except Exception as error:
-            return [error]
+            return [error] * len(entries)
+        if len(made) != len(entries):
+            return [StepError(f"model {batch.model!r} returned {len(made)} results for {len(entries)} steps")] * len(
+                entries
+            )
+        self._learn(batch, made)
+        return list(made)
+
+    def _learn(self, batch: _Batch, made: Sequence[StepResult | TriptychError]) -> None:
+        for entry, result in zip(batch.entries, made, strict=True):
+            too_many = result.facts.get("batch_too_large") if isinstance(result, StepResult) else None
+            if isinstance(too_many, int) and self._sizes is not None:
+                self._sizes.ran_out_of_memory(entry.step, too_many)
 
     def _judge(self, batch: _Batch, results: Sequence[StepResult | Exception]) -> None:
         """Tell the breaker; and those who wait, if there is nothing to wait for."""
@@ -285,8 +368,8 @@ class StepQueues:
 
 @dataclass(eq=False, slots=True)
 class _Entry:
-    """A step on its way. done: its result, cancelled when nobody waits for it; since: when it came; batch: with which
-    it is at a worker; again: its next try"""
+    """A step on its way. done: its result, cancelled when nobody waits for it; since: when it came; key: of what it
+    can be made with; batch: with which it is at a worker; again: its next try"""
 
     step: Step
     model: str
@@ -295,9 +378,14 @@ class _Entry:
     on_progress: OnProgress | None
     done: asyncio.Future[StepResult]
     since: float
+    key: Hashable | None
     tries: int = 0
     batch: _Batch | None = None
     again: asyncio.TimerHandle | None = None
+
+    def alike(self, other: _Entry) -> bool:
+        """Whether the other one may go along."""
+        return other.key == self.key and not other.tries and not other.done.done()
 
     def listener(self) -> OnProgress | None:
         """Where its worker reports; None if nobody listens, which saves the messages."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,7 @@ from deployments.orchestration.results import WorkerLostError
 from deployments.orchestration.step_queues import AGAIN_S, StepQueues
 from deployments.settings import QueueSettings
 from deployments.workers.worker import OnProgress
-from router.errors import DeadlineError, LoadError, StepError
+from router.errors import DeadlineError, LoadError, StepError, TriptychError
 from router.types import Picture, Progress, Step, StepResult, Value
 from tests.deployments.virtual_time import in_virtual_time
 
@@ -70,6 +72,63 @@ class Machine:
         return StepResult(PICTURE, seconds)
 
 
+class BatchMachine(Machine):
+    """One that makes batches: twice the pictures take `more` times as long. failures: of the next turns, of whichever
+    size; wrong: names of steps that fail in any batch; batches: the names of each turn's steps"""
+
+    def __init__(self, more: float = 1.2, wrong: Sequence[str] = (), **given: Any) -> None:
+        super().__init__(**given)
+        self.more = more
+        self.wrong = wrong
+        self.batches: list[list[str]] = []
+        self.stopped = 0
+
+    async def run(
+        self, step: Step, inputs: Sequence[Value], deadline_s: float, on_progress: OnProgress | None = None
+    ) -> StepResult:
+        self.batches.append([step.id])
+        return await super().run(step, inputs, deadline_s, on_progress)
+
+    async def run_batch(
+        self, steps: Sequence[Step], inputs: Sequence[Any], deadline_s: float, on_progress: Any = None
+    ) -> list[StepResult | TriptychError]:
+        self.batches.append([one.id for one in steps])
+        takes = float(steps[0].settings["takes"]) * self.more ** math.log2(len(steps))  # type: ignore[arg-type]
+        try:
+            async with self.turns:
+                await asyncio.sleep(takes)
+        except asyncio.CancelledError:
+            self.stopped += 1
+            raise
+        if self.failures:
+            raise self.failures.pop(0)
+        made: list[StepResult | TriptychError] = []
+        for number, one in enumerate(steps):
+            if on_progress is not None:
+                on_progress(number, Progress(one.id, 1, 1))
+            facts = {"batch": len(steps)}
+            made.append(
+                StepError(f"{one.id} is wrong", "prompt")
+                if one.id in self.wrong
+                else StepResult(PICTURE, takes / len(steps), facts)
+            )
+        return made
+
+
+class Sizes:
+    """As many at once as it is told; what ran out of memory is noted."""
+
+    def __init__(self, most: int = 4) -> None:
+        self.most = most
+        self.too_many: list[int] = []
+
+    def best(self, step: Step) -> int:
+        return self.most
+
+    def ran_out_of_memory(self, step: Step, size: int) -> None:
+        self.too_many.append(size)
+
+
 def step(name: str = "", takes: float = 1.0, model: str = "m", **settings: Any) -> Step:
     return Step(name or f"step {next(NUMBERS)}", "generate", model, (), "image", {"takes": takes, **settings})
 
@@ -101,8 +160,9 @@ class Scene:
         within_s: float = 1e5,
         job: str | None = None,
         on_progress: OnProgress | None = None,
+        alone: bool = False,
     ) -> asyncio.Task[StepResult]:
-        claim = self.claim(one, tenant, priority, within_s, job)
+        claim = replace(self.claim(one, tenant, priority, within_s, job), alone=alone)
         return asyncio.create_task(self.queues.run(one, (), claim, on_progress))
 
     def claim(
@@ -450,6 +510,242 @@ def test_another_model_of_the_same_worker_goes_on() -> None:
         await held
 
     played(play)
+
+
+# ------------------------------------------------------------------------------------------------------------- batches
+
+
+def batching(machine: BatchMachine, most: int = 4, **settings: Any) -> Scene:
+    return Scene(machines={"m": machine}, sizes=Sizes(most), settings=QueueSettings(**settings))
+
+
+def test_steps_that_begin_together_are_made_together() -> None:
+    """Four pictures of one request, asked for at the same moment, are one batch; each caller gets its own result and
+    the progress of its own."""
+
+    async def play() -> None:
+        scene = batching(machine := BatchMachine())
+        told: dict[str, list[str]] = {name: [] for name in "abcd"}
+        results = await asyncio.gather(
+            *(scene.start(step(name), on_progress=lambda p, name=name: told[name].append(p.step)) for name in "abcd")
+        )
+        assert machine.batches == [["a", "b", "c", "d"]]
+        assert [result.facts["batch"] for result in results] == [4] * 4
+        assert told == {name: [name] for name in "abcd"}
+        assert scene.queues.snapshot()["m"]["batches"] == {4: 1}
+        assert scene.tally.value("triptych_batches_total", model="m", size="4") == 1
+
+    played(play)
+
+
+def test_what_waits_is_taken_along_and_nothing_is_waited_for() -> None:
+    """The first is sent at once and alone; while it runs others come, and these are made together."""
+
+    async def play() -> None:
+        scene = batching(machine := BatchMachine())
+        tasks = [scene.start(step("first"))]
+        await asyncio.sleep(0.1)
+        tasks += [scene.start(step(name)) for name in "abcdef"]
+        await asyncio.gather(*tasks)
+        assert machine.batches == [["first"], list("abcd"), list("ef")]
+
+    played(play)
+
+
+@pytest.mark.parametrize("other", [{"width": 64}, {"steps": 3}, {"guidance_scale": 2.0}, {"scheduler": "ddim"}])
+def test_unlike_steps_are_never_in_one_batch(other: dict[str, Any]) -> None:
+    """Another size, number of steps, guidance or scheduler is a batch of its own."""
+
+    async def play() -> None:
+        scene = batching(machine := BatchMachine())
+        usual = {"width": 32, "steps": 2, "guidance_scale": 1.0, "scheduler": "euler"}
+        tasks = [
+            scene.start(step(f"{kind} {n}", **{**usual, **(other if kind else {})})) for n in (1, 2) for kind in (0, 1)
+        ]
+        await asyncio.gather(*tasks)
+        assert sorted(machine.batches) == [["0 1", "0 2"], ["1 1", "1 2"]]
+
+    played(play)
+
+
+def test_a_deterministic_step_is_made_alone() -> None:
+    """What must have the bytes of a picture made alone goes with no others, first or not."""
+
+    async def play() -> None:
+        scene = batching(machine := BatchMachine())
+        await asyncio.gather(*(scene.start(step(name), alone=name in "ac") for name in "abcd"))
+        assert sorted(machine.batches) == [["a"], ["b", "d"], ["c"]]
+
+    played(play)
+
+
+def test_a_batch_holds_one_class_only() -> None:
+    """A step of a better class takes none of a lower class along, which would make it wait for them."""
+
+    async def play() -> None:
+        scene = batching(machine := BatchMachine())
+        tasks = [scene.start(step(f"{name} {n}"), priority=name) for name in ("batch", "interactive") for n in (1, 2)]
+        await asyncio.gather(*tasks)
+        assert machine.batches == [["interactive 1", "interactive 2"], ["batch 1", "batch 2"]]
+
+    played(play)
+
+
+def test_a_batch_that_would_be_late_is_smaller() -> None:
+    """If four together would end after the deadline of one of them, fewer are made together."""
+
+    async def play() -> None:
+        scene = batching(machine := BatchMachine())  # four are expected to take four seconds
+        await asyncio.gather(*(scene.start(step(name), within_s=2.5) for name in "abc"))
+        assert machine.batches[0] == ["a", "b"]
+
+    played(play)
+
+
+def test_one_that_leaves_a_batch_does_not_stop_it_and_the_last_one_does() -> None:
+    """A cancelled picture of a batch is gone at once while the others are made; when all are cancelled, the worker is
+    told to stop."""
+
+    async def play() -> None:
+        scene = batching(machine := BatchMachine())
+        one, other = scene.start(step("one", takes=10)), scene.start(step("other", takes=10))
+        await asyncio.sleep(1)
+        one.cancel()
+        await asyncio.wait({one})
+        assert (scene.loop.time(), machine.stopped) == (1, 0)
+        assert (await other).value is PICTURE
+        begun = scene.loop.time()
+        both = [scene.start(step(takes=10)) for _ in range(2)]
+        await asyncio.sleep(1)
+        for task in both:
+            task.cancel()
+        await asyncio.wait(both)
+        assert (scene.loop.time(), machine.stopped) == (begun + 1, 1)
+        await scene.start(step())
+        assert scene.loop.time() == begun + 2
+
+    played(play)
+
+
+def test_a_deadline_within_a_batch_ends_one_wait_only() -> None:
+    """A step whose deadline passes while its batch takes longer than expected ends then; the others get theirs."""
+
+    async def play() -> None:
+        scene = batching(BatchMachine(more=10))
+        late, calm = scene.start(step("late"), within_s=3), scene.start(step("calm"))
+        with pytest.raises(DeadlineError, match="'late' was not done"):
+            await late
+        assert scene.loop.time() == 3
+        await calm
+
+    played(play)
+
+
+def test_a_step_that_fails_ends_no_other_of_its_batch() -> None:
+    """Its caller gets its error, the others get their pictures, and the model stays in."""
+
+    async def play() -> None:
+        scene = batching(BatchMachine(wrong=["b"]))
+        made = await asyncio.gather(*(scene.start(step(name)) for name in "abc"), return_exceptions=True)
+        assert [type(result) for result in made] == [StepResult, StepError, StepResult]
+        assert str(made[1]) == "b is wrong"
+
+    played(play)
+
+
+def test_a_lost_batch_is_made_again_one_by_one() -> None:
+    """When a worker dies of a batch, its steps run again alone: one of them may be what it died of."""
+
+    async def play() -> None:
+        scene = batching(machine := BatchMachine(failures=[WorkerLostError("gone")]))
+        await asyncio.gather(*(scene.start(step(name)) for name in "abc"))
+        assert machine.batches[0] == ["a", "b", "c"]
+        assert sorted(machine.batches[1:]) == [["a"], ["b"], ["c"]]
+
+    played(play)
+
+
+def test_a_worker_that_answers_for_fewer_steps_fails_them() -> None:
+    """Results that cannot be told apart are none."""
+
+    class Short(BatchMachine):
+        async def run_batch(self, *args: Any) -> Any:
+            return (await super().run_batch(*args))[1:]
+
+    async def play() -> None:
+        scene = batching(Short())
+        made = await asyncio.gather(*(scene.start(step()) for _ in range(2)), return_exceptions=True)
+        assert [str(error) for error in made] == ["model 'm' returned 1 results for 2 steps"] * 2
+
+    played(play)
+
+
+def test_what_ran_out_of_memory_is_remembered() -> None:
+    """When a worker says that so many were too many, the sizes know."""
+
+    class Small(BatchMachine):
+        async def run_batch(self, *args: Any) -> Any:
+            made = await super().run_batch(*args)
+            return [replace(result, facts={"batch": 1, "batch_too_large": 3}) for result in made]
+
+    async def play() -> None:
+        sizes = Sizes()
+        scene = Scene(machines={"m": Small()}, sizes=sizes)
+        await asyncio.gather(*(scene.start(step()) for _ in range(3)))
+        assert sizes.too_many == [3] * 3
+
+    played(play)
+
+
+def test_a_worker_without_batches_is_given_one_step_at_a_time() -> None:
+    """Whoever only knows `run` is asked for nothing else."""
+
+    async def play() -> None:
+        scene = Scene(sizes=Sizes())
+        await asyncio.gather(*(scene.start(step()) for _ in range(3)))
+        assert len(scene.machines["m"].all("begun")) == 3
+
+    played(play)
+
+
+def test_holding_back_lets_a_batch_form() -> None:
+    """With a tenth of the slack to wait for others, a step is sent when the batch is full, or when its time is over;
+    its deadline is kept."""
+
+    async def play() -> None:
+        scene = batching(machine := BatchMachine(), hold_back=0.1)
+        tasks = []
+        for name in "abcd":
+            tasks.append(scene.start(step(name), within_s=54))
+            await asyncio.sleep(0.5)
+        assert machine.batches == [list("abcd")]
+        await asyncio.gather(*tasks)
+        begun = scene.loop.time()
+        await scene.start(step("alone"), within_s=54)
+        assert scene.loop.time() == pytest.approx(begun + 0.1 * (54 - 4) + 1)
+        await scene.start(step("hurried"), within_s=1.5)
+        assert scene.loop.time() == pytest.approx(begun + 7)
+
+    played(play)
+
+
+def test_fairness_holds_with_batches() -> None:
+    """A tenant with a hundred steps that are alike has its half and no more, though they are made in batches."""
+
+    async def play() -> Counter[str]:
+        scene, served = batching(BatchMachine(more=2.0)), Counter[str]()
+
+        async def client(tenant: str, **settings: Any) -> None:
+            while scene.loop.time() < 400:
+                await scene.start(step(**settings), tenant=tenant)
+                served[tenant] += scene.loop.time() < 400
+
+        clients = [client("greedy", width=1) for _ in range(100)] + [client("modest", width=2) for _ in range(8)]
+        await asyncio.gather(*clients)
+        return served
+
+    served = played(play)
+    assert served["modest"] == pytest.approx(0.5 * sum(served.values()), rel=0.05)
 
 
 # ------------------------------------------------------------------------------------------------------- what is known
