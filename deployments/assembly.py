@@ -15,7 +15,7 @@ from deployments.orchestration.budgets import TenantBudgets
 from deployments.orchestration.metrics import Metrics, Tally
 from deployments.orchestration.orchestrator import Orchestrator
 from deployments.orchestration.recorder import Recorder
-from deployments.orchestration.runner import WorkerClient
+from deployments.orchestration.step_queues import WorkerClient
 from deployments.served_recipes import served_recipes, stranger
 from deployments.settings import AppSettings, ConfigError, FeedbackSettings
 from deployments.store import open_store
@@ -23,6 +23,7 @@ from deployments.workers.worker import StepEngine
 from models.catalogue import Catalogue, load_catalogue
 from models.weights.revisions import revision
 from policies import PolicyBook
+from router.cost.batches import BatchSizes
 from router.cost.model import CostModel
 from router.cost.queues import Queues
 from router.learning.decision_log import DecisionLog
@@ -89,6 +90,8 @@ def build_orchestrator(
         recorder=recorder,
         live=live,
         score_readings=lambda digest: score_readings_of(settings, catalogue, digest),
+        queue_settings=settings.queues,
+        batch_sizes=BatchSizes(costs, lambda model: settings.models[model].max_batch),
     )
 
 

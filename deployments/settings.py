@@ -87,6 +87,8 @@ class ModelSettings(Section):
     num_gpus:  accelerators a replica asks for; a fraction shares one. Default: 1 with `device: cuda`, otherwise 0
     device:    where the weights go; `auto` takes the accelerator that Ray assigned, or the CPU if there is none
     threads:   CPU threads of one replica (OMP_NUM_THREADS)
+    max_batch: pictures that are made in one call of the model at most; how many is learned. They differ from those made
+               alone by rounding (docs/operations.md)
     """
 
     card: str
@@ -100,6 +102,7 @@ class ModelSettings(Section):
     resources: dict[str, float] = Field(default_factory=dict)
     replicas: Replicas = 1
     threads: int = Field(default=1, ge=1)
+    max_batch: int = Field(default=8, ge=1)
     max_ongoing: int = Field(default=8, ge=1)
     max_queued: int = Field(default=64, ge=1)
 
@@ -153,6 +156,25 @@ class OrchestratorSettings(ReplicaSettings):
         if replicas != 1:
             raise ValueError("there is exactly one orchestrator, which keeps queues and budgets exact; scale `ingress`")
         return replicas
+
+
+class QueueSettings(Section):
+    """Where steps wait for workers, and in which order they have their turns.
+
+    at_worker: how many steps, or batches, each replica has at most: the one that runs, and those about to
+    soon_s:    the next is sent when the one that runs is expected to end within so many seconds, which hides the way
+               there; until then it can be overtaken, cancelled, or made together with others
+    ageing_s:  a priority class goes up one for the first step of a tenant that had no turn in it for so long
+    hold_back: at most this share (0..1) of the time until its deadline that a step does not need is waited for others
+               to be made together with it; 0: only what already waits is taken along
+    weights:   what tenants count against others of the same class, by name; 1 for all others
+    """
+
+    at_worker: int = Field(default=2, ge=1)
+    soon_s: float = Field(default=0.05, ge=0)
+    ageing_s: float = Field(default=120.0, gt=0)
+    hold_back: float = Field(default=0.0, ge=0, le=1)
+    weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
 
 
 class Limits(Section):
@@ -269,6 +291,7 @@ class AppSettings(Section):
     artifact: str = "router/artifacts/embedded"
     feedback: FeedbackSettings = Field(default_factory=FeedbackSettings)
     orchestrator: OrchestratorSettings = Field(default_factory=OrchestratorSettings)
+    queues: QueueSettings = Field(default_factory=QueueSettings)
     store: StoreSettings = Field(default_factory=StoreSettings)
     ingress: ReplicaSettings = Field(default_factory=ReplicaSettings)
     limits: Limits = Field(default_factory=Limits)

@@ -18,9 +18,9 @@ from router.types import ModelCard
 
 
 class Scorer(Protocol):
-    """Scores pictures, uint8 (height, width, 3) of any sizes, against one prompt."""
+    """Scores pictures, uint8 (height, width, 3) of any sizes, against one prompt, or each against its own."""
 
-    def score(self, pictures: Sequence[NDArray[np.uint8]], prompt: str) -> tuple[float, ...]: ...
+    def score(self, pictures: Sequence[NDArray[np.uint8]], prompt: str | Sequence[str]) -> tuple[float, ...]: ...
 
     def truncated_tokens(self, prompt: str) -> int: ...
 
@@ -40,9 +40,9 @@ class VerifierScorer:
         self._size = card.native_size
         self._words = WORDS
 
-    def score(self, pictures: Sequence[NDArray[np.uint8]], prompt: str) -> tuple[float, ...]:
+    def score(self, pictures: Sequence[NDArray[np.uint8]], prompt: str | Sequence[str]) -> tuple[float, ...]:
         batch = np.stack([resize(picture, *self._size) for picture in pictures])
-        return _unit(self._verifier.score(batch, [prompt] * len(pictures)))
+        return _unit(self._verifier.score(batch, _each(prompt, pictures)))
 
     def truncated_tokens(self, prompt: str) -> int:
         return max(0, len(re.findall(r"[a-z0-9]+|,", prompt.lower())) - self._words)
@@ -58,17 +58,18 @@ class ClipScorer:
         self._model, self._tokenizer, self._processor = parts
         self._limit = self._model.config.text_config.max_position_embeddings
 
-    def score(self, pictures: Sequence[NDArray[np.uint8]], prompt: str) -> tuple[float, ...]:
+    def score(self, pictures: Sequence[NDArray[np.uint8]], prompt: str | Sequence[str]) -> tuple[float, ...]:
         return _unit(2.5 * self._cosines(pictures, prompt))
 
     def truncated_tokens(self, prompt: str) -> int:
         return max(0, len(self._tokenizer(prompt)["input_ids"]) - self._limit)
 
-    def _cosines(self, pictures: Sequence[NDArray[np.uint8]], prompt: str) -> NDArray[np.float64]:
-        """Cosines (n,) of pictures and prompt in the space that they share."""
+    def _cosines(self, pictures: Sequence[NDArray[np.uint8]], prompt: str | Sequence[str]) -> NDArray[np.float64]:
+        """Cosines (n,) of pictures and prompts in the space that they share."""
         import torch
 
-        words = self._tokenizer([prompt], truncation=True, max_length=self._limit, return_tensors="pt")
+        asked = [prompt] if isinstance(prompt, str) else list(prompt)
+        words = self._tokenizer(asked, truncation=True, max_length=self._limit, padding=True, return_tensors="pt")
         pixels = self._processor(images=list(pictures), return_tensors="pt")["pixel_values"]
         with torch.inference_mode():
             made = self._model(
@@ -87,7 +88,7 @@ class PickScorer(ClipScorer):
     the probability of being picked over a picture of the middling score `PICK_MIDDLE`, which keeps these odds.
     """
 
-    def score(self, pictures: Sequence[NDArray[np.uint8]], prompt: str) -> tuple[float, ...]:
+    def score(self, pictures: Sequence[NDArray[np.uint8]], prompt: str | Sequence[str]) -> tuple[float, ...]:
         scale = float(self._model.logit_scale.float().exp())
         return _unit(1 / (1 + np.exp(PICK_MIDDLE - scale * self._cosines(pictures, prompt))))
 
@@ -110,12 +111,16 @@ class QuestionScorer:
         self._limit = min(card.max_prompt_tokens, self._model.config.text_config.max_position_embeddings)
         self._answers = [self._token(card, word) for word in ("yes", "no")]
 
-    def score(self, pictures: Sequence[NDArray[np.uint8]], prompt: str) -> tuple[float, ...]:
+    def score(self, pictures: Sequence[NDArray[np.uint8]], prompt: str | Sequence[str]) -> tuple[float, ...]:
         import torch
 
         model = self._model
         asked = self._tokenizer(
-            [self._asked(prompt)] * len(pictures), truncation=True, max_length=self._limit, return_tensors="pt"
+            [self._asked(one) for one in _each(prompt, pictures)],
+            truncation=True,
+            max_length=self._limit,
+            padding=True,
+            return_tensors="pt",
         )
         pixels = self._processor(images=list(pictures), return_tensors="pt")["pixel_values"]
         mask = asked["attention_mask"].to(model.device)
@@ -183,6 +188,11 @@ def load_scorer(card: ModelCard, device: str = "cpu", dtype: str | None = None) 
     if card.family not in SCORERS:
         raise LoadError(f"model {card.id!r}: family {card.family!r} is no scorer{did_you_mean(card.family, SCORERS)}")
     return SCORERS[card.family](card, device, dtype)
+
+
+def _each(prompt: str | Sequence[str], pictures: Sequence[NDArray[np.uint8]]) -> list[str]:
+    """The prompt of each picture."""
+    return [prompt] * len(pictures) if isinstance(prompt, str) else list(prompt)
 
 
 def _unit(scores: Any) -> tuple[float, ...]:

@@ -97,7 +97,11 @@ class Workers:
         model = steps[0].model
         if model is None:
             return [run_step(step, values) for step, values in zip(steps, inputs, strict=True)]
-        return self.engine(model).run_batch(steps, inputs)
+        made = self.engine(model).run_batch(steps, inputs)
+        for result in made:
+            if not isinstance(result, StepResult):
+                raise result
+        return [result for result in made if isinstance(result, StepResult)]
 
     def engine(self, model: str) -> Engine:
         """The engine of a model, one thread."""

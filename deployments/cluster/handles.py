@@ -17,7 +17,7 @@ from ray.serve.handle import DeploymentHandle
 from deployments.jobs.values import Delivered, JobEvent, Submission
 from deployments.orchestration.orchestrator import begun
 from deployments.orchestration.results import Refused, WorkerLostError
-from deployments.workers.worker import OnProgress, WorkerStatus
+from deployments.workers.worker import OnBatchProgress, OnProgress, WorkerStatus
 from router.errors import DeadlineError, LoadError, OverloadedError, StepError, TriptychError
 from router.route import Route
 from router.types import GenerationRequest, Progress, Step, StepResult, Value
@@ -80,6 +80,24 @@ class HandleWorker:
                     if isinstance(item, Progress) and on_progress is not None:
                         on_progress(item)
         raise StepError(f"model {self._model!r} ended step {step.id!r} without a result")
+
+    async def run_batch(
+        self,
+        steps: Sequence[Step],
+        inputs: Sequence[Sequence[Value]],
+        deadline_s: float,
+        on_progress: OnBatchProgress | None = None,
+    ) -> list[StepResult | TriptychError]:
+        with own_failures(f"model {steps[0].model!r}"):
+            given = list(steps), [list(values) for values in inputs]
+            items = self._steps.run_batch.remote(*given, deadline_s, on_progress is not None)
+            async with aclosing(_cancelling(items)) as arriving:
+                async for item in arriving:
+                    if isinstance(item, list):
+                        return item
+                    if on_progress is not None:
+                        on_progress(*item)
+        raise StepError(f"model {steps[0].model!r} ended step {steps[0].id!r} and those with it without a result")
 
     async def status(self) -> WorkerStatus:
         """How the worker is; `starting` if no replica answers in time."""

@@ -59,6 +59,21 @@ class WorkerReplica:
             async for item in items:
                 yield item
 
+    async def run_batch(
+        self, steps: Sequence[Step], inputs: Sequence[Sequence[Value]], deadline_s: float, want_progress: bool
+    ) -> AsyncGenerator[tuple[int, Progress] | list[StepResult | TriptychError]]:
+        """Progress (if wanted) as (number of the step, how far it is), then what became of each step."""
+        if not want_progress:
+            yield await self._worker.run_batch(steps, inputs, deadline_s)
+            return
+
+        def start(emit: Callable[[tuple[int, Progress]], None]) -> Awaitable[list[StepResult | TriptychError]]:
+            return self._worker.run_batch(steps, inputs, deadline_s, lambda number, told: emit((number, told)))
+
+        async with aclosing(stream(start)) as items:
+            async for item in items:
+                yield item
+
     async def status(self) -> WorkerStatus:
         return self._worker.status()
 

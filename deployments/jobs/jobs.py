@@ -29,6 +29,7 @@ from deployments.orchestration.results import (
     Overview,
     PolicyFile,
     Routed,
+    StepBegun,
     StepEnded,
 )
 from deployments.store.errors import FencedError, StoreError
@@ -415,6 +416,13 @@ class Jobs:
 
     # -------------------------------------------------------------------------------------------------------- pictures
 
+    def begun(self, job: LiveJob) -> None:
+        """Write that a job is running, without waiting for it: whether the next process counts it as one that may have
+        killed this one."""
+        decision = dict(job.record.decision or {})
+        writing = self.store.started_soon(job.record.id, self._fence, decision)
+        writing.add_done_callback(lambda done: done.cancelled() or done.exception())  # marks it as seen
+
     async def add_picture(self, job: LiveJob, outcome: Outcome) -> None:
         """Make the file of a picture, tell of it, and have it stored."""
         (made,) = outcome.made
@@ -529,6 +537,10 @@ class _Listener:
         job = self._job
         if isinstance(event, Routed):
             job.tell("routed", {"recipe": event.route.decision.recipe, "policy": event.route.decision.policy})
+        elif isinstance(event, StepBegun):
+            if job.state == "queued":
+                self._jobs.begun(job)
+            job.advance(event.index, event.step, 0.0)
         elif isinstance(event, StepEnded):
             job.advance(event.index, event.step, 1.0)
             job.tell("step", {"index": event.index, "step": event.step, "done": 1, "total": 1})

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Protocol
 
+from deployments.orchestration.breaker import Breaker
 from deployments.workers.worker import WorkerStatus
 from router.errors import LoadError, NoRecipeError
 from router.types import GenerationRequest
@@ -21,10 +22,14 @@ class Monitor(Protocol):
 
 
 class Availability:
-    """What is known about the workers, refreshed in the background so that no request waits for it."""
+    """What is known about the workers, refreshed in the background so that no request waits for it.
 
-    def __init__(self, monitor: Monitor) -> None:
+    breaker: takes models out whose workers say that they are well, and fail
+    """
+
+    def __init__(self, monitor: Monitor, breaker: Breaker | None = None) -> None:
         self._monitor = monitor
+        self._breaker = breaker or Breaker()
         self._known: Mapping[str, WorkerStatus] = {}
         self._asked = float("-inf")
         self._asking: asyncio.Task[Mapping[str, WorkerStatus]] | None = None
@@ -35,7 +40,7 @@ class Availability:
             self._asking = asyncio.ensure_future(self._ask())
         if self._asking is not None and (now or not self._known):
             await asyncio.shield(self._asking)
-        return self._known
+        return self.statuses
 
     async def _ask(self) -> Mapping[str, WorkerStatus]:
         try:
@@ -50,9 +55,18 @@ class Availability:
         self._known = {**self._known, model: WorkerStatus(model, "failed", reason)}
 
     @property
+    def statuses(self) -> Mapping[str, WorkerStatus]:
+        """What is known now; what the breaker took out counts as failed."""
+        if not (reasons := self._breaker.reasons):
+            return self._known
+        facts = {model: self._known[model].facts for model in reasons if model in self._known}
+        out = {m: WorkerStatus(m, "failed", reason, facts.get(m, {})) for m, reason in reasons.items()}
+        return {**self._known, **out}
+
+    @property
     def unavailable(self) -> dict[str, str]:
         """Models that failed, with the reason."""
-        return {status.model: status.reason for status in self._known.values() if status.state == "failed"}
+        return {status.model: status.reason for status in self.statuses.values() if status.state == "failed"}
 
 
 def load_error(error: NoRecipeError, request: GenerationRequest, unavailable: Mapping[str, str]) -> LoadError | None:

@@ -33,10 +33,13 @@ from deployments.orchestration.results import (
     likely,
     unlikely,
 )
-from deployments.orchestration.runner import Batch, Runner, WorkerClient
+from deployments.orchestration.runner import Batch, Runner
 from deployments.orchestration.shadows import Shadows
+from deployments.orchestration.step_queues import StepQueues, WorkerClient
+from deployments.settings import QueueSettings
 from deployments.workers.streams import stream
 from policies import Policy, PolicyBook
+from router.cost.batches import BatchSizes
 from router.cost.model import CostModel, plan_seconds
 from router.errors import (
     ArtifactError,
@@ -69,6 +72,7 @@ class Orchestrator:
     recorder:  remembers decisions and takes feedback; by default nothing is remembered.
     live:      the predictor's folder, which is followed; by default the router's predictor stays.
     score_readings: how scores are read beside the artefact with a digest; asked when the predictor changes.
+    queue_settings, worker_of, batch_sizes: of the step queues.
     """
 
     def __init__(
@@ -86,6 +90,9 @@ class Orchestrator:
         recorder: Recorder | None = None,
         live: LivePredictor | None = None,
         score_readings: Callable[[str], Mapping[str, ScoreReading]] = lambda _: {},
+        queue_settings: QueueSettings | None = None,
+        worker_of: Mapping[str, str] | None = None,
+        batch_sizes: BatchSizes | None = None,
     ) -> None:
         self.catalogue = catalogue
         self.policies = policies
@@ -102,8 +109,17 @@ class Orchestrator:
         self._admitting = asyncio.Lock()
         self._shadows = Shadows(router, self.metrics)
         self._costs = costs
-        self.availability = Availability(monitor)
-        self._runner = Runner(router.queues, costs, workers, self.availability, self.metrics, timeout_s)
+        self.step_queues = StepQueues(
+            workers,
+            router.queues.replicas,
+            lambda step, batch: costs.seconds(step, batch=batch),
+            queue_settings,
+            worker_of,
+            batch_sizes,
+            metrics=self.metrics,
+        )
+        self.availability = Availability(monitor, self.step_queues.breaker)
+        self._runner = Runner(router.queues, costs, self.step_queues, self.availability, self.metrics, timeout_s)
 
     async def route(self, request: GenerationRequest) -> Route:
         """Decide, run nothing, leave nothing to chance. Raises `NotFoundError`, `NoRecipeError`, `RequestError`,

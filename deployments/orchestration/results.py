@@ -50,14 +50,22 @@ class Finished:
 
 
 @dataclass(frozen=True)
-class StepEnded:
-    """A step of picture `index` is done; told also where nobody follows how far it is."""
+class StepBegun:
+    """A step of picture `index` goes to a worker. Told, as is its end, also where nobody follows how far it is."""
 
     index: int
     step: str
 
 
-Event = Routed | Advanced | StepEnded | Finished
+@dataclass(frozen=True)
+class StepEnded:
+    """A step of picture `index` is done."""
+
+    index: int
+    step: str
+
+
+Event = Routed | StepBegun | Advanced | StepEnded | Finished
 OnEvent = Callable[[Event], None]
 
 

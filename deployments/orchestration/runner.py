@@ -7,25 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import logging
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from deployments.orchestration.availability import Availability
 from deployments.orchestration.budgets import Charge
 from deployments.orchestration.metrics import Metrics
-from deployments.orchestration.results import (
-    Advanced,
-    Check,
-    Failure,
-    Made,
-    OnEvent,
-    Routed,
-    StepEnded,
-    WorkerLostError,
-)
+from deployments.orchestration.order import Claim
+from deployments.orchestration.results import Advanced, Check, Failure, Made, OnEvent, Routed, StepBegun, StepEnded
+from deployments.orchestration.step_queues import StepQueues
 from deployments.orchestration.verifier import verified
 from deployments.workers.streams import ended
 from deployments.workers.worker import OnProgress
@@ -54,24 +48,17 @@ logger = logging.getLogger("triptych.orchestrator")
 Done = TypeVar("Done")
 
 
-class WorkerClient(Protocol):
-    """Whoever can run the steps of one model."""
-
-    async def run(
-        self, step: Step, inputs: Sequence[Value], deadline_s: float, on_progress: OnProgress | None = None
-    ) -> StepResult:
-        """Raises a `TriptychError`, or `WorkerLostError` if the worker died and the step may be tried again."""
-        ...
-
-
 class Runner:
-    """Runs plans. costs: learns from what the steps took; timeout_s: deadline of a request without a latency budget."""
+    """Runs plans. costs: learns from what the steps took; timeout_s: deadline of a request without a latency budget.
+
+    queues: what is reserved;   step_queues: where steps wait for their workers
+    """
 
     def __init__(
         self,
         queues: Queues,
         costs: CostModel,
-        workers: Mapping[str, WorkerClient],
+        step_queues: StepQueues,
         availability: Availability,
         metrics: Metrics,
         timeout_s: float,
@@ -79,7 +66,8 @@ class Runner:
         self.queues = queues
         self.timeout_s = timeout_s
         self._costs = costs
-        self._workers = workers
+        self._step_queues = step_queues
+        self._runs = itertools.count(1)
         self._availability = availability
         self._metrics = metrics
 
@@ -104,7 +92,8 @@ class Runner:
         if on_event is not None:
             on_event(Routed(route))
         request = route.request
-        run = _Run(route, self.due(route.request, started), on_event, charge, started, followed)
+        job = request.id or f"run {next(self._runs)}"
+        run = _Run(route, self.due(route.request, started), on_event, charge, started, job, followed)
         seeds = {index: (request.seed + index) % 2**32 for index in range(request.n) if only is None or index in only}
 
         async def picture(index: int, seed: int) -> Made:
@@ -156,7 +145,7 @@ class Runner:
 
         async def perform(step: Step, inputs: Sequence[Value]) -> StepResult:
             result = await self.step(step, inputs, run, index)
-            self.observe(step, result.seconds, pixels)
+            self.observe(step, result, pixels)
             release(step.id)
             if run.on_event is not None:
                 run.on_event(StepEnded(index, step.id))
@@ -174,18 +163,17 @@ class Runner:
         notes += unblended(plan, execution.traces)
         return Made(execution.output, seed, plan.digest(), execution.traces, plan.recipe, notes=tuple(notes))
 
-    def observe(self, step: Step, seconds: float, pixels: int | None = None) -> None:
+    def observe(self, step: Step, result: StepResult, pixels: int | None = None) -> None:
         """Learn what a step took."""
-        self._costs.observe(step, seconds, pixels)
+        self._costs.observe(step, result.seconds, pixels, int(result.facts.get("batch") or 1))
 
     async def step(self, step: Step, inputs: Sequence[Value], run: _Run, index: int) -> StepResult:
         """One step of picture `index` where it belongs: in this process, or on the worker of its model."""
         if step.model is None:
             return await within(run.left(step), asyncio.to_thread(run_step, step, inputs), step)
-        if step.model not in self._workers:
-            raise LoadError(f"no worker holds model {step.model!r}", "model")
         try:
-            result = await self._on_worker(self._workers[step.model], step, inputs, run, index)
+            claim, begun = self._claim(step, run), run.begins(index, step)
+            result = await self._step_queues.run(step, inputs, claim, run.listener(index), begun)
         except LoadError as error:
             self._availability.mark_failed(step.model, error.message)
             raise
@@ -194,20 +182,9 @@ class Runner:
             result = replace(result, value=Scores(read_score(result.value.values, step.settings)))
         return result
 
-    async def _on_worker(
-        self, worker: WorkerClient, step: Step, inputs: Sequence[Value], run: _Run, index: int
-    ) -> StepResult:
-        """Waits until the deadline and no longer, whether the worker can be reached or not."""
-
-        async def once() -> StepResult:
-            left_s = run.left(step)
-            return await within(left_s, worker.run(step, inputs, left_s, run.listener(index)), step)
-
-        try:
-            return await once()
-        except WorkerLostError as error:
-            logger.warning("step %s: its worker was lost (%s); it runs once more", step.id, error)
-            return await once()
+    def _claim(self, step: Step, run: _Run) -> Claim:
+        asked, seconds = run.route.request, self._costs.seconds(step)
+        return Claim(run.job, asked.tenant, asked.priority, run.deadline, seconds, alone=asked.deterministic)
 
 
 @dataclass(frozen=True)
@@ -220,13 +197,15 @@ class Batch:
 
 @dataclass(frozen=True)
 class _Run:
-    """What the pictures of one request share. started, deadline: on the monotonic clock of this process."""
+    """What the pictures of one request share. started, deadline: on the monotonic clock of this process; job: the id of
+    the request, or one that is like no other in this process"""
 
     route: Route
     deadline: float
     on_event: OnEvent | None
     charge: Charge
     started: float
+    job: str
     followed: Callable[[], bool]
 
     def left(self, step: Step) -> float:
@@ -240,6 +219,12 @@ class _Run:
         if (on_event := self.on_event) is None or not self.followed():
             return None
         return lambda progress: on_event(Advanced(index, progress))
+
+    def begins(self, index: int, step: Step) -> Callable[[], None] | None:
+        """What is called when a step of picture `index` goes to a worker; None if nobody wants to know."""
+        if (on_event := self.on_event) is None:
+            return None
+        return lambda: on_event(StepBegun(index, step.id))
 
 
 @dataclass(frozen=True)
@@ -258,7 +243,7 @@ class _PictureBench:
         result = await self.runner.step(step, [made.picture], self.run, self.index)
         if not isinstance(result.value, Scores):
             raise StepError(f"model {scorer!r} returned {type(result.value).__name__} where scores were due")
-        self.runner.observe(step, result.seconds)
+        self.runner.observe(step, result)
         trace = StepTrace(step, started, started + result.seconds, result.seconds, result.facts)
         return Check(made.recipe, result.value.values[0], (*made.traces, trace), seed=made.seed)
 

@@ -13,10 +13,12 @@ import logging
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from functools import partial
+from typing import Any, Literal, Protocol, TypeVar
 
 from deployments.workers.streams import ended
 from router.errors import DeadlineError, LoadError, StepError, TriptychError
@@ -29,11 +31,24 @@ PROGRESS_INTERVAL_S = 0.1  # an item of a stream costs CPU on every hop, so most
 RETRY_FIRST_S = 10.0  # after which weights that could not be loaded are tried again; twice as long each time
 RETRY_MOST_S = 600.0
 
+Result = TypeVar("Result")
+
 OnProgress = Callable[[Progress], None]
+OnBatchProgress = Callable[[int, Progress], None]
+"""(number of the step in its batch, how far it is)"""
 
 
 class StepEngine(Protocol):
     """What a worker needs of an engine (`models.Engine`)."""
+
+    def run_batch(
+        self,
+        steps: Sequence[Step],
+        inputs: Sequence[Sequence[Value]],
+        *,
+        on_progress: OnBatchProgress | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> list[StepResult | TriptychError]: ...
 
     def run(
         self,
@@ -152,6 +167,36 @@ class ModelWorker:
         When the caller is cancelled, the pipeline is told to stop, and its thread is waited for: the accelerator is
         never shared by two steps.
         """
+        listen: OnBatchProgress | None = None if on_progress is None else (lambda _, told: on_progress(told))
+        async with self._in_turn(step, deadline_s) as engine:
+
+            def work(report: OnBatchProgress | None, should_stop: Callable[[], bool]) -> StepResult:
+                report_one = None if report is None else partial(report, 0)
+                return engine.run(step, inputs, on_progress=report_one, should_stop=should_stop)
+
+            return await self._on_thread(work, listen)
+
+    async def run_batch(
+        self,
+        steps: Sequence[Step],
+        inputs: Sequence[Sequence[Value]],
+        deadline_s: float,
+        on_progress: OnBatchProgress | None = None,
+    ) -> list[StepResult | TriptychError]:
+        """Run steps that are alike in one turn, as one where that is possible. A step that fails is an error in its
+        place. What concerns all of them is raised as by `run`; so is a cancellation, which stops all."""
+        async with self._in_turn(steps[0], deadline_s) as engine:
+
+            def work(
+                report: OnBatchProgress | None, should_stop: Callable[[], bool]
+            ) -> list[StepResult | TriptychError]:
+                return engine.run_batch(steps, inputs, on_progress=report, should_stop=should_stop)
+
+            return await self._on_thread(work, on_progress)
+
+    @asynccontextmanager
+    async def _in_turn(self, step: Step, deadline_s: float) -> AsyncIterator[StepEngine]:
+        """The engine, which nobody else uses meanwhile."""
         due = time.monotonic() + deadline_s
         try:
             await asyncio.wait_for(self._turn.acquire(), max(0.0, deadline_s))
@@ -161,7 +206,7 @@ class ModelWorker:
             engine = await self._loaded(step, due)
             if time.monotonic() >= due:
                 raise self._late(step)
-            return await self._on_thread(engine, step, inputs, on_progress)
+            yield engine
         finally:
             self._turn.release()
 
@@ -181,15 +226,13 @@ class ModelWorker:
         return self._engine
 
     async def _on_thread(
-        self, engine: StepEngine, step: Step, inputs: Sequence[Value], on_progress: OnProgress | None
-    ) -> StepResult:
+        self,
+        work: Callable[[OnBatchProgress | None, Callable[[], bool]], Result],
+        on_progress: OnBatchProgress | None,
+    ) -> Result:
         stop = threading.Event()
         report = None if on_progress is None else _throttled(on_progress, asyncio.get_running_loop())
-
-        def work() -> StepResult:
-            return engine.run(step, inputs, on_progress=report, should_stop=stop.is_set)
-
-        return await self._in_thread(work, stop)
+        return await self._in_thread(lambda: work(report, stop.is_set), stop)
 
     async def _in_thread(self, work: Callable[[], Any], stop: threading.Event | None = None) -> Any:
         future = asyncio.get_running_loop().run_in_executor(self._thread, work)
@@ -202,16 +245,17 @@ class ModelWorker:
             raise
 
 
-def _throttled(on_progress: OnProgress, loop: asyncio.AbstractEventLoop) -> OnProgress:
-    """Reports from the pipeline's thread, at most one in `PROGRESS_INTERVAL_S`; previews and last steps always pass."""
-    last = 0.0
+def _throttled(on_progress: OnBatchProgress, loop: asyncio.AbstractEventLoop) -> OnBatchProgress:
+    """Reports from the pipeline's thread, of each step at most one in `PROGRESS_INTERVAL_S`; previews and last steps
+    always pass."""
+    last: dict[int, float] = {}
 
-    def report(progress: Progress) -> None:
-        nonlocal last
+    def report(number: int, progress: Progress) -> None:
         now = time.monotonic()
-        if progress.preview is None and progress.done < progress.total and now - last < PROGRESS_INTERVAL_S:
+        soon = now - last.get(number, 0.0) < PROGRESS_INTERVAL_S
+        if progress.preview is None and progress.done < progress.total and soon:
             return
-        last = now
-        loop.call_soon_threadsafe(on_progress, progress)
+        last[number] = now
+        loop.call_soon_threadsafe(on_progress, number, progress)
 
     return report

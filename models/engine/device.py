@@ -7,16 +7,21 @@ import logging
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, TypeVar
 
+from models.engine.progress import Cancelled
 from router.errors import StepError, TriptychError
-from router.types import ModelCard, Scalar, Step
+from router.types import ModelCard, Scalar, Step, StepResult
 
 Made = TypeVar("Made")
 
 logger = logging.getLogger("triptych.engine")
+
+OUT_OF_MEMORY = "out_of_memory"
+"""The code of a `StepError` for which a smaller size, or fewer pictures at once, may help."""
 
 LOST = ("CUDA error", "cuDNN error", "CUBLAS error")
 """How errors begin after which CUDA refuses everything else in the same process."""
@@ -43,6 +48,7 @@ class Device:
         self.broken = ""
         """Why no step can succeed in this process any more; empty while all is well."""
         self._turn = threading.Lock()
+        self._too_many: dict[Hashable, int] = {}
 
     def alone(self, step: Step, work: Callable[[], Made]) -> tuple[Made, float]:
         """What `work` returns, and its seconds. Further calls wait. A foreign error becomes a `StepError`.
@@ -63,6 +69,44 @@ class Device:
                 failure = self._step_error(step, error)
             self._free()  # out here, where the exception and its frames are gone
         raise failure
+
+    def together(
+        self, numbers: Sequence[int], kind: Hashable, draw: Callable[[Sequence[int]], list[StepResult]]
+    ) -> dict[int, StepResult | TriptychError]:
+        """What became of each of the steps with these numbers, by number. `draw` runs several in one call, or one.
+
+        Steps of one kind need the same memory. A number of them that ran out of it is halved, and not tried again. If
+        several fail together for another reason, they are run one by one, so that only those fail that have to.
+        Raises `Cancelled`.
+        """
+        if len(numbers) >= self._too_many.get(kind, len(numbers) + 1) > 1:
+            return self._halves(numbers, kind, draw)
+        try:
+            made = draw(numbers)
+        except Cancelled:
+            raise
+        except TriptychError as error:
+            if len(numbers) == 1 or self.broken:
+                return dict.fromkeys(numbers, error)
+            ran_out = error.code == OUT_OF_MEMORY
+        else:
+            return dict(zip(numbers, made, strict=True))
+        if ran_out:
+            self._too_many[kind] = len(numbers)
+            logger.warning("%s ran out of memory with %d pictures at once; it makes fewer", self.card.id, len(numbers))
+            return self._halves(numbers, kind, draw)
+        return {n: result for number in numbers for n, result in self.together([number], kind, draw).items()}
+
+    def _halves(
+        self, numbers: Sequence[int], kind: Hashable, draw: Callable[[Sequence[int]], list[StepResult]]
+    ) -> dict[int, StepResult | TriptychError]:
+        middle = (len(numbers) + 1) // 2
+        parts = {**self.together(numbers[:middle], kind, draw), **self.together(numbers[middle:], kind, draw)}
+        told = {"batch_too_large": self._too_many[kind]}
+        return {
+            number: replace(result, facts={**result.facts, **told}) if isinstance(result, StepResult) else result
+            for number, result in parts.items()
+        }
 
     def facts(self, revision: str) -> dict[str, Scalar]:
         """Model, its revision, device and, on a GPU, the memory that the last work needed at most (10^9 bytes)."""
@@ -92,7 +136,9 @@ class Device:
 
         if isinstance(error, torch.OutOfMemoryError):
             return StepError(
-                f"step {step.id!r}: {self.card.id!r} ran out of memory on {self.name}; ask for a smaller size", "size"
+                f"step {step.id!r}: {self.card.id!r} ran out of memory on {self.name}; ask for a smaller size",
+                "size",
+                OUT_OF_MEMORY,
             )
         first = (str(error).strip().splitlines() or [""])[0]
         if isinstance(error, torch.AcceleratorError) or first.startswith(LOST):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from models.call import Call
 from models.engine.device import Device, as_before
 from models.engine.guests import Guest, joined
 from models.engine.previews import fit_colours
-from models.engine.progress import OnProgress, ShouldStop, Watch
+from models.engine.progress import OnBatchProgress, OnProgress, ShouldStop, Watch
 from models.engine.schedulers import build_scheduler, start_from, start_index, ve_factor
 from models.engine.settings import arguments, ignores_negative, read_call
 from models.engine.tiles import blend, boxes
@@ -30,7 +30,7 @@ from models.handover import check_latents, check_picture, to_image, to_latents, 
 from models.weights.loading import img2img, load_pipeline, resolve_dtype
 from models.weights.memory import check_fits
 from models.weights.revisions import revision
-from router.errors import LoadError, StepError
+from router.errors import LoadError, StepError, TriptychError
 from router.types import Latents, ModelCard, Picture, Scalar, Step, StepResult, Value
 
 ABLE = {"base": ("generate", "denoise", "refine"), "refiner": ("refine",)}
@@ -85,20 +85,33 @@ class DiffusionEngine:
         )
         return StepResult(value, seconds, {**self._device.facts(self.revision), **facts})
 
-    def run_batch(self, steps: Sequence[Step], inputs: Sequence[Sequence[Value]]) -> list[StepResult]:
-        """The same step for several pictures in one call.
+    def run_batch(
+        self,
+        steps: Sequence[Step],
+        inputs: Sequence[Sequence[Value]],
+        *,
+        on_progress: OnBatchProgress | None = None,
+        should_stop: ShouldStop | None = None,
+    ) -> list[StepResult | TriptychError]:
+        """The same step for several pictures, in one call if memory allows; see `Engine`.
 
         The steps may differ in prompt, seed and the text of the negative prompt only (`StepError` otherwise). A picture
-        is that of `run` up to rounding in the last bits, which depends on the size of the batch. seconds: equal shares.
+        is that of `run` up to rounding in the last bits, which depends on the size of the batch. In tiles, and where
+        only one is left, they are those of `run`. seconds: equal shares. Facts: `batch`, how many were made in one
+        call, if several were; `batch_too_large`, how many were too many for the memory.
         """
-        for step, values in zip(steps, inputs, strict=True):
-            self._check_able(step, values)
-        calls = [read_call(step, self.card, self._guest_cards) for step in steps]
-        if calls[0].tiling is not None:
-            return [self.run(step, values) for step, values in zip(steps, inputs, strict=True)]
+        made: dict[int, StepResult | TriptychError] = {}
+        calls: dict[int, Call] = {}
+        for number, (step, values) in enumerate(zip(steps, inputs, strict=True)):
+            try:
+                self._check_able(step, values)
+                calls[number] = read_call(step, self.card, self._guest_cards)
+            except StepError as error:
+                made[number] = error
         # Without a negative prompt SDXL guides away from zeros, not from the embedding of "": one call cannot do both.
         alike = {
-            replace(c, prompt="", negative_prompt="any" * bool(c.negative_prompt), seed=0, facts={}) for c in calls
+            replace(c, prompt="", negative_prompt="any" * bool(c.negative_prompt), seed=0, facts={})
+            for c in calls.values()
         }
         if len(alike) > 1:
             raise StepError(
@@ -106,13 +119,39 @@ class DiffusionEngine:
                 "either all or none have a negative prompt"
             )
 
+        def draw(numbers: Sequence[int]) -> list[StepResult]:
+            if len(numbers) == 1:
+                step, values = steps[numbers[0]], inputs[numbers[0]]
+                report = None if on_progress is None else partial(on_progress, numbers[0])
+                return [self.run(step, values, on_progress=report, should_stop=should_stop)]
+            report_one = None if on_progress is None else lambda place, told: on_progress(numbers[place], told)
+            chosen = [steps[n] for n in numbers], [calls[n] for n in numbers], [inputs[n] for n in numbers]
+            return self._draw(*chosen, report_one, should_stop)
+
+        for call in alike:
+            memory = (steps[next(iter(calls))].kind, call.width, call.height, call.guidance_scale > 1, call.mix)
+            parts = [[number] for number in calls] if call.tiling is not None else [list(calls)]
+            for part in parts:
+                made |= self._device.together(part, memory, draw)
+        return [made[number] for number in range(len(steps))]
+
+    def _draw(
+        self,
+        steps: Sequence[Step],
+        calls: Sequence[Call],
+        inputs: Sequence[Sequence[Value]],
+        on_progress: OnBatchProgress | None,
+        should_stop: ShouldStop | None,
+    ) -> list[StepResult]:
         def work() -> list[tuple[Value, dict[str, Scalar]]]:
             pipe = self._prepared(steps[0], calls[0])
-            watch = self._watch(steps[0], calls[0], pipe, None, None)
+            watch = self._watch(steps, calls[0], pipe, on_progress, should_stop)
+            watch.check()
             output = self._denoise(pipe, calls, inputs, watch)
+            self._check_ran(steps[0], calls[0], watch)
             values = [self._value(pipe, calls[0], output[i : i + 1], watch.done) for i in range(len(calls))]
             return [
-                (value, {**self._call_facts(pipe, call), "steps": watch.done})
+                (value, {**self._call_facts(pipe, call), "steps": watch.done, "batch": len(calls)})
                 for value, call in zip(values, calls, strict=True)
             ]
 
@@ -138,18 +177,22 @@ class DiffusionEngine:
     ) -> tuple[Value, dict[str, Scalar]]:
         call = read_call(step, self.card, self._guest_cards)
         pipe = self._prepared(step, call)
-        watch = self._watch(step, call, pipe, on_progress, should_stop)
+        report = None if on_progress is None else lambda _, told: on_progress(told)
+        watch = self._watch([step], call, pipe, report, should_stop)
         watch.check()
         if self._tile_by_tile(call):
             assert call.tiling is not None
             made = self._refine_tiles(step, call, check_picture(inputs[0], self.card), watch)
             return made, {**self._call_facts(pipe, call), "steps": watch.done, "tiles": call.tiling.count}
         output = self._denoise(pipe, [call], [inputs], watch)
-        if not watch.done:
-            raise StepError(f"step {step.id!r}: {call.steps} steps leave none to run here; ask for more steps", "steps")
+        self._check_ran(step, call, watch)
         value = self._value(pipe, call, output, watch.done)
         tiles: dict[str, Scalar] = {} if call.tiling is None else {"tiles": call.tiling.count}
         return value, {**self._call_facts(pipe, call), **tiles, "steps": watch.done}
+
+    def _check_ran(self, step: Step, call: Call, watch: Watch) -> None:
+        if not watch.done:
+            raise StepError(f"step {step.id!r}: {call.steps} steps leave none to run here; ask for more steps", "steps")
 
     def _prepared(self, step: Step, call: Call) -> Any:
         """The pipeline for a step, with a fresh scheduler."""
@@ -159,7 +202,12 @@ class DiffusionEngine:
         return pipe
 
     def _watch(
-        self, step: Step, call: Call, pipe: Any, on_progress: OnProgress | None, should_stop: ShouldStop | None
+        self,
+        steps: Sequence[Step],
+        call: Call,
+        pipe: Any,
+        on_progress: OnBatchProgress | None,
+        should_stop: ShouldStop | None,
     ) -> Watch:
         """The callback of a run. Families whose pipelines cannot stop early themselves are stopped by it."""
         tiles = call.tiling.count if call.tiling is not None and self._tile_by_tile(call) else 1
@@ -168,7 +216,8 @@ class DiffusionEngine:
             begin = 0 if call.start is None else start_index(pipe.scheduler, call.steps, call.start)
             last = start_index(pipe.scheduler, call.steps, call.until) - begin
         colours = self._colours if on_progress and tiles == 1 else None
-        return Watch(step.id, on_progress, should_stop, self._unpacker(call), colours, last, tiles)
+        ids = [step.id for step in steps]
+        return Watch(ids, on_progress, should_stop, self._unpacker(call), colours, last, tiles)
 
     def _tile_by_tile(self, call: Call) -> bool:
         """Whether tiles are finished one after the other, since the network cannot be applied in windows."""

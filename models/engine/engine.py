@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from models.engine.diffusion import DiffusionEngine
-from models.engine.progress import OnProgress, ShouldStop
+from models.engine.progress import OnBatchProgress, OnProgress, ShouldStop
 from models.engine.scoring import ScoringEngine
+from router.errors import TriptychError
 from router.types import ModelCard, Step, StepResult, Value
 
 
@@ -38,8 +39,16 @@ class Engine(Protocol):
         raised. Everything else that goes wrong is a `StepError`.
         """
 
-    def run_batch(self, steps: Sequence[Step], inputs: Sequence[Sequence[Value]]) -> list[StepResult]:
-        """Several steps of one kind, in one call of the model where that is possible. seconds: equal shares."""
+    def run_batch(
+        self,
+        steps: Sequence[Step],
+        inputs: Sequence[Sequence[Value]],
+        *,
+        on_progress: OnBatchProgress | None = None,
+        should_stop: ShouldStop | None = None,
+    ) -> list[StepResult | TriptychError]:
+        """Several steps of one kind, in one call of the model where that is possible. A step that fails is an error in
+        its place, and ends no other. `Cancelled` is raised for all of them together. seconds: equal shares."""
 
     def warm_up(self) -> float:
         """Run the shortest possible step, so that the first request does not pay for allocation; returns seconds."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from models.engine.previews import clean, paint
@@ -11,6 +11,9 @@ from router.errors import TriptychError
 from router.types import Progress
 
 OnProgress = Callable[[Progress], None]
+OnBatchProgress = Callable[[int, Progress], None]
+"""(number of the step in its batch, how far it is)"""
+
 ShouldStop = Callable[[], bool]
 
 PREVIEWS = 4
@@ -26,22 +29,23 @@ class Cancelled(TriptychError):
 class Watch:
     """A diffusers `callback_on_step_end`. `done` counts the denoising steps that were run.
 
-    unpack: latents as the pipeline holds them to (1, C, h, w);   colours: see `models.previews.fit_colours`
+    steps:  ids of the plan's steps that are made together, in the order of their latents
+    unpack: latents as the pipeline holds them to (N, C, h, w);   colours: see `models.previews.fit_colours`
     last:   number of the denoising step of a run after which the pipeline leaves out the others; None: all are run
     rounds: how many runs of the pipeline make up the step (one for each tile)
     """
 
     def __init__(
         self,
-        step: str,
-        on_progress: OnProgress | None,
+        steps: Sequence[str],
+        on_progress: OnBatchProgress | None,
         should_stop: ShouldStop | None,
         unpack: Any,
         colours: Any,
         last: int | None = None,
         rounds: int = 1,
     ) -> None:
-        self.step = step
+        self.steps = tuple(steps)
         self.done = 0
         self._report = on_progress
         self._should_stop = should_stop
@@ -55,7 +59,7 @@ class Watch:
     def check(self) -> None:
         """Raise `Cancelled` if the caller has gone."""
         if self._should_stop is not None and self._should_stop():
-            raise Cancelled(f"step {self.step!r} was cancelled after {self.done} denoising steps")
+            raise Cancelled(f"step {self.steps[0]!r} was cancelled after {self.done} denoising steps")
 
     def next_round(self) -> None:
         """The next run of the pipeline begins; its steps are added to those before."""
@@ -68,14 +72,16 @@ class Watch:
             pipe._interrupt = True
         if self._report is not None:
             total = pipe.num_timesteps if self._stop_after is None else self._stop_after
-            preview = self._preview(pipe, tensors["latents"])
-            self._report(Progress(self.step, self.done, total * self._rounds, preview))
+            previews = self._previews(pipe, tensors["latents"])
+            for number, step in enumerate(self.steps):
+                self._report(number, Progress(step, self.done, total * self._rounds, previews[number]))
             self._last = tensors["latents"]
         return tensors
 
-    def _preview(self, pipe: Any, latents: Any) -> Any:
+    def _previews(self, pipe: Any, latents: Any) -> Sequence[Any]:
         every = max(1, pipe.num_timesteps // PREVIEWS)
         if self._colours is None or self.done % every or self.done == pipe.num_timesteps:
-            return None
+            return [None] * len(self.steps)
         explodes = type(pipe.scheduler).__name__ in VARIANCE_EXPLODING
-        return paint(self._unpack(clean(self._last, latents, pipe.scheduler, explodes)), self._colours)
+        cells = self._unpack(clean(self._last, latents, pipe.scheduler, explodes))
+        return [paint(cells[number : number + 1], self._colours) for number in range(len(self.steps))]

@@ -99,6 +99,15 @@ class CostModel:
                 self._rates[key] = _fit(self._rates[every], list(seen)) if seen else self._rates[every]
             return self._rates[key]
 
+    def law(self, step: Step) -> str:
+        """What steps that share their laws have in common, whatever the size of the batch."""
+        return self._key(step, 0, "")
+
+    def measured(self, step: Step, batch: int = 1, engine: str = "") -> int:
+        """How often steps like this one were measured in batches of this size, as far as that is still remembered."""
+        with self._lock:
+            return len(self._seen.get(self._key(step, batch, engine), ()))
+
     def observe(self, step: Step, seconds: float, pixels: int | None = None, batch: int = 1, engine: str = "") -> None:
         """Learn from a step that took `seconds` on its worker, without waiting. Nonsense (<= 0, NaN) is ignored.
 

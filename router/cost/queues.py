@@ -44,6 +44,10 @@ class Queues:
                 self._priced_at = -1
                 self._version += 1
 
+    def replicas(self, model: str) -> int:
+        """How many workers hold `model`, as far as it was told."""
+        return self._replicas.get(model, 1)
+
     def reserve(self, plan: Plan, n: int = 1) -> int:
         """Add the work of `n` pictures of `plan` to the queues of its models; returns a ticket."""
         seconds = plan_seconds(plan, self._costs)

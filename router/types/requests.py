@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from router.types.recipes import Turn
 
-
 Priority = Literal["interactive", "standard", "batch"]
 """Whose turn comes first where requests wait: somebody looks on; the usual; whenever there is room."""
 
@@ -36,6 +35,7 @@ class GenerationRequest:
     tags: tuple[str, ...] = ()
     tenant: str = ""
     priority: Priority = "standard"
+    deterministic: bool = False  # the bytes of a picture made alone, and not together with others in a batch
     degradable: bool = True  # whether an overloaded policy may answer with a lesser recipe
     turns: tuple[Turn, ...] = ()  # what `recipe`, a search, came to before; it is not resolved again then
     id: str = ""  # under which the client knows the answer, and gives feedback; without one, nothing is logged

@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from deployments.in_process import LocalWorkers
 from deployments.orchestration import runner
 from deployments.orchestration.availability import Availability, load_error
 from deployments.orchestration.orchestrator import Orchestrator
+from deployments.orchestration.order import Claim
 from deployments.orchestration.results import Advanced, Finished, Outcome, Routed, WorkerLostError
 from deployments.settings import AppSettings
 from deployments.workers.worker import OnProgress, WorkerStatus
@@ -77,10 +79,10 @@ async def test_a_lost_worker_costs_one_more_try(settings: AppSettings, workers: 
     assert (again.made[0].picture.pixels == calm.made[0].picture.pixels).all()
 
 
-async def test_a_worker_that_dies_twice_fails_the_request(settings: AppSettings, workers: LocalWorkers) -> None:
-    """A step is tried twice, not for ever."""
-    flaky = Flaky(workers.by_model["sd15"], WorkerLostError("gone"), WorkerLostError("gone again"))
-    with pytest.raises(StepError, match="gone again"):
+async def test_a_worker_that_dies_three_times_fails_the_request(settings: AppSettings, workers: LocalWorkers) -> None:
+    """A step is tried three times, not for ever."""
+    flaky = Flaky(workers.by_model["sd15"], *(WorkerLostError(f"gone for time {n}") for n in (1, 2, 3)))
+    with pytest.raises(StepError, match="gone for time 3"):
         await orchestrate(settings, workers, sd15=flaky).generate(asked())
 
 
@@ -112,18 +114,45 @@ async def test_work_that_cannot_begin_in_time_is_not_begun(settings: AppSettings
 async def test_cancelling_a_request_cancels_all_its_steps_and_frees_the_queue(
     settings: AppSettings, workers: LocalWorkers
 ) -> None:
-    """When the caller leaves, every running step is cancelled and its reserved work is taken off the queue."""
+    """When the caller leaves, every running step is cancelled, no waiting one is begun, and the reserved work is taken
+    off the queue."""
     slow = Flaky(workers.by_model["sd15"], delay_s=30)
     orchestrator = orchestrate(settings, workers, sd15=slow)
     task = asyncio.create_task(orchestrator.generate(asked(n=3)))
-    while len(slow.seeds) < 3:
+    while len(slow.seeds) < 2:  # one that runs, and one that was sent since that should have ended
         await asyncio.sleep(0.01)
     assert orchestrator.queued_s("sd15") > 0
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert slow.cancelled == 3
+    assert (len(slow.seeds), slow.cancelled) == (2, 2)
     assert orchestrator.queued_s("sd15") == 0
+
+
+async def test_a_request_says_what_its_steps_claim(
+    settings: AppSettings, workers: LocalWorkers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every step waits under its request's id, tenant and deadline, with the seconds that it is expected to take."""
+    claims: list[Claim] = []
+    orchestrator = orchestrate(settings, workers)
+    usual = orchestrator.step_queues.run
+
+    async def noting(step: Step, inputs: Sequence[Value], claim: Claim, on_progress: Any = None) -> StepResult:
+        claims.append(claim)
+        return await usual(step, inputs, claim, on_progress)
+
+    monkeypatch.setattr(orchestrator.step_queues, "run", noting)
+    before = time.monotonic()
+    request = GenerationRequest("a red circle", target="lab", recipe="latents", n=2, tenant="acme", id="req_1", seed=1)
+    await orchestrator.generate(replace(request, latency_budget_s=50))
+    assert len(claims) == 4
+    assert {(claim.job, claim.tenant, claim.priority) for claim in claims} == {("req_1", "acme", "standard")}
+    assert all(before + 50 <= claim.deadline <= time.monotonic() + 50 for claim in claims)
+    assert all(claim.seconds > 0 for claim in claims)
+    claims.clear()
+    for _ in range(2):
+        await orchestrator.generate(asked())
+    assert len({claim.job for claim in claims}) == 2
 
 
 async def test_waiting_work_raises_the_estimate_of_others(settings: AppSettings, workers: LocalWorkers) -> None:

@@ -53,6 +53,18 @@ class SlowEngine:
             self.running -= 1
         return StepResult(Picture(np.zeros((8, 8, 3), np.uint8)), 0.01 * self.ticks)
 
+    def run_batch(
+        self,
+        steps: Sequence[Step],
+        inputs: Sequence[Sequence[Value]],
+        *,
+        on_progress: Any = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> list[StepResult]:
+        """As many results, in the time of one."""
+        told = None if on_progress is None else lambda p: [on_progress(n, p) for n in range(len(steps))]
+        return [self.run(steps[0], inputs[0], on_progress=told, should_stop=should_stop)] * len(steps)
+
 
 async def test_steps_take_turns() -> None:
     """However many steps arrive at once, the accelerator runs one at a time, and all finish."""
@@ -60,6 +72,33 @@ async def test_steps_take_turns() -> None:
     worker = ModelWorker("m", lambda: engine)
     await asyncio.gather(*(worker.run(STEP, (), 60) for _ in range(5)))
     assert (engine.most, engine.finished) == (1, 5)
+
+
+async def test_a_batch_is_one_turn() -> None:
+    """Steps that come as one have one turn, in order with the others, and each has its progress, throttled."""
+    engine, told = SlowEngine(ticks=40), []
+    worker = ModelWorker("m", lambda: engine)
+    batch = worker.run_batch([STEP] * 3, [()] * 3, 60, lambda number, progress: told.append((number, progress.done)))
+    made, _ = await asyncio.gather(batch, worker.run(STEP, (), 60))
+    assert len(made) == 3
+    assert (engine.most, engine.finished) == (1, 2)
+    for number in range(3):
+        own = [done for n, done in told if n == number]
+        assert 1 < len(own) < 20 and own[-1] == 40
+    with pytest.raises(DeadlineError):
+        await worker.run_batch([STEP] * 3, [()] * 3, 0)
+
+
+async def test_a_cancelled_batch_stops() -> None:
+    """Cancelling a batch ends all of it early and has waited for its thread."""
+    engine = SlowEngine(ticks=500)
+    task = asyncio.create_task(ModelWorker("m", lambda: engine).run_batch([STEP] * 3, [()] * 3, 60))
+    while not engine.running:
+        await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (engine.running, engine.stopped) == (0, 1)
 
 
 async def test_a_cancelled_step_stops_before_the_next_begins() -> None:
