@@ -419,9 +419,9 @@ class Jobs:
     def begun(self, job: LiveJob) -> None:
         """Write that a job is running, without waiting for it: whether the next process counts it as one that may have
         killed this one."""
-        decision = dict(job.record.decision or {})
-        writing = self.store.started_soon(job.record.id, self._fence, decision)
-        writing.add_done_callback(lambda done: done.cancelled() or done.exception())  # marks it as seen
+        with suppress(StoreError):
+            writing = self.store.started_soon(job.record.id, self._fence, dict(job.record.decision or {}))
+            writing.add_done_callback(lambda done: done.cancelled() or done.exception())  # marks it as seen
 
     async def add_picture(self, job: LiveJob, outcome: Outcome) -> None:
         """Make the file of a picture, tell of it, and have it stored."""
