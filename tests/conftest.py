@@ -85,7 +85,7 @@ class RayApp:
 def ray_app(tiny_settings: dict[str, Any]) -> Iterator[RayApp]:
     """Triptych on a Ray of its own with three declared GPUs, one each for sd15, sdxl and flux (they compute on CPU).
 
-    Two orchestrators, so that what must hold across replicas is seen to.
+    Two ingresses, so that what must hold across replicas is seen to.
     """
     from deployments.cluster.local_cluster import free_port, start
     from deployments.settings import ServeConfig, parse_settings
@@ -94,7 +94,7 @@ def ray_app(tiny_settings: dict[str, Any]) -> Iterator[RayApp]:
     for name in ("sd15", "sdxl", "flux"):
         models[name]["num_gpus"] = 1
     env_vars = {"TRIPTYCH_ADMIN_KEY": ADMIN_KEY}
-    settings = {**tiny_settings, "models": models, "env_vars": env_vars, "orchestrator": {"replicas": 2}}
+    settings = {**tiny_settings, "models": models, "env_vars": env_vars, "ingress": {"replicas": 2}}
     config = ServeConfig(settings=parse_settings(settings))
     with start(config, port=free_port(), num_gpus=3, timeout_s=500) as running:
         yield RayApp(running.url, settings, Path(tiny_settings["policies"]["directory"]))

@@ -37,18 +37,21 @@ def clock() -> Clock:
     return Clock()
 
 
-def test_an_orchestrator_grants_its_share_and_says_what_the_whole_is(clock: Clock) -> None:
-    """Of 100 s and $1, one of four orchestrators grants 25 s and $0.25; 20 s and $0.05 later, 5 s and $0.20."""
-    budgets = TenantBudgets(0.25, clock)
-    (allowance,) = budgets.allowances(HOURLY, "acme")
-    assert (allowance.work_s, allowance.cost_usd, allowance.renews_s) == (25.0, 0.25, 0.0)
-    assert budgets.charge(HOURLY, "acme", 20.0, 0.05) is not None
-    (allowance,) = budgets.allowances(HOURLY, "acme")
-    assert (allowance.work_s, allowance.cost_usd) == (pytest.approx(5.0), pytest.approx(0.20))
-    assert (allowance.whole_work_s, allowance.whole_usd, allowance.renews_s) == (25.0, 0.25, 3600.0)
-    assert budgets.charge(HOURLY, "acme", 5.1, 0.0) is None
-    assert budgets.charge(HOURLY, "acme", 0.0, 0.21) is None
-    assert budgets.charge(HOURLY, "acme", 5.0, 0.20) is not None
+def test_what_was_granted_is_known_to_the_next_orchestrator(clock: Clock) -> None:
+    """Rows of usage restore what is left, what comes back when, and the charges of jobs that are carried on."""
+    first = TenantBudgets(clock)
+    charge = first.charge(HOURLY, "acme", 20.0, 0.05)
+    assert charge is not None
+    second = TenantBudgets(clock)
+    charges = second.restore(charge.rows("job_1"))
+    (allowance,) = second.allowances(HOURLY, "acme")
+    assert (allowance.work_s, allowance.cost_usd) == (pytest.approx(80.0), pytest.approx(0.95))
+    charges["job_1"].use(5.0, 0.01)
+    charges["job_1"].settle()
+    (allowance,) = second.allowances(HOURLY, "acme")
+    assert (allowance.work_s, allowance.cost_usd) == (pytest.approx(95.0), pytest.approx(0.99))
+    assert second.charge(HOURLY, "acme", 95.1, 0.0) is None
+    assert second.charge(HOURLY, "acme", 95.0, 0.99) is not None
 
 
 def test_what_was_used_comes_back_after_the_window(clock: Clock) -> None:

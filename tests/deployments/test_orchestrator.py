@@ -137,9 +137,9 @@ async def test_a_request_says_what_its_steps_claim(
     orchestrator = orchestrate(settings, workers)
     usual = orchestrator.step_queues.run
 
-    async def noting(step: Step, inputs: Sequence[Value], claim: Claim, on_progress: Any = None) -> StepResult:
+    async def noting(step: Step, inputs: Sequence[Value], claim: Claim, *told: Any) -> StepResult:
         claims.append(claim)
-        return await usual(step, inputs, claim, on_progress)
+        return await usual(step, inputs, claim, *told)
 
     monkeypatch.setattr(orchestrator.step_queues, "run", noting)
     before = time.monotonic()
