@@ -44,7 +44,7 @@ FLOORS = {
     ),
     "deployments": (
         "cli", "app", "cluster", "offline", "in_process", "assembly", "served_recipes", "known_names", "api",
-        "orchestration", "store", "workers", "settings",
+        "jobs", "orchestration", "store", "workers", "settings",
     ),
 }  # fmt: skip
 MOST_MODULES = 12
