@@ -56,6 +56,7 @@ from router.verification.score_reading import ScoreReading
 
 logger = logging.getLogger("triptych.orchestrator")
 
+
 class Orchestrator:
     """Routes requests and runs their plans on workers.
 
@@ -279,9 +280,7 @@ class Orchestrator:
                 on_event(Finished(alone))
 
         try:
-            batch = await self._runner.pictures(
-                route, admitted.charge, started, admitted.ticket, on_event, tell, only
-            )
+            batch = await self._runner.pictures(route, admitted.charge, started, admitted.ticket, on_event, tell, only)
         finally:
             self.give_up(admitted)
         outcome = _outcome(route, batch, started, admitted.charge.cost_usd, *notes)

@@ -94,9 +94,7 @@ class Runner:
             on_event(Routed(route))
         request = route.request
         run = _Run(route, self.due(route.request, started), on_event, charge, started)
-        seeds = {
-            index: (request.seed + index) % 2**32 for index in range(request.n) if only is None or index in only
-        }
+        seeds = {index: (request.seed + index) % 2**32 for index in range(request.n) if only is None or index in only}
 
         async def picture(index: int, seed: int) -> Made:
             made = replace(await self._picture(run, ticket, index, seed), index=index)

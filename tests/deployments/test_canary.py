@@ -12,8 +12,8 @@ import pytest
 
 from deployments.offline.canary import compare_canary
 from deployments.settings import AppSettings
+from deployments.store.decision_log import DecisionLog
 from router.errors import ArtifactError
-from router.learning.decision_log import DecisionLog
 from router.learning.intervals import EveryLook, at_every_look
 from router.types import GenerationRequest
 from tests.deployments.scripted import GREY, Script, scripted

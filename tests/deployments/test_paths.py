@@ -16,11 +16,11 @@ from deployments.orchestration.recorder import kept, record_of, verdicts
 from deployments.orchestration.results import Check, Made, Outcome
 from deployments.orchestration.verifier import Verifier
 from deployments.settings import AppSettings
+from deployments.store.decision_log import DecisionLog
 from deployments.workers.worker import OnProgress
 from policies import Policy, load_policy_text
 from router.cost.model import CostModel
 from router.cost.queues import Queues
-from router.learning.decision_log import DecisionLog
 from router.learning.feedback import DecisionRecord, Feedback
 from router.learning.pairs import view_of
 from router.quality.predictor import QualityPredictor
