@@ -44,7 +44,7 @@ from router.verification.value_of_information import Option
 from tests.deployments.scripted import EMBEDDER, GREY, Script, scripted
 from tests.deployments.test_retraining import KEYS
 from tests.deployments.use import POLICY, lived_policy
-from tests.router.test_feedback import decision
+from tests.store.test_decision_log import decision
 
 CHECKED = """
 recipes:
