@@ -136,7 +136,7 @@ class Bench:
         feedback = _module("router.learning.feedback", "router.feedback")
         recorder = _module("deployments.orchestration.recorder", "deployments.journal")
         outcome = _module("deployments.orchestration.results", "deployments.outcome").Outcome
-        log = _module("router.learning.decision_log", "router.decision_log")
+        log = _module("deployments.store.decision_log", "router.learning.decision_log")
         request = replace(self.rehearsal.request({"prompt": "a red circle"}), id="req_bench")
         made = outcome(self.router.route(request, policy, self.context), (), 0.1, 0.0, ())
         record = recorder.record_of(made, policy.recipes, self.router.predictor, self.rehearsal._catalogue)

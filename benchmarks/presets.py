@@ -104,8 +104,8 @@ async def client_of(url: str | None) -> AsyncIterator[httpx.AsyncClient]:
 
     settings = load_serve_config(DEFAULT_CONFIG).settings
     with tempfile.TemporaryDirectory() as folder:
-        log = settings.feedback.model_copy(update={"path": str(Path(folder) / "decisions.sqlite")})
-        settings = settings.model_copy(update={"feedback": log})
+        own = {"url": f"sqlite:///{folder}/triptych.sqlite", "pictures": f"{folder}/pictures"}
+        settings = settings.model_copy(update={"store": settings.store.model_copy(update=own)})
         app = create_app(Service(build_local(settings), settings.limits), settings.limits)
         transport = httpx.ASGITransport(app=app)
         async with httpx.AsyncClient(transport=transport, base_url="http://triptych", timeout=300) as client:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
@@ -17,8 +16,10 @@ from deployments.orchestration.orchestrator import Orchestrator
 from deployments.orchestration.recorder import Recorder
 from deployments.orchestration.step_queues import WorkerClient
 from deployments.served_recipes import served_recipes, stranger
-from deployments.settings import AppSettings, ConfigError, FeedbackSettings
+from deployments.settings import AppSettings, ConfigError
 from deployments.store import open_store
+from deployments.store.decision_log import DecisionLog
+from deployments.store.store import decision_log
 from deployments.workers.worker import StepEngine
 from models.catalogue import Catalogue, load_catalogue
 from models.weights.revisions import revision
@@ -26,8 +27,6 @@ from policies import PolicyBook
 from router.cost.batches import BatchSizes
 from router.cost.model import CostModel
 from router.cost.queues import Queues
-from router.learning.decision_log import DecisionLog
-from router.learning.feedback import Retention
 from router.prompts.embedding import MiniLMEmbedder
 from router.quality.live import LivePredictor
 from router.quality.predictor import QualityPredictor
@@ -38,9 +37,6 @@ from router.verification.score_calibration import load_score_reading, score_read
 from router.verification.score_reading import ScoreReading
 
 logger = logging.getLogger("triptych.router")
-
-LOG_KEY = "TRIPTYCH_LOG_KEY"
-"""The environment variable with the key of the hash of prompts; without it, a random one lies beside the log."""
 
 # transformers and accelerate patch torch for the whole process while they load, so two loads would corrupt each other.
 _LOADING = threading.Lock()
@@ -76,7 +72,7 @@ def build_orchestrator(
     router = router_of(settings, catalogue, costs, live.predictor)
     timeout_s = settings.limits.request_timeout_s
     metrics = metrics or Tally()
-    recorder = Recorder(log_of(settings.feedback) if settings.feedback.log else None, catalogue, metrics)
+    recorder = Recorder(log_of(settings) if settings.feedback.log else None, catalogue, metrics)
     return Orchestrator(
         catalogue,
         policies,
@@ -100,11 +96,9 @@ def build_jobs(settings: AppSettings, orchestrator: Orchestrator) -> Jobs:
     return Jobs(orchestrator, open_store(settings.store), Rendering())
 
 
-def log_of(settings: FeedbackSettings) -> DecisionLog:
-    """The log of decisions. Nothing is opened or made yet."""
-    key = os.environ.get(LOG_KEY)
-    retention = Retention(settings.max_age_days * 86_400, settings.max_rows)
-    return DecisionLog(settings.file, settings.store_prompts, retention, key.encode() if key else None)
+def log_of(settings: AppSettings) -> DecisionLog:
+    """The log of decisions by itself. Nothing is opened or made yet."""
+    return decision_log(settings.store, settings.feedback)
 
 
 def score_readings_of(settings: AppSettings, catalogue: Catalogue, digest: str) -> dict[str, ScoreReading]:

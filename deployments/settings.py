@@ -213,26 +213,29 @@ class CorsSettings(Section):
 
 
 class FeedbackSettings(Section):
-    """The log of decisions, which feedback is attached to and retraining learns from.
+    """The log of decisions, a part of the store, which feedback is attached to and retraining learns from.
 
     log:            whether decisions are logged at all
-    path:           the SQLite file, on a local disk; by default in the state folder of the user ($XDG_STATE_HOME)
     store_prompts:  hash: a keyed hash, an embedding and counts stand in for the prompt; text: the prompt itself, too
     max_age_days, max_rows: decisions beyond are deleted, with their feedback
     """
 
     log: bool = True
-    path: str | None = None
     store_prompts: Literal["hash", "text"] = "hash"
     max_age_days: float = Field(default=180.0, gt=0)
     max_rows: int = Field(default=200_000, ge=1)
 
-    @property
-    def file(self) -> Path:
-        if self.path is not None:
-            return ROOT / Path(self.path).expanduser()
-        state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-        return Path(state) / "triptych" / "decisions.sqlite"
+    @model_validator(mode="before")
+    @classmethod
+    def _no_file_of_its_own(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "path" in data:
+            raise PydanticCustomError(
+                "moved",
+                "path: decisions are in the store now. Leave it out, name the database under store.url (as "
+                "sqlite:////data/triptych.sqlite); `triptych router log --take-over {file}` keeps what is there",
+                {"file": str(data["path"])},
+            )
+        return data
 
 
 def state_folder() -> Path:

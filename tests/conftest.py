@@ -52,6 +52,11 @@ def tiny_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train_tiny(tmp_path_factory.mktemp("artifact") / "quality")
 
 
+def store_in(folder: Path) -> dict[str, Any]:
+    """`store:` of a config, with everything in a folder."""
+    return {"url": f"sqlite:///{folder / 'triptych.sqlite'}", "pictures": str(folder / "pictures")}
+
+
 @pytest.fixture(scope="session")
 def tiny_settings(tiny_weights: Path, tiny_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """`args` of an application on the tiny weights, with a policy folder that tests may write to."""
@@ -63,7 +68,7 @@ def tiny_settings(tiny_weights: Path, tiny_artifact: Path, tmp_path_factory: pyt
         "models": model_settings(tiny_weights),
         "policies": {"directory": str(folder), "default": "balanced"},
         "artifact": str(tiny_artifact),
-        "feedback": {"path": str(tmp_path_factory.mktemp("log") / "decisions.sqlite")},
+        "store": store_in(tmp_path_factory.mktemp("store")),
         "limits": {"request_timeout_s": 60},
     }
 

@@ -31,11 +31,11 @@ from deployments.offline.retraining import retrain
 from deployments.orchestration.recorder import record_of
 from deployments.orchestration.results import Made, Outcome
 from deployments.settings import DEFAULT_CONFIG, load_serve_config
+from deployments.store.decision_log import DecisionLog
 from models.catalogue import Catalogue
 from policies import PRESETS, Policy, load_policy_text
 from router.cost.model import CostModel
 from router.cost.queues import Queues
-from router.learning.decision_log import DecisionLog
 from router.learning.training import train
 from router.planning.recipes import recipe_key
 from router.prompts.embedding import MiniLMEmbedder

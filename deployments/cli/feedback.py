@@ -15,9 +15,9 @@ from deployments.settings import DEFAULT_CONFIG, AppSettings, load_serve_config
 from router.errors import ArtifactError, RequestError
 
 if TYPE_CHECKING:
-    from router.learning.decision_log import DecisionLog
+    from deployments.store.decision_log import DecisionLog
 
-Log = Annotated[Path | None, typer.Argument(help="The log's file (default: that of the config).")]
+Log = Annotated[Path | None, typer.Argument(help="A store's SQLite file (default: the store of the config).")]
 Folder = Annotated[
     Path | None, typer.Option("--artefact", "--artifact", help="A trained folder (default: that of the config).")
 ]
@@ -63,7 +63,7 @@ async def _written(config: Path, body: dict[str, Any]) -> dict[str, Any]:
     from deployments.orchestration.recorder import Recorder
 
     settings, wire = load_serve_config(config).settings, parse_feedback(body)
-    recorder = Recorder(log_of(settings.feedback), catalogue_of(settings), Tally())
+    recorder = Recorder(log_of(settings), catalogue_of(settings), Tally())
     return feedback_report(wire, await recorder.attach(wire.id, wire.source, wire.value, wire.image))
 
 
@@ -73,6 +73,9 @@ def log(
     source: Source = "rating",
     purge: Annotated[bool, typer.Option("--purge", help="Delete what is beyond the config's age and number.")] = False,
     forget: Annotated[str | None, typer.Option(help="Delete every decision on this prompt.")] = None,
+    take_over: Annotated[
+        Path | None, typer.Option(help="Append the decisions of a log of version 0.1, which had a file of its own.")
+    ] = None,
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
@@ -81,6 +84,9 @@ def log(
 
     settings = load_serve_config(config).settings
     decisions = _log(settings, file)
+    if take_over is not None:
+        taken = decisions.take_over(take_over)
+        err.print(f"took over {taken} decisions of {take_over}", highlight=False, markup=False)
     counts = decisions.counts()  # also: is it there at all?
     if forget is not None:
         err.print(f"deleted {decisions.forget(forget)} decisions on that prompt", highlight=False)
@@ -243,8 +249,10 @@ def _in_force(folder: Path, digest: str, settings: AppSettings, config: Path, un
 def _log(settings: AppSettings, file: Path | None) -> DecisionLog:
     from deployments.assembly import log_of
 
-    chosen = settings.feedback if file is None else settings.feedback.model_copy(update={"path": str(file.absolute())})
-    return log_of(chosen)
+    if file is None:
+        return log_of(settings)
+    chosen = settings.store.model_copy(update={"url": f"sqlite:///{file.absolute()}"})
+    return log_of(settings.model_copy(update={"store": chosen}))
 
 
 def add_to(app: typer.Typer, router_app: typer.Typer) -> None:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from deployments.store.decision_log import DecisionLog
 from router.errors import ArtifactError
-from router.learning.decision_log import DecisionLog
 from router.learning.feedback import DecisionRecord, value_of_path
 from router.learning.intervals import TAIL, at_every_look
 

@@ -27,10 +27,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deployments.offline.replay import Replay, chance_of_each, chances, worth
+from deployments.store.decision_log import DecisionLog
 from models.weights.revisions import revision
 from policies import Policy
 from router.errors import ArtifactError
-from router.learning.decision_log import DecisionLog
 from router.learning.feedback import DecisionRecord, Feedback, value_of_path
 from router.learning.off_policy import ESTIMATORS, Comparison, LoggedChoices, compare, increments
 from router.learning.ratings import MIN_PROMPTS

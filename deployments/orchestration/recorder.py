@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sqlite3
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -13,8 +12,9 @@ from typing import Any
 
 from deployments.orchestration.metrics import Metrics
 from deployments.orchestration.results import Made, Outcome
+from deployments.store.decision_log import DecisionLog
+from deployments.store.errors import StoreError
 from router.errors import NotFoundError, RequestError, StepError
-from router.learning.decision_log import DecisionLog
 from router.learning.feedback import SCORER, DecisionRecord, Feedback, Receipt
 from router.planning.recipes import recipe_key
 from router.quality.predictor import QualityPredictor
@@ -68,7 +68,7 @@ class Recorder:
             raise NotFoundError("decisions are not logged here (feedback.log: false), so none can be rated", "id")
         try:
             receipt = await self._written(lambda: log.attach(request_id, source, value, image))
-        except (sqlite3.Error, OSError) as error:
+        except (StoreError, OSError) as error:
             logger.warning("feedback was not written to %s: %s", log.path, error or type(error).__name__)
             message = "the feedback could not be stored; the server's log says why; send it again later"
             failed = StepError(message)

@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sqlite3
+import threading
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Table, create_engine, event, exc, inspect, select, text
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.engine import URL, make_url
 
 from deployments.store.errors import StoreError, StoreFullError
 from deployments.store.tables import HEAD, SCHEMA_TABLE
 
-BUSY_MS = 5_000  # how long SQLite waits for another process that writes
+BUSY_MS = 10_000  # how long SQLite waits for another process that writes
 POOL = 8  # connections at most, the writer's among them
 POOL_WAIT_S = 10.0
 MIGRATING = 0x7417_0001  # the number of PostgreSQL's advisory lock
@@ -49,6 +53,8 @@ class Database:
         self.file = Path(str(self.url.database)) if self.sqlite else None
         self.place = str(self.file) if self.file else _server(self.url)
         self.engine = _engine(self.url, self.sqlite)
+        # Between processes SQLite has no queue, only trying again; within this one, nobody has to.
+        self._turn: AbstractContextManager[Any] = threading.Lock() if self.sqlite else nullcontext()
 
     def exists(self) -> bool:
         """Whether there is anything to open: a file of SQLite; a server is there or an error."""
@@ -57,7 +63,12 @@ class Database:
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """A transaction that may write; committed at the end, rolled back by an exception."""
-        with self.translated(), self.engine.connect().execution_options(**{_WRITES: True}) as db, db.begin():
+        with (
+            self._turn,
+            self.translated(),
+            self.engine.connect() as db,
+            db.execution_options(**{_WRITES: True}).begin(),
+        ):
             yield db
 
     @contextmanager
@@ -97,8 +108,9 @@ class Database:
             if self.file is not None:
                 self._make_file(self.file)
             if self.revision() != HEAD:
+                self.refuse_former()
                 self._upgrade()
-        except (StoreFullError, _LaterError):
+        except (StoreFullError, _OtherError):
             raise
         except StoreError as error:
             cause = getattr(error.__cause__, "orig", None)
@@ -110,6 +122,18 @@ class Database:
             if not inspect(db).has_table(SCHEMA_TABLE):
                 return None
             return db.execute(text(f"SELECT version_num FROM {SCHEMA_TABLE}")).scalar()
+
+    def refuse_former(self) -> None:
+        """Raises `StoreError` if the file is a log of decisions of version 0.1, which is no store."""
+        if not self.sqlite or not self.exists():
+            return
+        with self.reading() as db:
+            former = db.exec_driver_sql("PRAGMA user_version").scalar() in (1, 2) and inspect(db).has_table("decisions")
+        if former and self.revision() is None:
+            raise _OtherError(
+                f"{self.file} is a log of decisions of version 0.1: leave it out of the config, and take over what is "
+                f"in it with `triptych router log --take-over {self.file}`"
+            )
 
     def _upgrade(self) -> None:
         from alembic import command
@@ -125,7 +149,7 @@ class Database:
             there = inspect(db).has_table(SCHEMA_TABLE)
             found = db.execute(text(f"SELECT version_num FROM {SCHEMA_TABLE}")).scalar() if there else None
             if found is not None and found not in known:
-                raise _LaterError(
+                raise _OtherError(
                     f"{self.place} has schema {found!r}, of a later Triptych than this one ({HEAD!r}): run that "
                     "version, or name another database under store.url"
                 )
@@ -155,7 +179,7 @@ class Database:
             self.engine.dispose()
 
 
-class _LaterError(StoreError):
+class _OtherError(StoreError):
     """A schema that is not known here; waiting does not help."""
 
     retry_after_s = None
@@ -163,14 +187,14 @@ class _LaterError(StoreError):
 
 def insert_new(db: Connection, table: Table, row: Mapping[str, Any]) -> bool:
     """Insert a row unless it is in conflict with one that is there; says whether it went in."""
-    insert: Any = sqlite.insert if db.dialect.name == "sqlite" else postgresql.insert
+    insert: Any = sqlite_dialect.insert if db.dialect.name == "sqlite" else postgresql.insert
     first = next(iter(table.primary_key))
     return db.execute(insert(table).on_conflict_do_nothing().returning(first), dict(row)).first() is not None
 
 
 def put(db: Connection, table: Table, row: Mapping[str, Any], *key: str) -> None:
     """Insert a row, or change the one with the same `key` columns to it."""
-    insert: Any = (sqlite.insert if db.dialect.name == "sqlite" else postgresql.insert)(table).values(row)
+    insert: Any = (sqlite_dialect.insert if db.dialect.name == "sqlite" else postgresql.insert)(table).values(row)
     changed = {name: insert.excluded[name] for name in row if name not in key}
     db.execute(insert.on_conflict_do_update(index_elements=list(key), set_=changed))
 
@@ -227,8 +251,17 @@ def _engine(url: URL, is_sqlite: bool) -> Engine:
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # transactions begin where we say so, not where the driver guesses
+        deadline = time.monotonic() + BUSY_MS / 1000
         for pragma in _PRAGMAS:
-            connection.execute(f"PRAGMA {pragma}")
+            while True:
+                try:
+                    connection.execute(f"PRAGMA {pragma}")
+                    break
+                except sqlite3.OperationalError:
+                    # SQLite does not wait by itself where another process changes the journal's mode, too.
+                    if time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.01)
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:

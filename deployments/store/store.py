@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import secrets
 import shutil
 import threading
@@ -16,16 +17,18 @@ from typing import Any
 
 from sqlalchemy import text
 
-from deployments.settings import StoreSettings
+from deployments.settings import FeedbackSettings, StoreSettings, state_folder
 from deployments.store import accounts, jobs, pictures
 from deployments.store.blobs import Blobs
 from deployments.store.database import Database, insert_new, value_of
+from deployments.store.decision_log import DecisionLog
 from deployments.store.errors import FencedError, StoreError, StoreFullError
 from deployments.store.records import JobRecord, JobState, KeyRecord, PictureRecord, UsageRow
 from deployments.store.tables import store as store_table
 from deployments.store.tidying import Tidying
 from deployments.store.writer import Writer
 from router.errors import NotFoundError
+from router.learning.feedback import Retention
 
 logger = logging.getLogger("triptych.store")
 
@@ -33,22 +36,44 @@ FULL_FOR_S = 10.0  # how long nothing new is accepted after a write found no roo
 LOOK_EVERY_S = 0.5  # between two looks at the disk
 
 
-def open_store(settings: StoreSettings) -> Store:
-    """The store of these settings, its schema up to date. Raises `StoreError` that says what is not there."""
+LOG_KEY = "TRIPTYCH_LOG_KEY"
+"""The environment variable with the key of the hash of prompts; without it, a random one lies beside the database."""
+
+
+def open_store(settings: StoreSettings, feedback: FeedbackSettings | None = None) -> Store:
+    """The store of these settings, its schema up to date. feedback: what its log of decisions keeps. Raises
+    `StoreError` that says what is not there."""
     database = Database(settings.database_url)
     database.migrate()
-    return Store(database, Blobs(settings.pictures_place), settings)
+    store = Store(database, Blobs(settings.pictures_place), settings, feedback or FeedbackSettings())
+    store.decisions.open()
+    return store
+
+
+def decision_log(
+    settings: StoreSettings, feedback: FeedbackSettings, database: Database | None = None, writer: Writer | None = None
+) -> DecisionLog:
+    """The log of decisions of a store, by itself. Nothing is opened or made yet, if no database is given."""
+    key = os.environ.get(LOG_KEY)
+    return DecisionLog(
+        database or Database(settings.database_url),
+        feedback.store_prompts,
+        Retention(feedback.max_age_days * 86_400, feedback.max_rows),
+        key.encode() if key else None,
+        writer,
+        state_folder() / "decisions.sqlite" if settings.url is None else None,
+    )
 
 
 class Store:
-    """All that must last. Use `open_store`.
+    """All that must last. Use `open_store`. decisions: the log of decisions.
 
     Methods raise `StoreError` if the database or the pictures' place does not answer: nothing was written then, or will
     be found undone, and the same call may succeed after `retry_after_s`. Writes to a job by an orchestrator whose job
     was taken over raise `FencedError`. The `…_soon` methods are for event loops: `await asyncio.wrap_future(…)`.
     """
 
-    def __init__(self, database: Database, blobs: Blobs, settings: StoreSettings) -> None:
+    def __init__(self, database: Database, blobs: Blobs, settings: StoreSettings, feedback: FeedbackSettings) -> None:
         self.database = database
         self._blobs = blobs
         self._writer = Writer(database)
@@ -56,6 +81,7 @@ class Store:
         self._full_until = self._looked = float("-inf")
         self._little: str | None = None
         self._reserve = int(settings.keep_free_mib * 2**20)
+        self.decisions = decision_log(settings, feedback, database, self._writer)
         self.id = self._writer.do(_identify)
         max_bytes = settings.max_gib * 2**30
         self._tidying = Tidying(database, self._writer, blobs, self.id, settings.max_age_days * 86_400, max_bytes)

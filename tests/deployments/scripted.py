@@ -19,11 +19,11 @@ from deployments.orchestration.orchestrator import Orchestrator
 from deployments.orchestration.recorder import Recorder
 from deployments.settings import AppSettings, StoreSettings
 from deployments.store import open_store
+from deployments.store.decision_log import DecisionLog
 from deployments.workers.worker import OnProgress, WorkerStatus
 from policies import PolicyBook
 from router.cost.model import CostModel
 from router.cost.queues import Queues
-from router.learning.decision_log import DecisionLog
 from router.prompts.embedding import MiniLMEmbedder
 from router.quality.predictor import QualityPredictor
 from router.registry.artifact import load_artifact

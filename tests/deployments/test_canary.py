@@ -12,12 +12,12 @@ import pytest
 
 from deployments.offline.canary import compare_canary
 from deployments.settings import AppSettings
+from deployments.store.decision_log import DecisionLog
 from router.errors import ArtifactError
-from router.learning.decision_log import DecisionLog
 from router.learning.intervals import EveryLook, at_every_look
 from router.types import GenerationRequest
 from tests.deployments.scripted import GREY, Script, scripted
-from tests.router.test_feedback import decision
+from tests.store.test_decision_log import decision
 
 SMALL = "recipes: {small: {generate: {model: sd15, steps: 1}}}\nobjective: {minimise: cost_usd}\n"
 LARGE = "recipes: {large: {generate: {model: flux, steps: 1}}}\nobjective: {minimise: cost_usd}\n"

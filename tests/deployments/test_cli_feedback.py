@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from deployments.settings import AppSettings
-from router.learning.decision_log import DecisionLog
+from deployments.store.decision_log import DecisionLog
 from router.learning.ratings import read_ratings
 from router.registry.artifact import load_artifact
 from tests.deployments.use import POLICY, live
@@ -31,7 +31,8 @@ def home(tiny_settings: dict[str, Any], settings: AppSettings, tmp_path_factory:
         **tiny_settings,
         "policies": {"directory": str(home / "policies"), "default": "lived"},
         "artifact": str(home / "artefact"),
-        "feedback": {"path": str(home / "log.sqlite"), "store_prompts": "text"},
+        "store": {"url": f"sqlite:///{home / 'log.sqlite'}", "pictures": str(home / "pictures")},
+        "feedback": {"store_prompts": "text"},
     }
     application = {"name": "triptych", "import_path": "deployments.app:build", "args": args}
     (home / "serve.yaml").write_text(yaml.safe_dump({"applications": [application]}), encoding="utf-8")

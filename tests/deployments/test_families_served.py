@@ -17,6 +17,7 @@ from deployments.api.service import Service
 from deployments.in_process import build_local
 from deployments.settings import parse_settings
 from models.families import FAMILIES
+from tests.conftest import store_in
 from tests.deployments.scripted import jobs_of
 from tests.deployments.tiny_models import settings_of
 from tests.models import tiny
@@ -61,7 +62,7 @@ async def client(
     changed = {
         "models": {model: settings_of(cards[model], card) for model, card in CARDS.items()},
         "policies": {"directory": str(folder), "default": "new"},
-        "feedback": {"path": str(folder / "decisions.sqlite")},
+        "store": store_in(tmp_path_factory.mktemp("store")),
     }
     settings = parse_settings({**tiny_settings, **changed})
     orchestrator = build_local(settings)

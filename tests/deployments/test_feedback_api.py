@@ -10,12 +10,12 @@ import httpx
 import pytest
 
 from deployments.api.service import Service
-from deployments.assembly import build_orchestrator
+from deployments.assembly import build_orchestrator, log_of
 from deployments.in_process import LocalWorkers
 from deployments.orchestration.orchestrator import Orchestrator
 from deployments.settings import AppSettings
+from deployments.store.decision_log import DecisionLog
 from router.errors import ArtifactError
-from router.learning.decision_log import DecisionLog
 from router.registry.artifact import load_artifact
 from router.registry.versions import roll_back, succeed
 from router.types import GenerationRequest
@@ -41,7 +41,7 @@ async def made(client: httpx.AsyncClient) -> dict[str, Any]:
 
 
 def logged(settings: AppSettings) -> DecisionLog:
-    return DecisionLog(settings.feedback.file)
+    return log_of(settings)
 
 
 async def test_a_person_rates_a_picture(client: httpx.AsyncClient, settings: AppSettings, made: dict[str, Any]) -> None:

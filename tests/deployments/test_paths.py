@@ -16,11 +16,11 @@ from deployments.orchestration.recorder import kept, record_of, verdicts
 from deployments.orchestration.results import Check, Made, Outcome
 from deployments.orchestration.verifier import Verifier
 from deployments.settings import AppSettings
+from deployments.store.decision_log import DecisionLog
 from deployments.workers.worker import OnProgress
 from policies import Policy, load_policy_text
 from router.cost.model import CostModel
 from router.cost.queues import Queues
-from router.learning.decision_log import DecisionLog
 from router.learning.feedback import DecisionRecord, Feedback
 from router.learning.pairs import view_of
 from router.quality.predictor import QualityPredictor
@@ -44,7 +44,7 @@ from router.verification.value_of_information import Option
 from tests.deployments.scripted import EMBEDDER, GREY, Script, scripted
 from tests.deployments.test_retraining import KEYS
 from tests.deployments.use import POLICY, lived_policy
-from tests.router.test_feedback import decision
+from tests.store.test_decision_log import decision
 
 CHECKED = """
 recipes:

@@ -14,9 +14,9 @@ from deployments.offline import retraining
 from deployments.offline.replay import Replay
 from deployments.offline.retraining import FIRST, Lessons, Rated, compare_policies, retrain
 from deployments.settings import AppSettings
+from deployments.store.decision_log import DecisionLog
 from models.weights.revisions import revision
 from router.errors import ArtifactError
-from router.learning.decision_log import DecisionLog
 from router.learning.off_policy import Increments, increments
 from router.learning.pairs import ask, view_of
 from router.prompts.lexical import lexical_features, skill_signals

@@ -279,7 +279,8 @@ async def test_feedback_finds_its_decision_on_every_way(http: httpx.AsyncClient,
     """Pictures of two orchestrators are rated over HTTP and through the handle; all of it is in one log."""
     from ray import serve
 
-    from router.learning.decision_log import DecisionLog
+    from deployments.store.database import Database
+    from deployments.store.decision_log import DecisionLog
 
     ids = []
     for _ in range(6):
@@ -295,7 +296,7 @@ async def test_feedback_finds_its_decision_on_every_way(http: httpx.AsyncClient,
         assert (again["value"], again["replaced"]) == (0.5, True)
     unknown = await http.post("/v1/feedback", json={"id": "nobody", "rating": 5})
     assert (unknown.status_code, unknown.json()["error"]["param"]) == (404, "id")
-    log = DecisionLog(ray_app.settings["feedback"]["path"])
+    log = DecisionLog(Database(ray_app.settings["store"]["url"]))
     rated = {record.id: said[0].value for record, said in log.rated("rating")}
     assert {request_id: rated.get(request_id) for request_id in ids} == dict.fromkeys(ids, 0.5)
 

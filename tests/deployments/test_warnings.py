@@ -15,8 +15,8 @@ from deployments.in_process import build_local
 from deployments.orchestration.orchestrator import Orchestrator
 from deployments.orchestration.results import Check, Made, likely, unlikely
 from deployments.settings import DEFAULT_CONFIG, AppSettings, load_serve_config
+from deployments.store.decision_log import DecisionLog
 from router.errors import UnlikelyError
-from router.learning.decision_log import DecisionLog
 from router.types import GenerationRequest
 from tests.deployments.scripted import Script, jobs_of, scripted
 from tests.deployments.test_verification import GOOD, POOR, RECIPES, SHARP

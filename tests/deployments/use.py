@@ -11,10 +11,10 @@ from deployments.assembly import catalogue_of
 from deployments.orchestration.recorder import record_of
 from deployments.orchestration.results import Made, Outcome
 from deployments.settings import AppSettings
+from deployments.store.decision_log import DecisionLog
 from policies import Policy, load_policy_text
 from router.cost.model import CostModel
 from router.cost.queues import Queues
-from router.learning.decision_log import DecisionLog
 from router.quality.predictor import QualityPredictor
 from router.registry.artifact import load_artifact
 from router.routing import Router

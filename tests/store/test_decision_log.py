@@ -8,14 +8,21 @@ import sqlite3
 import stat
 import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from sqlalchemy import text
 
+from deployments.settings import ConfigError, FeedbackSettings, StoreSettings, parse_settings
+from deployments.store.database import Database
+from deployments.store.decision_log import DecisionLog
+from deployments.store.errors import StoreError
+from deployments.store.store import open_store
 from router.errors import ArtifactError, NotFoundError, RequestError
-from router.learning.decision_log import SCHEMA, DecisionLog
 from router.learning.feedback import DecisionRecord, Feedback, Retention
 from router.types import Estimate, Quality
 
@@ -51,17 +58,20 @@ def decision(name: str = "req_1", prompt: str = PROMPT, at_s: float | None = Non
     )
 
 
-def write_many(path: Path, name: str, count: int) -> None:
+def write_many(url: str, name: str, count: int) -> None:
     """Another process that logs and rates."""
-    log = DecisionLog(path)
+    log = DecisionLog(Database(url), key=b"own")
     for k in range(count):
         log.record(decision(f"{name}-{k}"))
         log.attach(f"{name}-{k}", "rating", 0.5)
 
 
 @pytest.fixture
-def log(tmp_path: Path) -> DecisionLog:
-    return DecisionLog(tmp_path / "state" / "decisions.sqlite")
+def log(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DecisionLog]:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state-home"))
+    found = DecisionLog(Database(url))
+    yield found
+    found.close()
 
 
 def test_what_was_logged_is_read(log: DecisionLog) -> None:
@@ -162,12 +172,15 @@ def old_log(path: Path) -> None:
                 db.execute("INSERT INTO feedback VALUES (?, ?, ?, ?, ?, ?)", (k, source, image, recipe, value, 5.0))
 
 
-def test_a_log_of_version_0_1_is_taken_over(tmp_path: Path) -> None:
-    """Opening a log with the former schema keeps every row, as the first try of its recipe, and what comes later has
-    its tries; the deletion of a decision still takes its feedback along."""
+def test_a_log_of_version_0_1_is_taken_over(log: DecisionLog, tmp_path: Path) -> None:
+    """What is in a log with a file of its own is appended once, every row as the first try of its recipe, its key comes
+    along, what comes later has its tries, and the deletion of a decision still takes its feedback along."""
     old_log(tmp_path / "log.sqlite")
-    log = DecisionLog(tmp_path / "log.sqlite")
+    (tmp_path / "log.sqlite.key").write_bytes(b"its key")
+    assert log.take_over(tmp_path / "log.sqlite") == 2
+    assert log.take_over(tmp_path / "log.sqlite") == 0
     assert log.counts() == {**log.counts(), "decisions": 2, "feedback": {"scorer:alignment": 4, "rating": 2}}
+    assert log.hashed("x") == DecisionLog(tmp_path / "other.sqlite", key=b"its key").hashed("x")
     (first, said), _ = log.rated("scorer:alignment")
     assert (first.id, first.made, first.kept, first.delivered(1)) == ("old-1", ("draft", "duel"), (), ("duel", 0))
     assert [(f.recipe, f.value, f.at_s, f.attempt) for f in said] == [("draft", 0.3, 5.0, 0), ("duel", 0.8, 5.0, 0)]
@@ -176,29 +189,54 @@ def test_a_log_of_version_0_1_is_taken_over(tmp_path: Path) -> None:
     assert [[f.value for f in said] for _, said in log.rated("rating")] == [[0.75], [0.25]]
     log.record(decision("new"), [Feedback("scorer:alignment", 0, "draft", v, 0.0, k) for k, v in enumerate((0.9, 0.1))])
     assert log.counts()["feedback"] == {"scorer:alignment": 6, "rating": 2}
-    with sqlite3.connect(log.path) as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA,) == (2,)
-        tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        assert tables == {"decisions", "feedback", "sqlite_sequence"}
     assert log.purge(now_s=time.time() + 1e12) == 0
-    keep_none = DecisionLog(log.path, retention=Retention(max_rows=1))
-    assert keep_none.purge() == 2
-    assert keep_none.counts()["feedback"] == {"scorer:alignment": 2}
+    keep_one = DecisionLog(log.database, retention=Retention(max_rows=1))
+    assert keep_one.purge() == 2
+    assert keep_one.counts()["feedback"] == {"scorer:alignment": 2}
 
 
-def test_several_processes_take_an_old_log_over_at_once(tmp_path: Path) -> None:
-    """Three processes and this one that open a log with the former schema at the same time lose nothing."""
+def test_the_log_of_the_state_folder_is_taken_over_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing is configured, the log that version 0.1 made in the state folder is in the store as soon as that is
+    opened, and lies aside afterwards; a store elsewhere leaves it alone."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    old, elsewhere = tmp_path / "triptych" / "decisions.sqlite", tmp_path / "else"
+    old.parent.mkdir()
+    old_log(old)
+    other = open_store(StoreSettings(url=f"sqlite:///{elsewhere}", pictures=str(tmp_path / "p")))
+    assert other.decisions.counts()["decisions"] == 0 and old.exists()
+    other.close()
+    store = open_store(StoreSettings(), FeedbackSettings(store_prompts="text"))
+    store.decisions.record(decision("new"))
+    store.decisions.attach("new", "rating", 1.0)
+    assert store.decisions.counts()["decisions"] == 3
+    assert [record.prompt for record, _ in store.decisions.rated("rating")] == ["", "", PROMPT]
+    store.close()
+    assert not old.exists() and old.with_name("decisions.sqlite.taken-over").exists()
+
+
+def test_a_log_that_cannot_be_taken_over_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another file of that name stops nothing: it stays where it is, and a warning says so."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    (tmp_path / "triptych").mkdir()
+    (tmp_path / "triptych" / "decisions.sqlite").write_text("no database" * 500)
+    open_store(StoreSettings()).close()
+    assert (tmp_path / "triptych" / "decisions.sqlite").exists() and "were not taken over" in caplog.text
+
+
+def test_a_former_log_is_no_store(tmp_path: Path) -> None:
+    """A config that names a log of version 0.1 as the store is told how to keep what is there, and so is whoever reads
+    it; the file stays as it is."""
     old_log(tmp_path / "log.sqlite")
-    context = multiprocessing.get_context("spawn")
-    others = [context.Process(target=write_many, args=(tmp_path / "log.sqlite", f"p{k}", 10)) for k in range(3)]
-    for process in others:
-        process.start()
-    write_many(tmp_path / "log.sqlite", "here", 10)
-    for process in others:
-        process.join(60)
-    assert [process.exitcode for process in others] == [0, 0, 0]
-    counts = DecisionLog(tmp_path / "log.sqlite").counts()
-    assert (counts["decisions"], counts["feedback"]) == (42, {"rating": 82, "scorer:alignment": 4})
+    before = (tmp_path / "log.sqlite").read_bytes()
+    with pytest.raises(StoreError, match="triptych router log --take-over"):
+        open_store(StoreSettings(url=f"sqlite:///{tmp_path / 'log.sqlite'}", pictures=str(tmp_path / "p")))
+    with pytest.raises(ArtifactError, match="triptych router log --take-over"):
+        DecisionLog(tmp_path / "log.sqlite").counts()
+    assert (tmp_path / "log.sqlite").read_bytes() == before
+    with pytest.raises(ConfigError, match=r"feedback: path: decisions are in the store.*store\.url.*--take-over /d/x"):
+        parse_settings({"models": {"sd15": {"card": "embedded/sd15"}}, "feedback": {"path": "/d/x.sqlite"}})
 
 
 def test_an_id_that_is_used_again_means_the_last_answer(log: DecisionLog) -> None:
@@ -210,44 +248,43 @@ def test_an_id_that_is_used_again_means_the_last_answer(log: DecisionLog) -> Non
     assert (found.number, log.counts()["decisions"]) == (2, 2)
 
 
-def test_what_is_not_there_is_said(log: DecisionLog) -> None:
+def test_what_is_not_there_is_said(log: DecisionLog, tmp_path: Path) -> None:
     """An unknown id, a missing log, a picture too many and a foreign file each have their error."""
-    with pytest.raises(NotFoundError, match="no request 'req_1' is in the log"):
-        log.attach("req_1", "rating", 0.5)
     with pytest.raises(ArtifactError, match="there is no such log"):
         log.counts()
-    assert not log.path.exists()
+    with pytest.raises(NotFoundError, match="no request 'req_1' is in the log"):
+        log.attach("req_1", "rating", 0.5)
+    assert not (log.database.sqlite and log.database.exists())
     log.record(decision())
     with pytest.raises(NotFoundError):
         log.attach("req_2", "rating", 0.5)
     with pytest.raises(RequestError, match="made 2 picture"):
         log.attach("req_1", "rating", 0.5, image=2)
-    foreign = log.path.with_name("foreign")
+    foreign = tmp_path / "foreign"
     foreign.write_text("x" * 5000)
-    with pytest.raises(ArtifactError, match="is it a log of decisions"):
+    with pytest.raises(ArtifactError, match="is it a database of Triptych"):
         DecisionLog(foreign).counts()
 
 
 def test_a_log_of_another_version_is_left_alone(log: DecisionLog) -> None:
-    """A file with a newer schema is neither read nor written."""
+    """A database with a newer schema is neither read nor written."""
     log.record(decision())
-    log.close()
-    with sqlite3.connect(log.path) as db:
-        db.execute("PRAGMA user_version = 9")
-    with pytest.raises(ArtifactError, match="schema 9"):
-        log.counts()
-    with pytest.raises(sqlite3.Error, match="schema 9"):
-        log.record(decision())
+    with log.database.writing() as db:
+        db.execute(text("UPDATE triptych_schema SET version_num = '9999'"))
+    other = DecisionLog(log.database)
+    with pytest.raises(ArtifactError, match="schema '9999'"):
+        other.counts()
+    with pytest.raises(StoreError, match="schema '9999'"):
+        other.record(decision())
 
 
-def test_many_writers_lose_nothing(tmp_path: Path) -> None:
-    """Three processes and four threads that begin at once, on a file that is not there yet, all get their rows in."""
-    path = tmp_path / "decisions.sqlite"
+def test_many_writers_lose_nothing(url: str) -> None:
+    """Three processes and four threads that begin at once, on a database that is empty, all get their rows in."""
     context = multiprocessing.get_context("spawn")
-    others = [context.Process(target=write_many, args=(path, f"process{k}", 40)) for k in range(3)]
+    others = [context.Process(target=write_many, args=(url, f"process{k}", 40)) for k in range(3)]
     for process in others:
         process.start()
-    log = DecisionLog(path)
+    log = DecisionLog(Database(url), key=b"own")
 
     def write(name: str) -> None:
         for k in range(40):
@@ -262,12 +299,19 @@ def test_many_writers_lose_nothing(tmp_path: Path) -> None:
     assert [process.exitcode for process in others] == [0, 0, 0]
     assert log.counts()["decisions"] == 7 * 40
     assert log.counts()["feedback"] == {"rating": 7 * 40 * 2}
-    assert len({log.hashed(PROMPT), DecisionLog(path).hashed(PROMPT)}) == 1
+    log.close()
 
 
-def test_old_decisions_are_forgotten_with_their_feedback(tmp_path: Path) -> None:
+def test_the_key_is_made_once(tmp_path: Path) -> None:
+    """Of several logs on one file that begin at once, all have the same key."""
+    logs = [DecisionLog(tmp_path / "log.sqlite") for _ in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(lambda log: log.hashed(PROMPT), logs))) == 1
+
+
+def test_old_decisions_are_forgotten_with_their_feedback(url: str) -> None:
     """Beyond an age and beyond a number, decisions go, and what was said of them."""
-    log = DecisionLog(tmp_path / "log.sqlite", retention=Retention(max_age_s=100, max_rows=3))
+    log = DecisionLog(Database(url), retention=Retention(max_age_s=100, max_rows=3), key=b"own")
     for k, age_s in enumerate((500, 90, 80, 70, 60)):
         log.record(decision(f"r{k}", at_s=1000 - age_s))
         log.attach(f"r{k}", "rating", 0.5) if age_s != 500 else None
@@ -284,10 +328,13 @@ def test_a_prompt_can_be_forgotten(log: DecisionLog) -> None:
     assert log.counts()["decisions"] == 1 and log.counts()["feedback"] == {}
 
 
-def test_a_log_that_was_moved_away_is_begun_anew(log: DecisionLog) -> None:
-    """Rotating the file while the server runs loses nothing that comes later."""
-    log.record(decision("a"))
-    log.path.rename(log.path.with_name("old.sqlite"))
-    log.record(decision("b"))
-    assert log.counts()["decisions"] == 1
-    log.attach("b", "rating", 1.0)
+def test_odd_characters_are_no_obstacle(url: str) -> None:
+    """Half a character and NUL in a prompt or an id are logged as far as they can be, or found nowhere."""
+    log = DecisionLog(Database(url), "text", key=b"own")
+    log.record(decision("req_ü", prompt="a \ud800 b \x00 漢字 \U0001f3a8"))
+    log.attach("req_ü", "rating", 1.0)
+    assert [record.prompt for record, _ in log.rated("rating")] == ["a ? b \ufffd 漢字 \U0001f3a8"]
+    with pytest.raises(NotFoundError):
+        log.attach("req_\x00", "rating", 1.0)
+    assert log.rated("scorer:\x00") == []
+    log.close()
