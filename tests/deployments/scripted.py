@@ -29,21 +29,16 @@ from router.quality.predictor import QualityPredictor
 from router.registry.artifact import load_artifact
 from router.routing import Router
 from router.types import Picture, Scores, Step, StepResult, Value
+from tests.conftest import store_in
 
 GREY = {"sd15": 60, "sdxl": 120, "sdxl-refiner": 130, "flux": 200}
 EMBEDDER = MiniLMEmbedder()
 
 
-def store_in(folder: Path) -> StoreSettings:
-    """SQLite and pictures in a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    return StoreSettings(url=f"sqlite:///{folder / 'triptych.sqlite'}", pictures=str(folder / "pictures"))
-
-
 def jobs_of(orchestrator: Orchestrator) -> Jobs:
     """The jobs of an orchestrator in a store of their own, which is gone when they are."""
     folder = tempfile.TemporaryDirectory(prefix="triptych-store-")
-    jobs = Jobs(orchestrator, open_store(store_in(Path(folder.name))), Rendering())
+    jobs = Jobs(orchestrator, open_store(StoreSettings(**store_in(Path(folder.name)))), Rendering())
     weakref.finalize(jobs, folder.cleanup)
     return jobs
 

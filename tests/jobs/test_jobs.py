@@ -17,11 +17,12 @@ from deployments.api.requests import parse_request, to_request
 from deployments.jobs import jobs as jobs_module
 from deployments.jobs.jobs import Jobs
 from deployments.jobs.values import Caller, Submission
-from deployments.settings import AppSettings
+from deployments.settings import AppSettings, StoreSettings
 from deployments.store import Store, open_store
 from deployments.store.errors import FencedError, StoreError
 from router.errors import BudgetError, NotFoundError, RequestError, TriptychError
-from tests.deployments.scripted import Script, scripted, store_in
+from tests.conftest import store_in
+from tests.deployments.scripted import Script, scripted
 
 POLICY = """
 recipes: {draft: {generate: {model: sd15}}, pair: {chain: [{generate: {model: sd15}}, {upscale: {factor: 2}}]}}
@@ -34,7 +35,7 @@ Make = Callable[..., Jobs]
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     """A store of SQLite and a folder."""
-    return open_store(store_in(tmp_path / "state"))
+    return open_store(StoreSettings(**store_in(tmp_path)))
 
 
 @pytest.fixture
