@@ -106,7 +106,9 @@ class OrchestratorReplica:
     """The orchestrator and its jobs, with worker deployments behind them. Expected failures are answers (`Refused`),
     which `RemoteJobs` raises: Serve would log each refused request with its traceback."""
 
-    async def __init__(self, settings: dict[str, Any], workers: dict[str, DeploymentHandle]) -> None:
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self, settings: dict[str, Any], workers: dict[str, DeploymentHandle]
+    ) -> None:
         logging.getLogger("triptych").setLevel(logging.INFO)
         clients = {model: HandleWorker(model, handle) for model, handle in workers.items()}
         monitor, metrics = HandleMonitor(clients), ServeMetrics()

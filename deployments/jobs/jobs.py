@@ -208,7 +208,7 @@ class Jobs:
         for record in view.pictures:
             number += 1
             if number > after:
-                yield JobEvent(number, "picture", record.facts, await self._file_of(record))
+                yield JobEvent(number, "picture", record.facts or {}, await self._file_of(record))
         assert view.state in ("done", "failed", "cancelled")
         yield JobEvent(max(number + 1, after + 1), view.state, view.result or view.error or {})
 
@@ -360,8 +360,8 @@ class Jobs:
         for made in outcome.made:  # those of a policy that may refuse were kept back until now
             listen(Finished(replace(outcome, made=(made,))))
         await asyncio.gather(*listen.rendering)
-        made = {one.index for one in outcome.made}
-        earlier = {index: facts for index, facts in job.facts.items() if index not in made}
+        here = {one.index for one in outcome.made}
+        earlier = {index: facts for index, facts in job.facts.items() if index not in here}
         result = await self._io(self._renderer.result, outcome, job.record.body, job.record.id, earlier)
         job.end("done", result)
         await self._close(job, "done", outcome)

@@ -31,8 +31,8 @@ class LiveJob:
         self.finished_at: float | None = None
         self.files: dict[int, File] = {}
         self.facts: dict[int, Mapping[str, Any]] = {index: one.facts or {} for index, one in self.stored.items()}
-        self.result: Mapping[str, Any] | None = None
-        self.error: Mapping[str, Any] | None = None
+        self.result: dict[str, Any] | None = None
+        self.error: dict[str, Any] | None = None
         self.failure: BaseException | None = None
         self.cancelled = False
         self.task: asyncio.Task[None] | None = None
@@ -76,8 +76,13 @@ class LiveJob:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def end(self, state: JobState, result: Mapping[str, Any] | None = None, failure: BaseException | None = None,
-            error: Mapping[str, Any] | None = None) -> None:  # fmt: skip
+    def end(
+        self,
+        state: JobState,
+        result: dict[str, Any] | None = None,
+        failure: BaseException | None = None,
+        error: dict[str, Any] | None = None,
+    ) -> None:
         """The last event. Only the first end counts."""
         if self.ended:
             return
