@@ -66,6 +66,7 @@ class Charge:
     work_s: float = 0.0
     cost_usd: float = 0.0
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    clock: Callable[[], float] = field(default=time.monotonic, repr=False)
 
     def use(self, work_s: float, cost_usd: float) -> None:
         self.work_s += work_s
@@ -80,7 +81,7 @@ class Charge:
     def rows(self, job: str) -> tuple[UsageRow, ...]:
         """What the store keeps of it, one row a budget; times are Unix seconds."""
         with self.lock:
-            unix_s = time.time() - time.monotonic()
+            unix_s = time.time() - self.clock()
             return tuple(
                 UsageRow(job, policy, budget, tenant, entry.at_s + unix_s, entry.work * UNIT, entry.cost * UNIT)
                 for (policy, budget, tenant), _, entry in self.entries
@@ -120,7 +121,7 @@ class TenantBudgets:
                 for value, left in ((work_s, allowance.work_s), (cost_usd, allowance.cost_usd)):
                     if left is not None and value > left:
                         return None
-            charge = Charge(lock=self._lock)
+            charge = Charge(lock=self._lock, clock=self._clock)
             for key, budget in binding:
                 account = self._accounts.setdefault(key, _Account(budget.window_s))
                 entry = _Entry(now_s, _units(work_s), _units(cost_usd))
@@ -142,7 +143,7 @@ class TenantBudgets:
                 account = self._accounts.setdefault(key, _Account(float("inf")))
                 entry = _Entry(row.at - unix_s, _units(row.work_s), _units(row.cost_usd))
                 account.add(entry)
-                charges.setdefault(row.job, Charge(lock=self._lock)).entries.append((key, account, entry))
+                charges.setdefault(row.job, Charge(lock=self._lock, clock=self._clock)).entries.append((key, account, entry))
         return charges
 
     def _left(self, budget: BudgetSpec, account: _Account | None, now_s: float) -> Allowance:
