@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from router.types.recipes import Turn
 
-
 Priority = Literal["interactive", "standard", "batch"]
 """Whose turn comes first where requests wait: somebody looks on; the usual; whenever there is room."""
 
