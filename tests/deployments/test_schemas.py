@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from deployments.api.requests import parse_body, parse_request, to_request
+from deployments.api.wire.requests import parse_body, parse_request, to_request
 from deployments.settings import Limits
 from router.errors import RequestError
 
@@ -39,10 +39,10 @@ LIMITS = Limits()
         ({"steps": 2.5}, "steps", "integer"),
         ({"promt": "x"}, "promt", "did you mean 'prompt'?"),
         ({"background": "transparent"}, "background", "no alpha"),
-        ({"response_format": "url"}, "response_format", "b64_json"),
         ({"output_format": "gif"}, "output_format", "png"),
         ({"svg": {"model": "x"}}, "svg", "vector"),
-        ({"partial_images": 2}, "partial_images", "stream"),
+        ({"priority": "urgent"}, "priority", "interactive"),
+        ({"webhook_url": "https://x"}, "webhook_url", "it is called 'webhook' here"),
         ({"stream": True, "partial_images": 4}, "partial_images", "less than or equal to 3"),
         ({"output_compression": 50}, "output_compression", "lossless"),
         ({"quality": "max"}, "quality", "low, medium"),
