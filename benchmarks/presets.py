@@ -47,7 +47,7 @@ POLICIES = ("fast", "balanced", "best")
 FIXED = ("best/turbo", "best/polished", "best/single", "best/standard", "balanced/draft")
 EXPENSIVE = ("best/direct", "best/premium", "best/duel", "best/studio")
 """Dearest and far below the hull: drawn for a share of the prompts only, to show where they are."""
-SHARE = 4
+SHARE = 8
 RESAMPLES = 2_000
 
 
