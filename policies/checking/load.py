@@ -196,7 +196,8 @@ def _prices(top: Mapping[str, Any], recipes: Mapping[str, RecipeSpec]) -> Iterat
         if spec.best_of is not None and spec.best_of.n == "auto"
     ]
     if (verify := _sound(VerifySpec, top.get("verify"))) and verify.by == "expected_gain":
-        weighing.append((("verify", "by"), verify.quality_per_s))
+        price = verify.quality_per_s if verify.quality_per_try is None else verify.quality_per_try
+        weighing.append((("verify", "by"), price))
     for path, price in weighing:
         if price is None:
             yield path, "what is a second worth here? this objective has no weight, so give quality_per_s"

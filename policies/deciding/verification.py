@@ -9,9 +9,10 @@ from policies.deciding.objectives import priced
 from policies.deciding.terms import Terms
 from policies.language.schema import VerifySpec
 from policies.language.schema_choice import Limits
-from router.types import UNBOUNDED, Allowance, Estimate, GenerationRequest, Resources, Verification
+from router.types import UNBOUNDED, Allowance, Estimate, GenerationRequest, Prices, Resources, Verification
 
 KEYS = ("latency_s", "cost_usd", "work_s")
+LEAST_S = 1e-6  # of work of a picture, so that a price stays a number
 
 
 def verification(
@@ -40,7 +41,7 @@ def verification(
         by=verify.by,
         retry=0 if pinned else verify.retry or 0,
         most=verify.most,
-        prices=priced(terms.objective, verify.quality_per_s, verify.quality_per_usd),
+        prices=_prices(verify, terms, chosen, facts.request.n),
         within_s=_known(bounds.latency_s),
         cost_usd=_known(left["cost_usd"]),
         work_s=_known(left["work_s"]),
@@ -76,6 +77,13 @@ def _each_affordable(names: Iterable[str], left: Mapping[str, float], open_: Map
     """Those of `names` that stay within every limit and budget alone; which of them run is decided picture by picture,
     within what is left then."""
     return tuple(name for name in names if all(getattr(open_[name], key) <= left[key] for key in KEYS))
+
+
+def _prices(verify: VerifySpec, terms: Terms, chosen: Estimate, n: int) -> Prices:
+    """What a second and a dollar are worth; by `quality_per_try`, a second is worth its share of another picture."""
+    if verify.quality_per_try is None:
+        return priced(terms.objective, verify.quality_per_s, verify.quality_per_usd)
+    return Prices(per_s=verify.quality_per_try / max(chosen.work_s / n, LEAST_S))
 
 
 def _known(bound: float) -> float | None:

@@ -46,6 +46,11 @@ class VerifySpec(Spec):
     quality_per_usd: Price | None = Field(
         default=None, description="what a dollar is worth, by expected_gain; default: the weight in objective"
     )
+    quality_per_try: Price | None = Field(
+        default=None,
+        description="what one more picture of the chosen recipe is worth, by expected_gain, in place of the two above; "
+        "default: as they say",
+    )
     or_: Literal["refuse"] | None = Field(
         default=None,
         alias="or",
@@ -56,8 +61,15 @@ class VerifySpec(Spec):
     def _keys_fit(self) -> VerifySpec:
         if self.by == "ladder" and self.accept_above is None:
             raise ValueError("by ladder, the key 'accept_above' is needed; or write by: expected_gain")
-        if self.by == "ladder" and (self.quality_per_s is not None or self.quality_per_usd is not None):
+        measured = self.quality_per_s is not None or self.quality_per_usd is not None
+        if self.by == "ladder" and measured:
             raise ValueError("quality_per_s and quality_per_usd are for by: expected_gain; a ladder asks for no price")
+        if self.by == "ladder" and self.quality_per_try is not None:
+            raise ValueError("quality_per_try is for by: expected_gain; a ladder asks for no price")
+        if measured and self.quality_per_try is not None:
+            raise ValueError(
+                "quality_per_try stands in place of quality_per_s and quality_per_usd; give one or the other"
+            )
         if self.most is not None and not self.retry and not self.escalate_to:
             raise ValueError("most bounds what retry and escalate_to allow; give one of them")
         if self.by == "expected_gain" and not self.retry and not self.escalate_to:

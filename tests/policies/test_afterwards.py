@@ -210,6 +210,18 @@ def test_verification_is_part_of_the_decision() -> None:
     assert "below, standard, then premium is tried" in decision.reasons[-1]
 
 
+@pytest.mark.parametrize("faster", [1.0, 10.0, 1000.0])
+def test_a_price_per_try_is_the_same_on_fast_and_slow_models(faster: float) -> None:
+    """With `quality_per_try` another picture of the chosen recipe costs so much quality, however long it takes."""
+    keys = "scorer: alignment, by: expected_gain, retry: 1, quality_per_try: 0.04"
+    text = f"objective: {{cheapest_within: 1}}\nverify: {{{keys}}}\n"
+    fleet = [replace(e, work_s=e.work_s / faster, latency_s=e.latency_s / faster) for e in THREE]
+    verify = decide(policy(text), replace(ASK, n=2), *[replace(e, work_s=2 * e.work_s) for e in fleet]).verify
+    assert verify is not None
+    assert verify.prices.per_s * fleet[0].work_s == pytest.approx(0.04)
+    assert verify.prices.per_usd == 0
+
+
 @pytest.mark.parametrize(
     ("when", "expected"),
     [
