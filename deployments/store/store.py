@@ -56,7 +56,7 @@ def decision_log(
     """The log of decisions of a store, by itself. Nothing is opened or made yet, if no database is given."""
     key = os.environ.get(LOG_KEY)
     return DecisionLog(
-        database or Database(settings.database_url),
+        database or Database(settings.database_url, durable=False),  # no request waits for it
         feedback.store_prompts,
         Retention(feedback.max_age_days * 86_400, feedback.max_rows),
         key.encode() if key else None,
@@ -275,6 +275,12 @@ class Store:
         """Forget ended jobs by age and bytes, with their pictures, and bytes that belong to nothing; never an open job.
         Returns how many: {"jobs", "pictures", "bytes", "orphans"}."""
         return self._tidying.tidy(time.time() if now is None else now)
+
+    def forget(self, prompt: str) -> dict[str, int]:
+        """Delete what is kept on a prompt (but for case and spaces), open jobs excepted: {"decisions", "jobs",
+        "pictures"}, how many of each."""
+        counts = self._tidying.forget(prompt)
+        return {"decisions": self.decisions.forget(prompt), "jobs": counts["jobs"], "pictures": counts["pictures"]}
 
     def _check_room(self) -> None:
         """Raises `StoreFullError` when so little is left that what was accepted may need it."""
