@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from deployments.known_names import known_of
 from deployments.orchestration.availability import Monitor
@@ -15,10 +16,12 @@ from deployments.orchestration.orchestrator import Orchestrator
 from deployments.orchestration.recorder import Recorder
 from deployments.orchestration.runner import WorkerClient
 from deployments.served_recipes import served_recipes, stranger
-from deployments.settings import AppSettings, ConfigError, FeedbackSettings
+from deployments.settings import AppSettings, ConfigError, FeedbackSettings, Placement, WorkerSettings
+from deployments.workers.host import ModelHost
 from deployments.workers.worker import StepEngine
 from models.catalogue import Catalogue, load_catalogue
 from models.weights.revisions import revision
+from models.weights.sharing import SharedNetworks
 from policies import PolicyBook
 from router.cost.model import CostModel
 from router.cost.queues import Queues
@@ -29,7 +32,7 @@ from router.quality.live import LivePredictor
 from router.quality.predictor import QualityPredictor
 from router.registry.artifact import load_artifact
 from router.routing import Router
-from router.types import ModelCard
+from router.types import ModelCard, Scalar
 from router.verification.score_calibration import load_score_reading, score_reading_file
 from router.verification.score_reading import ScoreReading
 
@@ -114,14 +117,13 @@ def router_of(
     """The router with the configured predictor (or a given one), and queues that ask `costs`."""
     predictor = predictor or QualityPredictor(load_artifact(settings.artifact_path), catalogue)
     score_readings = score_readings_of(settings, catalogue, predictor.digest)
-    queues = Queues(costs, {model: replicas_of(settings, model) for model in settings.models})
+    queues = Queues(costs, {model: least_replicas(chosen) for model, chosen in settings.models.items()})
     return Router(catalogue, MiniLMEmbedder(), predictor, queues, score_readings)
 
 
-def replicas_of(settings: AppSettings, model: str) -> int:
-    """How many workers are there at least."""
-    replicas = settings.models[model].replicas
-    return replicas if isinstance(replicas, int) else max(1, replicas.min_replicas)
+def least_replicas(placed: Placement) -> int:
+    """How many replicas a worker has at least while something is asked of it."""
+    return placed.replicas if isinstance(placed.replicas, int) else max(1, placed.replicas.min_replicas)
 
 
 def guests_of(model: str, catalogue: Catalogue) -> tuple[ModelCard, ...]:
@@ -129,8 +131,42 @@ def guests_of(model: str, catalogue: Catalogue) -> tuple[ModelCard, ...]:
     return tuple(catalogue[guest] for guest in catalogue[model].guests)
 
 
+@dataclass(frozen=True)
+class Held:
+    """A model as its worker holds it: its card, the dtype of its weights, the cards of its guests."""
+
+    card: ModelCard
+    dtype: str | None = None
+    guests: tuple[ModelCard, ...] = ()
+
+
+def held_by(worker: str, settings: AppSettings, catalogue: Catalogue) -> tuple[Held, ...]:
+    """What a worker holds."""
+    return tuple(
+        Held(catalogue[model], settings.models[model].dtype, guests_of(model, catalogue))
+        for model in settings.models_of(worker)
+    )
+
+
+def host_of(
+    held: Sequence[Held], placed: WorkerSettings, facts: Callable[[ModelCard], Mapping[str, Scalar]]
+) -> ModelHost:
+    """The models of one process, which load what they have in common once. Nothing is loaded yet.
+
+    facts: what the status of a model says beside its state
+    """
+    networks = SharedNetworks()
+    loads = {h.card.id: engine_loader(h.card, placed.device, h.dtype, placed.threads, h.guests, networks) for h in held}
+    return ModelHost(loads, {h.card.id: facts(h.card) for h in held})
+
+
 def engine_loader(
-    card: ModelCard, device: str, dtype: str | None, threads: int, guests: Sequence[ModelCard] = ()
+    card: ModelCard,
+    device: str,
+    dtype: str | None,
+    threads: int,
+    guests: Sequence[ModelCard] = (),
+    networks: SharedNetworks | None = None,
 ) -> Callable[[], StepEngine]:
     """A function that loads the engine of `card`, and with it torch. Nothing heavy is imported before it is called."""
 
@@ -141,7 +177,7 @@ def engine_loader(
 
         chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         with _LOADING:
-            engine = load_engine(card, chosen, dtype, threads, guests)
+            engine = load_engine(card, chosen, dtype, threads, guests, networks)
         engine.warm_up()
         return engine
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from typing import Any
 
@@ -55,17 +55,18 @@ def unwrapped(error: BaseException, what: str) -> BaseException:
 
 
 class HandleWorker:
-    """A `WorkerClient` for a worker deployment."""
+    """A `WorkerClient` for all models of a worker deployment."""
 
-    def __init__(self, model: str, handle: DeploymentHandle) -> None:
-        self._model = model
+    def __init__(self, name: str, handle: DeploymentHandle, models: Sequence[str]) -> None:
+        self._name = name
+        self._models = tuple(models)
         self._steps = handle.options(stream=True)
         self._handle = handle
 
     async def run(
         self, step: Step, inputs: Sequence[Value], deadline_s: float, on_progress: OnProgress | None = None
     ) -> StepResult:
-        with own_failures(f"model {self._model!r}"):
+        with own_failures(f"model {step.model!r}"):
             items = self._steps.run.remote(step, list(inputs), deadline_s, on_progress is not None)
             async with aclosing(_cancelling(items)) as arriving:
                 async for item in arriving:
@@ -73,30 +74,31 @@ class HandleWorker:
                         return item
                     if isinstance(item, Progress) and on_progress is not None:
                         on_progress(item)
-        raise StepError(f"model {self._model!r} ended step {step.id!r} without a result")
+        raise StepError(f"model {step.model!r} ended step {step.id!r} without a result")
 
-    async def status(self) -> WorkerStatus:
-        """How the worker is; `starting` if no replica answers in time."""
-        response = self._handle.status.remote()
+    async def statuses(self) -> dict[str, WorkerStatus]:
+        """How its models are; `starting` if no replica answers in time."""
+        response = self._handle.statuses.remote()
         try:
-            return await asyncio.wait_for(_awaited(response), STATUS_TIMEOUT_S)
+            return dict(await asyncio.wait_for(_awaited(response), STATUS_TIMEOUT_S))
         except (TimeoutError, RayError, RayServeException):
             response.cancel()
-            return WorkerStatus(self._model, "starting", "no replica has answered yet; is there a place for it?")
+            reason = f"no replica of worker {self._name!r} has answered yet; is there a place for it?"
+            return {model: WorkerStatus(model, "starting", reason) for model in self._models}
 
 
 class HandleMonitor:
     """Asks all worker deployments at once. A worker that was seen and is only busy keeps its last status."""
 
-    def __init__(self, workers: Mapping[str, HandleWorker]) -> None:
-        self._workers = workers
+    def __init__(self, workers: Iterable[HandleWorker]) -> None:
+        self._workers = tuple(workers)
         self._last: dict[str, WorkerStatus] = {}
 
     async def statuses(self) -> Mapping[str, WorkerStatus]:
-        answers = await asyncio.gather(*(worker.status() for worker in self._workers.values()))
-        for answer in answers:
-            if answer.state != "starting" or answer.model not in self._last:
-                self._last[answer.model] = answer
+        for answers in await asyncio.gather(*(worker.statuses() for worker in self._workers)):
+            for model, answer in answers.items():
+                if answer.state != "starting" or model not in self._last:
+                    self._last[model] = answer
         return dict(self._last)
 
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from deployments.assembly import replicas_of
+from deployments.assembly import least_replicas
 from deployments.settings import AppSettings, ConfigError, ServeConfig
 from router.errors import TriptychError
 
@@ -170,11 +170,11 @@ def _start_ray(settings: AppSettings, session_dir: Path, num_gpus: int | None) -
 def demands(settings: AppSettings) -> dict[str, float]:
     """What the workers ask of Ray together, by resource."""
     total: dict[str, float] = {}
-    for model, chosen in settings.models.items():
-        wanted = {"CPU": chosen.num_cpus, "GPU": chosen.gpus, **chosen.resources}
+    for placed in settings.workers.values():
+        wanted = {"CPU": placed.num_cpus, "GPU": placed.gpus, **placed.resources}
         for name, amount in wanted.items():
             if amount:
-                total[name] = total.get(name, 0.0) + amount * replicas_of(settings, model)
+                total[name] = total.get(name, 0.0) + amount * least_replicas(placed)
     return total
 
 

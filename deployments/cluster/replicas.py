@@ -18,13 +18,13 @@ from ray.serve.handle import DeploymentHandle
 from deployments.api.app import create_app
 from deployments.api.policies import ADMIN_KEY
 from deployments.api.service import Overview, Service
-from deployments.assembly import build_orchestrator, engine_loader
+from deployments.assembly import Held, build_orchestrator, host_of
 from deployments.cluster.handles import HandleMonitor, HandleWorker, RemoteOrchestrator
 from deployments.cluster.serve_metrics import ServeMetrics
 from deployments.orchestration.results import Event, Outcome, PolicyFile, Refused
-from deployments.settings import AppSettings
+from deployments.settings import AppSettings, WorkerSettings
 from deployments.workers.streams import stream
-from deployments.workers.worker import ModelWorker, WorkerStatus
+from deployments.workers.worker import WorkerStatus
 from router.errors import TriptychError
 from router.learning.feedback import Receipt
 from router.route import Route
@@ -34,43 +34,44 @@ Answer = TypeVar("Answer")
 
 
 class WorkerReplica:
-    """One model on the accelerator that Ray assigned to this process."""
+    """The models of one worker on the accelerator that Ray assigned to this process."""
 
-    def __init__(
-        self, card: ModelCard, device: str, dtype: str | None, threads: int, guests: Sequence[ModelCard] = ()
-    ) -> None:
-        load = engine_loader(card, device, dtype, threads, guests)
-        self._worker = ModelWorker(card.id, load, _whereabouts(card))
-        self._worker.load()
+    def __init__(self, name: str, held: Sequence[Held], placed: WorkerSettings) -> None:
+        here = _whereabouts(name)
+        self._host = host_of(held, placed, lambda card: {**_described(card), **here})
+        self._host.load()
 
     async def run(
         self, step: Step, inputs: Sequence[Value], deadline_s: float, want_progress: bool
     ) -> AsyncGenerator[Progress | StepResult]:
         """Progress (if wanted), then the result."""
         if not want_progress:
-            yield await self._worker.run(step, inputs, deadline_s)
+            yield await self._host.run(step, inputs, deadline_s)
             return
 
         def start(emit: Callable[[Progress], None]) -> Awaitable[StepResult]:
-            return self._worker.run(step, inputs, deadline_s, emit)
+            return self._host.run(step, inputs, deadline_s, emit)
 
         async with aclosing(stream(start)) as items:
             async for item in items:
                 yield item
 
-    async def status(self) -> WorkerStatus:
-        return self._worker.status()
+    async def statuses(self) -> dict[str, WorkerStatus]:
+        return self._host.statuses()
 
     def check_health(self) -> None:
         """Ray Serve asks this every few seconds and replaces the process if it raises."""
-        self._worker.check_health()
+        self._host.check_health()
 
 
-def _whereabouts(card: ModelCard) -> dict[str, Scalar]:
+def _described(card: ModelCard) -> dict[str, Scalar]:
+    return {"revision": card.revision, **({"guests": ",".join(card.guests)} if card.guests else {})}
+
+
+def _whereabouts(worker: str) -> dict[str, Scalar]:
     context = ray.get_runtime_context()
     return {
-        "revision": card.revision,
-        **({"guests": ",".join(card.guests)} if card.guests else {}),
+        "worker": worker,
         "node": context.get_node_id(),
         "accelerators": ",".join(context.get_accelerator_ids().get("GPU", [])),
         "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
@@ -88,13 +89,17 @@ async def told(answer: Awaitable[Answer]) -> Answer | Refused:
 
 class OrchestratorReplica:
     """The orchestrator with worker deployments behind it. Expected failures are answers (`Refused`), which
-    `RemoteOrchestrator` raises: Serve would log each refused request with its traceback."""
+    `RemoteOrchestrator` raises: Serve would log each refused request with its traceback.
+
+    workers: the deployments, by the names that the settings give them
+    """
 
     def __init__(self, settings: dict[str, Any], workers: dict[str, DeploymentHandle]) -> None:
         logging.getLogger("triptych").setLevel(logging.INFO)
-        clients = {model: HandleWorker(model, handle) for model, handle in workers.items()}
-        monitor, metrics = HandleMonitor(clients), ServeMetrics()
-        self._orchestrator = build_orchestrator(AppSettings.model_validate(settings), clients, monitor, metrics)
+        chosen = AppSettings.model_validate(settings)
+        by_name = {name: HandleWorker(name, handle, chosen.models_of(name)) for name, handle in workers.items()}
+        clients = {model: by_name[str(placed.worker)] for model, placed in chosen.models.items()}
+        self._orchestrator = build_orchestrator(chosen, clients, HandleMonitor(by_name.values()), ServeMetrics())
 
     async def route(self, request: GenerationRequest) -> Route | Refused:
         return await told(self._orchestrator.route(request))

@@ -71,6 +71,8 @@ class ModelWorker:
     Weights that cannot be loaded do not stop the process: the worker reports `failed`, and every step raises a
     `LoadError`, so that the router can use the recipes that do not need this model. They are tried again after
     `RETRY_FIRST_S` seconds, then after twice as long each time, at most `RETRY_MOST_S`.
+
+    turn, thread: those of the process, if several models share it (`ModelHost`); otherwise its own
     """
 
     def __init__(
@@ -79,6 +81,8 @@ class ModelWorker:
         load: Callable[[], StepEngine],
         facts: Mapping[str, Scalar] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        turn: asyncio.Lock | None = None,
+        thread: ThreadPoolExecutor | None = None,
     ) -> None:
         self._model = model
         self._load = load
@@ -87,8 +91,8 @@ class ModelWorker:
         self._engine: StepEngine | None = None
         self._failure: _Failure | None = None
         self._loading = threading.Lock()
-        self._turn = asyncio.Lock()
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"model-{model}")
+        self._turn = turn or asyncio.Lock()
+        self._thread = thread or ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"model-{model}")
 
     def load(self) -> None:
         """Load the weights, if they are not there and no attempt failed a short time ago. Blocks; never raises: see

@@ -12,14 +12,22 @@ from typing import Any
 from models.families import FAMILIES
 from models.weights.memory import check_fits, has_configuration
 from models.weights.revisions import check_folder, remedy
+from models.weights.sharing import SharedNetworks
 from router.errors import LoadError, did_you_mean
 from router.types import ModelCard
 
 
-def load_pipeline(card: ModelCard, device: str = "cpu", dtype: str | None = None, **shared: Any) -> Any:
+def load_pipeline(
+    card: ModelCard,
+    device: str = "cpu",
+    dtype: str | None = None,
+    networks: SharedNetworks | None = None,
+    **given: Any,
+) -> Any:
     """The pipeline of a card on a device: from noise for a base model, img2img for a refiner.
 
-    shared: components that are at hand already and not to be loaded again, such as `vae`.
+    networks: those of this process, which are not loaded again; what is loaded here is added to them
+    given: components that are to be used whatever the card's folder holds, such as `vae`.
 
     Raises `LoadError` with what is missing and how to get it.
     """
@@ -31,10 +39,14 @@ def load_pipeline(card: ModelCard, device: str = "cpu", dtype: str | None = None
         check_folder(card, Path(str(card.source["local"])))
     if has_configuration(card):
         check_place(card, device, wanted)
-    made = _from_source(card, known, wanted, shared)
+    at_hand = given if networks is None else networks.at_hand(card, device, wanted) | given
+    made = _from_source(card, known, wanted, at_hand)
     check_call(card, made)
     made.set_progress_bar_config(disable=True)
-    return place(card, made, device, wanted)
+    placed = place(card, made, device, wanted)
+    if networks is not None:
+        networks.add(card, placed, device, wanted, but=tuple(at_hand))
+    return placed
 
 
 def pipeline_class(card: ModelCard) -> Any:

@@ -23,7 +23,7 @@ def count_parameters(card: ModelCard) -> dict[str, int]:
 
     The folder is the card's `local` (or `config`) path, or the hub's cache; `LoadError` if neither is there.
     """
-    folder = _config_folder(card)
+    folder = config_folder(card)
     if folder is None:
         raise LoadError(f"model {card.id!r}: no configuration at hand to count parameters from")
     counts = {}
@@ -39,7 +39,7 @@ def estimate_memory_gb(card: ModelCard, dtype: str | None = None) -> float:
 
     Falls back to the card's `memory_gb` when no configuration is at hand.
     """
-    if card.role == "scorer" or _config_folder(card) is None:
+    if card.role == "scorer" or config_folder(card) is None:
         return card.memory_gb
     width = BYTES[dtype or card.dtype]
     return (sum(count_parameters(card).values()) * width + activation_bytes(card, width)) / GB
@@ -47,7 +47,7 @@ def estimate_memory_gb(card: ModelCard, dtype: str | None = None) -> float:
 
 def guest_memory_gb(card: ModelCard, dtype: str | None = None) -> float:
     """What a guest adds to the model that it is loaded beside: its weights without the VAE, which both share."""
-    if _config_folder(card) is None:
+    if config_folder(card) is None:
         return card.memory_gb
     counts = count_parameters(card)
     return sum(number for name, number in counts.items() if name != "vae") * BYTES[dtype or card.dtype] / GB
@@ -58,7 +58,7 @@ def activation_bytes(card: ModelCard, width: int) -> float:
 
     VAEs marked `force_upcast` decode in float32 whatever the weights are.
     """
-    folder = _config_folder(card)
+    folder = config_folder(card)
     config = read_json(folder / "vae" / "config.json", card) if folder else {}
     blocks = config.get("block_out_channels") or [config.get("base_dim", 128) * n for n in config.get("dim_mult", [1])]
     pixels = card.native_size[0] * card.native_size[1]
@@ -96,10 +96,11 @@ def free_memory_gb(device: str) -> float | None:
 
 def has_configuration(card: ModelCard) -> bool:
     """Is there a configuration to count from, in a folder or in the hub's cache?"""
-    return _config_folder(card) is not None
+    return config_folder(card) is not None
 
 
-def _config_folder(card: ModelCard) -> Path | None:
+def config_folder(card: ModelCard) -> Path | None:
+    """The folder with the configuration of a card's pipeline: its own, or the one in the hub's cache."""
     place = card.source.get("local") or card.source.get("config")
     if place is None and card.source.get("hub"):
         from huggingface_hub import try_to_load_from_cache

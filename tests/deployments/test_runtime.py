@@ -26,10 +26,11 @@ def test_a_port_in_use_is_refused_before_anything_starts() -> None:
 
 
 def test_demands_add_up_over_models_and_replicas() -> None:
-    """What the shipped configs ask of Ray: no accelerator for the embedded family, three for the real one."""
+    """What the shipped configs ask of Ray: one process and no accelerator for the embedded family, three for the real
+    one."""
     embedded = demands(load_serve_config(DEFAULT_CONFIG).settings)
     real = demands(load_serve_config(DEFAULT_CONFIG.parent / "real.yaml").settings)
-    assert embedded == {"CPU": 1.5}
+    assert embedded == {"CPU": 1.0}
     assert 2 < real["GPU"] <= 3
 
 
