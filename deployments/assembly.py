@@ -117,7 +117,8 @@ def router_of(
     """The router with the configured predictor (or a given one), and queues that ask `costs`."""
     predictor = predictor or QualityPredictor(load_artifact(settings.artifact_path), catalogue)
     score_readings = score_readings_of(settings, catalogue, predictor.digest)
-    queues = Queues(costs, {model: least_replicas(chosen) for model, chosen in settings.models.items()})
+    places = {model: str(chosen.worker) for model, chosen in settings.models.items()}
+    queues = Queues(costs, {name: least_replicas(placed) for name, placed in settings.workers.items()}, places)
     return Router(catalogue, MiniLMEmbedder(), predictor, queues, score_readings)
 
 
