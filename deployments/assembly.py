@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import math
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -18,13 +20,17 @@ from deployments.orchestration.runner import WorkerClient
 from deployments.served_recipes import served_recipes, stranger
 from deployments.settings import AppSettings, ConfigError, FeedbackSettings, Placement, WorkerSettings
 from deployments.workers.host import ModelHost
+from deployments.workers.memory import GIB, MemoryPlan
 from deployments.workers.worker import StepEngine
 from models.catalogue import Catalogue, load_catalogue
+from models.weights.footprints import Footprint, footprint
+from models.weights.memory import GB, RESERVE_GB, free_memory_gb
 from models.weights.revisions import revision
 from models.weights.sharing import SharedNetworks
 from policies import PolicyBook
 from router.cost.model import CostModel
 from router.cost.queues import Queues
+from router.errors import LoadError
 from router.learning.decision_log import DecisionLog
 from router.learning.feedback import Retention
 from router.prompts.embedding import MiniLMEmbedder
@@ -158,7 +164,52 @@ def host_of(
     """
     networks = SharedNetworks()
     loads = {h.card.id: engine_loader(h.card, placed.device, h.dtype, placed.threads, h.guests, networks) for h in held}
-    return ModelHost(loads, {h.card.id: facts(h.card) for h in held})
+    said = {h.card.id: facts(h.card) for h in held}
+    memory = _memory_plan(held, placed, networks)
+    return ModelHost(loads, said, memory, lambda: _import_pipelines(held), _release)
+
+
+def _memory_plan(held: Sequence[Held], placed: WorkerSettings, networks: SharedNetworks) -> MemoryPlan | None:
+    """None if there is nothing to plan: one model, or several without a limit on a device without one."""
+    by_model = {h.card.id: h for h in held}
+
+    def occupied(model: str) -> Footprint:
+        h = by_model[model]
+        return footprint(h.card, _device(placed.device), h.dtype, h.guests, networks)
+
+    def free_bytes() -> float:
+        device = _device(placed.device)
+        free = free_memory_gb(device) if device != "cpu" else None
+        return math.inf if free is None else (free - RESERVE_GB) * GB
+
+    limit = None if placed.memory_gib is None else placed.memory_gib * GIB
+    if limit is None and (placed.device == "cpu" or len(held) == 1):
+        return None
+    return MemoryPlan(occupied, limit, None if placed.device == "cpu" else free_bytes)
+
+
+def _import_pipelines(held: Sequence[Held]) -> None:
+    """Import what takes seconds before anybody looks at the clock."""
+    from models.weights.loading import pipeline_class, quieten
+
+    quieten()
+    for h in held:
+        if h.card.role != "scorer":
+            with contextlib.suppress(LoadError):  # the load says it, and whose it is
+                pipeline_class(h.card)
+
+
+def _release() -> None:
+    from models.engine.device import free
+
+    free()
+
+
+def _device(name: str) -> str:
+    """Where the weights go: `auto` is the accelerator if there is one. Loads torch."""
+    import torch
+
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
 
 
 def engine_loader(
@@ -172,13 +223,10 @@ def engine_loader(
     """A function that loads the engine of `card`, and with it torch. Nothing heavy is imported before it is called."""
 
     def load() -> StepEngine:
-        import torch
-
         from models.engine.engine import load_engine
 
-        chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         with _LOADING:
-            engine = load_engine(card, chosen, dtype, threads, guests, networks)
+            engine = load_engine(card, _device(device), dtype, threads, guests, networks)
         engine.warm_up()
         return engine
 

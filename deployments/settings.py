@@ -83,6 +83,8 @@ class Placement(Section):
     device:     where the weights go; `auto` takes the accelerator that Ray assigned, or the CPU if there is none
     num_gpus:   accelerators a replica asks for; a fraction shares one. Default: 1 with `device: cuda`, otherwise 0
     threads:    CPU threads of one replica (OMP_NUM_THREADS)
+    memory_gib: what the weights of its models and the work on them may take of the device, beside what libraries take;
+                beyond, models leave the memory and load again on demand. Default: no limit on a CPU, else what is free
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -92,6 +94,7 @@ class Placement(Section):
     resources: dict[str, float] = Field(default_factory=dict)
     replicas: Replicas = 1
     threads: int = Field(default=1, ge=1)
+    memory_gib: float | None = Field(default=None, gt=0)
     max_ongoing: int = Field(default=8, ge=1)
     max_queued: int = Field(default=64, ge=1)
 

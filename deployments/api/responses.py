@@ -347,11 +347,12 @@ def _card(card: ModelCard, status: WorkerStatus | None) -> dict[str, Any]:
 
 
 def readiness(overview: Overview) -> tuple[bool, dict[str, Any]]:
-    """(ready, body). Ready means that no worker is still starting; one that failed is out, and its recipes with it."""
+    """(ready, body). Ready means that no model is still starting; one that failed is out, and its recipes with it."""
     statuses = [overview.statuses.get(card.id, WorkerStatus(card.id, "starting")) for card in overview.cards]
-    ready = all(status.state != "starting" for status in statuses) and any(s.state == "ready" for s in statuses)
+    states = {status.state for status in statuses}
+    ready = "starting" not in states and bool(states & {"ready", "idle"})
     problems = bool(overview.problems or overview.artifact_problem)
-    failed = any(status.state == "failed" for status in statuses) or problems
+    failed = "failed" in states or problems
     body = {
         "status": "starting" if not ready else "degraded" if failed else "ready",
         "models": {s.model: {"state": s.state, "reason": s.reason, **_plain(s.facts)} for s in statuses},

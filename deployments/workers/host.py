@@ -3,34 +3,53 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from deployments.workers.memory import MemoryPlan
 from deployments.workers.worker import ModelWorker, OnProgress, StepEngine, WorkerStatus
 from router.errors import LoadError
 from router.types import Scalar, Step, StepResult, Value
+
+logger = logging.getLogger("triptych.worker")
 
 
 class ModelHost:
     """Runs the steps of its models, one at a time, in the order of arrival, on one thread.
 
     loads: by model, what loads its engine;   facts: by model, what its status says beside its state
+    memory: which models stay when not all of them fit; None: all stay. A model that is given up loads again on demand
+    prepare: what is imported before the first model is loaded, so that nobody's seconds of loading count it
+    release: gives memory that nothing refers to any more back to the device
     """
 
     def __init__(
-        self, loads: Mapping[str, Callable[[], StepEngine]], facts: Mapping[str, Mapping[str, Scalar]] | None = None
+        self,
+        loads: Mapping[str, Callable[[], StepEngine]],
+        facts: Mapping[str, Mapping[str, Scalar]] | None = None,
+        memory: MemoryPlan | None = None,
+        prepare: Callable[[], None] = lambda: None,
+        release: Callable[[], None] = lambda: None,
     ) -> None:
+        self._memory = memory
+        self._prepare = prepare
+        self._release = release
         turn = asyncio.Lock()
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="models")
-        said = facts or {}
         self.workers = {
-            model: ModelWorker(model, load, said.get(model), turn=turn, thread=thread) for model, load in loads.items()
+            model: ModelWorker(model, self._within_memory(model, load), (facts or {}).get(model), turn, thread)
+            for model, load in loads.items()
         }
 
     def load(self) -> None:
-        """Load all weights. Blocks; never raises: see `statuses`."""
-        for worker in self.workers.values():
-            worker.load()
+        """Load all weights that fit; the others wait until they are needed. Blocks; never raises: see `statuses`."""
+        for model, worker in self.workers.items():
+            if self._fits(model):
+                worker.load()
+            else:
+                worker.unload()
 
     async def run(
         self, step: Step, inputs: Sequence[Value], deadline_s: float, on_progress: OnProgress | None = None
@@ -39,6 +58,8 @@ class ModelHost:
         worker = self.workers.get(str(step.model))
         if worker is None:
             raise LoadError(f"step {step.id!r}: model {step.model!r} is not one of {', '.join(self.workers)}", "model")
+        if self._memory is not None:
+            self._memory.used(str(step.model))
         return await worker.run(step, inputs, deadline_s, on_progress)
 
     def statuses(self) -> dict[str, WorkerStatus]:
@@ -49,3 +70,37 @@ class ModelHost:
         """Raise `StepError` if no step of one of the models can succeed in this process any more."""
         for worker in self.workers.values():
             worker.check_health()
+
+    def _fits(self, model: str) -> bool:
+        if self._memory is None:
+            return True
+        self._prepare()
+        self._release()
+        return self._memory.fits(model, self._held())
+
+    def _held(self) -> list[str]:
+        return [model for model, worker in self.workers.items() if worker.loaded]
+
+    def _within_memory(self, model: str, load: Callable[[], StepEngine]) -> Callable[[], StepEngine]:
+        """`load`, with room made before. It runs in the turn of the model that needs it, so none that is given up is
+        running."""
+
+        def work() -> StepEngine:
+            self._prepare()
+            if self._memory is None:
+                return load()
+            self._make_room(model, self._memory)
+            began = time.perf_counter()
+            engine = load()
+            self._memory.loaded(model, time.perf_counter() - began)
+            return engine
+
+        return work
+
+    def _make_room(self, model: str, memory: MemoryPlan) -> None:
+        memory.check(model)
+        self._release()
+        while not memory.fits(model, held := self._held()) and (victim := memory.victim(held)) is not None:
+            logger.info("model %s leaves the memory to %s", victim, model)
+            self.workers[victim].unload()
+            self._release()

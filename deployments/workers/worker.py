@@ -47,10 +47,13 @@ class StepEngine(Protocol):
 
 @dataclass(frozen=True)
 class WorkerStatus:
-    """One worker as `/readyz` shows it. facts: builtins (revision, device, accelerator ids, node, ...)."""
+    """One model as `/readyz` shows it. facts: builtins (revision, device, accelerator ids, node, ...).
+
+    state: `idle` is not in memory at the moment, and loads when a step needs it
+    """
 
     model: str
-    state: Literal["starting", "ready", "failed"]
+    state: Literal["starting", "ready", "idle", "failed"]
     reason: str = ""
     facts: Mapping[str, Scalar] = field(default_factory=dict)
 
@@ -80,9 +83,9 @@ class ModelWorker:
         model: str,
         load: Callable[[], StepEngine],
         facts: Mapping[str, Scalar] | None = None,
-        clock: Callable[[], float] = time.monotonic,
         turn: asyncio.Lock | None = None,
         thread: ThreadPoolExecutor | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._model = model
         self._load = load
@@ -90,6 +93,7 @@ class ModelWorker:
         self._clock = clock
         self._engine: StepEngine | None = None
         self._failure: _Failure | None = None
+        self._idle = False
         self._loading = threading.Lock()
         self._turn = turn or asyncio.Lock()
         self._thread = thread or ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"model-{model}")
@@ -100,6 +104,15 @@ class ModelWorker:
         with self._loading:
             if self._engine is None and self._due():
                 self._try()
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the weights are in memory."""
+        return self._engine is not None
+
+    def unload(self) -> None:
+        """Let the weights go, if they are there, until a step needs them."""
+        self._engine, self._idle = None, True
 
     def _due(self) -> bool:
         """Whether the weights may be loaded (again) now."""
@@ -135,7 +148,8 @@ class ModelWorker:
             return WorkerStatus(self._model, "failed", failure.message, self._facts)
         if reason := self._broken():
             return WorkerStatus(self._model, "failed", reason, self._facts)
-        return WorkerStatus(self._model, "ready" if self._engine else "starting", "", self._facts)
+        absent: Literal["idle", "starting"] = "idle" if self._idle else "starting"
+        return WorkerStatus(self._model, "ready" if self._engine else absent, "", self._facts)
 
     def check_health(self) -> None:
         """Raise `StepError` if no step can succeed in this process any more; only a new process helps then.

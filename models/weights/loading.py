@@ -6,6 +6,7 @@ Only safetensors are read, only classes of diffusers and transformers are built,
 from __future__ import annotations
 
 import inspect
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +38,13 @@ def load_pipeline(
     # Of what is not here yet nothing is known but the card's guess; then the remedy is to fetch it.
     if card.source.get("local"):
         check_folder(card, Path(str(card.source["local"])))
-    if has_configuration(card):
-        check_place(card, device, wanted)
     at_hand = given if networks is None else networks.at_hand(card, device, wanted) | given
+    if has_configuration(card):
+        check_place(card, device, wanted, at_hand)
     made = _from_source(card, known, wanted, at_hand)
     check_call(card, made)
     made.set_progress_bar_config(disable=True)
-    placed = place(card, made, device, wanted)
+    placed = place(card, made, device, wanted, at_hand)
     if networks is not None:
         networks.add(card, placed, device, wanted, but=tuple(at_hand))
     return placed
@@ -109,12 +110,12 @@ def check_call(card: ModelCard, pipe: Any) -> None:
             )
 
 
-def place(card: ModelCard, part: Any, device: str, dtype: Any) -> Any:
+def place(card: ModelCard, part: Any, device: str, dtype: Any, have: Collection[str] = ()) -> Any:
     """Move a pipeline or module to a device; `LoadError` if it is not there or too small. See `check_place`, which says
-    so before anything is loaded."""
+    so before anything is loaded. have: components that are there already"""
     import torch
 
-    check_place(card, device, dtype)
+    check_place(card, device, dtype, have)
     try:
         return part.to(device)
     except torch.OutOfMemoryError:
@@ -123,7 +124,7 @@ def place(card: ModelCard, part: Any, device: str, dtype: Any) -> Any:
         ) from None
 
 
-def check_place(card: ModelCard, device: str, dtype: Any) -> None:
+def check_place(card: ModelCard, device: str, dtype: Any, have: Collection[str] = ()) -> None:
     """Raise `LoadError` if a device is not there, or has too little free memory for a card."""
     import torch
 
@@ -131,7 +132,7 @@ def check_place(card: ModelCard, device: str, dtype: Any) -> None:
         raise LoadError(
             f"model {card.id!r}: there is no device {device!r}: torch sees no GPU; use 'cpu' or give the worker one"
         )
-    check_fits(card, device, str(dtype).removeprefix("torch."))
+    check_fits(card, device, str(dtype).removeprefix("torch."), have=have)
 
 
 def _from_source(card: ModelCard, cls: Any, dtype: Any, shared: dict[str, Any]) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +34,16 @@ def count_parameters(card: ModelCard) -> dict[str, int]:
     return counts
 
 
-def estimate_memory_gb(card: ModelCard, dtype: str | None = None) -> float:
+def estimate_memory_gb(card: ModelCard, dtype: str | None = None, have: Collection[str] = ()) -> float:
     """Weights in `dtype` (default: the card's), plus the largest activations, at native size, in 10^9 bytes.
 
-    Falls back to the card's `memory_gb` when no configuration is at hand.
+    have: components that are loaded already.   Falls back to the card's `memory_gb` when no configuration is at hand.
     """
     if card.role == "scorer" or config_folder(card) is None:
         return card.memory_gb
     width = BYTES[dtype or card.dtype]
-    return (sum(count_parameters(card).values()) * width + activation_bytes(card, width)) / GB
+    weights = sum(number for name, number in count_parameters(card).items() if name not in have) * width
+    return (weights + activation_bytes(card, width)) / GB
 
 
 def guest_memory_gb(card: ModelCard, dtype: str | None = None) -> float:
@@ -67,10 +68,19 @@ def activation_bytes(card: ModelCard, width: int) -> float:
     return 3.0 * pixels * blocks[:2][-1] * (4 if upcast else width)
 
 
-def check_fits(card: ModelCard, device: str, dtype: str | None = None, guests: Sequence[ModelCard] = ()) -> None:
-    """Raise `LoadError` if the device has too little free memory for the card and those that are loaded beside it."""
+def check_fits(
+    card: ModelCard,
+    device: str,
+    dtype: str | None = None,
+    guests: Sequence[ModelCard] = (),
+    have: Collection[str] = (),
+) -> None:
+    """Raise `LoadError` if the device has too little free memory for the card and those that are loaded beside it.
+
+    have: components of the card that are loaded already
+    """
     added = {guest.id: guest_memory_gb(guest, dtype) for guest in guests}
-    needed = estimate_memory_gb(card, dtype) + sum(added.values())
+    needed = estimate_memory_gb(card, dtype, have) + sum(added.values())
     free = free_memory_gb(device)
     if free is not None and needed > free - (0 if device == "cpu" else RESERVE_GB):
         beside = "".join(f", {gb:.1f} GB of them for its guest {guest!r}" for guest, gb in added.items())

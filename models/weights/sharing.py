@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import weakref
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,24 +51,35 @@ class SharedNetworks:
     """
 
     def __init__(self) -> None:
-        self._known: list[tuple[_Network, weakref.ref[Any]]] = []
+        self._known: list[_Network] = []
+        self._loaded: dict[int, weakref.ref[Any]] = {}
+
+    def numbers(self, card: ModelCard, device: str, dtype: Any) -> dict[str, int]:
+        """A number for each network of a card's pipeline, by the pipeline's name for it; equal ones have the same."""
+        return {name: self._number(network) for name, network in _networks(card, device, dtype).items()}
 
     def at_hand(self, card: ModelCard, device: str, dtype: Any) -> dict[str, Any]:
         """The components of a card's pipeline that are loaded already, by the pipeline's name for them."""
-        self._known = [(known, ref) for known, ref in self._known if ref() is not None]
         found = {}
-        for name, network in _networks(card, device, dtype).items():
-            module = next((ref() for known, ref in self._known if known.same_as(network)), None)
+        for name, number in self.numbers(card, device, dtype).items():
+            module = self._loaded[number]() if number in self._loaded else None
             if module is not None:
                 found[name] = module
         return found
 
-    def add(self, card: ModelCard, pipe: Any, device: str, dtype: Any, but: Sequence[str] = ()) -> None:
+    def add(self, card: ModelCard, pipe: Any, device: str, dtype: Any, but: Collection[str] = ()) -> None:
         """Remember the networks of a loaded pipeline, except the components `but`, which were at hand."""
-        for name, network in _networks(card, device, dtype).items():
+        for name, number in self.numbers(card, device, dtype).items():
             module = getattr(pipe, name, None)
             if module is not None and name not in but:
-                self._known.append((network, weakref.ref(module)))
+                self._loaded[number] = weakref.ref(module)
+
+    def _number(self, network: _Network) -> int:
+        for number, known in enumerate(self._known):
+            if known.same_as(network):
+                return number
+        self._known.append(network)
+        return len(self._known) - 1
 
 
 def _networks(card: ModelCard, device: str, dtype: Any) -> dict[str, _Network]:
@@ -84,7 +95,8 @@ def _networks(card: ModelCard, device: str, dtype: Any) -> dict[str, _Network]:
         config = read_json(folder / name / "config.json", card)
         said = sorted((key, repr(value)) for key, value in config.items() if not key.startswith(NOT_CONTENT))
         variant = card.source.get("variant")
-        found[name] = _Network(f"{library}.{kind}", repr((said, variant)), device, str(dtype), files)
+        precision = str(dtype).removeprefix("torch.")
+        found[name] = _Network(f"{library}.{kind}", repr((said, variant)), device, precision, files)
     return found
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from deployments.assembly import Held, host_of
-from deployments.settings import AppSettings, parse_settings
+from deployments.settings import WorkerSettings
 from deployments.workers.host import ModelHost
 from router.errors import LoadError, StepError
 from router.types import ModelCard, Picture, Step
@@ -60,18 +60,9 @@ async def test_one_broken_engine_asks_for_a_new_process() -> None:
         host.check_health()
 
 
-@pytest.fixture(scope="module")
-def cards(settings: AppSettings) -> dict[str, ModelCard]:
-    """The cards of the tiny application."""
-    from deployments.assembly import catalogue_of
-
-    catalogue = catalogue_of(settings)
-    return {model: catalogue[model] for model in catalogue.ids()}
-
-
 async def test_what_models_have_in_common_is_loaded_once(cards: dict[str, ModelCard]) -> None:
     """Models with the same files share those networks, a guest is the model itself, pictures stay the same bytes."""
-    placed = parse_settings({"models": {"sdxl": {"card": "embedded/sdxl", "device": "cpu"}}}).workers["sdxl"]
+    placed = WorkerSettings(device="cpu")
     guests = (cards["sdxl-turbo"],)
 
     def host(*held: Held) -> ModelHost:
