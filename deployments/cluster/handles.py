@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from typing import Any
 
@@ -13,6 +13,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, 
 from ray.serve.handle import DeploymentHandle
 
 from deployments.orchestration.results import Event, Outcome, Refused, WorkerLostError
+from deployments.workers.statuses import Sightings
 from deployments.workers.worker import OnProgress, WorkerStatus
 from router.errors import LoadError, OverloadedError, StepError, TriptychError
 from router.route import Route
@@ -57,9 +58,7 @@ def unwrapped(error: BaseException, what: str) -> BaseException:
 class HandleWorker:
     """A `WorkerClient` for all models of a worker deployment."""
 
-    def __init__(self, name: str, handle: DeploymentHandle, models: Sequence[str]) -> None:
-        self._name = name
-        self._models = tuple(models)
+    def __init__(self, handle: DeploymentHandle) -> None:
         self._steps = handle.options(stream=True)
         self._handle = handle
 
@@ -76,30 +75,43 @@ class HandleWorker:
                         on_progress(item)
         raise StepError(f"model {step.model!r} ended step {step.id!r} without a result")
 
-    async def statuses(self) -> dict[str, WorkerStatus]:
-        """How its models are; `starting` if no replica answers in time."""
-        response = self._handle.statuses.remote()
+    async def statuses(self) -> list[dict[str, WorkerStatus]] | None:
+        """How its models are, from every replica that there is; None if they have not answered in time."""
+        response = self._handle.broadcast("statuses")
+        asking = asyncio.ensure_future(response.results_async(return_exceptions=True))
         try:
-            return dict(await asyncio.wait_for(_awaited(response), STATUS_TIMEOUT_S))
-        except (TimeoutError, RayError, RayServeException):
-            response.cancel()
-            reason = f"no replica of worker {self._name!r} has answered yet; is there a place for it?"
-            return {model: WorkerStatus(model, "starting", reason) for model in self._models}
+            answers = await asyncio.wait_for(asking, STATUS_TIMEOUT_S)
+        except TimeoutError:
+            return None
+        except (RayError, RayServeException):  # there is none at the moment
+            return []
+        return [answer for answer in answers if isinstance(answer, dict)]
 
 
 class HandleMonitor:
-    """Asks all worker deployments at once. A worker that was seen and is only busy keeps its last status."""
+    """Asks every replica of all workers at once, and tells how many there are.
 
-    def __init__(self, workers: Iterable[HandleWorker]) -> None:
-        self._workers = tuple(workers)
-        self._last: dict[str, WorkerStatus] = {}
+    workers: by name, with what was seen of them;   on_replicas: called with a worker and how many replicas it has
+    """
+
+    def __init__(self, workers: Mapping[str, tuple[HandleWorker, Sightings]]) -> None:
+        self._workers = dict(workers)
+        self.on_replicas: Callable[[str, int], None] = lambda worker, count: None
 
     async def statuses(self) -> Mapping[str, WorkerStatus]:
-        for answers in await asyncio.gather(*(worker.statuses() for worker in self._workers)):
-            for model, answer in answers.items():
-                if answer.state != "starting" or model not in self._last:
-                    self._last[model] = answer
-        return dict(self._last)
+        return {
+            model: status
+            for found in await asyncio.gather(*map(self._look_at, self._workers))
+            for model, status in found.items()
+        }
+
+    async def _look_at(self, name: str) -> dict[str, WorkerStatus]:
+        worker, sightings = self._workers[name]
+        answers = await worker.statuses()
+        if answers is not None:
+            sightings.answered(answers)
+            self.on_replicas(name, sightings.replicas)
+        return sightings.statuses()
 
 
 class RemoteOrchestrator:

@@ -23,6 +23,7 @@ from deployments.cluster.handles import HandleMonitor, HandleWorker, RemoteOrche
 from deployments.cluster.serve_metrics import ServeMetrics
 from deployments.orchestration.results import Event, Outcome, PolicyFile, Refused
 from deployments.settings import AppSettings, WorkerSettings
+from deployments.workers.statuses import Sightings
 from deployments.workers.streams import stream
 from deployments.workers.worker import WorkerStatus
 from router.errors import TriptychError
@@ -79,6 +80,12 @@ def _whereabouts(worker: str) -> dict[str, Scalar]:
     }
 
 
+def _sightings(worker: str, settings: AppSettings) -> Sightings:
+    replicas = settings.workers[worker].replicas
+    wakes = not isinstance(replicas, int) and replicas.min_replicas == 0
+    return Sightings(worker, settings.models_of(worker), wakes)
+
+
 async def told(answer: Awaitable[Answer]) -> Answer | Refused:
     """What is awaited, or the expected failure that it raises, as a value."""
     try:
@@ -97,9 +104,11 @@ class OrchestratorReplica:
     def __init__(self, settings: dict[str, Any], workers: dict[str, DeploymentHandle]) -> None:
         logging.getLogger("triptych").setLevel(logging.INFO)
         chosen = AppSettings.model_validate(settings)
-        by_name = {name: HandleWorker(name, handle, chosen.models_of(name)) for name, handle in workers.items()}
+        by_name = {name: HandleWorker(handle) for name, handle in workers.items()}
         clients = {model: by_name[str(placed.worker)] for model, placed in chosen.models.items()}
-        self._orchestrator = build_orchestrator(chosen, clients, HandleMonitor(by_name.values()), ServeMetrics())
+        monitor = HandleMonitor({name: (worker, _sightings(name, chosen)) for name, worker in by_name.items()})
+        self._orchestrator = build_orchestrator(chosen, clients, monitor, ServeMetrics())
+        monitor.on_replicas = self._orchestrator.set_replicas
 
     async def route(self, request: GenerationRequest) -> Route | Refused:
         return await told(self._orchestrator.route(request))

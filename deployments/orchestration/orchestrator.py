@@ -152,6 +152,10 @@ class Orchestrator:
         """Seconds of work that wait or run on `model`, as this orchestrator knows."""
         return self._router.queues.outstanding_s(model)
 
+    def set_replicas(self, worker: str, count: int) -> None:
+        """Tell how many replicas of a worker there are now."""
+        self._router.queues.set_replicas(worker, count)
+
     async def overview(self) -> Overview:
         """What is here; the workers are asked now."""
         statuses = await self.availability.refresh(now=True)

@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 from deployments.workers.memory import MemoryPlan
 from deployments.workers.worker import ModelWorker, OnProgress, StepEngine, WorkerStatus
-from router.errors import LoadError
+from router.errors import LoadError, StepError
 from router.types import Scalar, Step, StepResult, Value
 
 logger = logging.getLogger("triptych.worker")
+
+FAILURES = 3
+"""So many unexpected failures in a row, and the process is taken for broken."""
 
 
 class ModelHost:
@@ -36,6 +40,7 @@ class ModelHost:
         self._memory = memory
         self._prepare = prepare
         self._release = release
+        self._failures: list[tuple[str, str]] = []
         turn = asyncio.Lock()
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="models")
         self.workers = {
@@ -60,16 +65,34 @@ class ModelHost:
             raise LoadError(f"step {step.id!r}: model {step.model!r} is not one of {', '.join(self.workers)}", "model")
         if self._memory is not None:
             self._memory.used(str(step.model))
-        return await worker.run(step, inputs, deadline_s, on_progress)
+        with self._watched([step]):
+            return await worker.run(step, inputs, deadline_s, on_progress)
 
     def statuses(self) -> dict[str, WorkerStatus]:
         """How each model is, without waiting for a turn."""
         return {model: worker.status() for model, worker in self.workers.items()}
 
     def check_health(self) -> None:
-        """Raise `StepError` if no step of one of the models can succeed in this process any more."""
+        """Raise `StepError` if this process should be replaced: no step of one of the models can succeed in it any
+        more, or `FAILURES` steps in a row failed for reasons of its own, whatever their models."""
         for worker in self.workers.values():
             worker.check_health()
+        steps = {step for step, _ in self._failures}
+        if len(self._failures) >= FAILURES and len(steps) > 1:
+            last = self._failures[-1][1]
+            raise StepError(f"{len(self._failures)} steps in a row failed here, and a new process may help: {last}")
+
+    @contextmanager
+    def _watched(self, steps: Sequence[Step]) -> Iterator[None]:
+        """Counts failures in a row that are not what the steps asked for. The same step again says nothing new."""
+        try:
+            yield
+        except StepError as error:
+            if error.param is None:  # else it names what was wrong with the request
+                self._failures.append((repr(steps), error.message))
+            raise
+        else:
+            self._failures.clear()
 
     def _fits(self, model: str) -> bool:
         if self._memory is None:

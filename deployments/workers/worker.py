@@ -45,17 +45,25 @@ class StepEngine(Protocol):
     ) -> StepResult: ...
 
 
+State = Literal["starting", "ready", "idle", "failed", "lost"]
+
+
 @dataclass(frozen=True)
 class WorkerStatus:
     """One model as `/readyz` shows it. facts: builtins (revision, device, accelerator ids, node, ...).
 
-    state: `idle` is not in memory at the moment, and loads when a step needs it
+    state:   `idle` is not in memory at the moment, and loads when a step needs it; `lost` was there, and its process
+             ended: another one is being started
+    seen_at: when that was known, in Unix s; None: now
+    each:    how it is on each replica of its worker, if that was asked
     """
 
     model: str
-    state: Literal["starting", "ready", "idle", "failed"]
+    state: State
     reason: str = ""
     facts: Mapping[str, Scalar] = field(default_factory=dict)
+    seen_at: float | None = None
+    each: tuple[WorkerStatus, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -148,7 +156,7 @@ class ModelWorker:
             return WorkerStatus(self._model, "failed", failure.message, self._facts)
         if reason := self._broken():
             return WorkerStatus(self._model, "failed", reason, self._facts)
-        absent: Literal["idle", "starting"] = "idle" if self._idle else "starting"
+        absent: State = "idle" if self._idle else "starting"
         return WorkerStatus(self._model, "ready" if self._engine else absent, "", self._facts)
 
     def check_health(self) -> None:

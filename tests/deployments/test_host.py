@@ -60,6 +60,56 @@ async def test_one_broken_engine_asks_for_a_new_process() -> None:
         host.check_health()
 
 
+class Failing(SlowEngine):
+    """Its steps fail as often as it is told to, with the errors that it is given, and succeed afterwards."""
+
+    def __init__(self, *errors: Exception) -> None:
+        super().__init__(ticks=1)
+        self.errors = list(errors)
+
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        if self.errors:
+            raise self.errors.pop(0)
+        return super().run(*args, **kwargs)
+
+
+UNEXPECTED = StepError("m failed: RuntimeError: shapes do not match")
+ASKED_FOR = StepError("m ran out of memory; ask for a smaller size", "size")
+
+
+@pytest.mark.parametrize(
+    ("errors", "healthy"),
+    [
+        ([UNEXPECTED] * 2, True),
+        ([UNEXPECTED] * 3, False),
+        ([ASKED_FOR] * 5, True),
+        ([UNEXPECTED, ASKED_FOR, UNEXPECTED, UNEXPECTED], False),
+    ],
+)
+async def test_three_unexpected_failures_in_a_row_ask_for_a_new_process(errors: list[StepError], healthy: bool) -> None:
+    """Failures that no request asked for count, across models, until a step succeeds."""
+    host = ModelHost({"a": lambda: Failing(*errors[::2]), "b": lambda: Failing(*errors[1::2])})
+    for number in range(len(errors)):
+        with pytest.raises(StepError):
+            await host.run(step("ab"[number % 2], seed=number), (), 60)
+    if healthy:
+        host.check_health()
+    else:
+        with pytest.raises(StepError, match=r"3 steps in a row failed here.*shapes do not match"):
+            host.check_health()
+    await host.run(step("a"), (), 60)
+    host.check_health()
+
+
+async def test_one_step_that_fails_again_and_again_does_not_end_the_process() -> None:
+    """A step that breaks wherever it runs says nothing about the process, however often it is tried."""
+    host = ModelHost({"a": lambda: Failing(*[UNEXPECTED] * 9)})
+    for _ in range(9):
+        with pytest.raises(StepError):
+            await host.run(step("a", seed=7), (), 60)
+    host.check_health()
+
+
 async def test_what_models_have_in_common_is_loaded_once(cards: dict[str, ModelCard]) -> None:
     """Models with the same files share those networks, a guest is the model itself, pictures stay the same bytes."""
     placed = WorkerSettings(device="cpu")
