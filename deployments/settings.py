@@ -46,32 +46,51 @@ class Section(BaseModel):
         return data
 
 
-class Autoscaling(Section):
-    """How many replicas a deployment may have; the names are Ray Serve's."""
+class ReplicaBounds(Section):
+    """How many replicas a deployment may have, and how soon that changes; the names are Ray Serve's."""
 
     min_replicas: int = Field(default=1, ge=0)
     max_replicas: int = Field(ge=1)
-    target_ongoing_requests: float = Field(default=2.0, gt=0)
     upscale_delay_s: float = Field(default=30.0, ge=0)
     downscale_delay_s: float = Field(default=600.0, ge=0)
 
     @model_validator(mode="after")
-    def _ordered(self) -> Autoscaling:
+    def _ordered(self) -> ReplicaBounds:
         if self.min_replicas > self.max_replicas:
             raise ValueError(f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}")
         return self
 
 
+class Autoscaling(ReplicaBounds):
+    """Replicas by the requests that each has at once."""
+
+    target_ongoing_requests: float = Field(default=2.0, gt=0)
+
+
+class WorkerAutoscaling(ReplicaBounds):
+    """Replicas of a worker by the work that waits. With `min_replicas: 0` none is there until a step needs one.
+
+    target_queued_s: seconds of work that may wait for each replica
+    downscale_to_zero_delay_s: so long nothing is asked of the last replica before it ends; default: downscale_delay_s
+    """
+
+    target_queued_s: float = Field(default=20.0, gt=0)
+    downscale_to_zero_delay_s: float | None = Field(default=None, ge=0)
+
+
 def _replicas_kind(value: Any) -> str:
-    return "autoscaling" if isinstance(value, dict | Autoscaling) else "number"
+    return "autoscaling" if isinstance(value, dict | ReplicaBounds) else "number"
 
 
 Replicas = Annotated[
     Annotated[int, Tag("number")] | Annotated[Autoscaling, Tag("autoscaling")], Discriminator(_replicas_kind)
 ]
+WorkerReplicas = Annotated[
+    Annotated[int, Tag("number")] | Annotated[WorkerAutoscaling, Tag("autoscaling")], Discriminator(_replicas_kind)
+]
 
 
-def _at_least_one(replicas: int | Autoscaling) -> int | Autoscaling:
+def _at_least_one(replicas: int | ReplicaBounds) -> int | ReplicaBounds:
     if isinstance(replicas, int) and replicas < 1:
         raise ValueError("replicas must be 1 or more")
     return replicas
@@ -92,7 +111,7 @@ class Placement(Section):
     num_cpus: float = Field(default=1.0, ge=0)
     accelerator_type: str | None = None
     resources: dict[str, float] = Field(default_factory=dict)
-    replicas: Replicas = 1
+    replicas: WorkerReplicas = 1
     threads: int = Field(default=1, ge=1)
     memory_gib: float | None = Field(default=None, gt=0)
     max_ongoing: int = Field(default=8, ge=1)
@@ -106,6 +125,11 @@ class Placement(Section):
         if self.num_gpus is not None:
             return self.num_gpus
         return 1.0 if self.device == "cuda" else 0.0
+
+    @property
+    def scaling(self) -> WorkerAutoscaling | None:
+        """By what the number of replicas changes; None if it is fixed."""
+        return None if isinstance(self.replicas, int) else self.replicas
 
     @model_validator(mode="after")
     def _cuda_needs_a_gpu(self) -> Placement:
@@ -160,6 +184,8 @@ class ReplicaSettings(Section):
 class Limits(Section):
     """What a single request may ask for, whatever the policy says.
 
+    request_timeout_s: how long a request may take in all, unless it says otherwise
+    drain_s: how long pictures that are being made may still take when the server is told to stop
     quality: which policy each value of OpenAI's `quality` stands for, when `model` is not given or "auto"
     aliases: those of the application, `AppSettings.aliases`, for whoever reads requests
     """
@@ -168,6 +194,7 @@ class Limits(Section):
     max_prompt_chars: int = Field(default=32_000, ge=1)
     max_n: int = Field(default=10, ge=1)
     request_timeout_s: float = Field(default=600.0, gt=0)
+    drain_s: float = Field(default=30.0, ge=0)
     quality: dict[str, str] = Field(
         default_factory=lambda: {
             "low": "fast", "medium": "balanced", "high": "best", "standard": "balanced", "hd": "best",

@@ -9,7 +9,7 @@ from typing import Any
 
 from ray import serve
 from ray.serve import Application
-from ray.serve.config import AutoscalingConfig
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
 from deployments.assembly import catalogue_of, held_by, policies_of
 from deployments.cluster.replicas import IngressReplica, OrchestratorReplica, WorkerReplica
@@ -39,10 +39,20 @@ def _worker(name: str, catalogue: Catalogue, placed: WorkerSettings, args: AppSe
         max_ongoing_requests=placed.max_ongoing,
         max_queued_requests=placed.max_queued,
         graceful_shutdown_timeout_s=args.limits.request_timeout_s,
-        **_replicas(placed.replicas),
+        **_worker_replicas(placed),
         **HEALTH,
     )
     return deployment.bind(name, held_by(name, args, catalogue), placed)
+
+
+def _worker_replicas(placed: WorkerSettings) -> dict[str, Any]:
+    if (scaling := placed.scaling) is None:
+        return {"num_replicas": placed.replicas}
+    bounds = scaling.model_dump(exclude={"target_queued_s"})
+    policy = AutoscalingPolicy(
+        policy_function="deployments.cluster.scaling:SecondsQueued", policy_kwargs={"target_s": scaling.target_queued_s}
+    )
+    return {"autoscaling_config": AutoscalingConfig(**bounds, policy=policy)}
 
 
 def _place(placed: WorkerSettings, args: AppSettings) -> dict[str, Any]:

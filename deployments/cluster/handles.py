@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ from ray.serve.handle import DeploymentHandle
 from deployments.orchestration.results import Event, Outcome, Refused, WorkerLostError
 from deployments.workers.statuses import Sightings
 from deployments.workers.worker import OnProgress, WorkerStatus
+from router.cost.queues import Queues
 from router.errors import LoadError, OverloadedError, StepError, TriptychError
 from router.route import Route
 from router.types import GenerationRequest, Progress, Step, StepResult, Value
@@ -75,9 +76,12 @@ class HandleWorker:
                         on_progress(item)
         raise StepError(f"model {step.model!r} ended step {step.id!r} without a result")
 
-    async def statuses(self) -> list[dict[str, WorkerStatus]] | None:
-        """How its models are, from every replica that there is; None if they have not answered in time."""
-        response = self._handle.broadcast("statuses")
+    async def statuses(self, queued_s: float) -> list[dict[str, WorkerStatus]] | None:
+        """How its models are, from every replica that there is; None if they have not answered in time.
+
+        queued_s: what they are told, seconds of work that wait for all of them together
+        """
+        response = self._handle.broadcast("statuses", queued_s)
         asking = asyncio.ensure_future(response.results_async(return_exceptions=True))
         try:
             answers = await asyncio.wait_for(asking, STATUS_TIMEOUT_S)
@@ -89,29 +93,31 @@ class HandleWorker:
 
 
 class HandleMonitor:
-    """Asks every replica of all workers at once, and tells how many there are.
+    """Asks every replica of all workers at once how it is, and tells it what waits.
 
-    workers: by name, with what was seen of them;   on_replicas: called with a worker and how many replicas it has
+    workers: by name, with what was seen of them
+    queues:  what waits, once there is somebody who knows; it is told how many replicas there are
     """
 
     def __init__(self, workers: Mapping[str, tuple[HandleWorker, Sightings]]) -> None:
         self._workers = dict(workers)
-        self.on_replicas: Callable[[str, int], None] = lambda worker, count: None
+        self.queues: Queues | None = None
 
     async def statuses(self) -> Mapping[str, WorkerStatus]:
-        return {
-            model: status
-            for found in await asyncio.gather(*map(self._look_at, self._workers))
-            for model, status in found.items()
-        }
+        await self.look_at(*self._workers)
+        return {m: status for _, seen in self._workers.values() for m, status in seen.statuses().items()}
 
-    async def _look_at(self, name: str) -> dict[str, WorkerStatus]:
+    async def look_at(self, *names: str) -> None:
+        """Ask the workers with these names now."""
+        await asyncio.gather(*map(self._look_at, names))
+
+    async def _look_at(self, name: str) -> None:
         worker, sightings = self._workers[name]
-        answers = await worker.statuses()
+        answers = await worker.statuses(self.queues.outstanding_at_s(name) if self.queues else 0.0)
         if answers is not None:
             sightings.answered(answers)
-            self.on_replicas(name, sightings.replicas)
-        return sightings.statuses()
+            if self.queues is not None:
+                self.queues.set_replicas(name, sightings.replicas)
 
 
 class RemoteOrchestrator:

@@ -5,8 +5,10 @@ Torch is imported in the constructor of `WorkerReplica` alone: the ingress and t
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, TypeVar
@@ -19,7 +21,9 @@ from deployments.api.app import create_app
 from deployments.api.policies import ADMIN_KEY
 from deployments.api.service import Overview, Service
 from deployments.assembly import Held, build_orchestrator, host_of
+from deployments.cluster.draining import Gate
 from deployments.cluster.handles import HandleMonitor, HandleWorker, RemoteOrchestrator
+from deployments.cluster.scaling import QUEUED_S
 from deployments.cluster.serve_metrics import ServeMetrics
 from deployments.orchestration.results import Event, Outcome, PolicyFile, Refused
 from deployments.settings import AppSettings, WorkerSettings
@@ -33,12 +37,16 @@ from router.types import GenerationRequest, ModelCard, Progress, Scalar, Step, S
 
 Answer = TypeVar("Answer")
 
+TOLD_S = 10.0
+"""So long what waits for a worker is taken for true; then its orchestrator is gone, or has other troubles."""
+
 
 class WorkerReplica:
     """The models of one worker on the accelerator that Ray assigned to this process."""
 
     def __init__(self, name: str, held: Sequence[Held], placed: WorkerSettings) -> None:
         here = _whereabouts(name)
+        self._queued = (float("-inf"), 0.0)
         self._host = host_of(held, placed, lambda card: {**_described(card), **here})
         self._host.load()
 
@@ -57,8 +65,17 @@ class WorkerReplica:
             async for item in items:
                 yield item
 
-    async def statuses(self) -> dict[str, WorkerStatus]:
+    async def statuses(self, queued_s: float | None = None) -> dict[str, WorkerStatus]:
+        """How the models are. queued_s: seconds of work that wait for all replicas of this worker; kept for the
+        autoscaler."""
+        if queued_s is not None:
+            self._queued = (time.monotonic(), queued_s)
         return self._host.statuses()
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Ray Serve asks this for its autoscaler: what was said last, unless that is old."""
+        told_at, queued_s = self._queued
+        return {QUEUED_S: queued_s} if time.monotonic() - told_at < TOLD_S else {}
 
     def check_health(self) -> None:
         """Ray Serve asks this every few seconds and replaces the process if it raises."""
@@ -81,9 +98,8 @@ def _whereabouts(worker: str) -> dict[str, Scalar]:
 
 
 def _sightings(worker: str, settings: AppSettings) -> Sightings:
-    replicas = settings.workers[worker].replicas
-    wakes = not isinstance(replicas, int) and replicas.min_replicas == 0
-    return Sightings(worker, settings.models_of(worker), wakes)
+    scaling = settings.workers[worker].scaling
+    return Sightings(worker, settings.models_of(worker), scaling is not None and scaling.min_replicas == 0)
 
 
 async def told(answer: Awaitable[Answer]) -> Answer | Refused:
@@ -106,23 +122,42 @@ class OrchestratorReplica:
         chosen = AppSettings.model_validate(settings)
         by_name = {name: HandleWorker(handle) for name, handle in workers.items()}
         clients = {model: by_name[str(placed.worker)] for model, placed in chosen.models.items()}
-        monitor = HandleMonitor({name: (worker, _sightings(name, chosen)) for name, worker in by_name.items()})
-        self._orchestrator = build_orchestrator(chosen, clients, monitor, ServeMetrics())
-        monitor.on_replicas = self._orchestrator.set_replicas
+        self._monitor = HandleMonitor(
+            {name: (worker, _sightings(name, chosen)) for name, worker in by_name.items()},
+        )
+        self._orchestrator = build_orchestrator(chosen, clients, self._monitor, ServeMetrics())
+        self._monitor.queues = self._orchestrator.queues
+        self._scaled = [name for name, placed in chosen.workers.items() if placed.scaling is not None]
+        self._looking: asyncio.Task[Any] | None = None
+        self._gate = Gate()
+
+    async def check_health(self) -> None:
+        """Ray Serve asks this every second: then workers that scale are told what waits for them."""
+        if self._scaled and (self._looking is None or self._looking.done()):
+            self._looking = asyncio.create_task(self._monitor.look_at(*self._scaled))
 
     async def route(self, request: GenerationRequest) -> Route | Refused:
         return await told(self._orchestrator.route(request))
 
     async def generate(self, request: GenerationRequest) -> Outcome | Refused:
-        return await told(self._orchestrator.generate(request))
+        async def within() -> Outcome:
+            with self._gate.inside():
+                return await self._orchestrator.generate(request)
+
+        return await told(within())
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[Event | Outcome | Refused]:
         try:
-            async with aclosing(self._orchestrator.stream(request)) as items:
-                async for item in items:
-                    yield item
+            with self._gate.inside():
+                async with aclosing(self._orchestrator.stream(request)) as items:
+                    async for item in items:
+                        yield item
         except TriptychError as error:
             yield Refused(error)
+
+    async def drain(self, limit_s: float) -> tuple[int, int]:
+        """Refuse what is new and wait for what runs, `limit_s` seconds at most: (so many ran, so many still do)."""
+        return await self._gate.close(limit_s)
 
     async def feedback(self, request_id: str, source: str, value: float, image: int | None) -> Receipt | Refused:
         return await told(self._orchestrator.feedback(request_id, source, value, image))

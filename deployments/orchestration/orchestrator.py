@@ -37,6 +37,7 @@ from deployments.orchestration.shadows import Shadows
 from deployments.workers.streams import stream
 from policies import Policy, PolicyBook
 from router.cost.model import CostModel
+from router.cost.queues import Queues
 from router.errors import (
     ArtifactError,
     BudgetError,
@@ -152,9 +153,10 @@ class Orchestrator:
         """Seconds of work that wait or run on `model`, as this orchestrator knows."""
         return self._router.queues.outstanding_s(model)
 
-    def set_replicas(self, worker: str, count: int) -> None:
-        """Tell how many replicas of a worker there are now."""
-        self._router.queues.set_replicas(worker, count)
+    @property
+    def queues(self) -> Queues:
+        """What waits for the workers, in seconds."""
+        return self._router.queues
 
     async def overview(self) -> Overview:
         """What is here; the workers are asked now."""

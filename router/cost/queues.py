@@ -80,8 +80,16 @@ class Queues:
 
     def outstanding_s(self, model: str) -> float:
         """Seconds of work reserved on the worker of `model` and not yet released."""
-        load = self._loads.get(self._place(model))
+        return self.outstanding_at_s(self._place(model))
+
+    def outstanding_at_s(self, worker: str) -> float:
+        """The same by the name of the worker."""
+        load = self._loads.get(worker)
         return load.seconds if load is not None else 0.0
+
+    def replicas(self, model: str) -> int:
+        """How many replicas the worker of `model` has."""
+        return self._replicas.get(self._place(model), 1)
 
     def _place(self, model: str) -> str:
         """The worker of a model."""

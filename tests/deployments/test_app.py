@@ -57,8 +57,8 @@ def test_accelerators_are_asked_for_as_configured() -> None:
 
 
 def test_replicas_and_autoscaling_come_from_the_config() -> None:
-    """A number fixes the replicas; a mapping hands the bounds to Serve's autoscaler."""
-    bounds = {"min_replicas": 1, "max_replicas": 4, "target_ongoing_requests": 1.5}
+    """A number fixes the replicas; a mapping hands the bounds to Serve's autoscaler, which asks our policy."""
+    bounds = {"min_replicas": 0, "max_replicas": 4, "target_queued_s": 1.5}
     models = {
         "sd15": {"card": "embedded/sd15", "worker": "three"},
         "sdxl": {"card": "embedded/sdxl", "worker": "three", "replicas": 3},
@@ -68,7 +68,9 @@ def test_replicas_and_autoscaling_come_from_the_config() -> None:
     found = deployments(parse_settings({**args, "models": {**args["models"], **models}}))
     assert found["worker-three"].num_replicas == 3
     scaling = found["worker-flux"]._deployment_config.autoscaling_config
-    assert (scaling.min_replicas, scaling.max_replicas, scaling.target_ongoing_requests) == (1, 4, 1.5)
+    assert (scaling.min_replicas, scaling.max_replicas) == (0, 4)
+    assert scaling.policy.policy_function == "deployments.cluster.scaling:SecondsQueued"
+    assert scaling.policy.get_policy()(**scaling.policy.policy_kwargs)._target_s == 1.5
 
 
 def test_broken_cards_and_policies_stop_the_build(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ MODEL = {"card": "embedded/sd15"}
         ({"models": {"a": {**MODEL, "device": "cuda", "num_gpus": 0}}}, "device: cuda needs num_gpus above 0"),
         ({"models": {"a": {**MODEL, "device": "gpu"}}}, "models.a.device: should be 'auto', 'cpu' or 'cuda'"),
         ({"models": {"a": {**MODEL, "num_gpus": float("nan")}}}, "models.a.num_gpus"),
+        ({"models": {"a": {**MODEL, "replicas": {"max_replicas": 2, "target_ongoing": 1}}}}, "unknown key"),
         ({"models": {"a": {**MODEL, "worker": "a b"}}}, "models.a.worker"),
         ({"models": {"a": MODEL}, "workers": {"b": {"devices": "cpu"}}}, "workers.b: unknown key 'devices'; did you"),
         ({"models": {"a": MODEL}, "workers": {"b": {"device": "cpu"}}}, "workers.b: no model says `worker: b`"),
