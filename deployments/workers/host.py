@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from deployments.workers.memory import MemoryPlan
+from deployments.workers.turns import Turn
 from deployments.workers.worker import ModelWorker, OnProgress, StepEngine, WorkerStatus
 from router.errors import LoadError, StepError
 from router.types import Scalar, Step, StepResult, Value
@@ -41,7 +41,7 @@ class ModelHost:
         self._prepare = prepare
         self._release = release
         self._failures: list[tuple[str, str]] = []
-        turn = asyncio.Lock()
+        turn = Turn()
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="models")
         self.workers = {
             model: ModelWorker(model, self._within_memory(model, load), (facts or {}).get(model), turn, thread)

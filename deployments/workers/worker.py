@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from deployments.workers.streams import ended
+from deployments.workers.turns import Turn
 from router.errors import DeadlineError, LoadError, StepError, TriptychError
 from router.types import Progress, Scalar, Step, StepResult, Value
 
@@ -91,7 +92,7 @@ class ModelWorker:
         model: str,
         load: Callable[[], StepEngine],
         facts: Mapping[str, Scalar] | None = None,
-        turn: asyncio.Lock | None = None,
+        turn: Turn | None = None,
         thread: ThreadPoolExecutor | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -103,7 +104,7 @@ class ModelWorker:
         self._failure: _Failure | None = None
         self._idle = False
         self._loading = threading.Lock()
-        self._turn = turn or asyncio.Lock()
+        self._turn = turn or Turn()
         self._thread = thread or ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"model-{model}")
 
     def load(self) -> None:

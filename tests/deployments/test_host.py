@@ -27,6 +27,19 @@ async def test_models_of_one_process_take_turns() -> None:
     assert (engine.most, engine.finished) == (1, 6)
 
 
+def test_programs_may_run_one_event_loop_after_the_other() -> None:
+    """Steps that waited for each other in an event loop that has ended stand in nobody's way in the next one."""
+    engine = SlowEngine(ticks=1)
+    host = ModelHost({"a": lambda: engine, "b": lambda: engine})
+
+    async def both() -> None:
+        await asyncio.gather(*(host.run(step(model), (), 60) for model in "abab"))
+
+    for _ in range(2):
+        asyncio.run(both())
+    assert (engine.most, engine.finished) == (1, 8)
+
+
 async def test_a_model_that_is_not_there_takes_out_only_itself() -> None:
     """Of the models of a process one cannot be loaded: its steps say why, the others serve, and no new process is
     asked for."""
