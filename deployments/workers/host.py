@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 
 from deployments.workers.memory import MemoryPlan
 from deployments.workers.turns import Turn
@@ -69,8 +70,11 @@ class ModelHost:
             return await worker.run(step, inputs, deadline_s, on_progress)
 
     def statuses(self) -> dict[str, WorkerStatus]:
-        """How each model is, without waiting for a turn."""
-        return {model: worker.status() for model, worker in self.workers.items()}
+        """How each model is, without waiting for a turn. A device that is lost to one of them is lost to all."""
+        statuses = {model: worker.status() for model, worker in self.workers.items()}
+        if reason := next(filter(None, (worker.broken for worker in self.workers.values())), ""):
+            statuses = {model: replace(status, state="failed", reason=reason) for model, status in statuses.items()}
+        return statuses
 
     def check_health(self) -> None:
         """Raise `StepError` if this process should be replaced: no step of one of the models can succeed in it any

@@ -155,7 +155,7 @@ class ModelWorker:
             if self._due() and not self._loading.locked():
                 self._thread.submit(self.load)
             return WorkerStatus(self._model, "failed", failure.message, self._facts)
-        if reason := self._broken():
+        if reason := self.broken:
             return WorkerStatus(self._model, "failed", reason, self._facts)
         absent: State = "idle" if self._idle else "starting"
         return WorkerStatus(self._model, "ready" if self._engine else absent, "", self._facts)
@@ -165,10 +165,12 @@ class ModelWorker:
 
         Weights that are missing are none of that: they are tried again here.
         """
-        if reason := self._broken():
+        if reason := self.broken:
             raise StepError(f"model {self._model!r} needs a new process: {reason}")
 
-    def _broken(self) -> str:
+    @property
+    def broken(self) -> str:
+        """Why no step can succeed in this process any more; empty while all is well."""
         return str(getattr(self._engine, "broken", ""))
 
     async def run(

@@ -64,13 +64,14 @@ async def test_a_step_for_a_model_that_is_elsewhere_is_refused() -> None:
 
 
 async def test_one_broken_engine_asks_for_a_new_process() -> None:
-    """If nothing can succeed any more on one engine, the device is lost to the others, too."""
+    """If nothing can succeed any more on one engine, the device is lost to the others, too, and all say so."""
     engine = SlowEngine(ticks=1)
     host = ModelHost({"a": lambda: SlowEngine(ticks=1), "b": lambda: engine})
     host.load()
     engine.broken = "cuda failed"
     with pytest.raises(StepError, match="'b' needs a new process"):
         host.check_health()
+    assert {(status.state, status.reason) for status in host.statuses().values()} == {("failed", "cuda failed")}
 
 
 class Failing(SlowEngine):
