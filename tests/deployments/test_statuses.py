@@ -11,6 +11,10 @@ from deployments.orchestration.results import Overview
 from deployments.workers.statuses import Sightings
 from deployments.workers.worker import WorkerStatus
 from models.catalogue import load_catalogue
+from router.cost.model import CostModel
+from router.cost.queues import Queues
+from router.planning.plan import make_plan
+from router.types import Generate, GenerationRequest
 
 CARDS = load_catalogue({"sd15": {"card": "embedded/sd15"}, "flux": {"card": "embedded/flux"}})
 
@@ -90,6 +94,25 @@ def test_a_worker_that_may_sleep_is_idle_without_a_replica() -> None:
     seen.answered([answer(1, sd15="ready", flux="ready")])
     seen.answered([])
     assert ready(seen.statuses()) == (True, "ready")
+
+
+async def test_replicas_are_told_what_waits_and_queues_how_many_there_are() -> None:
+    """Asking a worker how it is tells it the seconds of work that wait for it, and the queues its replicas."""
+    from ray import serve
+
+    from deployments.cluster.handles import HandleMonitor, HandleWorker
+
+    class Asked:
+        async def statuses(self, queued_s: float) -> dict[str, WorkerStatus]:
+            return {"sd15": WorkerStatus("sd15", "ready", "", {"queued_s": queued_s})}
+
+    handle = serve.run(serve.deployment(Asked).bind(), _local_testing_mode=True)
+    monitor = HandleMonitor({"cpu": (HandleWorker(handle), Sightings("cpu", ("sd15",)))})
+    monitor.queues = queues = Queues(CostModel(CARDS), {"cpu": 3}, {"sd15": "cpu"})
+    queues.reserve(make_plan("draft", Generate("sd15"), GenerationRequest("a red circle"), CARDS, {}))
+    status = (await monitor.statuses())["sd15"]
+    assert status.facts["queued_s"] == queues.outstanding_at_s("cpu") > 0
+    assert queues.replicas("sd15") == 1
 
 
 async def test_who_asks_is_told_what_is_known_and_does_not_wait_for_the_busy() -> None:
