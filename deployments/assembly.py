@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from deployments.api.urls import URL_SECRET, UrlSigner
@@ -23,24 +25,30 @@ from deployments.orchestration.orchestrator import Orchestrator
 from deployments.orchestration.recorder import Recorder
 from deployments.orchestration.step_queues import WorkerClient
 from deployments.served_recipes import served_recipes, stranger
-from deployments.settings import AppSettings, ConfigError
+from deployments.settings import AppSettings, ConfigError, Placement, WorkerSettings
 from deployments.store import Store, open_store
 from deployments.store.decision_log import DecisionLog
 from deployments.store.records import JobRecord
 from deployments.store.store import decision_log
+from deployments.workers.host import ModelHost
+from deployments.workers.memory import GIB, MemoryPlan
 from deployments.workers.worker import StepEngine
 from models.catalogue import Catalogue, load_catalogue
+from models.weights.footprints import Footprint, footprint
+from models.weights.memory import GB, RESERVE_GB, free_memory_gb
 from models.weights.revisions import revision
+from models.weights.sharing import SharedNetworks
 from policies import PolicyBook
 from router.cost.batches import BatchSizes
 from router.cost.model import CostModel
 from router.cost.queues import Queues
+from router.errors import LoadError
 from router.prompts.embedding import MiniLMEmbedder
 from router.quality.live import LivePredictor
 from router.quality.predictor import QualityPredictor
 from router.registry.artifact import load_artifact
 from router.routing import Router
-from router.types import ModelCard
+from router.types import ModelCard, Scalar
 from router.verification.score_calibration import load_score_reading, score_reading_file
 from router.verification.score_reading import ScoreReading
 
@@ -95,6 +103,7 @@ def build_orchestrator(
         live=live,
         score_readings=lambda digest: score_readings_of(settings, catalogue, digest),
         queue_settings=settings.queues,
+        worker_of={model: str(chosen.worker) for model, chosen in settings.models.items()},
         batch_sizes=BatchSizes(costs, lambda model: settings.models[model].max_batch),
     )
 
@@ -150,14 +159,14 @@ def router_of(
     """The router with the configured predictor (or a given one), and queues that ask `costs`."""
     predictor = predictor or QualityPredictor(load_artifact(settings.artifact_path), catalogue)
     score_readings = score_readings_of(settings, catalogue, predictor.digest)
-    queues = Queues(costs, {model: replicas_of(settings, model) for model in settings.models})
+    places = {model: str(chosen.worker) for model, chosen in settings.models.items()}
+    queues = Queues(costs, {name: least_replicas(placed) for name, placed in settings.workers.items()}, places)
     return Router(catalogue, MiniLMEmbedder(), predictor, queues, score_readings)
 
 
-def replicas_of(settings: AppSettings, model: str) -> int:
-    """How many workers are there at least."""
-    replicas = settings.models[model].replicas
-    return replicas if isinstance(replicas, int) else max(1, replicas.min_replicas)
+def least_replicas(placed: Placement) -> int:
+    """How many replicas a worker has at least while something is asked of it."""
+    return placed.replicas if isinstance(placed.replicas, int) else max(1, placed.replicas.min_replicas)
 
 
 def guests_of(model: str, catalogue: Catalogue) -> tuple[ModelCard, ...]:
@@ -165,19 +174,95 @@ def guests_of(model: str, catalogue: Catalogue) -> tuple[ModelCard, ...]:
     return tuple(catalogue[guest] for guest in catalogue[model].guests)
 
 
+@dataclass(frozen=True)
+class Held:
+    """A model as its worker holds it: its card, the dtype of its weights, the cards of its guests."""
+
+    card: ModelCard
+    dtype: str | None = None
+    guests: tuple[ModelCard, ...] = ()
+
+
+def held_by(worker: str, settings: AppSettings, catalogue: Catalogue) -> tuple[Held, ...]:
+    """What a worker holds."""
+    return tuple(
+        Held(catalogue[model], settings.models[model].dtype, guests_of(model, catalogue))
+        for model in settings.models_of(worker)
+    )
+
+
+def host_of(
+    held: Sequence[Held], placed: WorkerSettings, facts: Callable[[ModelCard], Mapping[str, Scalar]]
+) -> ModelHost:
+    """The models of one process, which load what they have in common once. Nothing is loaded yet.
+
+    facts: what the status of a model says beside its state
+    """
+    networks = SharedNetworks()
+    loads = {h.card.id: engine_loader(h.card, placed.device, h.dtype, placed.threads, h.guests, networks) for h in held}
+    said = {h.card.id: facts(h.card) for h in held}
+    memory = _memory_plan(held, placed, networks)
+    return ModelHost(loads, said, memory, lambda: _import_pipelines(held), _release)
+
+
+def _memory_plan(held: Sequence[Held], placed: WorkerSettings, networks: SharedNetworks) -> MemoryPlan | None:
+    """None if there is nothing to plan: one model, or several without a limit on a device without one."""
+    by_model = {h.card.id: h for h in held}
+
+    def occupied(model: str) -> Footprint:
+        h = by_model[model]
+        return footprint(h.card, _device(placed.device), h.dtype, h.guests, networks)
+
+    def free_bytes() -> float:
+        device = _device(placed.device)
+        free = free_memory_gb(device) if device != "cpu" else None
+        return math.inf if free is None else (free - RESERVE_GB) * GB
+
+    limit = None if placed.memory_gib is None else placed.memory_gib * GIB
+    if limit is None and (placed.device == "cpu" or len(held) == 1):
+        return None
+    return MemoryPlan(occupied, limit, None if placed.device == "cpu" else free_bytes)
+
+
+def _import_pipelines(held: Sequence[Held]) -> None:
+    """Import what takes seconds before anybody looks at the clock."""
+    from models.weights.loading import pipeline_class, quieten
+
+    quieten()
+    for h in held:
+        if h.card.role != "scorer":
+            with contextlib.suppress(LoadError):  # the load says it, and whose it is
+                pipeline_class(h.card)
+
+
+def _release() -> None:
+    from models.engine.device import free
+
+    free()
+
+
+def _device(name: str) -> str:
+    """Where the weights go: `auto` is the accelerator if there is one. Loads torch."""
+    import torch
+
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+
+
 def engine_loader(
-    card: ModelCard, device: str, dtype: str | None, threads: int, guests: Sequence[ModelCard] = ()
+    card: ModelCard,
+    device: str,
+    dtype: str | None,
+    threads: int,
+    guests: Sequence[ModelCard] = (),
+    networks: SharedNetworks | None = None,
 ) -> Callable[[], StepEngine]:
     """A function that loads the engine of `card`, and with it torch. Nothing heavy is imported before it is called."""
 
     def load() -> StepEngine:
-        import torch
-
         from models.engine.engine import load_engine
 
-        chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         with _LOADING:
-            engine = load_engine(card, chosen, dtype, threads, guests)
+            engine = load_engine(card, _device(device), dtype, threads, guests, networks)
         engine.warm_up()
         return engine
 

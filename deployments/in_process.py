@@ -8,23 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from deployments.assembly import build_orchestrator, catalogue_of, engine_loader, guests_of
+from deployments.assembly import build_orchestrator, catalogue_of, held_by, host_of
 from deployments.orchestration.orchestrator import Orchestrator
 from deployments.settings import AppSettings
 from deployments.workers.worker import ModelWorker, WorkerStatus
 
 
 class LocalWorkers:
-    """One worker in this process for every model; weights load when a step first needs them. A `Monitor`, too."""
+    """The workers of the settings in this process; weights load when a step first needs them. A `Monitor`, too."""
 
     def __init__(self, settings: AppSettings) -> None:
         catalogue = catalogue_of(settings)
         self.by_model: dict[str, ModelWorker] = {}
-        for model, chosen in settings.models.items():
-            load = engine_loader(
-                catalogue[model], chosen.device, chosen.dtype, chosen.threads, guests_of(model, catalogue)
-            )
-            self.by_model[model] = ModelWorker(model, load, {"revision": catalogue[model].revision})
+        for worker, placed in settings.workers.items():
+            host = host_of(held_by(worker, settings, catalogue), placed, lambda card: {"revision": card.revision})
+            self.by_model |= host.workers
 
     async def statuses(self) -> Mapping[str, WorkerStatus]:
         """A model that was not needed yet counts as ready: it loads on demand."""

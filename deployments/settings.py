@@ -46,63 +46,74 @@ class Section(BaseModel):
         return data
 
 
-class Autoscaling(Section):
-    """How many replicas a deployment may have; the names are Ray Serve's."""
+class ReplicaBounds(Section):
+    """How many replicas a deployment may have, and how soon that changes; the names are Ray Serve's."""
 
     min_replicas: int = Field(default=1, ge=0)
     max_replicas: int = Field(ge=1)
-    target_ongoing_requests: float = Field(default=2.0, gt=0)
     upscale_delay_s: float = Field(default=30.0, ge=0)
     downscale_delay_s: float = Field(default=600.0, ge=0)
 
     @model_validator(mode="after")
-    def _ordered(self) -> Autoscaling:
+    def _ordered(self) -> ReplicaBounds:
         if self.min_replicas > self.max_replicas:
             raise ValueError(f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}")
         return self
 
 
+class Autoscaling(ReplicaBounds):
+    """Replicas by the requests that each has at once."""
+
+    target_ongoing_requests: float = Field(default=2.0, gt=0)
+
+
+class WorkerAutoscaling(ReplicaBounds):
+    """Replicas of a worker by the work that waits. With `min_replicas: 0` none is there until a step needs one.
+
+    target_queued_s: seconds of work that may wait for each replica
+    downscale_to_zero_delay_s: so long nothing is asked of the last replica before it ends; default: downscale_delay_s
+    """
+
+    target_queued_s: float = Field(default=20.0, gt=0)
+    downscale_to_zero_delay_s: float | None = Field(default=None, ge=0)
+
+
 def _replicas_kind(value: Any) -> str:
-    return "autoscaling" if isinstance(value, dict | Autoscaling) else "number"
+    return "autoscaling" if isinstance(value, dict | ReplicaBounds) else "number"
 
 
 Replicas = Annotated[
     Annotated[int, Tag("number")] | Annotated[Autoscaling, Tag("autoscaling")], Discriminator(_replicas_kind)
 ]
+WorkerReplicas = Annotated[
+    Annotated[int, Tag("number")] | Annotated[WorkerAutoscaling, Tag("autoscaling")], Discriminator(_replicas_kind)
+]
 
 
-def _at_least_one(replicas: int | Autoscaling) -> int | Autoscaling:
+def _at_least_one(replicas: int | ReplicaBounds) -> int | ReplicaBounds:
     if isinstance(replicas, int) and replicas < 1:
         raise ValueError("replicas must be 1 or more")
     return replicas
 
 
-class ModelSettings(Section):
-    """One model card on its own workers.
+class Placement(Section):
+    """Where a worker process runs, and how many of them.
 
-    card:      which card stands behind the catalogue id, e.g. `embedded/sd15` or `real/sdxl`
-    overrides: fields of the card that differ here, e.g. `{source: {local: /weights/sdxl}}`
-    guests:    catalogue ids of models of the same latent space that its workers hold, too, so that a recipe may fuse
-               both with `denoise`; each replica then needs the memory of all of them, less the VAE, which they share
-    num_gpus:  accelerators a replica asks for; a fraction shares one. Default: 1 with `device: cuda`, otherwise 0
-    device:    where the weights go; `auto` takes the accelerator that Ray assigned, or the CPU if there is none
-    threads:   CPU threads of one replica (OMP_NUM_THREADS)
-    max_batch: pictures that are made in one call of the model at most; how many is learned. They differ from those made
-               alone by rounding (docs/operations.md)
+    device:     where the weights go; `auto` takes the accelerator that Ray assigned, or the CPU if there is none
+    num_gpus:   accelerators a replica asks for; a fraction shares one. Default: 1 with `device: cuda`, otherwise 0
+    threads:    CPU threads of one replica (OMP_NUM_THREADS)
+    memory_gib: what the weights of its models and the work on them may take of the device, beside what libraries take;
+                beyond, models leave the memory and load again on demand. Default: no limit on a CPU, else what is free
     """
 
-    card: str
-    overrides: dict[str, Any] = Field(default_factory=dict)
-    guests: tuple[str, ...] = ()
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    dtype: Literal["float32", "float16", "bfloat16"] | None = None
     num_gpus: float | None = Field(default=None, ge=0)
     num_cpus: float = Field(default=1.0, ge=0)
     accelerator_type: str | None = None
     resources: dict[str, float] = Field(default_factory=dict)
-    replicas: Replicas = 1
+    replicas: WorkerReplicas = 1
     threads: int = Field(default=1, ge=1)
-    max_batch: int = Field(default=8, ge=1)
+    memory_gib: float | None = Field(default=None, gt=0)
     max_ongoing: int = Field(default=8, ge=1)
     max_queued: int = Field(default=64, ge=1)
 
@@ -115,11 +126,41 @@ class ModelSettings(Section):
             return self.num_gpus
         return 1.0 if self.device == "cuda" else 0.0
 
+    @property
+    def scaling(self) -> WorkerAutoscaling | None:
+        """By what the number of replicas changes; None if it is fixed."""
+        return None if isinstance(self.replicas, int) else self.replicas
+
     @model_validator(mode="after")
-    def _cuda_needs_a_gpu(self) -> ModelSettings:
+    def _cuda_needs_a_gpu(self) -> Placement:
         if self.device == "cuda" and self.gpus == 0:
             raise ValueError("device: cuda needs num_gpus above 0, otherwise Ray hides every accelerator")
         return self
+
+
+class WorkerSettings(Placement):
+    """A worker process by name, for the models that say `worker: NAME`. Its models take turns on its device."""
+
+
+class ModelSettings(Placement):
+    """One model card, and the worker that holds it.
+
+    card:      which card stands behind the catalogue id, e.g. `embedded/sd15` or `real/sdxl`
+    overrides: fields of the card that differ here, e.g. `{source: {local: /weights/sdxl}}`
+    guests:    catalogue ids of models of the same latent space that its workers hold, too, so that a recipe may fuse
+               both with `denoise`; each replica then needs the memory of all of them, less what they share
+    worker:    the process that holds it, by name; models with the same name share it. Default: one of its own. What
+               of `Placement` is said by several models of a worker, or under `workers`, must be the same
+    max_batch: pictures that are made in one call of the model at most; how many is learned. They differ from those made
+               alone by rounding (docs/operations.md)
+    """
+
+    card: str
+    overrides: dict[str, Any] = Field(default_factory=dict)
+    guests: tuple[str, ...] = ()
+    dtype: Literal["float32", "float16", "bfloat16"] | None = None
+    max_batch: int = Field(default=8, ge=1)
+    worker: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 
 
 class PolicySettings(Section):
@@ -181,6 +222,8 @@ class Limits(Section):
     """What a single request may ask for, whatever the policy says.
 
     body_timeout_s: within which a body has to have arrived
+    request_timeout_s: how long a request may take in all, unless it says otherwise
+    drain_s: how long pictures that are being made may still take when the server is told to stop
     quality: which policy each value of OpenAI's `quality` stands for, when `model` is not given or "auto"
     aliases: those of the application, `AppSettings.aliases`, for whoever reads requests
     """
@@ -190,6 +233,7 @@ class Limits(Section):
     max_n: int = Field(default=10, ge=1)
     request_timeout_s: float = Field(default=600.0, gt=0)
     body_timeout_s: float = Field(default=20.0, gt=0)
+    drain_s: float = Field(default=30.0, ge=0)
     quality: dict[str, str] = Field(
         default_factory=lambda: {
             "low": "fast", "medium": "balanced", "high": "best", "standard": "balanced", "hd": "best",
@@ -326,10 +370,13 @@ class StoreSettings(Section):
 class AppSettings(Section):
     """Everything that `deployments.app:build` needs.
 
+    models:  by catalogue id
+    workers: processes that hold several of them, by the name that `models.<id>.worker` gives; once read, all workers
     aliases: what other names of `model` stand for, e.g. `dall-e-3: best`, for clients whose list of models is fixed
     """
 
     models: dict[str, ModelSettings] = Field(min_length=1)
+    workers: dict[str, WorkerSettings] = Field(default_factory=dict)
     policies: PolicySettings = Field(default_factory=PolicySettings)
     artifact: str = "router/artifacts/embedded"
     feedback: FeedbackSettings = Field(default_factory=FeedbackSettings)
@@ -350,6 +397,45 @@ class AppSettings(Section):
         known = {**self.limits.aliases, **self.aliases}
         self.__dict__["limits"] = self.limits.model_copy(update={"aliases": known})
         return self
+
+    @model_validator(mode="after")
+    def _every_model_has_a_worker(self) -> AppSettings:
+        """Afterwards every model names its worker, and models and workers say the same of where that runs."""
+        members: dict[str, list[str]] = {}
+        for model, chosen in self.models.items():
+            members.setdefault(chosen.worker or model, []).append(model)
+        if unused := [name for name in self.workers if name not in members]:
+            raise ValueError(f"workers.{unused[0]}: no model says `worker: {unused[0]}`")
+        workers, models = {}, dict(self.models)
+        for name, held in members.items():
+            try:
+                workers[name] = WorkerSettings(**self._agreed(name, held))
+            except ValidationError as error:
+                raise ValueError("; ".join(f"worker {name!r}: {line}" for line in problems(error.errors()))) from None
+            for model in held:
+                models[model] = self.models[model].model_copy(update={**dict(workers[name]), "worker": name})
+        self.__dict__.update(models=models, workers=workers)
+        return self
+
+    def _agreed(self, worker: str, held: Sequence[str]) -> dict[str, Any]:
+        """What is said of a worker, by its own section and by its models. Raises ValueError where they contradict."""
+        said: dict[str, tuple[str, Any]] = {}
+        sections: dict[str, Placement] = {f"models.{model}": self.models[model] for model in held}
+        if worker in self.workers:
+            sections = {f"workers.{worker}": self.workers[worker], **sections}
+        for where, section in sections.items():
+            for key in (key for key in Placement.model_fields if key in section.model_fields_set):
+                value = getattr(section, key)
+                first, agreed = said.setdefault(key, (where, value))
+                if value != agreed:
+                    raise ValueError(
+                        f"{where}.{key}: {value!r} contradicts {agreed!r} of {first}; they share the worker {worker!r}"
+                    )
+        return {key: value for key, (_, value) in said.items()}
+
+    def models_of(self, worker: str) -> tuple[str, ...]:
+        """The models that a worker holds."""
+        return tuple(model for model, chosen in self.models.items() if chosen.worker == worker)
 
     @property
     def artifact_path(self) -> Path:

@@ -22,7 +22,7 @@ FOUND = sorted(
     if '__name__ == "__main__"' in file.read_text(encoding="utf-8")
 )
 KEPT = ("benchmarks", "router/artifacts")
-WITH_RAY = ("benchmarks.overhead",)
+WITH_RAY = ("benchmarks.footprint", "benchmarks.overhead")
 WITH_TABLES = tuple(
     name for name in FOUND if name.split(".")[1] in ("router_evaluation", "router_real", "router_skills")
 )

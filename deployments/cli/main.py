@@ -131,7 +131,7 @@ def serve(
             err.print(f"{model} did not load; recipes that need it are left out: {why}", style="red", markup=False)
         out.print(render.welcome(running.url), highlight=False, soft_wrap=True, markup=False)
         running.wait()
-        err.print("stopping", highlight=False)
+        err.print("stopping: what is being made may finish; Ctrl-C again ends all at once", highlight=False)
 
 
 async def _not_ready(url: str) -> dict[str, str]:

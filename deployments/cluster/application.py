@@ -1,6 +1,6 @@
 """`build`: settings to a Ray Serve application. Validates, then wires; nothing else.
 
-ingress ──▶ orchestrator ──▶ model-sd15, model-sdxl, model-flux, ...   (one deployment per model card)
+ingress ──▶ orchestrator ──▶ worker-sd15, worker-flux, ...   (one deployment for the models that share a process)
 """
 
 # Serve looks at the annotation of `build` to validate its argument, so annotations are not postponed here.
@@ -9,11 +9,11 @@ from typing import Any
 
 from ray import serve
 from ray.serve import Application
-from ray.serve.config import AutoscalingConfig
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
-from deployments.assembly import catalogue_of, guests_of, policies_of
+from deployments.assembly import catalogue_of, held_by, policies_of
 from deployments.cluster.replicas import IngressReplica, OrchestratorReplica, WorkerReplica
-from deployments.settings import AppSettings, Autoscaling, ModelSettings, ReplicaSettings
+from deployments.settings import AppSettings, Autoscaling, ReplicaSettings, WorkerSettings
 from models.catalogue import Catalogue
 
 # Quickly noticed when a replica dies; a running picture may finish when one is told to stop.
@@ -24,37 +24,47 @@ def build(args: AppSettings) -> Application:
     """The application of these settings. Raises `CatalogueError`, `PolicyError` or `ConfigError` first."""
     catalogue = catalogue_of(args)
     policies_of(args, catalogue)
-    workers = {model: _worker(model, catalogue, chosen, args) for model, chosen in args.models.items()}
+    workers = {name: _worker(name, catalogue, placed, args) for name, placed in args.workers.items()}
     settings = args.model_dump(mode="json")
     orchestrator = serve.deployment(OrchestratorReplica, name="orchestrator", **_light(args.orchestrator, args))
     ingress = serve.deployment(IngressReplica, name="ingress", **_light(args.ingress, args))
     return ingress.bind(settings, orchestrator.bind(settings, workers))
 
 
-def _worker(model: str, catalogue: Catalogue, chosen: ModelSettings, args: AppSettings) -> Application:
+def _worker(name: str, catalogue: Catalogue, placed: WorkerSettings, args: AppSettings) -> Application:
     deployment = serve.deployment(
         WorkerReplica,
-        name=f"model-{model}",
-        ray_actor_options=_place(chosen, args),
-        max_ongoing_requests=chosen.max_ongoing,
-        max_queued_requests=chosen.max_queued,
+        name=f"worker-{name}",
+        ray_actor_options=_place(placed, args),
+        max_ongoing_requests=placed.max_ongoing,
+        max_queued_requests=placed.max_queued,
         graceful_shutdown_timeout_s=args.limits.request_timeout_s,
-        **_replicas(chosen.replicas),
+        **_worker_replicas(placed),
         **HEALTH,
     )
-    return deployment.bind(catalogue[model], chosen.device, chosen.dtype, chosen.threads, guests_of(model, catalogue))
+    return deployment.bind(name, held_by(name, args, catalogue), placed)
 
 
-def _place(chosen: ModelSettings, args: AppSettings) -> dict[str, Any]:
+def _worker_replicas(placed: WorkerSettings) -> dict[str, Any]:
+    if (scaling := placed.scaling) is None:
+        return {"num_replicas": placed.replicas}
+    bounds = scaling.model_dump(exclude={"target_queued_s"})
+    policy = AutoscalingPolicy(
+        policy_function="deployments.cluster.scaling:SecondsQueued", policy_kwargs={"target_s": scaling.target_queued_s}
+    )
+    return {"autoscaling_config": AutoscalingConfig(**bounds, policy=policy)}
+
+
+def _place(placed: WorkerSettings, args: AppSettings) -> dict[str, Any]:
     """What a worker asks of Ray. OMP_NUM_THREADS is said here because Ray derives it from num_cpus otherwise."""
     options: dict[str, Any] = {
-        "num_cpus": chosen.num_cpus,
-        "num_gpus": chosen.gpus,
-        "resources": chosen.resources,
-        "runtime_env": {"env_vars": {**args.env_vars, "OMP_NUM_THREADS": str(chosen.threads)}},
+        "num_cpus": placed.num_cpus,
+        "num_gpus": placed.gpus,
+        "resources": placed.resources,
+        "runtime_env": {"env_vars": {**args.env_vars, "OMP_NUM_THREADS": str(placed.threads)}},
     }
-    if chosen.accelerator_type is not None:
-        options["accelerator_type"] = chosen.accelerator_type
+    if placed.accelerator_type is not None:
+        options["accelerator_type"] = placed.accelerator_type
     return options
 
 

@@ -19,7 +19,9 @@ from deployments.orchestration.orchestrator import begun
 from deployments.orchestration.results import Refused, WorkerLostError
 from deployments.store.errors import FencedError
 from deployments.store.records import JobState
+from deployments.workers.statuses import Sightings
 from deployments.workers.worker import OnBatchProgress, OnProgress, WorkerStatus
+from router.cost.queues import Queues
 from router.errors import DeadlineError, LoadError, OverloadedError, StepError, TriptychError
 from router.route import Route
 from router.types import GenerationRequest, Progress, Step, StepResult, Value
@@ -64,17 +66,16 @@ def unwrapped(error: BaseException, what: str) -> BaseException:
 
 
 class HandleWorker:
-    """A `WorkerClient` for a worker deployment."""
+    """A `WorkerClient` for all models of a worker deployment."""
 
-    def __init__(self, model: str, handle: DeploymentHandle) -> None:
-        self._model = model
+    def __init__(self, handle: DeploymentHandle) -> None:
         self._steps = handle.options(stream=True)
         self._handle = handle
 
     async def run(
         self, step: Step, inputs: Sequence[Value], deadline_s: float, on_progress: OnProgress | None = None
     ) -> StepResult:
-        with own_failures(f"model {self._model!r}"):
+        with own_failures(f"model {step.model!r}"):
             items = self._steps.run.remote(step, list(inputs), deadline_s, on_progress is not None)
             async with aclosing(_cancelling(items)) as arriving:
                 async for item in arriving:
@@ -82,7 +83,7 @@ class HandleWorker:
                         return item
                     if isinstance(item, Progress) and on_progress is not None:
                         on_progress(item)
-        raise StepError(f"model {self._model!r} ended step {step.id!r} without a result")
+        raise StepError(f"model {step.model!r} ended step {step.id!r} without a result")
 
     async def run_batch(
         self,
@@ -102,29 +103,48 @@ class HandleWorker:
                         on_progress(*item)
         raise StepError(f"model {steps[0].model!r} ended step {steps[0].id!r} and those with it without a result")
 
-    async def status(self) -> WorkerStatus:
-        """How the worker is; `starting` if no replica answers in time."""
-        response = self._handle.status.remote()
+    async def statuses(self, queued_s: float) -> list[dict[str, WorkerStatus]] | None:
+        """How its models are, from every replica that there is; None if they have not answered in time.
+
+        queued_s: what they are told, seconds of work that wait for all of them together
+        """
+        response = self._handle.broadcast("statuses", queued_s)
+        asking = asyncio.ensure_future(response.results_async(return_exceptions=True))
         try:
-            return await asyncio.wait_for(_awaited(response), STATUS_TIMEOUT_S)
-        except (TimeoutError, RayError, RayServeException):
-            response.cancel()
-            return WorkerStatus(self._model, "starting", "no replica has answered yet; is there a place for it?")
+            answers = await asyncio.wait_for(asking, STATUS_TIMEOUT_S)
+        except TimeoutError:
+            return None
+        except (RayError, RayServeException):  # there is none at the moment
+            return []
+        return [answer for answer in answers if isinstance(answer, dict)]
 
 
 class HandleMonitor:
-    """Asks all worker deployments at once. A worker that was seen and is only busy keeps its last status."""
+    """Asks every replica of all workers at once how it is, and tells it what waits.
 
-    def __init__(self, workers: Mapping[str, HandleWorker]) -> None:
-        self._workers = workers
-        self._last: dict[str, WorkerStatus] = {}
+    workers: by name, with what was seen of them
+    queues:  what waits, once there is somebody who knows; it is told how many replicas there are
+    """
+
+    def __init__(self, workers: Mapping[str, tuple[HandleWorker, Sightings]]) -> None:
+        self._workers = dict(workers)
+        self.queues: Queues | None = None
 
     async def statuses(self) -> Mapping[str, WorkerStatus]:
-        answers = await asyncio.gather(*(worker.status() for worker in self._workers.values()))
-        for answer in answers:
-            if answer.state != "starting" or answer.model not in self._last:
-                self._last[answer.model] = answer
-        return dict(self._last)
+        await self.look_at(*self._workers)
+        return {m: status for _, seen in self._workers.values() for m, status in seen.statuses().items()}
+
+    async def look_at(self, *names: str) -> None:
+        """Ask the workers with these names now."""
+        await asyncio.gather(*map(self._look_at, names))
+
+    async def _look_at(self, name: str) -> None:
+        worker, sightings = self._workers[name]
+        answers = await worker.statuses(self.queues.outstanding_at_s(name) if self.queues else 0.0)
+        if answers is not None:
+            sightings.answered(answers)
+            if self.queues is not None:
+                self.queues.set_replicas(name, sightings.replicas)
 
 
 class RemoteJobs:

@@ -27,13 +27,16 @@ from types import TracebackType
 from typing import Any
 
 from deployments.api.edge import BODY_BYTES, BODY_TIMEOUT_S
-from deployments.assembly import replicas_of
+from deployments.assembly import least_replicas
 from deployments.settings import AppSettings, ConfigError, Limits, ServeConfig
 from policies.language.source import MAX_BYTES
 from router.errors import TriptychError
 
 OBJECT_STORE_BYTES = 512 * 2**20  # pictures in flight; a 1024 x 1024 picture has 3 MB
 POLL_S = 0.25
+DRAIN_CALL_S = 5.0  # for the calls themselves
+
+logger = logging.getLogger("triptych.cluster")
 
 OnChange = Callable[[Mapping[str, str]], None]
 
@@ -52,6 +55,7 @@ class Running:
     config: ServeConfig
     session_dir: Path
     _stopping: threading.Event
+    _stopped: bool = False
 
     def wait(self) -> None:
         """Block until SIGINT (Ctrl-C) or SIGTERM. Call it from the main thread."""
@@ -64,9 +68,16 @@ class Running:
                 signal.signal(number, handler)
 
     def stop(self) -> None:
-        """Stop serving and end all processes; requests that are running are lost. May be called twice."""
+        """Take nothing new, let what runs finish within `limits.drain_s`, and end all processes. May be called twice,
+        and interrupted: then all ends at once."""
+        again = self._stopped
+        self._stopped = True
         self._stopping.set()
-        _end(self.session_dir, keep_logs=False)
+        try:
+            if not again:
+                _drain(self.config.name, self.config.settings.limits.drain_s)
+        finally:
+            _end(self.session_dir, keep_logs=False)
 
     def _on_signal(self, *_: Any) -> None:
         self._stopping.set()
@@ -135,6 +146,8 @@ def _prepare_environment(limits: Limits) -> None:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     # Serve's proxy echoes whatever id it is sent, and waits for bodies: what is unsound has to end before.
     os.environ.setdefault("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "deployments.api.edge.for_serve_proxy")
+    for who in ("REPLICA", "HANDLE"):  # what the autoscaler hears; it decides every second, by default on what is old
+        os.environ.setdefault(f"RAY_SERVE_{who}_AUTOSCALING_METRIC_PUSH_INTERVAL_S", "2")
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # a call after the end must not start another Ray
     if "RAY_AUTH_MODE" not in os.environ and "ray" not in sys.modules:
         # Ray's own ports listen on every interface, and whoever reaches them can run code: they want a token.
@@ -174,11 +187,11 @@ def _start_ray(settings: AppSettings, session_dir: Path, num_gpus: int | None) -
 def demands(settings: AppSettings) -> dict[str, float]:
     """What the workers ask of Ray together, by resource."""
     total: dict[str, float] = {}
-    for model, chosen in settings.models.items():
-        wanted = {"CPU": chosen.num_cpus, "GPU": chosen.gpus, **chosen.resources}
+    for placed in settings.workers.values():
+        wanted = {"CPU": placed.num_cpus, "GPU": placed.gpus, **placed.resources}
         for name, amount in wanted.items():
             if amount:
-                total[name] = total.get(name, 0.0) + amount * replicas_of(settings, model)
+                total[name] = total.get(name, 0.0) + amount * least_replicas(placed)
     return total
 
 
@@ -224,6 +237,23 @@ def _statuses(name: str) -> tuple[str, dict[str, str], list[str]]:
     statuses = {deployment: info.status.value for deployment, info in deployments}
     messages = [f"{deployment}: {info.message}" for deployment, info in deployments if info.message]
     return application.status.value, statuses, [m for m in (application.message, *messages) if m]
+
+
+def _drain(name: str, limit_s: float) -> None:
+    """Wait for what runs, and for its answers to be on their way. Whatever is wrong, the end must not wait for it."""
+    from ray import serve
+
+    began = time.monotonic()
+    try:
+        orchestrators = serve.get_deployment_handle("orchestrator", name).broadcast("drain", limit_s)
+        ran = sum(before for before, _ in orchestrators.results(timeout_s=limit_s + DRAIN_CALL_S))
+        if ran:  # their answers are still in the ingress, or in the proxy
+            left_s = max(DRAIN_CALL_S, limit_s - (time.monotonic() - began))
+            deleting = threading.Thread(target=serve.delete, args=(name,), daemon=True)
+            deleting.start()
+            deleting.join(left_s)
+    except Exception as error:
+        logger.warning("what was running could not be waited for: %s: %s", type(error).__name__, error)
 
 
 def _end(session_dir: Path, keep_logs: bool) -> None:

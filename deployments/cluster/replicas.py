@@ -5,8 +5,10 @@ Torch is imported in the constructor of `WorkerReplica` alone: the ingress and t
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, TypeVar
@@ -18,15 +20,17 @@ from ray.serve.handle import DeploymentHandle
 from deployments.api.app import create_app
 from deployments.api.keys import ADMIN_KEY, Gate
 from deployments.api.service import Call, Overview, Service
-from deployments.assembly import build_jobs, build_orchestrator, engine_loader
+from deployments.assembly import Held, build_jobs, build_orchestrator, host_of
 from deployments.cluster.handles import HandleMonitor, HandleWorker, RemoteJobs
+from deployments.cluster.scaling import QUEUED_S
 from deployments.cluster.serve_metrics import ServeMetrics
 from deployments.jobs.values import Delivered, File, Identity, JobEvent, JobView, Submission
 from deployments.orchestration.results import PolicyFile, Refused
-from deployments.settings import AppSettings
+from deployments.settings import AppSettings, WorkerSettings
 from deployments.store.records import JobState
+from deployments.workers.statuses import Sightings
 from deployments.workers.streams import stream
-from deployments.workers.worker import ModelWorker, WorkerStatus
+from deployments.workers.worker import WorkerStatus
 from router.errors import TriptychError
 from router.learning.feedback import Receipt
 from router.route import Route
@@ -34,27 +38,29 @@ from router.types import GenerationRequest, ModelCard, Progress, Scalar, Step, S
 
 Answer = TypeVar("Answer")
 
+TOLD_S = 10.0
+"""So long what waits for a worker is taken for true; then its orchestrator is gone, or has other troubles."""
+
 
 class WorkerReplica:
-    """One model on the accelerator that Ray assigned to this process."""
+    """The models of one worker on the accelerator that Ray assigned to this process."""
 
-    def __init__(
-        self, card: ModelCard, device: str, dtype: str | None, threads: int, guests: Sequence[ModelCard] = ()
-    ) -> None:
-        load = engine_loader(card, device, dtype, threads, guests)
-        self._worker = ModelWorker(card.id, load, _whereabouts(card))
-        self._worker.load()
+    def __init__(self, name: str, held: Sequence[Held], placed: WorkerSettings) -> None:
+        here = _whereabouts(name)
+        self._queued = (float("-inf"), 0.0)
+        self._host = host_of(held, placed, lambda card: {**_described(card), **here})
+        self._host.load()
 
     async def run(
         self, step: Step, inputs: Sequence[Value], deadline_s: float, want_progress: bool
     ) -> AsyncGenerator[Progress | StepResult]:
         """Progress (if wanted), then the result."""
         if not want_progress:
-            yield await self._worker.run(step, inputs, deadline_s)
+            yield await self._host.run(step, inputs, deadline_s)
             return
 
         def start(emit: Callable[[Progress], None]) -> Awaitable[StepResult]:
-            return self._worker.run(step, inputs, deadline_s, emit)
+            return self._host.run(step, inputs, deadline_s, emit)
 
         async with aclosing(stream(start)) as items:
             async for item in items:
@@ -65,34 +71,51 @@ class WorkerReplica:
     ) -> AsyncGenerator[tuple[int, Progress] | list[StepResult | TriptychError]]:
         """Progress (if wanted) as (number of the step, how far it is), then what became of each step."""
         if not want_progress:
-            yield await self._worker.run_batch(steps, inputs, deadline_s)
+            yield await self._host.run_batch(steps, inputs, deadline_s)
             return
 
         def start(emit: Callable[[tuple[int, Progress]], None]) -> Awaitable[list[StepResult | TriptychError]]:
-            return self._worker.run_batch(steps, inputs, deadline_s, lambda number, told: emit((number, told)))
+            return self._host.run_batch(steps, inputs, deadline_s, lambda number, told: emit((number, told)))
 
         async with aclosing(stream(start)) as items:
             async for item in items:
                 yield item
 
-    async def status(self) -> WorkerStatus:
-        return self._worker.status()
+    async def statuses(self, queued_s: float | None = None) -> dict[str, WorkerStatus]:
+        """How the models are. queued_s: seconds of work that wait for all replicas of this worker; kept for the
+        autoscaler."""
+        if queued_s is not None:
+            self._queued = (time.monotonic(), queued_s)
+        return self._host.statuses()
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Ray Serve asks this for its autoscaler: what was said last, unless that is old."""
+        told_at, queued_s = self._queued
+        return {QUEUED_S: queued_s} if time.monotonic() - told_at < TOLD_S else {}
 
     def check_health(self) -> None:
         """Ray Serve asks this every few seconds and replaces the process if it raises."""
-        self._worker.check_health()
+        self._host.check_health()
 
 
-def _whereabouts(card: ModelCard) -> dict[str, Scalar]:
+def _described(card: ModelCard) -> dict[str, Scalar]:
+    return {"revision": card.revision, **({"guests": ",".join(card.guests)} if card.guests else {})}
+
+
+def _whereabouts(worker: str) -> dict[str, Scalar]:
     context = ray.get_runtime_context()
     return {
-        "revision": card.revision,
-        **({"guests": ",".join(card.guests)} if card.guests else {}),
+        "worker": worker,
         "node": context.get_node_id(),
         "accelerators": ",".join(context.get_accelerator_ids().get("GPU", [])),
         "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "process": os.getpid(),
     }
+
+
+def _sightings(worker: str, settings: AppSettings) -> Sightings:
+    scaling = settings.workers[worker].scaling
+    return Sightings(worker, settings.models_of(worker), scaling is not None and scaling.min_replicas == 0)
 
 
 async def told(answer: Awaitable[Answer]) -> Answer | Refused:
@@ -131,17 +154,32 @@ def only_this_machine() -> bool:
 
 class OrchestratorReplica:
     """The orchestrator and its jobs, with worker deployments behind them. Expected failures are answers (`Refused`),
-    which `RemoteJobs` raises: Serve would log each refused request with its traceback."""
+    which `RemoteJobs` raises: Serve would log each refused request with its traceback.
+
+    workers: the deployments, by the names that the settings give them
+    """
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
         self, settings: dict[str, Any], workers: dict[str, DeploymentHandle]
     ) -> None:
         logging.getLogger("triptych").setLevel(logging.INFO)
-        clients = {model: HandleWorker(model, handle) for model, handle in workers.items()}
-        monitor, metrics = HandleMonitor(clients), ServeMetrics()
         chosen = AppSettings.model_validate(settings)
-        self._jobs = build_jobs(chosen, build_orchestrator(chosen, clients, monitor, metrics))
+        by_name = {name: HandleWorker(handle) for name, handle in workers.items()}
+        clients = {model: by_name[str(placed.worker)] for model, placed in chosen.models.items()}
+        self._monitor = HandleMonitor(
+            {name: (worker, _sightings(name, chosen)) for name, worker in by_name.items()},
+        )
+        orchestrator = build_orchestrator(chosen, clients, self._monitor, ServeMetrics())
+        self._monitor.queues = orchestrator.queues
+        self._scaled = [name for name, placed in chosen.workers.items() if placed.scaling is not None]
+        self._looking: asyncio.Task[Any] | None = None
+        self._jobs = build_jobs(chosen, orchestrator)
         await self._jobs.start()
+
+    async def check_health(self) -> None:
+        """Ray Serve asks this every second: then workers that scale are told what waits for them."""
+        if self._scaled and (self._looking is None or self._looking.done()):
+            self._looking = asyncio.create_task(self._monitor.look_at(*self._scaled))
 
     async def route(self, request: GenerationRequest) -> Route | Refused:
         return await told(self._jobs.route(request))
@@ -181,6 +219,10 @@ class OrchestratorReplica:
 
     async def url_secret(self) -> bytes | Refused:
         return await told(self._jobs.url_secret())
+
+    async def drain(self, limit_s: float) -> tuple[int, int]:
+        """Refuse what is new and wait for what runs, `limit_s` seconds at most: (so many ran, so many still do)."""
+        return await self._jobs.drain(limit_s)
 
     async def feedback(self, request_id: str, source: str, value: float, image: int | None) -> Receipt | Refused:
         return await told(self._jobs.feedback(request_id, source, value, image))

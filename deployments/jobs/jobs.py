@@ -60,6 +60,7 @@ KEPT_S = 60.0  # for which a job that has ended is answered from memory
 LOOK_S = 1.0  # between two looks whether another orchestrator has begun
 TIDY_S = 300.0
 AGAIN_S = 0.5  # before something is tried again that may succeed then
+DRAINED_S = 10.0  # after which a client that was refused at the end may find the next server
 THREADS = 16  # that wait for the store
 
 FALLBACK_SECRET = secrets.token_bytes(32)  # of addresses that this process alone has to know again
@@ -92,7 +93,7 @@ class Jobs:
         self._live: dict[str, LiveJob] = {}
         self._accepting: dict[str, asyncio.Future[JobView]] = {}
         self._fence = 0
-        self._fenced = False
+        self._fenced = self._draining = False
         self._threads = ThreadPoolExecutor(THREADS, "triptych-store")
         self._background: list[asyncio.Task[None]] = []
         self._starting: asyncio.Task[None] | None = None
@@ -145,6 +146,17 @@ class Jobs:
         with suppress(StoreError):
             await self._io(self.store.save_costs, self.orchestrator.costs_snapshot())
         self._threads.shutdown(wait=False)
+
+    async def drain(self, limit_s: float) -> tuple[int, int]:
+        """Refuse what is new and wait for what is open, `limit_s` seconds at most: (open before, open now)."""
+        self._draining = True
+        tasks = [job.task for job in self._live.values() if job.task is not None and not job.task.done()]
+        if not tasks:
+            return 0, 0
+        _, left = await asyncio.wait(tasks, timeout=limit_s)
+        if self._closing:
+            await asyncio.wait(self._closing, timeout=1.0)
+        return len(tasks), len(left)
 
     async def _look(self) -> None:
         """Whether another orchestrator has begun: then all jobs are its, and whoever waits here is sent there."""
@@ -316,6 +328,8 @@ class Jobs:
         await self.start()
         if self._fenced:
             raise fenced()
+        if self._draining and submission.id not in self._live:
+            raise OverloadedError("this server is shutting down; try again in a moment", DRAINED_S)
         if (job := self._live.get(submission.id)) is not None:
             return self._view(job)
         if (known := await self._known(submission)) is not None:

@@ -14,6 +14,9 @@ from router.types import GenerationRequest
 
 MAX_AGE_S = 2.0
 
+PATIENCE_S = 0.05
+"""So long whoever asks how workers are waits for their answers, before it is told what was known last."""
+
 
 class Monitor(Protocol):
     """Whoever can ask all workers how they are."""
@@ -35,11 +38,14 @@ class Availability:
         self._asking: asyncio.Task[Mapping[str, WorkerStatus]] | None = None
 
     async def refresh(self, now: bool = False) -> Mapping[str, WorkerStatus]:
-        """The newest statuses. Waits for the workers only if `now`, or if nothing is known yet."""
+        """The newest statuses. Waits for the workers a moment if `now`, and until they answer if nothing is known."""
         if self._asking is None and (now or time.monotonic() - self._asked > MAX_AGE_S):
             self._asking = asyncio.ensure_future(self._ask())
         if self._asking is not None and (now or not self._known):
-            await asyncio.shield(self._asking)
+            asking = self._asking
+            done, _ = await asyncio.wait({asking}, timeout=PATIENCE_S if self._known else None)
+            if done and not self._known:
+                asking.result()  # raises why nothing is known
         return self.statuses
 
     async def _ask(self) -> Mapping[str, WorkerStatus]:

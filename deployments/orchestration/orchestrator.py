@@ -41,6 +41,7 @@ from deployments.workers.streams import stream
 from policies import Policy, PolicyBook
 from router.cost.batches import BatchSizes
 from router.cost.model import CostModel, plan_seconds
+from router.cost.queues import Queues
 from router.errors import (
     ArtifactError,
     BudgetError,
@@ -198,6 +199,11 @@ class Orchestrator:
     def queued_s(self, model: str) -> float:
         """Seconds of work that wait or run on `model`, as this orchestrator knows."""
         return self._router.queues.outstanding_s(model)
+
+    @property
+    def queues(self) -> Queues:
+        """What waits for the workers, in seconds."""
+        return self._router.queues
 
     async def overview(self) -> Overview:
         """What is here; the workers are asked now."""

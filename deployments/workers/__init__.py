@@ -1,1 +1,1 @@
-"""One model on one accelerator: one step at a time, cancellable, with progress."""
+"""Models on one accelerator: one step at a time, cancellable, with progress."""

@@ -21,6 +21,7 @@ from functools import partial
 from typing import Any, Literal, Protocol, TypeVar
 
 from deployments.workers.streams import ended
+from deployments.workers.turns import Turn
 from router.errors import DeadlineError, LoadError, StepError, TriptychError
 from router.types import Progress, Scalar, Step, StepResult, Value
 
@@ -60,14 +61,25 @@ class StepEngine(Protocol):
     ) -> StepResult: ...
 
 
+State = Literal["starting", "ready", "idle", "failed", "lost"]
+
+
 @dataclass(frozen=True)
 class WorkerStatus:
-    """One worker as `/readyz` shows it. facts: builtins (revision, device, accelerator ids, node, ...)."""
+    """One model as `/readyz` shows it. facts: builtins (revision, device, accelerator ids, node, ...).
+
+    state:   `idle` is not in memory at the moment, and loads when a step needs it; `lost` was there, and its process
+             ended: another one is being started
+    seen_at: when that was known, in Unix s; None: now
+    each:    how it is on each replica of its worker, if that was asked
+    """
 
     model: str
-    state: Literal["starting", "ready", "failed"]
+    state: State
     reason: str = ""
     facts: Mapping[str, Scalar] = field(default_factory=dict)
+    seen_at: float | None = None
+    each: tuple[WorkerStatus, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,6 +98,8 @@ class ModelWorker:
     Weights that cannot be loaded do not stop the process: the worker reports `failed`, and every step raises a
     `LoadError`, so that the router can use the recipes that do not need this model. They are tried again after
     `RETRY_FIRST_S` seconds, then after twice as long each time, at most `RETRY_MOST_S`.
+
+    turn, thread: those of the process, if several models share it (`ModelHost`); otherwise its own
     """
 
     def __init__(
@@ -93,6 +107,8 @@ class ModelWorker:
         model: str,
         load: Callable[[], StepEngine],
         facts: Mapping[str, Scalar] | None = None,
+        turn: Turn | None = None,
+        thread: ThreadPoolExecutor | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._model = model
@@ -101,9 +117,10 @@ class ModelWorker:
         self._clock = clock
         self._engine: StepEngine | None = None
         self._failure: _Failure | None = None
+        self._idle = False
         self._loading = threading.Lock()
-        self._turn = asyncio.Lock()
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"model-{model}")
+        self._turn = turn or Turn()
+        self._thread = thread or ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"model-{model}")
 
     def load(self) -> None:
         """Load the weights, if they are not there and no attempt failed a short time ago. Blocks; never raises: see
@@ -111,6 +128,15 @@ class ModelWorker:
         with self._loading:
             if self._engine is None and self._due():
                 self._try()
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the weights are in memory."""
+        return self._engine is not None
+
+    def unload(self) -> None:
+        """Let the weights go, if they are there, until a step needs them."""
+        self._engine, self._idle = None, True
 
     def _due(self) -> bool:
         """Whether the weights may be loaded (again) now."""
@@ -144,19 +170,22 @@ class ModelWorker:
             if self._due() and not self._loading.locked():
                 self._thread.submit(self.load)
             return WorkerStatus(self._model, "failed", failure.message, self._facts)
-        if reason := self._broken():
+        if reason := self.broken:
             return WorkerStatus(self._model, "failed", reason, self._facts)
-        return WorkerStatus(self._model, "ready" if self._engine else "starting", "", self._facts)
+        absent: State = "idle" if self._idle else "starting"
+        return WorkerStatus(self._model, "ready" if self._engine else absent, "", self._facts)
 
     def check_health(self) -> None:
         """Raise `StepError` if no step can succeed in this process any more; only a new process helps then.
 
         Weights that are missing are none of that: they are tried again here.
         """
-        if reason := self._broken():
+        if reason := self.broken:
             raise StepError(f"model {self._model!r} needs a new process: {reason}")
 
-    def _broken(self) -> str:
+    @property
+    def broken(self) -> str:
+        """Why no step can succeed in this process any more; empty while all is well."""
         return str(getattr(self._engine, "broken", ""))
 
     async def run(

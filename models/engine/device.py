@@ -67,7 +67,7 @@ class Device:
             except Exception as error:
                 logger.error("step %s of %s failed\n%s", step.id, self.card.id, traceback.format_exc())
                 failure = self._step_error(step, error)
-            self._free()  # out here, where the exception and its frames are gone
+            free()  # out here, where the exception and its frames are gone
         raise failure
 
     def together(
@@ -123,14 +123,6 @@ class Device:
 
             torch.cuda.reset_peak_memory_stats(self.name)
 
-    def _free(self) -> None:
-        """Give back what nothing refers to any more."""
-        gc.collect()  # exceptions and frames often refer to one another
-        if self._gpu:
-            import torch
-
-            torch.cuda.empty_cache()
-
     def _step_error(self, step: Step, error: Exception) -> StepError:
         import torch
 
@@ -144,6 +136,15 @@ class Device:
         if isinstance(error, torch.AcceleratorError) or first.startswith(LOST):
             self.broken = f"{self.name} failed: {first}"
         return StepError(f"step {step.id!r}: {self.card.id!r} failed: {type(error).__name__}: {first}")
+
+
+def free() -> None:
+    """Give back what nothing refers to any more."""
+    import torch
+
+    gc.collect()  # exceptions and frames often refer to one another
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 @contextmanager

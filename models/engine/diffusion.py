@@ -30,6 +30,7 @@ from models.handover import check_latents, check_picture, to_image, to_latents, 
 from models.weights.loading import img2img, load_pipeline, resolve_dtype
 from models.weights.memory import check_fits
 from models.weights.revisions import revision
+from models.weights.sharing import SharedNetworks
 from router.errors import LoadError, StepError, TriptychError
 from router.types import Latents, ModelCard, Picture, Scalar, Step, StepResult, Value
 
@@ -42,7 +43,7 @@ class DiffusionEngine:
 
     guests: cards of the models whose networks it holds beside its own, for `denoise` steps. One that cannot be loaded
     does not stop the others: its steps raise `StepError`.
-    device, dtype, threads: as of `load_engine`. Runs one step at a time; further calls wait.
+    device, dtype, threads, networks: as of `load_engine`. Runs one step at a time; further calls wait.
     """
 
     def __init__(
@@ -52,19 +53,20 @@ class DiffusionEngine:
         dtype: str | None = None,
         threads: int | None = None,
         guests: Sequence[ModelCard] = (),
+        networks: SharedNetworks | None = None,
     ) -> None:
         self.card = card
         self._device = Device(card, device, threads)
         if guests:
             check_fits(card, device, str(resolve_dtype(card, device, dtype)).removeprefix("torch."), guests)
-        self._pipe = load_pipeline(card, device, dtype)
+        self._pipe = load_pipeline(card, device, dtype, networks)
         self._family = FAMILIES[card.family]
         self._scheduler = self._pipe.scheduler
         self._img2img = img2img(card, self._pipe)
         self._guests: dict[str, Guest | LoadError] = {}
         for guest in guests:
             try:
-                self._guests[guest.id] = Guest(guest, self._pipe, card.family, device, dtype)
+                self._guests[guest.id] = Guest(guest, self._pipe, card.family, device, dtype, networks)
             except LoadError as error:  # its words; its frames would keep the weights that were loaded before it
                 self._guests[guest.id] = LoadError(error.message, error.param)
         self._guest_cards = {guest.id: guest for guest in guests}

@@ -11,6 +11,7 @@ from typing import Protocol
 from models.engine.diffusion import DiffusionEngine
 from models.engine.progress import OnBatchProgress, OnProgress, ShouldStop
 from models.engine.scoring import ScoringEngine
+from models.weights.sharing import SharedNetworks
 from router.errors import TriptychError
 from router.types import ModelCard, Step, StepResult, Value
 
@@ -67,6 +68,7 @@ def load_engine(
     dtype: str | None = None,
     threads: int | None = None,
     guests: Sequence[ModelCard] = (),
+    networks: SharedNetworks | None = None,
 ) -> Engine:
     """Load the model of `card`; `LoadError` says what is missing.
 
@@ -74,5 +76,6 @@ def load_engine(
     does not stop the others: its steps raise `StepError`.
     device: "cpu", "cuda", "cuda:1", ...;   dtype: default the card's, float32 on a CPU;   threads: CPU threads of torch
     (they belong to the process, and a different number may change the last bit of a sum).
+    networks: those of the other engines of this process that run in turn with this one; what is alike is loaded once
     """
-    return ENGINES[card.role](card, device, dtype, threads, guests)
+    return ENGINES[card.role](card, device, dtype, threads, guests, networks)

@@ -22,6 +22,7 @@ from models.engine.windows import windowed
 from models.families import FAMILIES
 from models.weights.loading import load_pipeline
 from models.weights.revisions import revision
+from models.weights.sharing import SharedNetworks
 from router.errors import LoadError, StepError
 from router.types import ModelCard
 
@@ -29,12 +30,20 @@ from router.types import ModelCard
 class Guest:
     """A model beside another one, whose VAE it uses. `LoadError` if its weights are missing or do not match.
 
-    host, family: the loaded pipeline that it is the guest of, and its family
+    host, family: the loaded pipeline that it is the guest of, and its family;   networks: see `load_pipeline`
     """
 
-    def __init__(self, card: ModelCard, host: Any, family: str, device: str, dtype: str | None) -> None:
+    def __init__(
+        self,
+        card: ModelCard,
+        host: Any,
+        family: str,
+        device: str,
+        dtype: str | None,
+        networks: SharedNetworks | None = None,
+    ) -> None:
         self.card = card
-        self.pipe = load_pipeline(card, device, dtype, vae=host.vae)
+        self.pipe = load_pipeline(card, device, dtype, networks, vae=host.vae)
         self.revision = revision(card)
         self.predicts = str(self.pipe.scheduler.config.prediction_type)
         theirs, own = self.pipe.scheduler.alphas_cumprod, host.scheduler.alphas_cumprod

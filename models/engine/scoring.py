@@ -15,6 +15,7 @@ from models.fusion.regions import looks
 from models.handover import check_picture
 from models.scoring import load_scorer
 from models.weights.revisions import revision
+from models.weights.sharing import SharedNetworks
 from router.errors import LoadError, StepError, TriptychError
 from router.types import ModelCard, Scalar, Scores, Step, StepResult, Value
 
@@ -22,7 +23,7 @@ from router.types import ModelCard, Scalar, Scores, Step, StepResult, Value
 class ScoringEngine:
     """Loads the scorer of `card` on construction; `LoadError` says what is missing. Runs one step at a time.
 
-    device, dtype, threads: as of `load_engine`;   guests: none, since nothing is denoised
+    device, dtype, threads: as of `load_engine`;   guests, networks: none, since nothing is denoised or shared
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class ScoringEngine:
         dtype: str | None = None,
         threads: int | None = None,
         guests: Sequence[ModelCard] = (),
+        networks: SharedNetworks | None = None,
     ) -> None:
         if guests:
             raise LoadError(f"model {card.id!r} is a scorer and has no guests; leave {guests[0].id!r} out")

@@ -6,20 +6,29 @@ Only safetensors are read, only classes of diffusers and transformers are built,
 from __future__ import annotations
 
 import inspect
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from models.families import FAMILIES
 from models.weights.memory import check_fits, has_configuration
 from models.weights.revisions import check_folder, remedy
+from models.weights.sharing import SharedNetworks
 from router.errors import LoadError, did_you_mean
 from router.types import ModelCard
 
 
-def load_pipeline(card: ModelCard, device: str = "cpu", dtype: str | None = None, **shared: Any) -> Any:
+def load_pipeline(
+    card: ModelCard,
+    device: str = "cpu",
+    dtype: str | None = None,
+    networks: SharedNetworks | None = None,
+    **given: Any,
+) -> Any:
     """The pipeline of a card on a device: from noise for a base model, img2img for a refiner.
 
-    shared: components that are at hand already and not to be loaded again, such as `vae`.
+    networks: those of this process, which are not loaded again; what is loaded here is added to them
+    given: components that are to be used whatever the card's folder holds, such as `vae`.
 
     Raises `LoadError` with what is missing and how to get it.
     """
@@ -29,12 +38,16 @@ def load_pipeline(card: ModelCard, device: str = "cpu", dtype: str | None = None
     # Of what is not here yet nothing is known but the card's guess; then the remedy is to fetch it.
     if card.source.get("local"):
         check_folder(card, Path(str(card.source["local"])))
+    at_hand = given if networks is None else networks.at_hand(card, device, wanted) | given
     if has_configuration(card):
-        check_place(card, device, wanted)
-    made = _from_source(card, known, wanted, shared)
+        check_place(card, device, wanted, at_hand)
+    made = _from_source(card, known, wanted, at_hand)
     check_call(card, made)
     made.set_progress_bar_config(disable=True)
-    return place(card, made, device, wanted)
+    placed = place(card, made, device, wanted, at_hand)
+    if networks is not None:
+        networks.add(card, placed, device, wanted, but=tuple(at_hand))
+    return placed
 
 
 def pipeline_class(card: ModelCard) -> Any:
@@ -97,12 +110,12 @@ def check_call(card: ModelCard, pipe: Any) -> None:
             )
 
 
-def place(card: ModelCard, part: Any, device: str, dtype: Any) -> Any:
+def place(card: ModelCard, part: Any, device: str, dtype: Any, have: Collection[str] = ()) -> Any:
     """Move a pipeline or module to a device; `LoadError` if it is not there or too small. See `check_place`, which says
-    so before anything is loaded."""
+    so before anything is loaded. have: components that are there already"""
     import torch
 
-    check_place(card, device, dtype)
+    check_place(card, device, dtype, have)
     try:
         return part.to(device)
     except torch.OutOfMemoryError:
@@ -111,7 +124,7 @@ def place(card: ModelCard, part: Any, device: str, dtype: Any) -> Any:
         ) from None
 
 
-def check_place(card: ModelCard, device: str, dtype: Any) -> None:
+def check_place(card: ModelCard, device: str, dtype: Any, have: Collection[str] = ()) -> None:
     """Raise `LoadError` if a device is not there, or has too little free memory for a card."""
     import torch
 
@@ -119,7 +132,7 @@ def check_place(card: ModelCard, device: str, dtype: Any) -> None:
         raise LoadError(
             f"model {card.id!r}: there is no device {device!r}: torch sees no GPU; use 'cpu' or give the worker one"
         )
-    check_fits(card, device, str(dtype).removeprefix("torch."))
+    check_fits(card, device, str(dtype).removeprefix("torch."), have=have)
 
 
 def _from_source(card: ModelCard, cls: Any, dtype: Any, shared: dict[str, Any]) -> Any:

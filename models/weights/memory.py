@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ def count_parameters(card: ModelCard) -> dict[str, int]:
 
     The folder is the card's `local` (or `config`) path, or the hub's cache; `LoadError` if neither is there.
     """
-    folder = _config_folder(card)
+    folder = config_folder(card)
     if folder is None:
         raise LoadError(f"model {card.id!r}: no configuration at hand to count parameters from")
     counts = {}
@@ -34,20 +34,21 @@ def count_parameters(card: ModelCard) -> dict[str, int]:
     return counts
 
 
-def estimate_memory_gb(card: ModelCard, dtype: str | None = None) -> float:
+def estimate_memory_gb(card: ModelCard, dtype: str | None = None, have: Collection[str] = ()) -> float:
     """Weights in `dtype` (default: the card's), plus the largest activations, at native size, in 10^9 bytes.
 
-    Falls back to the card's `memory_gb` when no configuration is at hand.
+    have: components that are loaded already.   Falls back to the card's `memory_gb` when no configuration is at hand.
     """
-    if card.role == "scorer" or _config_folder(card) is None:
+    if card.role == "scorer" or config_folder(card) is None:
         return card.memory_gb
     width = BYTES[dtype or card.dtype]
-    return (sum(count_parameters(card).values()) * width + activation_bytes(card, width)) / GB
+    weights = sum(number for name, number in count_parameters(card).items() if name not in have) * width
+    return (weights + activation_bytes(card, width)) / GB
 
 
 def guest_memory_gb(card: ModelCard, dtype: str | None = None) -> float:
     """What a guest adds to the model that it is loaded beside: its weights without the VAE, which both share."""
-    if _config_folder(card) is None:
+    if config_folder(card) is None:
         return card.memory_gb
     counts = count_parameters(card)
     return sum(number for name, number in counts.items() if name != "vae") * BYTES[dtype or card.dtype] / GB
@@ -58,7 +59,7 @@ def activation_bytes(card: ModelCard, width: int) -> float:
 
     VAEs marked `force_upcast` decode in float32 whatever the weights are.
     """
-    folder = _config_folder(card)
+    folder = config_folder(card)
     config = read_json(folder / "vae" / "config.json", card) if folder else {}
     blocks = config.get("block_out_channels") or [config.get("base_dim", 128) * n for n in config.get("dim_mult", [1])]
     pixels = card.native_size[0] * card.native_size[1]
@@ -67,10 +68,19 @@ def activation_bytes(card: ModelCard, width: int) -> float:
     return 3.0 * pixels * blocks[:2][-1] * (4 if upcast else width)
 
 
-def check_fits(card: ModelCard, device: str, dtype: str | None = None, guests: Sequence[ModelCard] = ()) -> None:
-    """Raise `LoadError` if the device has too little free memory for the card and those that are loaded beside it."""
+def check_fits(
+    card: ModelCard,
+    device: str,
+    dtype: str | None = None,
+    guests: Sequence[ModelCard] = (),
+    have: Collection[str] = (),
+) -> None:
+    """Raise `LoadError` if the device has too little free memory for the card and those that are loaded beside it.
+
+    have: components of the card that are loaded already
+    """
     added = {guest.id: guest_memory_gb(guest, dtype) for guest in guests}
-    needed = estimate_memory_gb(card, dtype) + sum(added.values())
+    needed = estimate_memory_gb(card, dtype, have) + sum(added.values())
     free = free_memory_gb(device)
     if free is not None and needed > free - (0 if device == "cpu" else RESERVE_GB):
         beside = "".join(f", {gb:.1f} GB of them for its guest {guest!r}" for guest, gb in added.items())
@@ -96,10 +106,11 @@ def free_memory_gb(device: str) -> float | None:
 
 def has_configuration(card: ModelCard) -> bool:
     """Is there a configuration to count from, in a folder or in the hub's cache?"""
-    return _config_folder(card) is not None
+    return config_folder(card) is not None
 
 
-def _config_folder(card: ModelCard) -> Path | None:
+def config_folder(card: ModelCard) -> Path | None:
+    """The folder with the configuration of a card's pipeline: its own, or the one in the hub's cache."""
     place = card.source.get("local") or card.source.get("config")
     if place is None and card.source.get("hub"):
         from huggingface_hub import try_to_load_from_cache

@@ -17,14 +17,20 @@ ESTIMATES = 512  # plans whose estimates are kept until costs or queues change
 
 
 class Queues:
-    """Outstanding seconds of work per model, over all replicas. Safe to use from several threads.
+    """Outstanding seconds of work per worker, over all replicas. Safe to use from several threads.
+
+    places: by model, the worker that holds it; models with the same one wait for each other. Default: one each
+    replicas: by worker, how many of it there are (1 is assumed until told otherwise)
 
     `reserve` when a plan is admitted, `release` each step as it ends and the ticket when the request ends, however it
     ended (releasing twice is harmless).
     """
 
-    def __init__(self, costs: CostModel, replicas: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self, costs: CostModel, replicas: Mapping[str, int] | None = None, places: Mapping[str, str] | None = None
+    ) -> None:
         self._costs = costs
+        self._places = dict(places or {})
         self._replicas = dict(replicas or {})
         self._tickets: dict[int, dict[tuple[int, str], tuple[str, float]]] = {}
         self._loads: dict[str, _Load] = {}
@@ -36,27 +42,23 @@ class Queues:
         self._estimates: LRUCache[tuple[int, int], tuple[_Alone, tuple[float, ...], Resources]] = LRUCache(ESTIMATES)
         self._priced_at = -1
 
-    def set_replicas(self, model: str, count: int) -> None:
-        """Tell how many workers hold `model` now (1 is assumed until told otherwise)."""
+    def set_replicas(self, worker: str, count: int) -> None:
+        """Tell how many replicas of a worker there are now; without any, one is counted on that will come."""
         with self._lock:
-            if self._replicas.get(model) != max(1, int(count)):
-                self._replicas[model] = max(1, int(count))
+            if self._replicas.get(worker) != max(1, int(count)):
+                self._replicas[worker] = max(1, int(count))
                 self._priced_at = -1
                 self._version += 1
-
-    def replicas(self, model: str) -> int:
-        """How many workers hold `model`, as far as it was told."""
-        return self._replicas.get(model, 1)
 
     def reserve(self, plan: Plan, n: int = 1) -> int:
         """Add the work of `n` pictures of `plan` to the queues of its models; returns a ticket."""
         seconds = plan_seconds(plan, self._costs)
-        work = {(k, s.id): (s.model, seconds[s.id]) for k in range(n) for s in plan.steps if s.model is not None}
+        work = {(k, s.id): (self._place(s.model), seconds[s.id]) for k in range(n) for s in plan.steps if s.model}
         with self._lock:
             ticket = next(self._numbers)
             self._tickets[ticket] = work
-            for model, step_s in work.values():
-                self._loads.setdefault(model, _Load()).add(step_s)
+            for place, step_s in work.values():
+                self._loads.setdefault(place, _Load()).add(step_s)
             self._version += 1
             return ticket
 
@@ -71,15 +73,27 @@ class Queues:
             else:
                 found = next((k for k in work if k[1] == step and picture in (None, k[0])), None)
                 ended = [work.pop(found)] if found is not None else []
-            for model, step_s in ended:
-                if self._loads[model].remove(step_s):
-                    del self._loads[model]
+            for place, step_s in ended:
+                if self._loads[place].remove(step_s):
+                    del self._loads[place]
             self._version += bool(ended)
 
     def outstanding_s(self, model: str) -> float:
-        """Seconds of work reserved on `model` and not yet released."""
-        load = self._loads.get(model)
+        """Seconds of work reserved on the worker of `model` and not yet released."""
+        return self.outstanding_at_s(self._place(model))
+
+    def outstanding_at_s(self, worker: str) -> float:
+        """The same by the name of the worker."""
+        load = self._loads.get(worker)
         return load.seconds if load is not None else 0.0
+
+    def replicas(self, model: str) -> int:
+        """How many replicas the worker of `model` has."""
+        return self._replicas.get(self._place(model), 1)
+
+    def _place(self, model: str) -> str:
+        """The worker of a model."""
+        return self._places.get(model, model)
 
     @property
     def state(self) -> tuple[int, int]:
@@ -102,8 +116,8 @@ class Queues:
                 kept = self._alone.get((id(plan), n))
                 if kept is None:
                     kept = self._alone[id(plan), n] = self._taken_alone(plan, n)
-                # Only the loads of its own models matter to a plan.
-                loads = tuple(map(self._loads.get, kept.models)) if self._loads else ()
+                # Only the loads of its own workers matter to a plan.
+                loads = tuple(map(self._loads.get, kept.places)) if self._loads else ()
                 found[name] = self._behind(kept, n, loads) if any(loads) else kept.takes
         return found
 
@@ -112,15 +126,15 @@ class Queues:
         on_models = [step for step in plan.steps if step.model is not None]
         work = n * sum(seconds[step.id] for step in on_models)
         cost = n * sum(self._costs.cost_usd(step, seconds[step.id]) for step in on_models)
-        takes = Resources(_makespan(plan, n, seconds, self._replicas, {}), work, cost)
-        return _Alone(plan, tuple({str(step.model) for step in on_models}), seconds, takes)
+        takes = Resources(_makespan(plan, n, seconds, self._places, self._replicas, {}), work, cost)
+        return _Alone(plan, tuple({self._place(str(step.model)) for step in on_models}), seconds, takes)
 
     def _behind(self, alone: _Alone, n: int, loads: tuple[_Load | None, ...]) -> Resources:
         waiting = tuple([load.seconds if load is not None else 0.0 for load in loads])
         kept = self._estimates.get((id(alone.plan), n))
         if kept is None or kept[1] != waiting:
-            ahead = dict(zip(alone.models, waiting, strict=True))
-            latency_s = _makespan(alone.plan, n, alone.seconds, self._replicas, ahead)
+            ahead = dict(zip(alone.places, waiting, strict=True))
+            latency_s = _makespan(alone.plan, n, alone.seconds, self._places, self._replicas, ahead)
             takes = replace(alone.takes, latency_s=latency_s, queue_s=max(0.0, latency_s - alone.takes.latency_s))
             kept = self._estimates[id(alone.plan), n] = (alone, waiting, takes)
         return kept[2]
@@ -131,13 +145,13 @@ class _Alone:
     """What a plan takes when nothing waits: kept until prices or replicas change, since all else follows from it."""
 
     plan: Plan
-    models: tuple[str, ...]
+    places: tuple[str, ...]
     seconds: Mapping[str, float]
     takes: Resources
 
 
 class _Load:
-    """Seconds that wait for one model, and of how many steps they are: without steps they are exactly none, however
+    """Seconds that wait for one worker, and of how many steps they are: without steps they are exactly none, however
     the sums were rounded on the way."""
 
     __slots__ = ("seconds", "steps")
@@ -155,15 +169,20 @@ class _Load:
 
 
 def _makespan(
-    plan: Plan, n: int, seconds: Mapping[str, float], replicas: Mapping[str, int], loads: Mapping[str, float]
+    plan: Plan,
+    n: int,
+    seconds: Mapping[str, float],
+    places: Mapping[str, str],
+    replicas: Mapping[str, int],
+    loads: Mapping[str, float],
 ) -> float:
     """Seconds until the last of `n` pictures: steps run in the order in which they become ready, one per replica.
 
-    Steps on different models overlap, steps on the same replica follow one another, steps without a model run at once.
+    Steps on different workers overlap, steps on the same replica follow one another, steps without a model run at once.
     """
-    models = {step.model for step in plan.steps if step.model is not None}
-    count = {model: replicas.get(model, 1) for model in models}
-    free = {model: [loads.get(model, 0.0) / count[model]] * count[model] for model in models}
+    at = {step.id: places.get(step.model, step.model) for step in plan.steps if step.model is not None}
+    count = {place: replicas.get(place, 1) for place in at.values()}
+    free = {place: [loads.get(place, 0.0) / number] * number for place, number in count.items()}
     steps = {step.id: step for step in plan.steps}
     followers: dict[str, list[str]] = {name: [] for name in steps}
     missing: dict[tuple[int, str], int] = {}
@@ -181,12 +200,12 @@ def _makespan(
     last = 0.0
     while ready:
         begin, picture, _, name = heapq.heappop(ready)
-        model = steps[name].model
-        if model is not None:
-            begin = max(begin, heapq.heappop(free[model]))
+        place = at.get(name)
+        if place is not None:
+            begin = max(begin, heapq.heappop(free[place]))
         end = begin + seconds[name]
-        if model is not None:
-            heapq.heappush(free[model], end)
+        if place is not None:
+            heapq.heappush(free[place], end)
         last = max(last, end)
         for follower in followers[name]:
             key = (picture, follower)

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from deployments.settings import AppSettings, parse_settings
+from router.types import ModelCard
 from tests.conftest import ADMIN_KEY
 from tests.deployments.scripted import jobs_of
 
@@ -19,6 +20,15 @@ Run = Callable[..., tuple[int, str, str]]
 def settings(tiny_settings: dict[str, Any]) -> AppSettings:
     """The settings of the tiny application."""
     return parse_settings(tiny_settings)
+
+
+@pytest.fixture(scope="session")
+def cards(settings: AppSettings) -> dict[str, ModelCard]:
+    """The cards of the tiny application."""
+    from deployments.assembly import catalogue_of
+
+    catalogue = catalogue_of(settings)
+    return {model: catalogue[model] for model in catalogue.ids()}
 
 
 @pytest.fixture(scope="session")

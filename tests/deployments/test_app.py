@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from deployments.app import build
 from deployments.settings import DEFAULT_CONFIG, AppSettings, load_serve_config, parse_settings
@@ -18,17 +19,24 @@ def deployments(settings: AppSettings) -> dict[str, Any]:
     return {deployment.name: deployment for deployment in built.deployments}
 
 
+def written(name: str) -> dict[str, Any]:
+    """`args` of a shipped config, as its file says them."""
+    document = yaml.safe_load((DEFAULT_CONFIG.parent / name).read_text(encoding="utf-8"))
+    return dict(document["applications"][0]["args"])
+
+
 def options(deployment: Any) -> dict[str, Any]:
     """What a deployment asks of Ray for each replica."""
     return dict(deployment.ray_actor_options)
 
 
-def test_every_model_card_is_a_deployment_of_its_own() -> None:
-    """The shipped config gives one deployment per model, one orchestrator and one ingress."""
+def test_every_worker_is_a_deployment_of_its_own() -> None:
+    """The embedded models share one process without an accelerator, the real ones have a deployment each."""
     found = deployments(load_serve_config(DEFAULT_CONFIG).settings)
-    models = {"model-sd15", "model-sdxl", "model-sdxl-turbo", "model-sdxl-refiner", "model-flux", "model-alignment"}
-    assert set(found) == models | {"orchestrator", "ingress"}
-    assert all(options(found[name])["num_gpus"] == 0 for name in models)
+    assert set(found) == {"worker-cpu", "orchestrator", "ingress"}
+    assert options(found["worker-cpu"])["num_gpus"] == 0
+    real = load_serve_config(DEFAULT_CONFIG.parent / "real.yaml").settings
+    assert set(deployments(real)) == {f"worker-{model}" for model in real.models} | {"orchestrator", "ingress"}
 
 
 def test_accelerators_are_asked_for_as_configured() -> None:
@@ -37,10 +45,11 @@ def test_accelerators_are_asked_for_as_configured() -> None:
         "sd15": {"card": "embedded/sd15", "device": "cuda", "num_gpus": 0.5, "accelerator_type": "A100"},
         "sdxl": {"card": "embedded/sdxl", "device": "cuda", "threads": 3, "resources": {"fast_disk": 1}},
     }
-    settings = load_serve_config(DEFAULT_CONFIG).settings.model_dump(mode="json")
-    settings["models"] |= models
-    found = deployments(parse_settings({**settings, "env_vars": {"HF_HOME": "/cache"}}))
-    shared, whole = options(found["model-sd15"]), options(found["model-sdxl"])
+    args = written("embedded.yaml")
+    found = deployments(
+        parse_settings({**args, "models": {**args["models"], **models}, "env_vars": {"HF_HOME": "/cache"}})
+    )
+    shared, whole = options(found["worker-sd15"]), options(found["worker-sdxl"])
     assert (shared["num_gpus"], shared["accelerator_type"]) == (0.5, "A100")
     assert (whole["num_gpus"], whole["resources"]) == (1.0, {"fast_disk": 1.0})
     assert whole["runtime_env"]["env_vars"] == {"HF_HOME": "/cache", "OMP_NUM_THREADS": "3"}
@@ -48,21 +57,27 @@ def test_accelerators_are_asked_for_as_configured() -> None:
 
 
 def test_replicas_and_autoscaling_come_from_the_config() -> None:
-    """A number fixes the replicas; a mapping hands the bounds to Serve's autoscaler."""
-    settings = load_serve_config(DEFAULT_CONFIG).settings.model_dump(mode="json")
-    settings["models"]["sd15"]["replicas"] = 3
-    settings["models"]["flux"]["replicas"] = {"min_replicas": 1, "max_replicas": 4, "target_ongoing_requests": 1.5}
-    found = deployments(parse_settings(settings))
-    assert found["model-sd15"].num_replicas == 3
-    scaling = found["model-flux"]._deployment_config.autoscaling_config
-    assert (scaling.min_replicas, scaling.max_replicas, scaling.target_ongoing_requests) == (1, 4, 1.5)
+    """A number fixes the replicas; a mapping hands the bounds to Serve's autoscaler, which asks our policy."""
+    bounds = {"min_replicas": 0, "max_replicas": 4, "target_queued_s": 1.5}
+    models = {
+        "sd15": {"card": "embedded/sd15", "worker": "three"},
+        "sdxl": {"card": "embedded/sdxl", "worker": "three", "replicas": 3},
+        "flux": {"card": "embedded/flux", "replicas": bounds},
+    }
+    args = written("embedded.yaml")
+    found = deployments(parse_settings({**args, "models": {**args["models"], **models}}))
+    assert found["worker-three"].num_replicas == 3
+    scaling = found["worker-flux"]._deployment_config.autoscaling_config
+    assert (scaling.min_replicas, scaling.max_replicas) == (0, 4)
+    assert scaling.policy.policy_function == "deployments.cluster.scaling:SecondsQueued"
+    assert scaling.policy.get_policy()(**scaling.policy.policy_kwargs)._target_s == 1.5
 
 
 def test_broken_cards_and_policies_stop_the_build(tmp_path: Path) -> None:
     """An unknown card and a broken policy are reported before anything starts."""
-    settings = load_serve_config(DEFAULT_CONFIG).settings.model_dump(mode="json")
+    settings = written("embedded.yaml")
     with pytest.raises(CatalogueError, match="did you mean 'embedded/sd15'"):
-        build(parse_settings({**settings, "models": {"sd15": {"card": "embedded/sd5"}}}))
+        build(parse_settings({**settings, "models": {**settings["models"], "sd15": {"card": "embedded/sd5"}}}))
     (tmp_path / "balanced.yaml").write_text("version: 1\nname: balanced\nrecipe: {}\n")
     with pytest.raises(PolicyError, match=r"balanced\.yaml:3"):
         build(parse_settings({**settings, "policies": {"directory": str(tmp_path)}}))

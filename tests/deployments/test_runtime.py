@@ -7,9 +7,11 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from deployments.cluster.local_cluster import demands, free_port, start
@@ -26,10 +28,11 @@ def test_a_port_in_use_is_refused_before_anything_starts() -> None:
 
 
 def test_demands_add_up_over_models_and_replicas() -> None:
-    """What the shipped configs ask of Ray: no accelerator for the embedded family, three for the real one."""
+    """What the shipped configs ask of Ray: one process and no accelerator for the embedded family, three for the real
+    one."""
     embedded = demands(load_serve_config(DEFAULT_CONFIG).settings)
     real = demands(load_serve_config(DEFAULT_CONFIG.parent / "real.yaml").settings)
-    assert embedded == {"CPU": 1.5}
+    assert embedded == {"CPU": 1.0}
     assert 2 < real["GPU"] <= 3
 
 
@@ -45,7 +48,7 @@ from deployments.cluster.local_cluster import free_port, start
 from deployments.settings import ServeConfig, parse_settings
 
 with start(ServeConfig(settings=parse_settings(json.loads(sys.argv[1]))), port=free_port(), timeout_s=500) as running:
-    print(running.session_dir, flush=True)
+    print(running.session_dir, running.url, flush=True)
     running.wait()
 """
 
@@ -75,19 +78,27 @@ def descendants(root: int) -> set[int]:
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at processes through /proc")
-def test_a_signal_ends_every_process(tiny_settings: dict[str, Any], tmp_path: Path) -> None:
-    """After SIGINT the command ends with 0, and neither a process nor its session folder is left."""
+def test_a_signal_ends_every_process_once_pictures_are_made(tiny_settings: dict[str, Any], tmp_path: Path) -> None:
+    """After SIGINT a picture that is being made is still answered; then the command ends with 0, and neither a process
+    nor its session folder is left."""
     (tmp_path / "balanced.yaml").write_text(ONE_MODEL)
     models = {"sd15": tiny_settings["models"]["sd15"]}
     settings = {**tiny_settings, "models": models, "policies": {"directory": str(tmp_path)}}
     command = [sys.executable, "-c", SERVE, json.dumps(settings)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as serving:
         assert serving.stdout is not None
-        session_dir = Path(serving.stdout.readline().strip())
+        folder, url = serving.stdout.readline().split()
+        session_dir = Path(folder)
         begun = descendants(serving.pid)
         assert len(begun) > 5
         assert session_dir.is_dir()
-        serving.send_signal(signal.SIGINT)
+        with ThreadPoolExecutor() as threads:
+            body = {"prompt": "a red circle", "model": "sd15", "steps": 150}
+            long = threads.submit(httpx.post, f"{url}/v1/images/generations", json=body, timeout=60)
+            while httpx.post(f"{url}/v1/route", json=body).json()["estimates"]["sd15"]["queue_s"] == 0:
+                assert not long.done(), long.result().text
+            serving.send_signal(signal.SIGINT)
+            assert long.result().status_code == 200, long.result().text
         assert serving.wait(60) == 0
     deadline = time.monotonic() + 10
     while (left := {pid for pid in begun if alive(pid)}) and time.monotonic() < deadline:

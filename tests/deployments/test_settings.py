@@ -22,6 +22,10 @@ MODEL = {"card": "embedded/sd15"}
         ({"models": {"a": {**MODEL, "device": "cuda", "num_gpus": 0}}}, "device: cuda needs num_gpus above 0"),
         ({"models": {"a": {**MODEL, "device": "gpu"}}}, "models.a.device: should be 'auto', 'cpu' or 'cuda'"),
         ({"models": {"a": {**MODEL, "num_gpus": float("nan")}}}, "models.a.num_gpus"),
+        ({"models": {"a": {**MODEL, "replicas": {"max_replicas": 2, "target_ongoing": 1}}}}, "unknown key"),
+        ({"models": {"a": {**MODEL, "worker": "a b"}}}, "models.a.worker"),
+        ({"models": {"a": MODEL}, "workers": {"b": {"devices": "cpu"}}}, "workers.b: unknown key 'devices'; did you"),
+        ({"models": {"a": MODEL}, "workers": {"b": {"device": "cpu"}}}, "workers.b: no model says `worker: b`"),
     ],
 )
 def test_a_wrong_key_or_value_is_named_with_its_path(data: dict, message: str) -> None:
@@ -41,6 +45,49 @@ def test_accelerators_follow_the_device() -> None:
     }
     settings = parse_settings({"models": models})
     assert [settings.models[name].gpus for name in "abc"] == [1.0, 0.0, 0.25]
+
+
+SHARED = {"a": {**MODEL, "worker": "w"}, "b": {"card": "embedded/sdxl", "worker": "w"}, "c": {**MODEL, "threads": 3}}
+
+
+def test_models_that_name_a_worker_share_its_place() -> None:
+    """What is said of a worker, by its section or by one of its models, holds for all of them."""
+    models = {**SHARED, "b": {**SHARED["b"], "threads": 2}}
+    settings = parse_settings({"models": models, "workers": {"w": {"device": "cuda", "num_gpus": 0.5}}})
+    assert {name: settings.models_of(name) for name in settings.workers} == {"w": ("a", "b"), "c": ("c",)}
+    assert {(m.device, m.num_gpus, m.threads) for m in (settings.models["a"], settings.models["b"])} == {
+        ("cuda", 0.5, 2)
+    }
+    assert (settings.workers["w"].gpus, settings.workers["w"].threads, settings.workers["c"].threads) == (0.5, 2, 3)
+
+
+def test_settings_survive_the_way_to_another_process() -> None:
+    """Settings that were written out and read again say the same of every model and worker."""
+    settings = parse_settings({"models": SHARED, "workers": {"w": {"device": "cpu", "threads": 2}}})
+    assert parse_settings(settings.model_dump(mode="json")) == settings
+
+
+@pytest.mark.parametrize(
+    ("models", "workers", "message"),
+    [
+        (
+            {"a": {"device": "cpu"}, "b": {"device": "cuda"}},
+            {},
+            "models.b.device: 'cuda' contradicts 'cpu' of models.a; they share the worker 'w'",
+        ),
+        (
+            {"a": {}, "b": {"replicas": 2}},
+            {"w": {"replicas": 3}},
+            "models.b.replicas: 2 contradicts 3 of workers.w; they share the worker 'w'",
+        ),
+        ({"a": {"num_gpus": 0}}, {"w": {"device": "cuda"}}, "worker 'w': device: cuda needs num_gpus above 0"),
+    ],
+)
+def test_places_that_contradict_are_refused(models: dict, workers: dict, message: str) -> None:
+    """A worker runs in one place: two that are asked for are named with who asked."""
+    with pytest.raises(ConfigError) as refused:
+        parse_settings({"models": {m: {**SHARED[m], **s} for m, s in models.items()}, "workers": workers})
+    assert message in str(refused.value)
 
 
 @pytest.mark.parametrize("name", ["embedded.yaml", "real.yaml"])

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from deployments.workers.host import ModelHost
 from deployments.workers.streams import stream
 from deployments.workers.worker import ModelWorker
 from router.errors import DeadlineError, LoadError, StepError
@@ -310,8 +311,8 @@ async def test_a_replica_asks_for_a_new_process_when_its_engine_is_broken() -> N
 
     replica = WorkerReplica.__new__(WorkerReplica)
     engine = SlowEngine(ticks=1)
-    replica._worker = ModelWorker("m", lambda: engine)
-    replica._worker.load()
+    replica._host = ModelHost({"m": lambda: engine})
+    replica._host.load()
     replica.check_health()
     engine.broken = "cuda failed"
     with pytest.raises(StepError):

@@ -20,7 +20,7 @@ from deployments.jobs.values import Caller, Submission
 from deployments.settings import AppSettings, StoreSettings
 from deployments.store import Store, open_store
 from deployments.store.errors import FencedError, StoreError
-from router.errors import BudgetError, NotFoundError, RequestError, TriptychError
+from router.errors import BudgetError, NotFoundError, OverloadedError, RequestError, TriptychError
 from tests.conftest import store_in
 from tests.deployments.scripted import Script, scripted
 
@@ -217,6 +217,27 @@ async def test_an_orchestrator_that_was_replaced_stops(
     assert len((await new.complete(replace(asked(1), again=True))).files) == 1
     await old.stop()
     await new.stop()
+
+
+async def test_the_end_waits_for_what_is_open_and_lets_nothing_in(make: Make) -> None:
+    """Draining says how many were open and returns when they are done, or at its limit; who comes meanwhile is told
+    to come again."""
+    script = Script({}, delay_s=0.1)
+    jobs = make(script)
+    assert await make(Script({})).drain(60) == (0, 0)
+    await jobs.submit(asked(1, n=2))
+    draining = asyncio.ensure_future(jobs.drain(60))
+    await asyncio.sleep(0)
+    with pytest.raises(OverloadedError, match="shutting down") as refused:
+        await jobs.submit(asked(2))
+    assert refused.value.retry_after_s == 10
+    assert await draining == (1, 0)
+    assert len((await jobs.answer("job_1")).files) == 2
+    stuck = make(Script({}, delay_s=60))
+    await stuck.submit(asked(3))
+    assert await stuck.drain(0.01) == (1, 1)
+    await jobs.stop()
+    await stuck.stop()
 
 
 class Away:

@@ -232,6 +232,20 @@ def test_branches_on_the_same_model_follow_one_another_unless_there_are_replicas
     assert (several.work_s, several.latency_s) == (pytest.approx(10.0), pytest.approx(5.0))
 
 
+def test_models_of_one_worker_wait_for_each_other() -> None:
+    """Branches on two models that share a process follow one another, and the work of one is waiting for the other."""
+    places = {"sdxl": "gpu0", "flux": "gpu0"}
+    fused = plan(Fuse("best_of", (Generate("sdxl"), Generate("flux")), "alignment"))
+    sdxl, flux, score = 0.5 + 30 * 0.2, 4 * 1.0, 2 * 0.05
+    queues = Queues(CostModel(CATALOGUE), {}, places)
+    assert queues.estimate(fused).latency_s == pytest.approx(sdxl + flux + score, abs=0.01)
+    shared = Queues(CostModel(CATALOGUE), {"gpu0": 2}, places)
+    assert shared.estimate(fused).latency_s == pytest.approx(max(sdxl, flux) + score, abs=0.01)
+    queues.reserve(plan(Generate("sdxl")))
+    assert queues.outstanding_s("flux") == queues.estimate(plan(Generate("flux"))).queue_s == pytest.approx(sdxl)
+    assert queues.outstanding_s("sd15") == queues.estimate(plan(Generate("sd15"))).queue_s == 0
+
+
 def test_waiting_is_the_work_of_others_by_replica() -> None:
     """Ten seconds reserved on a model are ten seconds of waiting, or five with two replicas, until released."""
     queues = Queues(CostModel(CATALOGUE))

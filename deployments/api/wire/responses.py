@@ -356,20 +356,28 @@ def _card(card: ModelCard, status: WorkerStatus | None) -> dict[str, Any]:
 
 
 def readiness(overview: Overview) -> tuple[bool, dict[str, Any]]:
-    """(ready, body). Ready means that no worker is still starting; one that failed is out, and its recipes with it."""
+    """(ready, body). Ready means that no model is still starting; one that failed is out, and its recipes with it."""
     statuses = [overview.statuses.get(card.id, WorkerStatus(card.id, "starting")) for card in overview.cards]
-    ready = all(status.state != "starting" for status in statuses) and any(s.state == "ready" for s in statuses)
+    states = {status.state for status in statuses}
+    ready = "starting" not in states and bool(states & {"ready", "idle"})
     problems = bool(overview.problems or overview.artifact_problem)
-    failed = any(status.state == "failed" for status in statuses) or problems
+    failed = bool(states & {"failed", "lost"}) or problems
     body = {
         "status": "starting" if not ready else "degraded" if failed else "ready",
-        "models": {s.model: {"state": s.state, "reason": s.reason, **_plain(s.facts)} for s in statuses},
+        "models": {s.model: _state(s) for s in statuses},
         "policies": {policy.name: policy.digest for policy in overview.policies},
         "policy_problems": list(overview.problems),
         "artifact": overview.artifact[:12],
         "artifact_problem": overview.artifact_problem,
     }
     return ready, body
+
+
+def _state(status: WorkerStatus) -> dict[str, Any]:
+    """How a model is, how long ago that was seen, and the same of each replica if there are several."""
+    seen = {} if status.seen_at is None else {"age_s": round(max(0.0, time.time() - status.seen_at), 1)}
+    each = {"replicas": [_state(one) for one in status.each]} if status.each else {}
+    return {"state": status.state, "reason": status.reason, **seen, **_plain(status.facts), **each}
 
 
 def policy_file(file: PolicyFile) -> dict[str, Any]:

@@ -1,0 +1,27 @@
+"""One at a time, whatever event loop asks."""
+
+from __future__ import annotations
+
+import asyncio
+from weakref import WeakKeyDictionary
+
+
+class Turn:
+    """A lock of asyncio for programs that run one event loop after the other, each of which has its own queue.
+
+    Two loops at once do not exclude each other here; what they start runs on one thread all the same.
+    """
+
+    def __init__(self) -> None:
+        self._locks: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+
+    async def acquire(self) -> None:
+        """Wait for the turn, in the order of arrival."""
+        await self._lock().acquire()
+
+    def release(self) -> None:
+        """Give it to whoever waits longest."""
+        self._lock().release()
+
+    def _lock(self) -> asyncio.Lock:
+        return self._locks.setdefault(asyncio.get_running_loop(), asyncio.Lock())
