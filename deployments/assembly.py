@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
-from deployments.api.rendering import Rendering
+from deployments.api.wire.rendering import Rendering
 from deployments.jobs.jobs import Jobs
 from deployments.known_names import known_of
 from deployments.orchestration.availability import Monitor

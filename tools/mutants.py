@@ -49,6 +49,8 @@ TESTS: dict[str, tuple[str, ...]] = {
                                   "tests/deployments/test_verification.py", "tests/deployments/test_paths.py",
                                   "tests/deployments/test_policy_effects.py",
                                   "tests/deployments/test_orchestrator.py"),
+    "deployments/api/wire": ("tests/deployments/test_schemas.py", "tests/deployments/test_wire.py",
+                             "tests/deployments/test_warnings.py"),
     "deployments/api": ("tests/deployments/test_schemas.py", "tests/deployments/test_wire.py",
                         "tests/deployments/test_warnings.py", "tests/deployments/test_http_conduct.py",
                         "tests/deployments/test_http.py"),

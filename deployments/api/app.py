@@ -22,13 +22,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.api import errors as failures
 from deployments.api import policies as policy_api
-from deployments.api import responses as explain
-from deployments.api.bodies import read_json
 from deployments.api.feedback import FeedbackRequest, parse_feedback
 from deployments.api.openapi import ASKED, READ, Responses, answers, body_of, document
 from deployments.api.request_ids import RequestIds
-from deployments.api.requests import ImageRequest, parse_body
 from deployments.api.service import Service
+from deployments.api.wire import responses as explain
+from deployments.api.wire.bodies import read_json
+from deployments.api.wire.requests import ImageRequest, parse_body
 from deployments.settings import Limits
 from deployments.workers.streams import ended
 from router.errors import NotFoundError, RequestError, TriptychError

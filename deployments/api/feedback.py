@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from deployments.api.requests import Whole, given_fields, json_of, refusal, request_error
+from deployments.api.wire.requests import Whole, given_fields, json_of, refusal, request_error
 from router.learning.feedback import RATING, SCORER, Receipt
 from router.quality.ratings_table import Scale
 

@@ -9,7 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, Field
 
 from deployments.api.feedback import FeedbackRequest
-from deployments.api.requests import ImageRequest
+from deployments.api.wire.requests import ImageRequest
 
 _SCHEMAS = "#/components/schemas/"
 

@@ -11,10 +11,10 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
-from deployments.api.bodies import read_body, read_json, unsupported
 from deployments.api.openapi import MANAGED, PolicyVersion, Responses, answers, body_of
-from deployments.api.requests import json_of
 from deployments.api.service import Service
+from deployments.api.wire.bodies import read_body, read_json, unsupported
+from deployments.api.wire.requests import json_of
 from policies.language.source import MAX_BYTES
 from router.errors import RequestError
 

@@ -9,11 +9,11 @@ from contextlib import aclosing
 from typing import Any, Protocol
 
 from deployments.api import errors as failures
-from deployments.api import responses as explain
 from deployments.api.feedback import FeedbackRequest, feedback_report, parse_feedback
-from deployments.api.rendering import packed
 from deployments.api.request_ids import new_job_id, new_request_id
-from deployments.api.requests import ImageRequest, parse_request, to_request
+from deployments.api.wire import responses as explain
+from deployments.api.wire.rendering import packed
+from deployments.api.wire.requests import ImageRequest, parse_request, to_request
 from deployments.jobs.values import Caller, Delivered, JobEvent, Submission
 from deployments.orchestration.results import Overview, PolicyFile
 from deployments.settings import Limits

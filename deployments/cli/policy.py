@@ -89,7 +89,7 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """What a policy would do with a prompt: every recipe with its estimate, its verdict, and the rule that did it."""
-    from deployments.api.responses import route_report
+    from deployments.api.wire.responses import route_report
     from deployments.cli import tables as render
     from deployments.offline.rehearsal import Rehearsal
 

@@ -47,9 +47,9 @@ class LocalSource:
         self._orchestrator = build_local(self._settings)
 
     async def generate(self, body: dict[str, Any], console: Console) -> dict[str, Any]:
-        from deployments.api import responses as explain
         from deployments.api.request_ids import new_request_id
-        from deployments.api.requests import parse_request, to_request
+        from deployments.api.wire import responses as explain
+        from deployments.api.wire.requests import parse_request, to_request
         from deployments.orchestration.results import Advanced, Event
 
         wire = parse_request(body, self._settings.limits)
@@ -72,9 +72,9 @@ class LocalSource:
         return explain.with_files(explain.images_result(outcome, wire, request_id), files, wire)
 
     async def route(self, body: dict[str, Any]) -> dict[str, Any]:
-        from deployments.api import responses as explain
         from deployments.api.request_ids import new_request_id
-        from deployments.api.requests import parse_request, to_request
+        from deployments.api.wire import responses as explain
+        from deployments.api.wire.requests import parse_request, to_request
 
         wire = parse_request(body, self._settings.limits)
         route = await self._orchestrator.route(to_request(wire, self._settings.limits))

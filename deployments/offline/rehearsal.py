@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from deployments.api.requests import parse_request, to_request
+from deployments.api.wire.requests import parse_request, to_request
 from deployments.assembly import catalogue_of, router_of
 from deployments.known_names import known_of
 from deployments.settings import AppSettings

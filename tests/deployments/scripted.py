@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deployments.api.rendering import Rendering
+from deployments.api.wire.rendering import Rendering
 from deployments.assembly import catalogue_of, known_of
 from deployments.jobs.jobs import Jobs
 from deployments.orchestration.budgets import TenantBudgets

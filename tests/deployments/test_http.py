@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from deployments.api.app import create_app
-from deployments.api.responses import headers
 from deployments.api.service import Service
+from deployments.api.wire.responses import headers
 from models.provenance import read_metadata
 from policies import PRESETS, load_policy
 from tests.deployments.policies import SWITCH

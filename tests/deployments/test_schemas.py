@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from deployments.api.requests import parse_body, parse_request, to_request
+from deployments.api.wire.requests import parse_body, parse_request, to_request
 from deployments.settings import Limits
 from router.errors import RequestError
 

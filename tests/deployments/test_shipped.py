@@ -8,8 +8,8 @@ import io
 import pytest
 from PIL import Image
 
-from deployments.api import responses as explain
-from deployments.api.requests import parse_request, to_request
+from deployments.api.wire import responses as explain
+from deployments.api.wire.requests import parse_request, to_request
 from deployments.in_process import build_local
 from deployments.orchestration.orchestrator import Orchestrator
 from deployments.settings import DEFAULT_CONFIG, load_serve_config

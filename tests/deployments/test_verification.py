@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deployments.api.requests import parse_request
-from deployments.api.responses import outcome_report, route_report
 from deployments.api.service import Service
+from deployments.api.wire.requests import parse_request
+from deployments.api.wire.responses import outcome_report, route_report
 from deployments.orchestration.runner import seed_again
 from deployments.settings import AppSettings
 from deployments.workers.worker import ModelWorker, OnProgress

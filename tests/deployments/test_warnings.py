@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from deployments.api.errors import headers, status_of
-from deployments.api.requests import parse_request
-from deployments.api.responses import outcome_report, warnings
 from deployments.api.service import Service
+from deployments.api.wire.requests import parse_request
+from deployments.api.wire.responses import outcome_report, warnings
 from deployments.assembly import catalogue_of
 from deployments.in_process import build_local
 from deployments.orchestration.orchestrator import Orchestrator

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.api.fields import SYNONYMS, WITHOUT
-from deployments.api.prompt_texts import cleaned, foreign_syntax
-from deployments.api.requests import ImageRequest, parse_body, parse_request, to_request
+from deployments.api.wire.fields import SYNONYMS, WITHOUT
+from deployments.api.wire.prompt_texts import cleaned, foreign_syntax
+from deployments.api.wire.requests import ImageRequest, parse_body, parse_request, to_request
 from deployments.settings import Limits
 from router.errors import RequestError, did_you_mean
 from router.types import GenerationRequest

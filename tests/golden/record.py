@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from deployments.api import responses as explain
-from deployments.api.requests import parse_request, to_request
+from deployments.api.wire import responses as explain
+from deployments.api.wire.requests import parse_request, to_request
 from deployments.assembly import build_orchestrator
 from deployments.in_process import LocalWorkers
 from deployments.offline.rehearsal import Rehearsal

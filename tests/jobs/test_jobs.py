@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from deployments.api.rendering import Rendering, packed
-from deployments.api.requests import parse_request, to_request
+from deployments.api.wire.rendering import Rendering, packed
+from deployments.api.wire.requests import parse_request, to_request
 from deployments.jobs import jobs as jobs_module
 from deployments.jobs.jobs import Jobs
 from deployments.jobs.values import Caller, Submission

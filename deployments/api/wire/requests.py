@@ -27,8 +27,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from deployments.api.fields import advice, understood
-from deployments.api.prompt_texts import cleaned, foreign_syntax
+from deployments.api.wire.fields import advice, understood
+from deployments.api.wire.prompt_texts import cleaned, foreign_syntax
 from deployments.settings import Limits
 from router.errors import RequestError
 from router.types import GenerationRequest, Turn

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from deployments.api import errors as failures
-from deployments.api import responses as explain
-from deployments.api.requests import ImageRequest
+from deployments.api.wire import responses as explain
+from deployments.api.wire.requests import ImageRequest
 from deployments.orchestration.results import Made, Outcome
 from models.handover import resize
 from models.provenance import encode_image

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from deployments.api.requests import ImageRequest
+from deployments.api.wire.requests import ImageRequest
 from deployments.orchestration.results import Check, Made, Outcome, Overview, PolicyFile
 from deployments.settings import Limits
 from deployments.workers.worker import WorkerStatus

@@ -1,0 +1,1 @@
+"""The wire: what bodies mean, and how answers look. Builtins and bytes; nothing here knows HTTP routes."""
