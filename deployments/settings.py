@@ -180,6 +180,7 @@ class QueueSettings(Section):
 class Limits(Section):
     """What a single request may ask for, whatever the policy says.
 
+    body_timeout_s: within which a body has to have arrived
     quality: which policy each value of OpenAI's `quality` stands for, when `model` is not given or "auto"
     aliases: those of the application, `AppSettings.aliases`, for whoever reads requests
     """
@@ -188,6 +189,7 @@ class Limits(Section):
     max_prompt_chars: int = Field(default=32_000, ge=1)
     max_n: int = Field(default=10, ge=1)
     request_timeout_s: float = Field(default=600.0, gt=0)
+    body_timeout_s: float = Field(default=20.0, gt=0)
     quality: dict[str, str] = Field(
         default_factory=lambda: {
             "low": "fast", "medium": "balanced", "high": "best", "standard": "balanced", "hd": "best",
@@ -210,6 +212,38 @@ class CorsSettings(Section):
     """
 
     origins: tuple[str, ...] = ()
+
+
+class AuthSettings(Section):
+    """Who may ask.
+
+    required: whether every request needs a key. `auto`: yes, unless only this machine can reach the server (it listens
+              on loopback) and no key was ever made
+    """
+
+    required: Literal["auto"] | bool = "auto"
+
+
+class UrlSettings(Section):
+    """Addresses of pictures, which whoever has them can open until they expire.
+
+    base:     how clients reach this server, such as `https://pictures.example.org`; by default as the request did
+    expire_s: seconds
+    """
+
+    base: str | None = Field(default=None, pattern=r"^https?://[^/\s]+(/[^\s]*)?$")
+    expire_s: float = Field(default=3600.0, gt=0)
+
+
+class WebhookSettings(Section):
+    """Who may be told of jobs that have ended.
+
+    allow:   origins such as `https://hooks.example.org`, `https://*.example.org`, `http://10.0.0.7:8080`; none: nobody
+    private: whether their addresses may be loopback, private or link-local ones
+    """
+
+    allow: tuple[Annotated[str, Field(pattern=r"^https?://[^/\s@]+$")], ...] = ()
+    private: bool = False
 
 
 class FeedbackSettings(Section):
@@ -300,6 +334,9 @@ class AppSettings(Section):
     limits: Limits = Field(default_factory=Limits)
     aliases: dict[str, str] = Field(default_factory=dict)
     cors: CorsSettings = Field(default_factory=CorsSettings)
+    auth: AuthSettings = Field(default_factory=AuthSettings)
+    urls: UrlSettings = Field(default_factory=UrlSettings)
+    webhooks: WebhookSettings = Field(default_factory=WebhookSettings)
     env_vars: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")

@@ -5,32 +5,32 @@ Bodies are parsed by requests.py, not by FastAPI, so that HTTP and handles refus
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from fastapi.sse import EventSourceResponse, format_sse_event
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.api import errors as failures
+from deployments.api import jobs as job_api
 from deployments.api import policies as policy_api
-from deployments.api.feedback import FeedbackRequest, parse_feedback
-from deployments.api.openapi import ASKED, READ, Responses, answers, body_of, document
+from deployments.api.calls import body_of_request, call_of, prefers_async
+from deployments.api.keys import Gate, Keys, access_of
+from deployments.api.openapi import ASKED, KEYED, RATED, READ, Responses, answers, body_of, document, parameter
 from deployments.api.request_ids import RequestIds
 from deployments.api.service import Service
+from deployments.api.streams import PING_S, Accepted, event_stream, openai_line
 from deployments.api.wire import responses as explain
 from deployments.api.wire.bodies import read_json
-from deployments.api.wire.requests import ImageRequest, parse_body
+from deployments.api.wire.feedback import FeedbackRequest, parse_feedback
+from deployments.api.wire.requests import ImageRequest
 from deployments.settings import Limits
-from deployments.workers.streams import ended
 from router.errors import NotFoundError, RequestError, TriptychError
 
 logger = logging.getLogger("triptych.ingress")
@@ -39,6 +39,7 @@ ENDPOINTS = {
     "POST /v1/images/generations": "make pictures; the body is OpenAI's, with further fields",
     "POST /v1/route": "the same body: which recipe would be taken, and why; nothing is run",
     "POST /v1/feedback": "how good a picture is: an id of an answer with a rating (1 to 5), a thumb or a score",
+    **job_api.ENDPOINTS,
     "GET /v1/models": "what `model` may be: auto, policies, recipes, models",
     "GET /health": "whether the process answers",
     "GET /readyz": "whether the models are loaded, one by one",
@@ -47,11 +48,10 @@ ENDPOINTS = {
 }
 
 
-PING_S = 15.0
-"""How long a stream may be silent: proxies and clients give up on connections that are."""
-
-EXPOSED = ("x-request-id", "retry-after", "x-triptych-recipe", "x-triptych-policy", "x-triptych-policy-digest",
-           "x-triptych-latency-s", "x-triptych-cost")  # fmt: skip
+EXPOSED = ("x-request-id", "retry-after", "location", "x-triptych-recipe", "x-triptych-policy",
+           "x-triptych-policy-digest", "x-triptych-latency-s", "x-triptych-cost", "x-triptych-job",
+           "x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests",
+           "idempotent-replayed", "preference-applied")  # fmt: skip
 """Headers that pages of other origins may read."""
 
 
@@ -62,36 +62,45 @@ def create_app(
     admin_key: str | None = None,
     cors: Sequence[str] = (),
     ping_s: float = PING_S,
+    gate: Gate | None = None,
 ) -> FastAPI:
     """The ASGI application. Every failure leaves as OpenAI's error envelope.
 
+    admin_key: of the environment;   gate: whether others need a key, too; default: no
     cors: origins whose pages may call it;   ping_s: seconds between two signs of life of a stream
     """
+    gate = gate or Gate(admin_key=admin_key)
     app = FastAPI(title="Triptych", description="A routing orchestrator for text-to-image models.")
     app.state.service, app.state.limits, app.state.ping_s = service, limits, ping_s
     app.openapi = lambda: document(app)  # type: ignore[method-assign]
     images = body_of(ImageRequest)
+    idempotent = parameter("Idempotency-Key", "header", "Sent again, the same request has the same pictures.")
+    prefer = parameter("Prefer", "header", "respond-async: answer with a job at once.")
+    making = {**images, "parameters": [idempotent, prefer]}
     content: dict[str, Any] = {"application/json": {}, "text/event-stream": {}}
-    made: Responses = {200: {"description": "Pictures; with `stream`, events.", "content": content}, **answers(*ASKED)}
+    pictures = {"description": "Pictures; with `stream`, events.", "content": content, "headers": RATED}
+    made: Responses = {200: pictures, **job_api.accepted_response(), **answers(*ASKED)}
     app.get("/", responses=answers(405))(index)
     app.get("/health", responses=answers(405))(health)
     app.get("/readyz", responses={**answers(405, 500), 503: {"description": "Models are still loading."}})(readyz)
-    app.get("/v1/models", responses=answers(*READ))(list_models)
-    app.get("/v1/models/{name:path}", responses=answers(*READ))(get_model)
+    app.get("/v1/models", responses=answers(*KEYED, *READ))(list_models)
+    app.get("/v1/models/{name:path}", responses=answers(*KEYED, *READ))(get_model)
     app.post("/v1/route", openapi_extra=images, responses=answers(*ASKED))(route)
-    app.post("/v1/images/generations", openapi_extra=images, responses=made, response_model=None)(generate)
+    app.post("/v1/images/generations", openapi_extra=making, responses=made, response_model=None)(generate)
     app.post("/v1/feedback", openapi_extra=body_of(FeedbackRequest), responses=answers(*ASKED))(feedback)
-    policy_api.add_endpoints(app, admin_key)
+    job_api.add_endpoints(app)
+    policy_api.add_endpoints(app)
     app.add_exception_handler(TriptychError, on_failure)
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(RequestValidationError, on_validation_error)
+    app.add_middleware(Keys, gate=gate, authenticate=service.authenticate)
     app.add_middleware(Guard)
     app.add_middleware(Heads)
     if cors:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(cors),
-            allow_methods=["GET", "HEAD", "POST", "PUT"],
+            allow_methods=["GET", "HEAD", "POST", "PUT", "DELETE"],
             allow_headers=["*"],
             expose_headers=list(EXPOSED),
         )
@@ -130,101 +139,35 @@ async def get_model(request: Request, name: str) -> dict[str, Any]:
 
 async def route(request: Request, response: Response) -> dict[str, Any]:
     """The decision, without running anything."""
-    report = await request.app.state.service.route(await _body(request), request.state.request_id)
+    call = call_of(request, "generate")
+    report = await request.app.state.service.route(await body_of_request(request), request.state.request_id, call)
     response.headers.update(explain.headers(report))
     return report
 
 
 async def generate(request: Request) -> Response:
-    """Pictures; with `stream: true` as server-sent events."""
-    wire = await _body(request)
-    if wire.response_format == "bytes":
-        raise RequestError("response_format: bytes cannot stand in JSON; use b64_json", "response_format")
+    """Pictures; with `stream: true` as server-sent events; with `Prefer: respond-async` as a job."""
+    call = call_of(request, "generate")
+    wire = await body_of_request(request)
     service: Service = request.app.state.service
+    request_id: str = request.state.request_id
+    if prefers_async(request) and not wire.stream:
+        answer = await service.submit(wire, request_id, call)
+        return job_api.accepted(request, answer, **{"Preference-Applied": "respond-async"})
     if wire.stream:
-        routed = asyncio.Event()
-        events = service.stream(wire, request.state.request_id, routed.set)
-        return await _event_stream(events, routed, request.state.request_id, request.app.state.ping_s)
-    body = await service.generate(wire, request.state.request_id)
-    return JSONResponse(body, headers=explain.headers(body["x_triptych"]))
+        told = Accepted()
+        events = service.stream(wire, request_id, told, call)
+        return await event_stream(events, told, request_id, request.app.state.ping_s, openai_line)
+    made = await service.made(wire, request_id, call)
+    return JSONResponse(made.body, headers=dict(made.headers))
 
 
 async def feedback(request: Request) -> dict[str, Any]:
     """Say how good a picture is."""
-    raw = await read_json(request, request.app.state.limits.max_body_bytes)
-    return await request.app.state.service.feedback(parse_feedback(raw))
-
-
-async def _body(request: Request) -> ImageRequest:
+    access_of(request, "feedback")
     limits: Limits = request.app.state.limits
-    return parse_body(await read_json(request, limits.max_body_bytes), limits)
-
-
-_END = object()
-_PING = b": ping\n\n"
-
-
-async def _event_stream(
-    events: AsyncGenerator[dict[str, Any]], routed: asyncio.Event, request_id: str, ping_s: float
-) -> Response:
-    """The events as `text/event-stream`, whose headers leave as soon as the request is admitted. A failure before that
-    is an ordinary error response; a comment keeps the connection while nothing happens."""
-    queue: asyncio.Queue[Any] = asyncio.Queue(1)
-
-    async def pump() -> None:
-        try:
-            async with aclosing(events):
-                async for event in events:
-                    await queue.put(event)
-            await queue.put(_END)
-        except Exception as error:
-            if not routed.is_set():
-                raise
-            await queue.put(error)
-
-    pumping = asyncio.ensure_future(pump())
-    admitted = asyncio.ensure_future(routed.wait())
-    try:
-        await asyncio.wait((pumping, admitted), timeout=ping_s, return_when=asyncio.FIRST_COMPLETED)
-        if pumping.done():
-            pumping.result()
-        routed.set()  # from now on the status is 200
-    except BaseException:
-        pumping.cancel()
-        await ended(pumping)
-        raise
-    finally:
-        admitted.cancel()
-
-    async def lines() -> AsyncGenerator[bytes]:
-        try:
-            yield _PING  # proxies pass headers on with the first byte
-            while True:
-                try:
-                    event = await asyncio.wait_for(queue.get(), ping_s)
-                except TimeoutError:
-                    yield _PING
-                    continue
-                if event is _END:
-                    return
-                if isinstance(event, Exception):
-                    failures.log(logger, event, request_id, "in a stream")
-                    yield format_sse_event(data_str=_json(failures.envelope(event, request_id)))
-                    return
-                yield _line(event)
-        finally:
-            pumping.cancel()
-            await ended(pumping)
-
-    return EventSourceResponse(lines(), headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
-
-
-def _line(event: dict[str, Any]) -> bytes:
-    return format_sse_event(event=event["type"], data_str=_json(event))
-
-
-def _json(data: dict[str, Any]) -> str:
-    return bytes(JSONResponse(data).body).decode()
+    raw = await read_json(request, limits.max_body_bytes, limits.body_timeout_s)
+    return await request.app.state.service.feedback(parse_feedback(raw))
 
 
 # ----------------------------------------------------------------------------------------------------------- failures

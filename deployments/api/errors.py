@@ -6,6 +6,7 @@ import logging
 import math
 from typing import Any
 
+from deployments.jobs.values import Rate
 from router import errors
 
 STATUS: dict[type[Exception], int] = {
@@ -30,6 +31,15 @@ STATUS_OF_CODE = {
     "unsupported_encoding": 415,
     "method_not_allowed": 405,
     "admin_key_required": 401,
+    "key_required": 401,
+    "invalid_api_key": 401,
+    "scope_missing": 403,
+    "invalid_signature": 403,
+    "url_expired": 403,
+    "request_timeout": 408,
+    "idempotency_mismatch": 409,
+    "store_unavailable": 503,
+    "store_full": 507,
     "admin_disabled": 403,
     "read_only": 409,
     "conflict": 409,
@@ -64,10 +74,24 @@ def envelope(error: BaseException, request_id: str = "") -> dict[str, Any]:
 def headers(error: BaseException) -> dict[str, str]:
     """`Retry-After` (whole seconds, rounded up) where waiting helps; `x-should-retry: false` where OpenAI's client,
     which retries 408, 409, 429 and all from 500, would do so in vain: the same request fails again."""
-    if isinstance(error, errors.TriptychError) and error.retry_after_s is not None:
-        return {"Retry-After": str(max(1, math.ceil(error.retry_after_s)))}
     status = status_of(error)
-    return {"x-should-retry": "false"} if status >= 500 or status in (408, 409) else {}
+    told = rate_headers(getattr(error, "rate", None))
+    if status == 401:
+        told["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, errors.TriptychError) and error.retry_after_s is not None:
+        return {**told, "Retry-After": str(max(1, math.ceil(error.retry_after_s)))}
+    return {**told, **({"x-should-retry": "false"} if status >= 500 or status in (408, 409, 429) else {})}
+
+
+def rate_headers(rate: Rate | None) -> dict[str, str]:
+    """What a key has left, under the names that OpenAI gives it; the time as `12.3s`."""
+    if rate is None:
+        return {}
+    return {
+        "x-ratelimit-limit-requests": str(rate.limit),
+        "x-ratelimit-remaining-requests": str(rate.remaining),
+        "x-ratelimit-reset-requests": f"{rate.reset_s:.1f}s",
+    }
 
 
 def log(logger: logging.Logger, error: BaseException, request_id: str, where: str) -> None:

@@ -2,36 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, Field
 
-from deployments.api.feedback import FeedbackRequest
+from deployments.api.wire.feedback import FeedbackRequest
 from deployments.api.wire.requests import ImageRequest
 
 _SCHEMAS = "#/components/schemas/"
 
 REASONS = {
     400: "The request is malformed, or asks for something impossible.",
-    401: "The admin key is needed.",
-    403: "Policies cannot be seen or changed over HTTP here.",
+    401: "A key is needed, or this one is not known.",
+    403: "The key has not this scope, or the address is forged or has expired.",
     404: "There is no such thing; the message has the nearest name.",
     405: "The method is not possible here; Allow has those that are.",
-    409: "Another version is in force than was expected, or the folder cannot be written to.",
+    408: "The body did not arrive in time.",
+    409: "Another version is in force than was expected, the folder cannot be written to, or the Idempotency-Key "
+    "came with another request.",
     413: "The body is too large.",
     415: "The body has a type or an encoding that is not read.",
     422: "No recipe passes the policy's gates, or the policy's text is refused.",
     429: "Too much is waiting, or a budget is used up; Retry-After says for how long.",
     500: "A step failed, or something unforeseen happened.",
-    503: "A model, a worker or the log is not available.",
+    503: "A model, a worker, the store or the log is not available.",
     504: "The deadline passed.",
+    507: "The store is full; what was accepted is made.",
 }
-ASKED = (400, 404, 405, 413, 415, 422, 429, 500, 503, 504)
+KEYED = (401, 403)
+"""What the key of a request may be answered with."""
+ASKED = (400, *KEYED, 404, 405, 408, 409, 413, 415, 422, 429, 500, 503, 504, 507)
 """What a body that asks for pictures may be answered with, besides 200."""
 READ = (404, 405, 500, 503, 504)
-MANAGED = (400, 401, 403, 404, 405, 409, 413, 415, 422, 500, 503)
+MANAGED = (400, *KEYED, 404, 405, 408, 409, 413, 415, 422, 500, 503)
 
 
 class ErrorDetail(BaseModel):
@@ -49,6 +54,47 @@ class ErrorEnvelope(BaseModel):
     error: ErrorDetail
 
 
+class JobPicture(BaseModel):
+    """A picture of a job, by its address, which whoever has it may open until it expires."""
+
+    id: str
+    index: int
+    seed: int
+    media_type: str
+    width: int
+    height: int
+    bytes: int
+    url: str
+    expires_at: int
+
+
+class Job(BaseModel):
+    """A request that was accepted. Times are Unix seconds."""
+
+    id: str
+    object: Literal["job"]
+    state: Literal["queued", "running", "done", "failed", "cancelled"]
+    n: int
+    prompt: str | None
+    model: str
+    user: str | None
+    priority: Literal["interactive", "standard", "batch"]
+    position: int | None = Field(description="Open jobs that were accepted before and have not begun.")
+    eta_s: float | None = Field(description="Seconds until it is expected to be done.")
+    progress: float = Field(ge=0, le=1)
+    created_at: float
+    started_at: float | None
+    finished_at: float | None
+    deadline_at: float | None
+    attempts: int
+    recipe: str | None
+    warnings: list[str]
+    error: dict[str, Any] | None
+    webhook: dict[str, Any] | None
+    pictures: list[JobPicture] = Field(default=[], description="Those that are there already; not in lists.")
+    result: dict[str, Any] | None = Field(default=None, description="The answer of generations; not in lists.")
+
+
 class PolicyVersion(BaseModel):
     """What `POST /v1/policies/{name}/rollback` takes."""
 
@@ -61,6 +107,25 @@ Responses = dict[int | str, dict[str, Any]]
 def answers(*statuses: int) -> Responses:
     """`responses` of a route: every status as an error envelope."""
     return {status: {"model": ErrorEnvelope, "description": REASONS[status]} for status in statuses}
+
+
+RATED: dict[str, Any] = {
+    f"x-ratelimit-{name}-requests": {"description": f"{what} Of a key with a limit.", "schema": {"type": "string"}}
+    for name, what in (
+        ("limit", "Requests a minute."), ("remaining", "Those that are left."), ("reset", "When all are free again."),
+    )
+}  # fmt: skip
+"""Headers of what was accepted."""
+
+
+def parameter(name: str, place: str, description: str, schema: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A parameter that FastAPI does not parse."""
+    return {"name": name, "in": place, "description": description, "schema": schema or {"type": "string"}}
+
+
+def job_schema() -> dict[str, Any]:
+    """The schema of a job, by reference."""
+    return {"$ref": _SCHEMAS + "Job"}
 
 
 def body_of(schema: type[BaseModel], required: bool = True) -> dict[str, Any]:
@@ -77,16 +142,17 @@ def document(app: FastAPI) -> dict[str, Any]:
         bodies: tuple[type[BaseModel], ...] = (ImageRequest, FeedbackRequest, PolicyVersion)
         for body in bodies:
             schemas |= component(body)
+        schemas |= component(Job, nullable=False)
         app.openapi_schema = made
     return app.openapi_schema
 
 
-def component(body: type[BaseModel]) -> dict[str, Any]:
-    """A body and what it refers to, by name. What need not be given may be null, which means the same."""
+def component(body: type[BaseModel], nullable: bool = True) -> dict[str, Any]:
+    """A body and what it refers to, by name. nullable: what need not be given may be null, which means the same"""
     schema = body.model_json_schema(ref_template=_SCHEMAS + "{model}")
     inner = schema.pop("$defs", {})
     for name, one in schema.get("properties", {}).items():
-        if name not in schema.get("required", ()) and {"type": "null"} not in one.get("anyOf", ()):
+        if nullable and name not in schema.get("required", ()) and {"type": "null"} not in one.get("anyOf", ()):
             told = {key: one.pop(key) for key in ("title", "description", "default") if key in one}
             schema["properties"][name] = {**told, "anyOf": [dict(one), {"type": "null"}]}
     return {body.__name__: schema, **inner}

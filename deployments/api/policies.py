@@ -1,25 +1,22 @@
-"""Policies over HTTP, for whoever holds the admin key: see, change, look back, roll back.
+"""Policies over HTTP, for whoever holds an admin key: see, change, look back, roll back.
 
 A change is validated, written to the policy folder and followed by every orchestrator with its next request.
 """
 
 from __future__ import annotations
 
-from secrets import compare_digest
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
+from deployments.api.keys import access_of
 from deployments.api.openapi import MANAGED, PolicyVersion, Responses, answers, body_of
 from deployments.api.service import Service
 from deployments.api.wire.bodies import read_body, read_json, unsupported
 from deployments.api.wire.requests import json_of
 from policies.language.source import MAX_BYTES
 from router.errors import RequestError
-
-ADMIN_KEY = "TRIPTYCH_ADMIN_KEY"
-"""The environment variable that holds the key where the ingress runs; without it these endpoints are closed."""
 
 EXAMPLE = '{"digest": "0123456789ab"}'
 
@@ -31,9 +28,8 @@ ENDPOINTS = {
 }
 
 
-def add_endpoints(app: FastAPI, admin_key: str | None) -> None:
-    """admin_key: None closes the endpoints."""
-    app.state.admin_key = admin_key
+def add_endpoints(app: FastAPI) -> None:
+    """For keys of scope admin; where there can be none, they are closed."""
     failed = answers(*MANAGED)
     shown: Responses = {
         200: {"description": "The policy.", "content": {"application/json": {}, "application/yaml": {}}}
@@ -80,14 +76,8 @@ async def roll_back(request: Request, name: str) -> dict[str, Any]:
 
 
 def _service(request: Request) -> Service:
-    """The service, if the request carries the admin key."""
-    key = request.app.state.admin_key
-    if not key:
-        message = f"policies cannot be seen or changed over HTTP here; set {ADMIN_KEY} where the server runs"
-        raise RequestError(message, None, "admin_disabled")
-    given = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
-    if not compare_digest(given.encode(), key.encode()):
-        raise RequestError("this needs the admin key, as `Authorization: Bearer KEY`", None, "admin_key_required")
+    """The service, if the request carries an admin key."""
+    access_of(request, "admin")
     return request.app.state.service
 
 

@@ -9,7 +9,6 @@ import re
 import secrets
 
 from starlette.datastructures import MutableHeaders
-from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 HEADER = "x-request-id"
@@ -52,9 +51,3 @@ class RequestIds:
             await send(message)
 
         await self._app(scope, receive, sending)
-
-
-def for_serve_proxy() -> list[Middleware]:
-    """What `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH` names: Serve's proxy, which sets the header of the response to
-    any id that it is sent, is sent sound ones only."""
-    return [Middleware(RequestIds, echo=False)]

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from deployments.api import errors as failures
-from deployments.api.feedback import FeedbackRequest, feedback_report, parse_feedback
+from deployments.api.errors import rate_headers
+from deployments.api.keys import OPEN, Access, warned
 from deployments.api.request_ids import new_job_id, new_request_id
+from deployments.api.urls import Signed, UrlSigner
+from deployments.api.wire import jobs as job_wire
 from deployments.api.wire import responses as explain
+from deployments.api.wire.feedback import FeedbackRequest, feedback_report, parse_feedback
 from deployments.api.wire.rendering import packed
 from deployments.api.wire.requests import ImageRequest, parse_request, to_request
-from deployments.jobs.values import Caller, Delivered, JobEvent, Submission
+from deployments.jobs.values import Delivered, File, Identity, JobEvent, JobView, Rate, Submission
+from deployments.jobs.webhooks import Allowed
 from deployments.orchestration.results import Overview, PolicyFile
-from deployments.settings import Limits
+from deployments.settings import Limits, UrlSettings, WebhookSettings
+from deployments.store.records import JobState
 from router.errors import NotFoundError, PolicyError, RequestError, did_you_mean
 from router.learning.feedback import Receipt
 from router.route import Route
@@ -32,6 +40,24 @@ class Backend(Protocol):
 
     def stream(self, submission: Submission, after: int = 0) -> AsyncGenerator[JobEvent]: ...
 
+    async def submit(self, submission: Submission) -> JobView: ...
+
+    def events(self, job_id: str, after: int = 0) -> AsyncGenerator[JobEvent]: ...
+
+    async def status(self, job_id: str, tenant: str | None = None) -> JobView: ...
+
+    async def list(
+        self, tenant: str | None, states: Sequence[JobState], limit: int, cursor: str | None
+    ) -> tuple[list[JobView], str | None]: ...
+
+    async def cancel(self, job_id: str, tenant: str | None = None) -> JobView: ...
+
+    async def picture(self, picture_id: str) -> File: ...
+
+    async def authenticate(self, hash: str | None) -> Identity: ...
+
+    async def url_secret(self) -> bytes: ...
+
     async def route(self, request: GenerationRequest) -> Route: ...
 
     async def feedback(self, request_id: str, source: str, value: float, image: int | None) -> Receipt: ...
@@ -43,12 +69,46 @@ class Backend(Protocol):
     async def put_policy(self, name: str, text: str, expected: str | None) -> PolicyFile: ...
 
 
+@dataclass(frozen=True)
+class Call:
+    """How a request came, beside its body.
+
+    idempotency_key: under which it is accepted once, however often it comes;   base_url: of this server as the client
+    knows it;   arrived_s: at the edge, Unix seconds; None: now
+    """
+
+    access: Access = OPEN
+    idempotency_key: str | None = None
+    base_url: str = ""
+    arrived_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A body in builtins, and what goes into the headers beside it."""
+
+    body: dict[str, Any]
+    headers: Mapping[str, str]
+
+
+_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+
+
 class Service:
     """Wire requests in, wire responses out. Every method raises `TriptychError` for an expected failure."""
 
-    def __init__(self, backend: Backend, limits: Limits) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        limits: Limits,
+        urls: UrlSettings | None = None,
+        webhooks: WebhookSettings | None = None,
+    ) -> None:
         self._backend = backend
         self._limits = limits
+        self._urls = urls or UrlSettings()
+        self._webhooks = Allowed(webhooks or WebhookSettings())
+        self._signer: UrlSigner | None = None
         self._since = int(time.time())
 
     async def answer(self, ask: Callable[[str], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
@@ -60,27 +120,54 @@ class Service:
             failures.log(logger, error, request_id, "by handle")
             return failures.envelope(error, request_id)
 
-    async def generate(self, body: Any, request_id: str = "") -> dict[str, Any]:
+    async def authenticate(self, hash: str | None) -> Identity:
+        """Whose key has this SHA-256, and whether there are any."""
+        return await self._backend.authenticate(hash)
+
+    # ---------------------------------------------------------------------------------------------- what is waited for
+
+    async def generate(self, body: Any, request_id: str = "", call: Call | None = None) -> dict[str, Any]:
         """Pictures, as `openai.types.ImagesResponse` with the reasons under `x_triptych`."""
-        wire = self._parsed(body)
+        return (await self.made(body, request_id, call)).body
+
+    async def made(self, body: Any, request_id: str = "", call: Call | None = None) -> Answer:
+        """`generate`, with its headers."""
+        call, wire = call or Call(), self._parsed(body)
         if wire.stream:
             raise RequestError("stream: this call answers once; leave it out", "stream")
-        done = await self._backend.complete(self._submission(wire, request_id or new_request_id()))
-        return explain.with_files(done.result, [file.data for file in done.files], wire)
+        if wire.partial_images:
+            raise RequestError("partial_images: previews need stream: true", "partial_images", "invalid_value")
+        submission = self._submission(wire, request_id or new_request_id(), call)
+        done = await self._backend.complete(submission)
+        headers = {**explain.headers(done.result["x_triptych"]), **_headers(done.id, done.rate, submission)}
+        if wire.response_format == "url":
+            sign = await self._sign(call)
+            return Answer(job_wire.with_urls(done.result, [file.id for file in done.files], sign), headers)
+        return Answer(explain.with_files(done.result, [file.data for file in done.files], wire), headers)
 
     async def stream(
-        self, body: Any, request_id: str = "", on_routed: Callable[[], None] = lambda: None
+        self,
+        body: Any,
+        request_id: str = "",
+        on_accepted: Callable[[Mapping[str, str]], None] = lambda _: None,
+        call: Call | None = None,
     ) -> AsyncGenerator[dict[str, Any]]:
         """OpenAI's events: `image_generation.partial_image` for previews, `image_generation.completed` for pictures,
         each as soon as it is made. If some are missing, those that came stay; if all are, the failure is raised.
 
-        on_routed: called once the request is accepted, which may be long before the first event
+        on_accepted: called with headers once the request is accepted, which may be long before the first event
         """
         wire = self._parsed(body)
-        async with aclosing(self._backend.stream(self._submission(wire, request_id or new_request_id()))) as events:
+        if wire.response_format == "url":
+            remedy = "leave it out, or send the request as a job (POST /v1/jobs), whose events have addresses"
+            raise RequestError(f"response_format: a stream has the pictures themselves; {remedy}", "response_format")
+        submission = self._submission(wire, request_id or new_request_id(), call or Call())
+        async with aclosing(self._backend.stream(submission)) as events:
             async for event in events:
-                on_routed()
-                if event.kind == "preview" and event.file is not None:
+                if event.kind == "accepted":
+                    rate = event.data.get("rate")
+                    on_accepted(_headers(event.data["job"], rate and Rate(**rate), submission))
+                elif event.kind == "preview" and event.file is not None:
                     size = f"{event.file.width}x{event.file.height}"
                     told = explain.event_body("partial_image", event.file.data, size, wire)
                     yield {
@@ -91,10 +178,70 @@ class Service:
                 elif event.kind == "picture" and event.file is not None:
                     yield self._completed(event, wire)
 
-    async def route(self, body: Any, request_id: str = "") -> dict[str, Any]:
+    # ------------------------------------------------------------------------------------------------------------ jobs
+
+    async def submit(self, body: Any, request_id: str = "", call: Call | None = None) -> Answer:
+        """Accept a request as a job, which is made whoever waits for it, and report it."""
+        call, wire = call or Call(), self._parsed(body)
+        if wire.stream:
+            raise RequestError("stream: a job answers at once; GET its /events for what happens to it", "stream")
+        submission = self._submission(wire, request_id or new_request_id(), call)
+        view = await self._backend.submit(submission)
+        report = job_wire.job_report(view, await self._sign(call))
+        return Answer(report, _headers(view.id, view.rate, submission))
+
+    async def status(self, job_id: str, call: Call | None = None) -> dict[str, Any]:
+        """How a job is. Raises `NotFoundError`, also for those that are not the caller's."""
+        call = call or Call()
+        view = await self._backend.status(job_id, call.access.sees)
+        return job_wire.job_report(view, await self._sign(call))
+
+    async def jobs(
+        self, states: Sequence[JobState] = (), limit: int = 20, cursor: str | None = None, call: Call | None = None
+    ) -> dict[str, Any]:
+        """The caller's jobs, the latest first. Raises `RequestError` for a cursor that is none."""
+        call = call or Call()
+        views, after = await self._backend.list(call.access.sees, states, limit, cursor)
+        sign = await self._sign(call)
+        data = [job_wire.job_report(view, sign, whole=False) for view in views]
+        return {"object": "list", "data": data, "has_more": after is not None, "next_cursor": after}
+
+    async def cancel(self, job_id: str, call: Call | None = None) -> dict[str, Any]:
+        """End a job that is open; one that has ended stays as it is. Raises `NotFoundError`."""
+        call = call or Call()
+        view = await self._backend.cancel(job_id, call.access.sees)
+        return job_wire.job_report(view, await self._sign(call))
+
+    async def events(
+        self,
+        job_id: str,
+        last_event_id: str | None = None,
+        on_accepted: Callable[[Mapping[str, str]], None] = lambda _: None,
+        call: Call | None = None,
+    ) -> AsyncGenerator[dict[str, Any]]:
+        """What happened and happens to a job, until its end; each with the `id_line` that `last_event_id` goes on from.
+        Raises `NotFoundError`."""
+        call = call or Call()
+        life, number = job_wire.place_of(last_event_id)
+        view, sign = await self._backend.status(job_id, call.access.sees), await self._sign(call)
+        on_accepted({"x-triptych-job": job_id})
+        async with aclosing(self._backend.events(job_id)) as events:
+            async for event in events:
+                if event.life == life and event.number <= number:
+                    continue
+                yield {**job_wire.event_report(event, view, sign), "id_line": job_wire.event_id(event)}
+
+    async def picture(self, picture_id: str, expires: str, signature: str) -> tuple[File, int]:
+        """A picture by its signed address, and the Unix second in which that expires. Raises `RequestError`, 403."""
+        expires_at = (await self._signing()).check(picture_id, expires, signature)
+        return await self._backend.picture(picture_id), expires_at
+
+    # -------------------------------------------------------------------------------------------- what makes no picture
+
+    async def route(self, body: Any, request_id: str = "", call: Call | None = None) -> dict[str, Any]:
         """The decision on a request, with nothing run."""
-        wire = self._parsed(body)
-        route = await self._backend.route(to_request(wire, self._limits))
+        call, wire = call or Call(), self._parsed(body)
+        route = await self._backend.route(self._request(wire, "", call))
         return explain.route_answer(route, wire, request_id or new_request_id())
 
     async def feedback(self, body: Any) -> dict[str, Any]:
@@ -156,9 +303,34 @@ class Service:
     def _parsed(self, body: Any) -> ImageRequest:
         return body if isinstance(body, ImageRequest) else parse_request(body, self._limits)
 
-    def _submission(self, wire: ImageRequest, request_id: str) -> Submission:
+    def _submission(self, wire: ImageRequest, request_id: str, call: Call) -> Submission:
+        if wire.webhook is not None:
+            self._webhooks.check(wire.webhook)
+        key = call.idempotency_key
+        if key is not None and not _KEY.fullmatch(key):
+            message = "Idempotency-Key: it is 1 to 255 printable ASCII characters without spaces, such as a UUID"
+            raise RequestError(message, "Idempotency-Key", "invalid_value")
+        request = self._request(wire, request_id, call)
+        caller = call.access.caller(request.tenant)
+        return Submission(new_job_id(), request, packed(wire), caller, key, wire.webhook, call.base_url)
+
+    def _request(self, wire: ImageRequest, request_id: str, call: Call) -> GenerationRequest:
         request = to_request(wire, self._limits, request_id)
-        return Submission(new_job_id(), request, packed(wire), Caller(request.tenant))
+        priority, said = warned(call.access, request.priority)
+        if said and "priority" in wire.model_fields_set:
+            wire._warnings = (*wire.warnings, *said)
+        tenant = call.access.caller(request.tenant).tenant
+        return replace(request, tenant=tenant, priority=priority, arrived_s=call.arrived_s or request.arrived_s)
+
+    async def _signing(self) -> UrlSigner:
+        if self._signer is None:
+            secret = await self._backend.url_secret()
+            self._signer = UrlSigner(secret, self._urls.expire_s, self._urls.base or "")
+        return self._signer
+
+    async def _sign(self, call: Call) -> Callable[[str], Signed]:
+        signer = await self._signing()
+        return lambda picture: signer.sign(picture, call.base_url)
 
     def _completed(self, event: JobEvent, wire: ImageRequest) -> dict[str, Any]:
         file, result = event.file, event.data
@@ -170,3 +342,9 @@ class Service:
             "seed": file.seed,
             "x_triptych": result["x_triptych"],
         }
+
+
+def _headers(job: str, rate: Rate | None, submission: Submission) -> dict[str, str]:
+    """Of what was accepted: its job, whether it had been accepted before, and what the key has left."""
+    again = {"idempotent-replayed": "true"} if job != submission.id else {}
+    return {"x-triptych-job": job, **again, **rate_headers(rate)}

@@ -37,7 +37,7 @@ def feedback(
     as_json: AsJson = False,
 ) -> None:
     """Say how good the pictures of a request are."""
-    from deployments.api.feedback import parse_feedback
+    from deployments.api.wire.feedback import parse_feedback
 
     given = {"id": request_id, "rating": rating, "score": score, "scorer": scorer, "image": image}
     wire = parse_feedback({key: value for key, value in given.items() if value is not None})
@@ -57,7 +57,7 @@ async def _sent(url: str, body: dict[str, Any]) -> dict[str, Any]:
 
 
 async def _written(config: Path, body: dict[str, Any]) -> dict[str, Any]:
-    from deployments.api.feedback import feedback_report, parse_feedback
+    from deployments.api.wire.feedback import feedback_report, parse_feedback
     from deployments.assembly import catalogue_of, log_of
     from deployments.orchestration.metrics import Tally
     from deployments.orchestration.recorder import Recorder

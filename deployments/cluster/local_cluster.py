@@ -26,8 +26,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from deployments.api.edge import BODY_BYTES, BODY_TIMEOUT_S
 from deployments.assembly import replicas_of
-from deployments.settings import AppSettings, ConfigError, ServeConfig
+from deployments.settings import AppSettings, ConfigError, Limits, ServeConfig
+from policies.language.source import MAX_BYTES
 from router.errors import TriptychError
 
 OBJECT_STORE_BYTES = 512 * 2**20  # pictures in flight; a 1024 x 1024 picture has 3 MB
@@ -92,7 +94,7 @@ def start(
     Raises `ConfigError` (a port in use, resources that this machine lacks), `StartError`, or what `build` raises.
     After an error nothing is left running.
     """
-    _prepare_environment()
+    _prepare_environment(config.settings.limits)
     from deployments.cluster.application import build
 
     host, port = host or config.host, config.port if port is None else port
@@ -126,11 +128,13 @@ def _check_free(host: str, port: int) -> None:
             raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}; choose another with --port") from None
 
 
-def _prepare_environment() -> None:
+def _prepare_environment(limits: Limits) -> None:
     """Ray reads these when it is imported, and hands them on to its processes."""
+    os.environ[BODY_BYTES] = str(max(limits.max_body_bytes, MAX_BYTES))
+    os.environ[BODY_TIMEOUT_S] = str(limits.body_timeout_s)
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    # Serve's proxy echoes whatever id it is sent, so an unsound one has to be replaced before.
-    os.environ.setdefault("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "deployments.api.request_ids.for_serve_proxy")
+    # Serve's proxy echoes whatever id it is sent, and waits for bodies: what is unsound has to end before.
+    os.environ.setdefault("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "deployments.api.edge.for_serve_proxy")
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # a call after the end must not start another Ray
     if "RAY_AUTH_MODE" not in os.environ and "ray" not in sys.modules:
         # Ray's own ports listen on every interface, and whoever reaches them can run code: they want a token.

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, TypeVar
 
 from deployments.jobs.codec import digest_of, packed, unpacked
+from deployments.jobs.keys import KeyRing
+from deployments.jobs.limits import MINUTE_S, KeyLimits
 from deployments.jobs.live import LiveJob, Previews
-from deployments.jobs.values import Delivered, File, JobEvent, JobView, Renderer, Submission
+from deployments.jobs.values import Delivered, File, Identity, JobEvent, JobView, Renderer, Submission
 from deployments.orchestration.budgets import Charge
 from deployments.orchestration.orchestrator import Admitted, Orchestrator
 from deployments.orchestration.results import (
@@ -33,7 +36,7 @@ from deployments.orchestration.results import (
     StepEnded,
 )
 from deployments.store.errors import FencedError, StoreError
-from deployments.store.records import JobRecord, JobState, PictureRecord
+from deployments.store.records import JobRecord, JobState, KeyRecord, PictureRecord
 from deployments.store.store import Store
 from deployments.workers.streams import ended
 from router.errors import (
@@ -58,6 +61,8 @@ TIDY_S = 300.0
 AGAIN_S = 0.5  # before something is tried again that may succeed then
 THREADS = 16  # that wait for the store
 
+FALLBACK_SECRET = secrets.token_bytes(32)  # of addresses that this process alone has to know again
+
 Answer = TypeVar("Answer")
 
 
@@ -65,6 +70,7 @@ class Jobs:
     """What `deployments.api` asks. Call `start` before anything else, on the loop that everything runs on.
 
     on_end: told of every job that ends here, once it is in the store
+    url_secret: signs addresses of pictures, the same for every ingress
     """
 
     def __init__(
@@ -73,9 +79,13 @@ class Jobs:
         store: Store,
         renderer: Renderer,
         on_end: Callable[[JobView], Awaitable[None]] | None = None,
+        url_secret: Callable[[], bytes] = lambda: FALLBACK_SECRET,
     ) -> None:
         self.orchestrator = orchestrator
         self.store = store
+        self.keys = KeyRing(lambda: self._io(store.keys))
+        self.limits = KeyLimits(orchestrator.tenant_budgets)
+        self._url_secret = url_secret
         self._renderer = renderer
         self._on_end = on_end
         self._live: dict[str, LiveJob] = {}
@@ -101,9 +111,11 @@ class Jobs:
         costs = await self._io(self.store.costs)
         if costs is not None:
             self.orchestrator.restore_costs(costs)
-        charges = self.orchestrator.tenant_budgets.restore(
-            await self._io(self.store.usage_since, time.time() - self.orchestrator.longest_window_s)
-        )
+        budgets = [key.budget or {} for key in await self.keys.all()]
+        windows = [MINUTE_S, self.orchestrator.longest_window_s, *(float(one.get("window_s", 0)) for one in budgets)]
+        usage = await self._io(self.store.usage_since, time.time() - max(windows))
+        charges = self.orchestrator.tenant_budgets.restore(usage)
+        self.limits.restore(usage)
         for record in taken:
             stored = {one.index: one for one in await self._io(self.store.pictures, record.id)}
             job = self._live[record.id] = LiveJob(record, stored)
@@ -169,11 +181,13 @@ class Jobs:
 
     async def complete(self, submission: Submission) -> Delivered:
         """`submit`, then `answer`."""
-        return await self.answer((await self.submit(submission)).id)
+        view = await self.submit(submission)
+        return replace(await self.answer(view.id), rate=view.rate)
 
     async def stream(self, submission: Submission, after: int = 0) -> AsyncGenerator[JobEvent]:
-        """`submit`, then `events`; a job that fails raises its error after them."""
+        """`submit`, then an event `accepted`, then `events`; a job that fails raises its error after them."""
         view = await self.submit(submission)
+        yield JobEvent(0, "accepted", {"job": view.id, "rate": None if view.rate is None else asdict(view.rate)})
         async with aclosing(self.events(view.id, after)) as events:
             async for event in events:
                 if event.kind == "failed":
@@ -258,6 +272,14 @@ class Jobs:
             raise NotFoundError(f"there is no picture {picture_id!r}; it may be past the store's retention", "id")
         return await self._file_of(record)
 
+    async def authenticate(self, hash: str | None) -> Identity:
+        """Whose key has this hash, if one was sent. Raises `StoreError` if that cannot be known."""
+        return await self.keys.identify(hash)
+
+    async def url_secret(self) -> bytes:
+        """What addresses of pictures are signed with. Raises `StoreError`."""
+        return await self._io(self._url_secret)
+
     # ----------------------------------------------------------------------------------------------- what needs no job
 
     async def route(self, request: GenerationRequest) -> Route:
@@ -285,20 +307,40 @@ class Jobs:
             return self._view(job)
         if (known := await self._known(submission)) is not None:
             return await self.status(known.id)
-        admitted = await self.orchestrator.admit(submission.request)
+        caller = await self._key_of(submission)
+        entered_s = self.limits.enter(caller) if caller is not None else 0.0
+        admitted = None
         try:
+            admitted = await self.orchestrator.admit(submission.request)
+            if caller is not None:
+                self.limits.charge(caller, admitted)
             record = record_of(submission, admitted, self._fence)
             stored = await asyncio.wrap_future(self.store.accept_soon(record, admitted.charge.rows(record.id)))
         except BaseException:
-            self.orchestrator.give_up(admitted)
+            self._take_back(caller, entered_s, admitted)
             raise
         if stored.id != record.id:  # the same key came twice at once, and the other was first
-            self.orchestrator.give_up(admitted)
+            self._take_back(caller, entered_s, admitted)
             return await self.status(stored.id)
         job = self._live[record.id] = LiveJob(record)
         job.admit(admitted, self.orchestrator.shares(admitted.route.plan))
         job.task = asyncio.ensure_future(self._run(job))
-        return self._view(job)
+        return replace(self._view(job), rate=self.limits.rate(caller) if caller is not None else None)
+
+    async def _key_of(self, submission: Submission) -> KeyRecord | None:
+        """The key that a submission came with. Raises `RequestError` if it was revoked meanwhile."""
+        if (id := submission.caller.key_id) is None:
+            return None
+        if (key := await self.keys.get(id)) is None:
+            raise RequestError(f"key {id} was revoked; ask for another", None, "invalid_api_key")
+        return key
+
+    def _take_back(self, key: KeyRecord | None, entered_s: float, admitted: Admitted | None) -> None:
+        """What was not accepted leaves no trace in limits, budgets and queues."""
+        if key is not None:
+            self.limits.leave(key, entered_s)
+        if admitted is not None:
+            self.orchestrator.give_up(admitted)
 
     async def _known(self, submission: Submission) -> JobRecord | None:
         """The job that this became before, if it did."""
@@ -578,7 +620,7 @@ def record_of(submission: Submission, admitted: Admitted, fence: int) -> JobReco
         fence=fence,
         decision={"policy": decision.policy, "policy_digest": decision.policy_digest, "recipe": decision.recipe},
         n=request.n,
-        webhook=None if submission.webhook is None else {"url": submission.webhook},
+        webhook=None if submission.webhook is None else {"url": submission.webhook, "base": submission.base_url},
         created_at=time.time(),
     )
 
@@ -603,6 +645,7 @@ def view_of(record: JobRecord, pictures: Sequence[PictureRecord] = ()) -> JobVie
         error=record.error,
         body=record.body,
         recipe=(record.decision or {}).get("recipe"),
+        webhook=record.webhook,
     )
 
 

@@ -72,7 +72,7 @@ class LiveJob:
 
     def tell(self, kind: EventKind, data: Mapping[str, Any], file: File | None = None) -> None:
         """Add an event, and wake whoever follows."""
-        self._events.append(JobEvent(len(self._events) + 1, kind, data, file))
+        self._events.append(JobEvent(len(self._events) + 1, kind, data, file, self.record.fence))
         self._changed.set()
         self._changed = asyncio.Event()
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from deployments.orchestration.results import Made, Outcome
-from deployments.store.records import JobState, PictureRecord
+from deployments.store.records import JobState, KeyRecord, PictureRecord
 from router.route import Route
 from router.types import GenerationRequest, Picture, Priority
 
-EventKind = Literal["routed", "step", "preview", "picture", "done", "failed", "cancelled"]
+EventKind = Literal["accepted", "routed", "step", "preview", "picture", "done", "failed", "cancelled"]
 ENDS: tuple[EventKind, ...] = ("done", "failed", "cancelled")
 
 
@@ -24,11 +24,29 @@ class Caller:
 
 
 @dataclass(frozen=True)
+class Identity:
+    """What is known of a key that was sent. key: None if it is none of ours;   keyed: whether any key was ever made"""
+
+    key: KeyRecord | None
+    keyed: bool
+
+
+@dataclass(frozen=True)
+class Rate:
+    """What a key has left of its requests a minute. reset_s: seconds until all of them are free again"""
+
+    limit: int
+    remaining: int
+    reset_s: float
+
+
+@dataclass(frozen=True)
 class Submission:
     """A request on its way to become a job.
 
     id: of the job, chosen by whoever receives the request first, so that it may be sent again after a broken connection
     body: the wire request, of which only the renderer knows what it means;   webhook: told when the job has ended
+    base_url: of this server as the client knows it, for addresses that the webhook is told
     again: this was sent before, and may be accepted already
     """
 
@@ -38,6 +56,7 @@ class Submission:
     caller: Caller = Caller()
     idempotency_key: str | None = None
     webhook: str | None = None
+    base_url: str = ""
     again: bool = False
 
 
@@ -61,6 +80,7 @@ class JobView:
     position: open jobs that were accepted before and have not begun; eta_s: seconds until it is expected to be done;
     both None once it has ended.   progress: 0 .. 1, of its seconds of work
     pictures: those that can be had already;   result: the answer without the pictures' bytes, once done
+    rate: of the key that it came with, when it was accepted
     """
 
     id: str
@@ -82,28 +102,36 @@ class JobView:
     error: Mapping[str, Any] | None = None
     body: Mapping[str, Any] = field(default_factory=dict)
     recipe: str | None = None
+    webhook: Mapping[str, Any] | None = None
+    rate: Rate | None = None
 
 
 @dataclass(frozen=True)
 class JobEvent:
-    """Something that happened to a job. number: from 1, without gaps within one life of an orchestrator
+    """Something that happened to a job. number: from 1, without gaps within one life of an orchestrator; 0: `accepted`,
+    which only the stream of a submission begins with
 
-    data: builtins;   file: of a preview or a picture
+    data: builtins;   file: of a preview or a picture;   life: which orchestrator counted; 0: it was read from the store
     """
 
     number: int
     kind: EventKind
     data: Mapping[str, Any] = field(default_factory=dict)
     file: File | None = None
+    life: int = 0
 
 
 @dataclass(frozen=True)
 class Delivered:
-    """The answer of a job that is done. result: without the pictures' bytes, which are in `files`, in their order"""
+    """The answer of a job that is done. result: without the pictures' bytes, which are in `files`, in their order
+
+    rate: of the key that it came with, when it was accepted
+    """
 
     id: str
     result: Mapping[str, Any]
     files: tuple[File, ...]
+    rate: Rate | None = None
 
 
 class Renderer(Protocol):

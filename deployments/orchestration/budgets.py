@@ -77,6 +77,11 @@ class Charge:
             for _, account, entry in self.entries:
                 account.change(entry, _units(self.work_s), _units(self.cost_usd))
 
+    def adopt(self, before: Charge) -> None:
+        """Go on with what the charge of an earlier try has outside of policies (`TenantBudgets.also`)."""
+        with self.lock:
+            self.entries += [entry for entry in before.entries if not entry[0][0]]
+
     def rows(self, job: str) -> tuple[UsageRow, ...]:
         """What the store keeps of it, one row a budget; times are Unix seconds."""
         with self.lock:
@@ -129,6 +134,23 @@ class TenantBudgets:
             self._tidy(now_s)
             return charge
 
+    def also(
+        self, charge: Charge, key: _Key, window_s: float, most_usd: float | None, work_s: float, cost_usd: float
+    ) -> float | None:
+        """Count a request that was charged on an account outside of policies, too. None: it does; else it would go
+        beyond `most_usd`, and has to wait so many seconds: infinitely, if it costs more than that by itself."""
+        with self._lock:
+            now_s = self._clock()
+            account = self._accounts.setdefault(key, _Account(window_s))
+            account.window_s = window_s
+            account.drop_old(now_s)
+            if most_usd is not None and (over := account.cost + _units(cost_usd) - _units(most_usd)) > 0:
+                return _freed_in_s(account, over, now_s)
+            entry = _Entry(now_s, _units(work_s), _units(cost_usd))
+            account.add(entry)
+            charge.entries.append((key, account, entry))
+            return None
+
     def restore(self, rows: Iterable[UsageRow]) -> dict[str, Charge]:
         """Take in what an earlier process granted; the charges by job, for those that are carried on.
 
@@ -171,6 +193,15 @@ class TenantBudgets:
                 self._accounts.move_to_end(key)
             else:
                 del self._accounts[key]
+
+
+def _freed_in_s(account: _Account, cost: int, now_s: float) -> float:
+    """After how many seconds so much of what was used is out of the window."""
+    for entry in account.entries:
+        cost -= entry.cost
+        if cost <= 0:
+            return max(0.0, entry.at_s + account.window_s - now_s)
+    return float("inf")
 
 
 def _binding(policy: Policy, tenant: str) -> Iterator[tuple[_Key, BudgetSpec]]:

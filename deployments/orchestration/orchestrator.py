@@ -158,6 +158,7 @@ class Orchestrator:
             if (now := again.route.decision.recipe) == before:
                 self.give_up(again)
                 raise
+            again.charge.adopt(admitted.charge)
             note = f"{before} could not run ({error.message}); {now} was taken instead"
             return await self._answer(again, started, on_event, only, followed, note)
 

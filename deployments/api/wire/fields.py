@@ -27,6 +27,8 @@ SYNONYMS: dict[str, str] = {
     "latency_budget_s": "timeout latency deadline",
     "max_cost_usd": "budget max_cost",
     "partial_images": "preview previews",
+    "webhook": "callback_url callback webhook_url",
+    "priority": "service_tier priority_class",
 }
 """A field here -> what other programs call it."""
 
@@ -43,7 +45,6 @@ WITHOUT: dict[str, str] = {
     "prompts are taken as they are written": "enhance_prompt prompt_upsampling prompt_extend",
     "describe the style in the prompt": "style_preset styles",
     "this is not a chat; put the text into prompt": "messages",
-    "answers are not sent elsewhere; keep the connection": "webhook callback_url",
     "vector output is not supported; ask for png, webp or jpeg": "svg complexity",
     "animations are not supported": "frame_count frame_duration_ms",
 }

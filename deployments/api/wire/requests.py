@@ -1,7 +1,7 @@
 """The wire in: what OpenAI's client sends to `/v1/images/generations`, with our extra fields, as a `GenerationRequest`.
 
 Nothing is ignored in silence: a field that is not known is refused with what it is called here, a value of OpenAI's
-that Triptych cannot honour (`background: transparent`, `response_format: url`) with what to do instead, and what passes
+that Triptych cannot honour (`background: transparent`) with what to do instead, and what passes
 without an effect is a warning of the answer. An explicit null means "not given", as OpenAI's client sends it.
 """
 
@@ -31,7 +31,7 @@ from deployments.api.wire.fields import advice, understood
 from deployments.api.wire.prompt_texts import cleaned, foreign_syntax
 from deployments.settings import Limits
 from router.errors import RequestError
-from router.types import GenerationRequest, Turn
+from router.types import GenerationRequest, Priority, Turn
 
 MAX_SEED = 2**32 - 1
 
@@ -39,7 +39,6 @@ REFUSED_VALUES = {
     ("background", "transparent"): "pictures have no alpha channel; use opaque or auto",
     ("output_format", "gif"): "animations are not supported; use png, webp or jpeg",
     ("output_format", "svg"): "vector output is not supported; use png, webp or jpeg",
-    ("response_format", "url"): "pictures are not stored; use b64_json",
 }
 
 NEUTRAL_QUALITY = ("auto", "standard", "medium")  # what clients send that ask for nothing in particular
@@ -89,12 +88,12 @@ class ImageRequest(BaseModel):
         default=None, ge=0, le=100, description="Quality of webp and jpeg, 0 to 100."
     )
     moderation: str = Field(default="auto", description="Accepted; no content filter is installed.")
-    response_format: Literal["b64_json", "bytes"] = Field(
-        default="b64_json", description="bytes: only through a handle."
+    response_format: Literal["b64_json", "url", "bytes"] = Field(
+        default="b64_json", description="url: signed addresses that expire; bytes: only through a handle."
     )
     stream: bool = False
-    partial_images: Whole = Field(default=0, ge=0, le=3, description="Previews of each picture, with stream.")
-    user: str = Field(default="", max_length=256, description="The tenant, for budgets and canaries.")
+    partial_images: Whole = Field(default=0, ge=0, le=3, description="Previews of each picture, with stream or a job.")
+    user: str = Field(default="", max_length=256, description="A label; without keys also the tenant, for budgets.")
     safety_identifier: str = Field(default="", max_length=256)
 
     negative_prompt: Text = ""
@@ -109,6 +108,10 @@ class ImageRequest(BaseModel):
     )
     tags: tuple[Tag, ...] = Field(default=(), max_length=32, description="Facts for the rules of the policy.")
     degrade: bool = Field(default=True, description="Whether a lesser recipe may answer under load.")
+    priority: Priority = Field(default="standard", description="Its class, up to the highest that the key may ask for.")
+    webhook: str | None = Field(
+        default=None, min_length=1, max_length=2048, description="An allowed URL that is told when the job has ended."
+    )
 
     _warnings: tuple[str, ...] = PrivateAttr(default=())
 
@@ -129,7 +132,7 @@ class ImageRequest(BaseModel):
                 given[key] = tuple(given[key])
         return given
 
-    @field_validator("prompt", "negative_prompt", "user", "safety_identifier", "model", "recipe")
+    @field_validator("prompt", "negative_prompt", "user", "safety_identifier", "model", "recipe", "webhook")
     @classmethod
     def _valid_text(cls, text: str | None) -> str | None:
         if text is not None and ("\0" in text or any("\ud800" <= ch <= "\udfff" for ch in text)):
@@ -145,8 +148,6 @@ class ImageRequest(BaseModel):
 
     @model_validator(mode="after")
     def _fields_agree(self) -> ImageRequest:
-        if self.partial_images and not self.stream:
-            raise refusal("partial_images", "previews need stream: true", "invalid_value")
         if self.output_compression not in (None, 100) and self.output_format == "png":
             raise refusal("output_compression", "png is lossless; use webp or jpeg", "invalid_value")
         return self
@@ -265,6 +266,7 @@ def to_request(wire: ImageRequest, limits: Limits, request_id: str = "") -> Gene
         tags=wire.tags,
         tenant=wire.user or wire.safety_identifier,
         degradable=wire.degrade,
+        priority=wire.priority,
         id=request_id,
         arrived_s=time.time(),
     )

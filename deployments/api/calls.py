@@ -1,0 +1,43 @@
+"""What endpoints take from an HTTP request beside its path: who asks, how, and the body."""
+
+from __future__ import annotations
+
+import time
+
+from fastapi import Request
+
+from deployments.api.edge import arrived_s
+from deployments.api.keys import access_of
+from deployments.api.service import Call
+from deployments.api.wire.bodies import read_json
+from deployments.api.wire.requests import ImageRequest, parse_body
+from deployments.jobs.keys import Scope
+from deployments.settings import Limits
+from router.errors import RequestError
+
+
+def call_of(request: Request, scope: Scope) -> Call:
+    """How a request came. Raises `RequestError` if its key lacks the scope."""
+    key = request.headers.get("idempotency-key")
+    return Call(access_of(request, scope), key, base_url(request), arrived_s(request.headers, time.time()))
+
+
+def base_url(request: Request) -> str:
+    """This server as the client knows it: scheme, host, and the prefix of the application."""
+    url = request.base_url
+    return f"{url.scheme}://{url.netloc}{url.path.rstrip('/')}"
+
+
+async def body_of_request(request: Request) -> ImageRequest:
+    """The body of a request for pictures. Raises `RequestError`."""
+    limits: Limits = request.app.state.limits
+    wire = parse_body(await read_json(request, limits.max_body_bytes, limits.body_timeout_s), limits)
+    if wire.response_format == "bytes":
+        raise RequestError("response_format: bytes cannot stand in JSON; use b64_json or url", "response_format")
+    return wire
+
+
+def prefers_async(request: Request) -> bool:
+    """Whether the client would rather have a job now than pictures later (RFC 7240)."""
+    given = ",".join(request.headers.getlist("prefer"))
+    return any(one.partition(";")[0].strip().lower() == "respond-async" for one in given.split(","))
