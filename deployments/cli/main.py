@@ -1,4 +1,4 @@
-"""The command `triptych`: serve, generate, route, feedback, policy, models, router.
+"""The command `triptych`: serve, generate, route, feedback, policy, models, keys, router.
 
 Exit codes are `MEANINGS`, and the table in docs/operations.md. Results go to stdout, the rest to stderr; with `--json`,
 stdout has one JSON document in any case: the result, or the error in the envelope that HTTP has.
@@ -19,8 +19,10 @@ from deployments.api.errors import envelope
 from deployments.cli import feedback as cli_feedback
 from deployments.cli import router as cli_router
 from deployments.cli.console import AsJson, Config, Prompt, err, out, print_json
+from deployments.cli.keys import keys_app
 from deployments.cli.policy import policy_app
 from deployments.settings import DEFAULT_CONFIG, ConfigError, load_serve_config
+from deployments.store.errors import StoreError
 from router import errors
 
 EXIT_CODES: dict[type[BaseException], int] = {
@@ -34,6 +36,7 @@ EXIT_CODES: dict[type[BaseException], int] = {
     errors.LoadError: 4,
     errors.OverloadedError: 4,
     errors.DeadlineError: 4,
+    StoreError: 4,
     KeyboardInterrupt: 130,
 }
 
@@ -70,6 +73,7 @@ app = typer.Typer(
 models_app = typer.Typer(help="See the catalogue.", no_args_is_help=True)
 app.add_typer(policy_app, name="policy")
 app.add_typer(models_app, name="models")
+app.add_typer(keys_app, name="keys")
 app.add_typer(cli_router.app, name="router")
 
 

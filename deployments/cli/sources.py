@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +23,9 @@ from router.errors import (
     TriptychError,
 )
 from router.types import Rejection
+
+API_KEY = "TRIPTYCH_API_KEY"
+"""The environment variable with the key that a server is asked with."""
 
 
 class Source(Protocol):
@@ -102,7 +106,7 @@ class HttpSource:
         import httpx
 
         try:
-            async with httpx.AsyncClient(timeout=None) as client:
+            async with httpx.AsyncClient(timeout=None, headers=_key()) as client:
                 response = await client.post(self._url + path, json=body)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise LoadError(
@@ -122,7 +126,11 @@ class HttpSource:
 # HTTP status -> the error that stands for it here, so that exit codes are the same as without a server.
 ERRORS: dict[int, type[TriptychError]] = {
     400: RequestError,
+    401: RequestError,
+    403: RequestError,
     404: NotFoundError,
+    408: DeadlineError,
+    409: RequestError,
     405: RequestError,
     413: RequestError,
     415: RequestError,
@@ -130,6 +138,7 @@ ERRORS: dict[int, type[TriptychError]] = {
     429: OverloadedError,
     503: LoadError,
     504: DeadlineError,
+    507: LoadError,
 }
 
 
@@ -142,6 +151,12 @@ def failure(status: int, error: dict[str, Any]) -> TriptychError:
     made = kind(message)
     made.param, made.code = error.get("param"), str(error.get("code") or made.code)
     return made
+
+
+def _key() -> dict[str, str]:
+    """The header with the key of the environment, if there is one."""
+    key = os.environ.get(API_KEY)
+    return {"authorization": f"Bearer {key}"} if key else {}
 
 
 def _bars(console: Console) -> Progress:

@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from rich.text import Text
 
 from deployments.offline.diff import Difference
 from deployments.settings import ROOT
+from deployments.store.records import KeyRecord
 from router.learning.off_policy import Comparison
 from router.types import ModelCard
 
@@ -153,6 +155,24 @@ def evaluation(report: Mapping[str, Any]) -> list[Table]:
         )
         tables.append(table)
     return tables
+
+
+def keys(records: Sequence[KeyRecord]) -> Table:
+    """API keys, one a line, without the keys themselves."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("id", "tenant", "name", "scopes", "rpm", "budget", "up to", "made", "revoked"):
+        table.add_column(heading, justify="right" if heading == "rpm" else "left", overflow="fold")
+    for one in records:
+        budget = "-" if one.budget is None else f"{one.budget['cost_usd']:g} USD in {one.budget['window_s']:g} s"
+        rpm = "-" if one.rpm is None else str(one.rpm)
+        made, revoked = _day(one.created_at), "-" if one.revoked_at is None else _day(one.revoked_at)
+        scopes = ", ".join(one.scopes)
+        table.add_row(one.id, one.tenant, one.name or "-", scopes, rpm, budget, one.priority, made, revoked)
+    return table
+
+
+def _day(unix_s: float) -> str:
+    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d %H:%M")
 
 
 def models(cards: Sequence[ModelCard]) -> Group:
