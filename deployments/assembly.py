@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
+from deployments.api.urls import URL_SECRET, UrlSigner
+from deployments.api.wire.jobs import job_report
 from deployments.api.wire.rendering import Rendering
-from deployments.jobs.jobs import Jobs
+from deployments.jobs.jobs import Jobs, view_of
+from deployments.jobs.secret_files import secret_from
+from deployments.jobs.webhooks import WEBHOOK_SECRET, Webhooks
 from deployments.known_names import known_of
 from deployments.orchestration.availability import Monitor
 from deployments.orchestration.budgets import TenantBudgets
@@ -17,8 +24,9 @@ from deployments.orchestration.recorder import Recorder
 from deployments.orchestration.step_queues import WorkerClient
 from deployments.served_recipes import served_recipes, stranger
 from deployments.settings import AppSettings, ConfigError
-from deployments.store import open_store
+from deployments.store import Store, open_store
 from deployments.store.decision_log import DecisionLog
+from deployments.store.records import JobRecord
 from deployments.store.store import decision_log
 from deployments.workers.worker import StepEngine
 from models.catalogue import Catalogue, load_catalogue
@@ -93,7 +101,32 @@ def build_orchestrator(
 
 def build_jobs(settings: AppSettings, orchestrator: Orchestrator) -> Jobs:
     """The jobs of an orchestrator, in the configured store. Raises `StoreError`; call `start` before anything else."""
-    return Jobs(orchestrator, open_store(settings.store), Rendering())
+    return jobs_in(open_store(settings.store), settings, orchestrator)
+
+
+def jobs_in(store: Store, settings: AppSettings, orchestrator: Orchestrator) -> Jobs:
+    """The jobs of an orchestrator in a store that is open."""
+    secret = url_secret(settings)
+    sign = UrlSigner(b"", settings.urls.expire_s, settings.urls.base or "")
+
+    async def report(record: JobRecord) -> dict[str, Any]:
+        view = view_of(record, await asyncio.to_thread(store.pictures, record.id))
+        signer = replace(sign, secret=await asyncio.to_thread(secret))
+        base = str((record.webhook or {}).get("base", ""))
+        return job_report(view, lambda picture: signer.sign(picture, base))
+
+    webhooks = Webhooks(store, settings.webhooks, report, webhook_secret(settings))
+    return Jobs(orchestrator, store, Rendering(), webhooks, secret)
+
+
+def url_secret(settings: AppSettings) -> Callable[[], bytes]:
+    """Reads what addresses of pictures are signed with."""
+    return secret_from(URL_SECRET, settings.store.folder_path / "url-secret")
+
+
+def webhook_secret(settings: AppSettings) -> Callable[[], bytes]:
+    """Reads what the secrets of tenants' webhooks derive from."""
+    return secret_from(WEBHOOK_SECRET, settings.store.folder_path / "webhook-secret")
 
 
 def log_of(settings: AppSettings) -> DecisionLog:

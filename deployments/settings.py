@@ -311,6 +311,12 @@ class StoreSettings(Section):
         return self.url or f"sqlite:///{state_folder() / 'triptych.sqlite'}"
 
     @property
+    def folder_path(self) -> Path:
+        """Where the database is, if it is a file, else the state folder: for what belongs to it and is no table."""
+        file = self.database_url.removeprefix("sqlite:///")
+        return state_folder() if file == self.database_url else Path(file).parent
+
+    @property
     def pictures_place(self) -> str:
         if self.pictures is not None:
             return self.pictures if "://" in self.pictures else str(ROOT / Path(self.pictures).expanduser())

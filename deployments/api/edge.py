@@ -19,7 +19,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.api import errors as failures
 from deployments.api.request_ids import HEADER, RequestIds, new_request_id
-from router.errors import DeadlineError, LoadError, NotFoundError, OverloadedError, RequestError, StepError, TriptychError
+from router.errors import (
+    DeadlineError,
+    LoadError,
+    NotFoundError,
+    OverloadedError,
+    RequestError,
+    StepError,
+    TriptychError,
+)
 
 BODY_BYTES, BODY_TIMEOUT_S = "TRIPTYCH_BODY_BYTES", "TRIPTYCH_BODY_TIMEOUT_S"
 """Environment variables with the settings of `limits` for proxies, which have no other way to know them."""
@@ -128,7 +136,7 @@ def told_by_serve(status: int, text: str) -> TriptychError:
     if status == 429 or (status == 503 and "queue" in text.lower()):
         return OverloadedError("more requests are waiting than may; try again in a moment", 2.0)
     if status == 503:
-        error = LoadError("the application does not answer yet, or any more; try again in a moment", None, "unavailable")
+        error = LoadError("the application does not answer now; try again in a moment", None, "unavailable")
         error.retry_after_s = 2.0
         return error
     if status == 408:

@@ -120,6 +120,17 @@ class Service:
             failures.log(logger, error, request_id, "by handle")
             return failures.envelope(error, request_id)
 
+    async def told_each(self, events: AsyncGenerator[dict[str, Any]]) -> AsyncGenerator[dict[str, Any]]:
+        """The events, and a failure as an envelope in the place of the last one."""
+        try:
+            async with aclosing(events) as arriving:
+                async for event in arriving:
+                    yield event
+        except Exception as error:
+            request_id = new_request_id()
+            failures.log(logger, error, request_id, "by handle")
+            yield failures.envelope(error, request_id)
+
     async def authenticate(self, hash: str | None) -> Identity:
         """Whose key has this SHA-256, and whether there are any."""
         return await self._backend.authenticate(hash)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -14,9 +14,10 @@ from ray.exceptions import RayActorError, RayError, TaskCancelledError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from deployments.jobs.values import Delivered, JobEvent, Submission
+from deployments.jobs.values import Delivered, File, Identity, JobEvent, JobView, Submission
 from deployments.orchestration.orchestrator import begun
 from deployments.orchestration.results import Refused, WorkerLostError
+from deployments.store.records import JobState
 from deployments.workers.worker import OnBatchProgress, OnProgress, WorkerStatus
 from router.errors import DeadlineError, LoadError, OverloadedError, StepError, TriptychError
 from router.route import Route
@@ -26,6 +27,7 @@ logger = logging.getLogger("triptych.handles")
 
 STATUS_TIMEOUT_S = 2.0
 AGAIN_S = 0.5  # before the next orchestrator is asked
+LOST_S = 30.0  # for which the next orchestrator is waited for
 MARGIN_S = 2.0  # beyond the deadline, for the answer that it passed
 
 
@@ -163,6 +165,57 @@ class RemoteJobs:
             except WorkerLostError:
                 submission = await self._again(submission, due)
 
+    async def submit(self, submission: Submission) -> JobView:
+        due = self._due(submission)
+        while True:
+            try:
+                return await self._call(self._handle.submit.remote(submission), due)
+            except WorkerLostError:
+                submission = await self._again(submission, due)
+
+    async def events(self, job_id: str, after: int = 0) -> AsyncGenerator[JobEvent]:
+        """From the next orchestrator they come anew; what has a file is told once."""
+        sent = set[tuple[str, int, int]]()
+        due = time.monotonic() + LOST_S
+        while True:
+            try:
+                with own_failures("the orchestrator"):
+                    async with aclosing(_cancelling(self._streams.events.remote(job_id, after))) as items:
+                        async for item in items:
+                            if isinstance(item, Refused):
+                                raise item.error
+                            due = time.monotonic() + LOST_S
+                            if item.file is not None:
+                                place = (item.kind, item.file.index, item.data.get("number", 0))
+                                if place in sent:
+                                    continue
+                                sent.add(place)
+                            yield item
+                return
+            except WorkerLostError:
+                if time.monotonic() + AGAIN_S >= due:
+                    raise
+                await asyncio.sleep(AGAIN_S)
+                after = 0
+
+    async def status(self, job_id: str, tenant: str | None = None) -> JobView:
+        return await self._patiently(lambda: self._handle.status.remote(job_id, tenant))
+
+    async def list(self, tenant: str | None, states: Sequence[JobState], limit: int, cursor: str | None) -> Any:
+        return await self._patiently(lambda: self._handle.list.remote(tenant, states, limit, cursor))
+
+    async def cancel(self, job_id: str, tenant: str | None = None) -> JobView:
+        return await self._patiently(lambda: self._handle.cancel.remote(job_id, tenant))
+
+    async def picture(self, picture_id: str) -> File:
+        return await self._patiently(lambda: self._handle.picture.remote(picture_id))
+
+    async def authenticate(self, hash: str | None) -> Identity:
+        return await self._patiently(lambda: self._handle.authenticate.remote(hash))
+
+    async def url_secret(self) -> bytes:
+        return await self._patiently(lambda: self._handle.url_secret.remote())
+
     async def route(self, request: GenerationRequest) -> Route:
         return await self._call(self._handle.route.remote(request))
 
@@ -191,6 +244,17 @@ class RemoteJobs:
         logger.warning("the orchestrator was lost; job %s is asked for at the next one", submission.id)
         await asyncio.sleep(AGAIN_S)
         return replace(submission, again=True)
+
+    async def _patiently(self, ask: Callable[[], Any]) -> Any:
+        """The answer to a question that may be asked twice, of the next orchestrator if the first one is lost."""
+        due = time.monotonic() + LOST_S
+        while True:
+            try:
+                return await self._call(ask(), due)
+            except WorkerLostError:
+                if time.monotonic() + AGAIN_S >= due:
+                    raise
+                await asyncio.sleep(AGAIN_S)
 
     async def _call(self, response: Any, due: float | None = None) -> Any:
         left_s = None if due is None else max(0.0, due - time.monotonic())

@@ -16,14 +16,15 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from deployments.api.app import create_app
-from deployments.api.policies import ADMIN_KEY
-from deployments.api.service import Overview, Service
+from deployments.api.keys import ADMIN_KEY, Gate
+from deployments.api.service import Call, Overview, Service
 from deployments.assembly import build_jobs, build_orchestrator, engine_loader
 from deployments.cluster.handles import HandleMonitor, HandleWorker, RemoteJobs
 from deployments.cluster.serve_metrics import ServeMetrics
-from deployments.jobs.values import Delivered, JobEvent, Submission
+from deployments.jobs.values import Delivered, File, Identity, JobEvent, JobView, Submission
 from deployments.orchestration.results import PolicyFile, Refused
 from deployments.settings import AppSettings
+from deployments.store.records import JobState
 from deployments.workers.streams import stream
 from deployments.workers.worker import ModelWorker, WorkerStatus
 from router.errors import TriptychError
@@ -102,6 +103,32 @@ async def told(answer: Awaitable[Answer]) -> Answer | Refused:
         return Refused(error)
 
 
+async def told_each(items: AsyncGenerator[Answer]) -> AsyncGenerator[Answer | Refused]:
+    """The items, and the expected failure that ends them as the last one."""
+    try:
+        async with aclosing(items) as arriving:
+            async for item in arriving:
+                yield item
+    except TriptychError as error:
+        yield Refused(error)
+
+
+def only_this_machine() -> bool:
+    """Whether Serve listens on loopback, so that nobody else can reach it. No, where that cannot be known."""
+    from ipaddress import ip_address
+
+    from ray.serve.context import _get_global_client
+
+    try:
+        host = str(_get_global_client().http_config.host)
+        return host == "localhost" or ip_address(host).is_loopback
+    except Exception as error:
+        logging.getLogger("triptych.ingress").warning(
+            "it is not known where Serve listens (%s): keys are needed", error
+        )
+        return False
+
+
 class OrchestratorReplica:
     """The orchestrator and its jobs, with worker deployments behind them. Expected failures are answers (`Refused`),
     which `RemoteJobs` raises: Serve would log each refused request with its traceback."""
@@ -122,13 +149,38 @@ class OrchestratorReplica:
     async def complete(self, submission: Submission) -> Delivered | Refused:
         return await told(self._jobs.complete(submission))
 
+    async def submit(self, submission: Submission) -> JobView | Refused:
+        return await told(self._jobs.submit(submission))
+
     async def stream(self, submission: Submission, after: int) -> AsyncGenerator[JobEvent | Refused]:
-        try:
-            async with aclosing(self._jobs.stream(submission, after)) as items:
-                async for item in items:
-                    yield item
-        except TriptychError as error:
-            yield Refused(error)
+        async with aclosing(told_each(self._jobs.stream(submission, after))) as items:
+            async for item in items:
+                yield item
+
+    async def events(self, job_id: str, after: int) -> AsyncGenerator[JobEvent | Refused]:
+        async with aclosing(told_each(self._jobs.events(job_id, after))) as items:
+            async for item in items:
+                yield item
+
+    async def status(self, job_id: str, tenant: str | None) -> JobView | Refused:
+        return await told(self._jobs.status(job_id, tenant))
+
+    async def list(
+        self, tenant: str | None, states: Sequence[JobState], limit: int, cursor: str | None
+    ) -> tuple[Sequence[JobView], str | None] | Refused:
+        return await told(self._jobs.list(tenant, states, limit, cursor))
+
+    async def cancel(self, job_id: str, tenant: str | None) -> JobView | Refused:
+        return await told(self._jobs.cancel(job_id, tenant))
+
+    async def picture(self, picture_id: str) -> File | Refused:
+        return await told(self._jobs.picture(picture_id))
+
+    async def authenticate(self, hash: str | None) -> Identity | Refused:
+        return await told(self._jobs.authenticate(hash))
+
+    async def url_secret(self) -> bytes | Refused:
+        return await told(self._jobs.url_secret())
 
     async def feedback(self, request_id: str, source: str, value: float, image: int | None) -> Receipt | Refused:
         return await told(self._jobs.feedback(request_id, source, value, image))
@@ -158,16 +210,41 @@ class IngressReplica:
         chosen = AppSettings.model_validate(settings)
         self._limits, self._cors = chosen.limits, chosen.cors.origins
         jobs = RemoteJobs(orchestrator, self._limits.request_timeout_s)
-        self._service = Service(jobs, self._limits)
+        self._service = Service(jobs, self._limits, chosen.urls, chosen.webhooks)
+        self._gate = Gate(chosen.auth.required, only_this_machine(), os.environ.get(ADMIN_KEY))
 
     def __serve_build_asgi_app__(self) -> Any:
         # Serve's proxy puts the request id on the response; a second header would contradict it.
-        admin_key = os.environ.get(ADMIN_KEY)
-        return create_app(self._service, self._limits, echo_request_id=False, admin_key=admin_key, cors=self._cors)
+        return create_app(self._service, self._limits, echo_request_id=False, cors=self._cors, gate=self._gate)
 
     async def generate(self, body: dict[str, Any]) -> dict[str, Any]:
         """`POST /v1/images/generations` without HTTP; `response_format: bytes` spares the base64."""
         return await self._service.answer(lambda request_id: self._service.generate(body, request_id))
+
+    async def submit(self, body: dict[str, Any], idempotency_key: str | None = None) -> dict[str, Any]:
+        """`POST /v1/jobs` without HTTP: the job, which is made whoever waits for it."""
+        call = Call(idempotency_key=idempotency_key)
+
+        async def ask(request_id: str) -> dict[str, Any]:
+            return (await self._service.submit(body, request_id, call)).body
+
+        return await self._service.answer(ask)
+
+    async def status(self, job_id: str) -> dict[str, Any]:
+        """`GET /v1/jobs/{id}` without HTTP."""
+        return await self._service.answer(lambda _: self._service.status(job_id))
+
+    async def cancel(self, job_id: str) -> dict[str, Any]:
+        """`DELETE /v1/jobs/{id}` without HTTP."""
+        return await self._service.answer(lambda _: self._service.cancel(job_id))
+
+    async def stream(self, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any]]:
+        """The events of `stream: true` without HTTP; call it with `handle.options(stream=True)`. With the id of a job
+        under `job` in place of a request: the events of `GET /v1/jobs/{id}/events`. A failure is the last item."""
+        events = self._service.events(str(body["job"])) if body.keys() == {"job"} else self._service.stream(body)
+        async with aclosing(self._service.told_each(events)) as items:
+            async for item in items:
+                yield item
 
     async def route(self, body: dict[str, Any]) -> dict[str, Any]:
         """`POST /v1/route` without HTTP."""

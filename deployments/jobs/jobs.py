@@ -22,6 +22,7 @@ from deployments.jobs.keys import KeyRing
 from deployments.jobs.limits import MINUTE_S, KeyLimits
 from deployments.jobs.live import LiveJob, Previews
 from deployments.jobs.values import Delivered, File, Identity, JobEvent, JobView, Renderer, Submission
+from deployments.jobs.webhooks import Webhooks
 from deployments.orchestration.budgets import Charge
 from deployments.orchestration.orchestrator import Admitted, Orchestrator
 from deployments.orchestration.results import (
@@ -69,7 +70,7 @@ Answer = TypeVar("Answer")
 class Jobs:
     """What `deployments.api` asks. Call `start` before anything else, on the loop that everything runs on.
 
-    on_end: told of every job that ends here, once it is in the store
+    webhooks: tell others of jobs that have ended
     url_secret: signs addresses of pictures, the same for every ingress
     """
 
@@ -78,7 +79,7 @@ class Jobs:
         orchestrator: Orchestrator,
         store: Store,
         renderer: Renderer,
-        on_end: Callable[[JobView], Awaitable[None]] | None = None,
+        webhooks: Webhooks | None = None,
         url_secret: Callable[[], bytes] = lambda: FALLBACK_SECRET,
     ) -> None:
         self.orchestrator = orchestrator
@@ -87,7 +88,7 @@ class Jobs:
         self.limits = KeyLimits(orchestrator.tenant_budgets)
         self._url_secret = url_secret
         self._renderer = renderer
-        self._on_end = on_end
+        self._webhooks = webhooks
         self._live: dict[str, LiveJob] = {}
         self._accepting: dict[str, asyncio.Future[JobView]] = {}
         self._fence = 0
@@ -121,6 +122,8 @@ class Jobs:
             job = self._live[record.id] = LiveJob(record, stored)
             logger.info("job %s is carried on; %d of %d pictures were made", record.id, len(stored), record.n)
             job.task = asyncio.ensure_future(self._carry_on(job, charges.get(record.id)))
+        if self._webhooks is not None:
+            self._webhooks.start(self._fence)
         for often_s, what in ((LOOK_S, self._look), (TIDY_S, self._tidy)):
             self._background.append(asyncio.ensure_future(self._every(often_s, what)))
 
@@ -129,6 +132,8 @@ class Jobs:
         running = [job.task for job in self._live.values() if job.task is not None and not job.task.done()]
         if running and wait_s > 0:
             await asyncio.wait(running, timeout=wait_s)
+        if self._webhooks is not None:
+            await self._webhooks.stop()
         for task in (*self._background, *running):
             task.cancel()
         for task in (*self._background, *running):
@@ -433,8 +438,8 @@ class Jobs:
             await asyncio.wrap_future(ending)
 
         await self._patiently(write)
-        if self._on_end is not None:
-            await self._on_end(self._view(job))
+        if self._webhooks is not None and job.record.webhook is not None:
+            self._webhooks.wake()
         await asyncio.sleep(KEPT_S)
         self._live.pop(job.record.id, None)
 
