@@ -134,6 +134,8 @@ class Jobs:
             await asyncio.wait(running, timeout=wait_s)
         if self._webhooks is not None:
             await self._webhooks.stop()
+        if writing := [one for job in self._live.values() for one in job.work if not one.done()]:
+            await asyncio.wait(writing, timeout=5.0)
         for task in (*self._background, *running):
             task.cancel()
         for task in (*self._background, *running):
@@ -314,6 +316,7 @@ class Jobs:
             return await self.status(known.id)
         caller = await self._key_of(submission)
         entered_s = self.limits.enter(caller) if caller is not None else 0.0
+        rate = self.limits.rate(caller) if caller is not None else None
         admitted = None
         try:
             admitted = await self.orchestrator.admit(submission.request)
@@ -330,7 +333,7 @@ class Jobs:
         job = self._live[record.id] = LiveJob(record)
         job.admit(admitted, self.orchestrator.shares(admitted.route.plan))
         job.task = asyncio.ensure_future(self._run(job))
-        return replace(self._view(job), rate=self.limits.rate(caller) if caller is not None else None)
+        return replace(self._view(job), rate=rate)
 
     async def _key_of(self, submission: Submission) -> KeyRecord | None:
         """The key that a submission came with. Raises `RequestError` if it was revoked meanwhile."""

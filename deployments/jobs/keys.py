@@ -45,10 +45,18 @@ def hash_of(key: str) -> str:
 class KeyRing:
     """The keys of the store, followed at most `FRESH_S` late.
 
-    load: reads them; while it fails, those that are known stay as they are
+    load: reads them; while it fails, those that are known stay as they are;   fresh_s, unknown_s: see above
     """
 
-    def __init__(self, load: Callable[[], Awaitable[Sequence[KeyRecord]]], clock: Callable[[], float] = time.monotonic):
+    def __init__(
+        self,
+        load: Callable[[], Awaitable[Sequence[KeyRecord]]],
+        clock: Callable[[], float] = time.monotonic,
+        fresh_s: float | None = None,
+        unknown_s: float | None = None,
+    ) -> None:
+        self._fresh_s = FRESH_S if fresh_s is None else fresh_s
+        self._unknown_s = UNKNOWN_S if unknown_s is None else unknown_s
         self._load = load
         self._clock = clock
         self._by_hash: dict[str, KeyRecord] = {}
@@ -58,23 +66,23 @@ class KeyRing:
 
     async def identify(self, hash: str | None) -> Identity:
         """Whose key has this hash. Raises `StoreError` if the keys were never read."""
-        await self._refresh(FRESH_S)
+        await self._refresh(self._fresh_s)
         if hash is not None and hash not in self._by_hash:
-            await self._refresh(UNKNOWN_S)
+            await self._refresh(self._unknown_s)
         found = None if hash is None else self._by_hash.get(hash)
         return Identity(found if found is not None and found.revoked_at is None else None, bool(self._by_id))
 
     async def get(self, id: str) -> KeyRecord | None:
         """The key with this id, unless it was revoked. Raises `StoreError` if the keys were never read."""
-        await self._refresh(FRESH_S)
+        await self._refresh(self._fresh_s)
         if id not in self._by_id:
-            await self._refresh(UNKNOWN_S)
+            await self._refresh(self._unknown_s)
         found = self._by_id.get(id)
         return found if found is not None and found.revoked_at is None else None
 
     async def all(self) -> Sequence[KeyRecord]:
         """Every key, revoked ones included."""
-        await self._refresh(FRESH_S)
+        await self._refresh(self._fresh_s)
         return tuple(self._by_id.values())
 
     async def _refresh(self, age_s: float) -> None:

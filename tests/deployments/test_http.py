@@ -17,6 +17,7 @@ from deployments.api.wire.responses import headers
 from models.provenance import read_metadata
 from policies import PRESETS, load_policy
 from tests.deployments.policies import SWITCH
+from tests.deployments.scripted import Keyless
 
 GENERATE = "/v1/images/generations"
 EASY = "a red circle"
@@ -209,7 +210,7 @@ async def test_every_failure_is_an_envelope(
 async def test_an_unforeseen_failure_shows_its_id_and_nothing_else(settings: Any) -> None:
     """A bug becomes a 500 that names the request id; no text of the exception leaves the server."""
 
-    class Failing:
+    class Failing(Keyless):
         async def route(self, request: Any) -> Any:
             raise ZeroDivisionError("the secret")
 

@@ -19,7 +19,7 @@ from deployments.api.service import Service
 from deployments.orchestration.results import Refused, WorkerLostError
 from deployments.settings import AppSettings
 from router import errors
-from tests.deployments.scripted import jobs_of
+from tests.deployments.scripted import Keyless, jobs_of
 
 GENERATE, ROUTE = "/v1/images/generations", "/v1/route"
 BODY = {"prompt": "a red circle"}
@@ -31,7 +31,7 @@ def around(app: Any) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=transport, base_url="http://triptych", timeout=60)
 
 
-class Raising:
+class Raising(Keyless):
     """A backend that fails in one way."""
 
     def __init__(self, error: BaseException) -> None:
@@ -252,7 +252,7 @@ async def test_openais_client_follows(settings: AppSettings, error: Exception, c
 # ------------------------------------------------------------------------------------------------------------ streams
 
 
-class Queued:
+class Queued(Keyless):
     """A backend that admits at once, and makes its picture when the test says so."""
 
     def __init__(self, inner: Any) -> None:
