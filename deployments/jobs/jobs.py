@@ -134,12 +134,12 @@ class Jobs:
             await asyncio.wait(running, timeout=wait_s)
         if self._webhooks is not None:
             await self._webhooks.stop()
-        if writing := [one for job in self._live.values() for one in job.work if not one.done()]:
-            await asyncio.wait(writing, timeout=5.0)
         for task in (*self._background, *running):
             task.cancel()
         for task in (*self._background, *running):
             await ended(task)
+        if writing := [one for job in self._live.values() for one in job.work if not one.done()]:
+            await asyncio.wait(writing, timeout=max(1.0, wait_s))
         if self._closing:
             await asyncio.wait(self._closing, timeout=wait_s)
         with suppress(StoreError):
@@ -238,6 +238,12 @@ class Jobs:
         job = self._live.get(job_id)
         if job is not None:
             view = self._view(job)
+            if (
+                job.ended
+                and view.webhook is not None
+                and (record := await self._io(self.store.job, job_id)) is not None
+            ):
+                view = replace(view, webhook=record.webhook)
         else:
             record = await self._io(self.store.job, job_id)
             if record is None:
@@ -255,7 +261,7 @@ class Jobs:
         views = []
         for record in records:
             job = self._live.get(record.id)
-            views.append(self._view(job) if job is not None else view_of(record))
+            views.append(replace(self._view(job), webhook=record.webhook) if job is not None else view_of(record))
         return views, after
 
     async def cancel(self, job_id: str, tenant: str | None = None) -> JobView:

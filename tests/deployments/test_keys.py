@@ -247,7 +247,7 @@ async def price_of(app: Served) -> float:
 @pytest.mark.parametrize("restart", [False, True])
 async def test_a_budget_lets_in_what_fits(settings: AppSettings, tmp_path: Path, restart: bool) -> None:
     """Of 50 at once as many enter as the key's dollars allow, by what they may cost; also after a restart."""
-    async with served(settings, tmp_path, Script({}, delay_s=0.2)) as app:
+    async with served(settings, tmp_path, Script({}, delay_s=60)) as app:
         price = await price_of(app)
         header = app.key(budget={"cost_usd": 3.5 * price, "window_s": 3600.0})
         answers = await asyncio.gather(*(app.http.post(JOBS, json=BODY, headers=header) for _ in range(50)))
@@ -256,7 +256,7 @@ async def test_a_budget_lets_in_what_fits(settings: AppSettings, tmp_path: Path,
         assert refused.json()["error"]["code"] == "budget_exhausted"
         assert 3590 <= int(refused.headers["retry-after"]) <= 3600
     if restart:
-        async with served(settings, tmp_path, Script({}, delay_s=0.2)) as app:
+        async with served(settings, tmp_path, Script({}, delay_s=60)) as app:
             assert (await app.http.post(JOBS, json=BODY, headers=header)).status_code == 429
 
 
