@@ -17,10 +17,11 @@ from deployments.api.service import Service
 from deployments.assembly import jobs_in
 from deployments.jobs.jobs import Jobs
 from deployments.jobs.keys import hash_of, new_key, new_key_id
-from deployments.settings import AppSettings
+from deployments.settings import AppSettings, StoreSettings
 from deployments.store import Store, open_store
 from deployments.store.records import KeyRecord
-from tests.deployments.scripted import Script, scripted, store_in
+from tests.conftest import store_in
+from tests.deployments.scripted import Script, scripted
 
 POLICY = "recipes: {draft: {generate: {model: sd15}}}\nobjective: {minimise: cost_usd}\n"
 JOBS, GENERATE = "/v1/jobs", "/v1/images/generations"
@@ -71,7 +72,7 @@ async def served(
     **sections: Any,
 ) -> AsyncIterator[Served]:
     """sections: of the settings, in place of theirs;   change: the jobs before anything is asked"""
-    settings = settings.model_copy(update={"store": store_in(folder / "state"), **sections})
+    settings = settings.model_copy(update={"store": StoreSettings(**store_in(folder / "state")), **sections})
     policies = folder / "policies"
     policies.mkdir(exist_ok=True)
     script = script or Script({})
