@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,6 @@ _WRITES = "triptych_writes"
 _PRAGMAS = (
     f"busy_timeout={BUSY_MS}",  # first: changing the journal needs a turn, too
     "journal_mode=WAL",
-    "synchronous=FULL",
     "foreign_keys=ON",
     "secure_delete=ON",  # what is deleted is overwritten
 )
@@ -47,12 +47,14 @@ class Database:
     `StoreError` if the database does not answer, `StoreFullError` if its disk is full.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, durable: bool = True) -> None:
+        """durable: whether what is committed must survive the loss of power; if not, a commit in SQLite waits for no
+        disk, and what was committed last may be missing afterwards."""
         self.url = _parsed(url)
         self.sqlite = self.url.get_backend_name() == "sqlite"
         self.file = Path(str(self.url.database)) if self.sqlite else None
         self.place = str(self.file) if self.file else _server(self.url)
-        self.engine = _engine(self.url, self.sqlite)
+        self.engine = _engine(self.url, self.sqlite, durable)
         # Between processes SQLite has no queue, only trying again; within this one, nobody has to.
         self._turn: AbstractContextManager[Any] = threading.Lock() if self.sqlite else nullcontext()
 
@@ -187,16 +189,31 @@ class _OtherError(StoreError):
 
 def insert_new(db: Connection, table: Table, row: Mapping[str, Any]) -> bool:
     """Insert a row unless it is in conflict with one that is there; says whether it went in."""
-    insert: Any = sqlite_dialect.insert if db.dialect.name == "sqlite" else postgresql.insert
-    first = next(iter(table.primary_key))
-    return db.execute(insert(table).on_conflict_do_nothing().returning(first), dict(row)).first() is not None
+    return db.execute(_inserting(db.dialect.name, table), dict(row)).first() is not None
 
 
 def put(db: Connection, table: Table, row: Mapping[str, Any], *key: str) -> None:
-    """Insert a row, or change the one with the same `key` columns to it."""
-    insert: Any = (sqlite_dialect.insert if db.dialect.name == "sqlite" else postgresql.insert)(table).values(row)
-    changed = {name: insert.excluded[name] for name in row if name not in key}
-    db.execute(insert.on_conflict_do_update(index_elements=list(key), set_=changed))
+    """Insert a row, all columns of it, or change the one with the same `key` columns to it."""
+    db.execute(_putting(db.dialect.name, table, key), dict(row))
+
+
+# Building a statement takes longer than running it.
+
+
+@cache
+def _inserting(dialect: str, table: Table) -> Any:
+    insert: Any = _INSERTS[dialect](table)
+    return insert.on_conflict_do_nothing().returning(next(iter(table.primary_key)))
+
+
+@cache
+def _putting(dialect: str, table: Table, key: tuple[str, ...]) -> Any:
+    insert: Any = _INSERTS[dialect](table)
+    changed = {column.name: insert.excluded[column.name] for column in table.c if column.name not in key}
+    return insert.on_conflict_do_update(index_elements=list(key), set_=changed)
+
+
+_INSERTS: dict[str, Any] = {"sqlite": sqlite_dialect.insert, "postgresql": postgresql.insert}
 
 
 def value_of(db: Connection, table: Table, column: str) -> Any:
@@ -234,7 +251,7 @@ def _server(url: URL) -> str:
     return f"{host}:{url.port or 5432}/{url.database or ''}"
 
 
-def _engine(url: URL, is_sqlite: bool) -> Engine:
+def _engine(url: URL, is_sqlite: bool, durable: bool) -> Engine:
     sizes: dict[str, Any] = {"pool_size": POOL, "max_overflow": 0, "pool_timeout": POOL_WAIT_S}
     if not is_sqlite:
         # A host that vanished is given up after some 10 s instead of TCP's quarter of an hour.
@@ -252,7 +269,7 @@ def _engine(url: URL, is_sqlite: bool) -> Engine:
     def configure(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # transactions begin where we say so, not where the driver guesses
         deadline = time.monotonic() + BUSY_MS / 1000
-        for pragma in _PRAGMAS:
+        for pragma in (*_PRAGMAS, f"synchronous={'FULL' if durable else 'NORMAL'}"):
             while True:
                 try:
                     connection.execute(f"PRAGMA {pragma}")

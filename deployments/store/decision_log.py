@@ -57,7 +57,7 @@ class DecisionLog:
         """key: of the hash of prompts; by default a random one beside the file (or, with a server, in the state
         folder), readable by its owner. writer: shares its transactions. former: a log of version 0.1, which is taken
         over once if it is there."""
-        self.database = database if isinstance(database, Database) else Database(f"sqlite:///{Path(database)}")
+        self.database = database if isinstance(database, Database) else Database(f"sqlite:///{Path(database)}", False)
         self.path: Path | str = self.database.file or self.database.place
         self._text = store_prompts == "text"
         self._retention = retention or Retention()
@@ -113,11 +113,11 @@ class DecisionLog:
                     "invalid_value",
                 )
             images = tuple(range(len(made))) if image is None else (image,)
-            replaced = False
+            before = select(feedback.c.image, feedback.c.recipe).where(
+                feedback.c.decision == row.number, feedback.c.source == source
+            )
+            replaced = not {(k, made[k]) for k in images}.isdisjoint(map(tuple, db.execute(before)))
             for k in images:
-                same = (feedback.c.decision == row.number) & (feedback.c.source == source)
-                same &= (feedback.c.image == k) & (feedback.c.recipe == made[k])
-                replaced |= db.execute(select(feedback.c.image).where(same).limit(1)).first() is not None
                 one = Feedback(source, k, made[k], value, time.time(), kept[k])
                 put(db, feedback, _said(row.number, one, one.at_s), *_FEEDBACK_KEY)
             return Receipt(images, tuple(made[k] for k in images), replaced)

@@ -56,7 +56,7 @@ def decision_log(
     """The log of decisions of a store, by itself. Nothing is opened or made yet, if no database is given."""
     key = os.environ.get(LOG_KEY)
     return DecisionLog(
-        database or Database(settings.database_url),
+        database or Database(settings.database_url, durable=False),  # no request waits for it
         feedback.store_prompts,
         Retention(feedback.max_age_days * 86_400, feedback.max_rows),
         key.encode() if key else None,
