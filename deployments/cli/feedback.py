@@ -72,7 +72,7 @@ def log(
     export: Annotated[Path | None, typer.Option(help="Write a ratings table (.csv) that `train` takes.")] = None,
     source: Source = "rating",
     purge: Annotated[bool, typer.Option("--purge", help="Delete what is beyond the config's age and number.")] = False,
-    forget: Annotated[str | None, typer.Option(help="Delete every decision on this prompt.")] = None,
+    forget: Annotated[str | None, typer.Option(help="Delete what is kept on this prompt.")] = None,
     take_over: Annotated[
         Path | None, typer.Option(help="Append the decisions of a log of version 0.1, which had a file of its own.")
     ] = None,
@@ -89,7 +89,7 @@ def log(
         err.print(f"took over {taken} decisions of {take_over}", highlight=False, markup=False)
     counts = decisions.counts()  # also: is it there at all?
     if forget is not None:
-        err.print(f"deleted {decisions.forget(forget)} decisions on that prompt", highlight=False)
+        err.print(f"deleted {_forgotten(settings, decisions, forget, file)} on that prompt", highlight=False)
     if purge:
         err.print(f"deleted {decisions.purge()} decisions by age and number", highlight=False)
     if export is not None:
@@ -103,6 +103,20 @@ def log(
         print_json(report)
     else:
         render.show(out, render.log(report))
+
+
+def _forgotten(settings: AppSettings, decisions: DecisionLog, prompt: str, file: Path | None) -> str:
+    """What was deleted, in words: of the whole store, or of the log in a file."""
+    if file is not None:
+        return f"{decisions.forget(prompt)} decisions"
+    from deployments.store.store import open_store
+
+    store = open_store(settings.store, settings.feedback)
+    try:
+        gone = store.forget(prompt)
+    finally:
+        store.close()
+    return f"{gone['decisions']} decisions, and {gone['jobs']} jobs with {gone['pictures']} pictures,"
 
 
 def _export(decisions: DecisionLog, source: str, file: Path) -> int:

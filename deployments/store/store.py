@@ -276,6 +276,12 @@ class Store:
         Returns how many: {"jobs", "pictures", "bytes", "orphans"}."""
         return self._tidying.tidy(time.time() if now is None else now)
 
+    def forget(self, prompt: str) -> dict[str, int]:
+        """Delete what is kept on a prompt (but for case and spaces), open jobs excepted: {"decisions", "jobs",
+        "pictures"}, how many of each."""
+        counts = self._tidying.forget(prompt)
+        return {"decisions": self.decisions.forget(prompt), "jobs": counts["jobs"], "pictures": counts["pictures"]}
+
     def _check_room(self) -> None:
         """Raises `StoreFullError` when so little is left that what was accepted may need it."""
         now = time.monotonic()

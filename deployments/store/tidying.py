@@ -16,6 +16,7 @@ from deployments.store.records import OPEN
 from deployments.store.tables import jobs, usage
 from deployments.store.tables import pictures as picture_table
 from deployments.store.writer import Writer
+from router.learning.ratings import normal_group
 
 AT_ONCE = 200  # jobs in one transaction, so that none that arrives waits for long
 USAGE_S = 367 * 86_400.0  # the longest window of a budget, and a day
@@ -49,10 +50,13 @@ class Tidying:
             counts["orphans"] += 1
         return counts
 
-    def forget(self, ids: Iterable[str]) -> dict[str, int]:
-        """Forget these jobs, those that are open excepted; counts as of `tidy`."""
+    def forget(self, prompt: str) -> dict[str, int]:
+        """Forget ended jobs with this prompt (but for case and spaces) now; counts as of `tidy`."""
         counts = {"jobs": 0, "pictures": 0, "bytes": 0, "orphans": 0}
-        for some in batched(ids, AT_ONCE):
+        wanted, ended = normal_group(prompt), select(jobs.c.id, jobs.c.request).where(jobs.c.state.not_in(OPEN))
+        with self._database.reading() as db:
+            found = [id for id, sent in db.execute(ended) if normal_group(str(sent.get("prompt", ""))) == wanted]
+        for some in batched(found, AT_ONCE):
             self._forget(some, counts)
         return counts
 

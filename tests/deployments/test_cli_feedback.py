@@ -90,6 +90,12 @@ def test_a_prompt_is_forgotten_by_command(triptych: Run, home: Path, tmp_path: P
     )
     assert code == 0 and "deleted 2 decisions" in " ".join(err.split())
     assert json.loads(out)["decisions"] == 238
+    args = yaml.safe_load((home / "serve.yaml").read_text())
+    args["applications"][0]["args"]["store"] |= {"url": f"sqlite:///{tmp_path / 'log.sqlite'}"}
+    (tmp_path / "serve.yaml").write_text(yaml.safe_dump(args))
+    prompt = DecisionLog(tmp_path / "log.sqlite").rated("rating")[0][0].prompt
+    code, _, err = triptych("router", "log", "--forget", prompt, "--config", tmp_path / "serve.yaml")
+    assert code == 0 and "deleted 2 decisions, and 0 jobs with 0 pictures, on that prompt" in " ".join(err.split())
 
 
 def test_retrain_swaps_and_rollback_undoes(triptych: Run, home: Path) -> None:

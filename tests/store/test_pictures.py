@@ -19,6 +19,7 @@ from deployments.store.errors import FencedError, StoreError, StoreFullError
 from deployments.store.store import Store, open_store
 from router.errors import NotFoundError
 from tests.store.conftest import Settings
+from tests.store.test_decision_log import decision
 from tests.store.values import job, picture, used
 
 DAY_S = 86_400.0
@@ -132,6 +133,19 @@ def test_bytes_without_a_row_are_tidied(store: Store, place: str) -> None:
     assert store.tidy(time.time() + 3700)["orphans"] == 1
     assert names(store) == {kept.key} and store.read(kept) == b"kept"
     assert foreign.read("foreign/2026-01-01/other.png") == b"other"
+
+
+def test_a_prompt_is_forgotten(store: Store) -> None:
+    """What is kept on one prompt, whatever its case and spaces, can be deleted before its time: ended jobs with their
+    pictures, and decisions; other prompts and open jobs stay."""
+    for name, prompt in (("a", "Two  green STARS"), ("b", "two green stars"), ("open", "two green stars"), ("c", "x")):
+        store.accept(job(name, request={"prompt": prompt}))
+        store.put_picture(picture(name), b"x", 0)
+        if name != "open":
+            store.finished(name, 0, "done", {})
+    store.decisions.record(decision("a", prompt="two green stars"))
+    assert store.forget(" two GREEN stars") == {"decisions": 1, "jobs": 2, "pictures": 2}
+    assert {one.id for one in store.jobs()[0]} == {"open", "c"} and len(names(store)) == 2
 
 
 def test_two_stores_may_share_a_place(settings: Settings, place: str, tmp_path: Path) -> None:
