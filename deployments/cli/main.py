@@ -45,7 +45,7 @@ MEANINGS = {
     1: "failed, or not better (router retrain), or a probe failed (policy eval)",
     2: "the input is wrong: an option, a request, a policy, a table, a config",
     3: "no recipe may make this picture",
-    4: "what it needs is not there: weights, a server, time",
+    4: "what it needs is not there: weights, a server, a database, time",
     130: "interrupted",
 }
 

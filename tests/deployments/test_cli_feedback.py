@@ -16,6 +16,7 @@ from deployments.store.decision_log import DecisionLog
 from router.learning.ratings import read_ratings
 from router.registry.artifact import load_artifact
 from tests.deployments.use import POLICY, live
+from tests.store.test_decision_log import old_log
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -148,3 +149,20 @@ def test_what_is_wrong_is_one_message(triptych: Run, home: Path, args: list[str]
     code, out, err = triptych("router", *args, "--config", home / "serve.yaml")
     assert (code, out) == (2, ""), err
     assert says in " ".join(err.split())
+
+
+def test_a_database_that_is_down_is_said_by_command(triptych: Run, home: Path, tmp_path: Path) -> None:
+    """Where the store's server is away, commands say where it should be, without a traceback or its password."""
+    config = yaml.safe_load((home / "serve.yaml").read_text())
+    config["applications"][0]["args"]["store"]["url"] = "postgresql+psycopg://me:secret@127.0.0.1:9/triptych"
+    (tmp_path / "serve.yaml").write_text(yaml.safe_dump(config))
+    old_log(tmp_path / "old.sqlite")
+    for command, expected in (
+        (("router", "log", "--take-over", tmp_path / "old.sqlite"), 4),
+        (("router", "log", "--forget", "x"), 2),
+        (("router", "log"), 2),
+    ):
+        code, out, err = triptych(*command, "--config", tmp_path / "serve.yaml")
+        assert (code, out) == (expected, "") and "Traceback" not in err and "secret" not in err
+        page = " ".join(err.split())
+        assert "127.0.0.1:9/triptych" in page and "refused" in page
