@@ -19,6 +19,7 @@ from deployments.orchestration.results import Advanced, Finished, Outcome, Route
 from deployments.settings import AppSettings
 from deployments.workers.worker import OnProgress, WorkerStatus
 from policies.store import book
+from router.cost.batches import BatchSizes
 from router.errors import DeadlineError, LoadError, NoRecipeError, StepError
 from router.types import GenerationRequest, Rejection, Step, StepResult, Value
 
@@ -153,6 +154,36 @@ async def test_a_request_says_what_its_steps_claim(
     for _ in range(2):
         await orchestrator.generate(asked())
     assert len({claim.job for claim in claims}) == 2
+
+
+class FourAtOnce(BatchSizes):
+    """What is learned after a while on a machine where it pays."""
+
+    def best(self, step: Step) -> int:
+        return 4
+
+
+async def test_pictures_of_one_request_are_made_together_unless_it_says_otherwise(
+    settings: AppSettings, workers: LocalWorkers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four pictures come out of one call of the model, as they would alone up to rounding, what they took is learned of
+    batches of four, and each counts with its share; with `deterministic` they have the bytes of pictures made alone."""
+    orchestrator = orchestrate(settings, workers)
+    costs = orchestrator._runner._costs
+    monkeypatch.setattr(orchestrator.step_queues, "_sizes", FourAtOnce(costs, lambda model: 4))
+    together = await orchestrator.generate(asked(n=4))
+    exact = await orchestrator.generate(asked(n=4, deterministic=True))
+    for made, alone in zip(together.made, exact.made, strict=True):
+        single = (await orchestrator.generate(replace(asked(), seed=made.seed))).made[0]
+        assert (alone.picture.pixels == single.picture.pixels).all()
+        assert abs(made.picture.pixels.astype(int) - alone.picture.pixels).max() <= 2
+        assert made.traces[0].facts["batch"] == 4
+        assert "batch" not in alone.traces[0].facts
+    step = together.made[0].traces[0].step
+    assert (costs.measured(step, 4), costs.measured(step, 1)) == (4, 8)
+    seconds = [made.traces[0].seconds for made in together.made]
+    assert len(set(seconds)) == 1
+    assert together.cost_usd == pytest.approx(costs.cost_usd(step, sum(seconds)))
 
 
 async def test_waiting_work_raises_the_estimate_of_others(settings: AppSettings, workers: LocalWorkers) -> None:

@@ -15,9 +15,11 @@ import openai
 import pytest
 
 from models.provenance import read_metadata
+from router.errors import StepError
 from router.quality.residual import Adapter
 from router.registry.artifact import load_artifact
 from router.registry.versions import roll_back, succeed
+from router.types import Step, StepResult
 from tests.conftest import ADMIN_KEY, RayApp
 from tests.deployments.policies import SWITCH
 
@@ -93,6 +95,28 @@ async def test_branches_on_different_workers_run_at_once(http: httpx.AsyncClient
     spans = [(s["ended_s"] - s["seconds"], s["ended_s"]) for s in steps if s["kind"] == "generate"]
     assert len(spans) == 2
     assert max(begin for begin, _ in spans) < min(end for _, end in spans)
+
+
+async def test_several_steps_go_to_a_worker_as_one(http: httpx.AsyncClient) -> None:
+    """A batch that crosses to a worker's process comes back as one result for each step, an error where one was wrong,
+    with the progress of each."""
+    from ray import serve
+
+    from deployments.cluster.handles import HandleWorker
+
+    worker = HandleWorker("sd15", serve.get_deployment_handle("model-sd15", "triptych"))
+    told: list[tuple[int, int]] = []
+    steps = [
+        Step(f"step {seed}", "generate", "sd15", (), "image", {"prompt": EASY, "seed": seed, "steps": steps})
+        for seed, steps in ((0, 4), (1, 0), (2, 4))
+    ]
+    for listener in (None, lambda number, progress: told.append((number, progress.done))):
+        made = await worker.run_batch(steps, [()] * 3, 60, listener)
+        assert [type(result) for result in made] == [StepResult, StepError, StepResult]
+        assert "steps 0 is not" in str(made[1])
+        assert isinstance(made[0], StepResult) and made[0].facts["batch"] == 2
+    assert {number for number, _ in told} == {0, 2}
+    assert max(done for _, done in told) == 4
 
 
 async def test_http_handle_and_process_give_the_same_bytes(http: httpx.AsyncClient, service: Any) -> None:
