@@ -4,7 +4,8 @@ closed ─ three unexpected failures in a row, of two jobs at least ─▶ open 
    ▲                                                                  ▲ twice as long                  │
    └────────────────────────────── it succeeds ───────────────────────┴────────── it fails ────────────┘
 
-Failures of one job alone do not open it: a job that breaks every worker that it meets is no fault of theirs.
+Failures of one job alone do not open it: a job that breaks every worker that it meets is no fault of theirs. And what
+was under way when another failed is of the same incident: a machine that goes away counts once, whatever it had.
 """
 
 from __future__ import annotations
@@ -31,9 +32,11 @@ def unexpected(error: BaseException) -> bool:
 
 @dataclass(slots=True)
 class _Circuit:
-    """until: the end of its time, None while it is closed;   opened: how often in a row"""
+    """failed_at: when the last failure was counted;   until: the end of its time, None while it is closed
+    opened: how often in a row"""
 
     failures: int = 0
+    failed_at: float = float("-inf")
     jobs: set[str] = field(default_factory=set)
     opened: int = 0
     until: float | None = None
@@ -72,12 +75,18 @@ class Breaker:
         if (circuit := self._circuits.get(model)) is not None:
             circuit.probing = False
 
-    def failed(self, model: str, jobs: Collection[str], reason: str, probe: bool = False) -> None:
-        """Count one unexpected failure of a step or batch of these jobs. probe: as `sent` said"""
+    def failed(self, model: str, jobs: Collection[str], reason: str, sent_at: float, probe: bool = False) -> None:
+        """Count one unexpected failure of a step or batch of these jobs.
+
+        sent_at: on the clock;   probe: as `sent` said
+        """
         circuit = self._circuits.setdefault(model, _Circuit())
-        circuit.failures += 1
         circuit.jobs |= set(jobs)
         circuit.reason = reason
+        if sent_at < circuit.failed_at:
+            return
+        circuit.failures += 1
+        circuit.failed_at = self._clock()
         enough = circuit.failures >= FAILURES and len(circuit.jobs) >= JOBS
         if probe or (circuit.until is None and enough):
             circuit.until = self._clock() + min(MOST_S, FIRST_S * 2**circuit.opened)

@@ -259,7 +259,7 @@ class StepQueues:
         for entry in entries:
             line.order.take(entry, seconds, now, along=entry is not first)
         probe = self.breaker.sent(first.model)
-        batch = _Batch(first.model, tuple(entries), len(entries) * seconds, probe)
+        batch = _Batch(first.model, tuple(entries), len(entries) * seconds, now, probe)
         for entry in entries:
             entry.batch = batch
             if entry.on_sent is not None:
@@ -352,9 +352,10 @@ class StepQueues:
             self.breaker.succeeded(batch.model)
         elif wrong:
             jobs = {entry.claim.job for entry in batch.entries}
-            self.breaker.failed(batch.model, jobs, str(wrong[0]) or type(wrong[0]).__name__, batch.probe)
-            if (reason := self.breaker.reasons.get(batch.model)) is not None:
-                logger.warning("model %s is %s", batch.model, reason)
+            reason = str(wrong[0]) or type(wrong[0]).__name__
+            self.breaker.failed(batch.model, jobs, reason, batch.sent_at, batch.probe)
+            if (told := self.breaker.reasons.get(batch.model)) is not None:
+                logger.warning("model %s is %s", batch.model, told)
                 self._metrics.record("triptych_breaker_total", model=batch.model)
             if reason := self.breaker.given_up(batch.model):
                 for entry in [entry for entry in self._line(batch.model).order if entry.model == batch.model]:
@@ -416,6 +417,7 @@ class _Batch:
     model: str
     entries: tuple[_Entry, ...]
     seconds: float
+    sent_at: float
     probe: bool
     due: float = 0.0
     task: asyncio.Task[None] | None = None

@@ -8,9 +8,11 @@ from deployments.orchestration.results import WorkerLostError
 from deployments.workers.worker import WorkerStatus
 from router.errors import DeadlineError, LoadError, OverloadedError, StepError
 
+NOW = 100.0
+
 
 class Clock:
-    now = 100.0
+    now = NOW
 
     def __call__(self) -> float:
         return self.now
@@ -19,7 +21,7 @@ class Clock:
 def opened(clock: Clock) -> Breaker:
     breaker = Breaker(clock)
     for number in range(3):
-        breaker.failed("m", [f"job {number}"], "it broke")
+        breaker.failed("m", [f"job {number}"], "it broke", NOW)
     return breaker
 
 
@@ -29,7 +31,7 @@ def test_three_failures_in_a_row_take_a_model_out_for_a_while() -> None:
     breaker = Breaker(clock)
     for number in range(3):
         assert breaker.may_run("m") and not breaker.reasons
-        breaker.failed("m", [f"job {number}"], "it broke")
+        breaker.failed("m", [f"job {number}"], "it broke", NOW)
     assert not breaker.may_run("m")
     assert breaker.reasons == {"m": "taken out for a while after 3 failures in a row, the last: it broke"}
     assert breaker.may_run("other")
@@ -41,10 +43,10 @@ def test_a_success_in_between_starts_the_count_anew() -> None:
     """Two failures, a success and two failures do not open it."""
     breaker = Breaker(Clock())
     for number in range(2):
-        breaker.failed("m", [f"job {number}"], "it broke")
+        breaker.failed("m", [f"job {number}"], "it broke", NOW)
     breaker.succeeded("m")
     for number in range(2):
-        breaker.failed("m", [f"job {number}"], "it broke")
+        breaker.failed("m", [f"job {number}"], "it broke", NOW)
     assert breaker.may_run("m")
 
 
@@ -52,9 +54,24 @@ def test_one_job_alone_takes_no_model_from_the_others() -> None:
     """However often one job breaks its worker, the next job may try; only if that fails, too, the model is out."""
     breaker = Breaker(Clock())
     for _ in range(9):
-        breaker.failed("m", ["poison"], "it broke")
+        breaker.failed("m", ["poison"], "it broke", NOW)
     assert breaker.may_run("m")
-    breaker.failed("m", ["another"], "it broke")
+    breaker.failed("m", ["another"], "it broke", NOW)
+    assert not breaker.may_run("m")
+
+
+def test_what_was_under_way_when_another_failed_is_the_same_incident() -> None:
+    """A machine that goes away with six batches is one failure; only what was sent afterwards is another."""
+    clock = Clock()
+    breaker = Breaker(clock)
+    for number in range(6):
+        clock.now += 0.01
+        breaker.failed("m", [f"job {number}"], "it went away", sent_at=NOW)
+    assert breaker.may_run("m")
+    for _ in range(2):
+        sent_at, clock.now = clock.now, clock.now + 1
+        assert breaker.may_run("m")
+        breaker.failed("m", ["job"], "it broke", sent_at)
     assert not breaker.may_run("m")
 
 
@@ -69,7 +86,7 @@ def test_one_probe_decides() -> None:
         assert breaker.sent("m")
         assert not breaker.may_run("m")
         assert breaker.opens_at("m") is None
-        breaker.failed("m", ["job"], "it broke again", probe=True)
+        breaker.failed("m", ["job"], "it broke again", clock.now, probe=True)
         assert "it broke again" in breaker.given_up("m")
         wait_s = min(MOST_S, 2 * wait_s)
     clock.now += MOST_S
@@ -85,7 +102,7 @@ def test_a_probe_that_says_nothing_is_followed_by_another() -> None:
     breaker = opened(clock)
     clock.now += FIRST_S
     breaker.sent("m")
-    breaker.failed("m", ["job"], "sent long ago")
+    breaker.failed("m", ["job"], "sent long ago", 0.0)
     assert not breaker.may_run("m") and not breaker.reasons
     breaker.undecided("m")
     assert breaker.may_run("m")

@@ -455,14 +455,20 @@ def test_other_failures_are_raised_as_they_are() -> None:
     played(play)
 
 
+async def broken(scene: Scene) -> None:
+    """Three steps that fail one after the other."""
+    for _ in range(3):
+        with pytest.raises(RuntimeError, match="broken"):
+            await scene.start(step())
+
+
 def test_an_open_breaker_holds_steps_and_one_probe_lets_them_go() -> None:
     """After three failures in a row steps wait; when the time is over one is sent, and the others once it succeeded."""
 
     async def play() -> None:
         machine = Machine(failures=[RuntimeError("broken")] * 3)
         scene = Scene(machines={"m": machine})
-        broken = await asyncio.gather(*(scene.start(step()) for _ in range(3)), return_exceptions=True)
-        assert [str(error) for error in broken] == ["broken"] * 3
+        await broken(scene)
         assert "after 3 failures" in scene.queues.snapshot()["m"]["out"]
         tasks = [scene.start(step()) for _ in range(3)]
         await asyncio.sleep(FIRST_S - 0.1)
@@ -482,7 +488,7 @@ def test_when_a_probe_fails_nobody_waits_any_longer() -> None:
 
     async def play() -> None:
         scene = Scene(machines={"m": Machine(failures=[RuntimeError("broken")] * 4)})
-        await asyncio.gather(*(scene.start(step()) for _ in range(3)), return_exceptions=True)
+        await broken(scene)
         probe, *others = (scene.start(step()) for _ in range(4))
         with pytest.raises(RuntimeError, match="broken"):
             await probe
@@ -501,13 +507,26 @@ def test_another_model_of_the_same_worker_goes_on() -> None:
     """A model that is out does not stand in the way of those that share its worker."""
 
     async def play() -> None:
-        broken, well = Machine(failures=[RuntimeError("broken")] * 3), Machine()
-        scene = Scene(machines={"m": broken, "n": well}, worker_of={"m": "cpu", "n": "cpu"})
-        await asyncio.gather(*(scene.start(step()) for _ in range(3)), return_exceptions=True)
+        ill, well = Machine(failures=[RuntimeError("broken")] * 3), Machine()
+        scene = Scene(machines={"m": ill, "n": well}, worker_of={"m": "cpu", "n": "cpu"})
+        await broken(scene)
         held = scene.start(step("held"))
         await scene.start(step("other", model="n"))
         assert not held.done()
         await held
+
+    played(play)
+
+
+def test_a_machine_that_goes_away_is_one_incident() -> None:
+    """Six replicas that are lost at once do not take the model out, and everything that they had is made again."""
+
+    async def play() -> None:
+        machine = Machine(replicas=6, failures=[WorkerLostError("gone")] * 6)
+        scene = Scene(replicas=6, machines={"m": machine})
+        await asyncio.gather(*(scene.start(step()) for _ in range(6)))
+        assert scene.loop.time() == 2.0
+        assert scene.tally.value("triptych_retries_total", model="m") == 6
 
     played(play)
 
