@@ -105,18 +105,18 @@ async def test_several_steps_go_to_a_worker_as_one(http: httpx.AsyncClient) -> N
     from deployments.cluster.handles import HandleWorker
 
     worker = HandleWorker("sd15", serve.get_deployment_handle("model-sd15", "triptych"))
-    told: list[tuple[int, int]] = []
+    told: list[tuple[int, float]] = []
     steps = [
         Step(f"step {seed}", "generate", "sd15", (), "image", {"prompt": EASY, "seed": seed, "steps": steps})
         for seed, steps in ((0, 4), (1, 0), (2, 4))
     ]
-    for listener in (None, lambda number, progress: told.append((number, progress.done))):
+    for listener in (None, lambda number, progress: told.append((number, progress.done / progress.total))):
         made = await worker.run_batch(steps, [()] * 3, 60, listener)
         assert [type(result) for result in made] == [StepResult, StepError, StepResult]
         assert "steps 0 is not" in str(made[1])
         assert isinstance(made[0], StepResult) and made[0].facts["batch"] == 2
     assert {number for number, _ in told} == {0, 2}
-    assert max(done for _, done in told) == 4
+    assert [share for _, share in told][-2:] == [1.0, 1.0]
 
 
 async def test_http_handle_and_process_give_the_same_bytes(http: httpx.AsyncClient, service: Any) -> None:
