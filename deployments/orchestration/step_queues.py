@@ -333,9 +333,8 @@ class StepQueues:
         except Exception as error:
             return [error] * len(entries)
         if len(made) != len(entries):
-            return [StepError(f"model {batch.model!r} returned {len(made)} results for {len(entries)} steps")] * len(
-                entries
-            )
+            wrong = StepError(f"model {batch.model!r} returned {len(made)} results for {len(entries)} steps")
+            return [wrong] * len(entries)
         self._learn(batch, made)
         return list(made)
 
