@@ -28,7 +28,7 @@ test-fast: $(VENV)/.dev  ## unit tests only: seconds, no Ray
 test-slow: $(VENV)/.dev  ## the tests that take more than half a minute
 	$(BIN)/python -m pytest -m "slow and not gpu"
 
-mutants: $(VENV)/.dev  ## put mistakes into the code and see whether the tests notice (hours; MUTANTS=--quick for a sample)
+mutants: $(VENV)/.dev  ## put mistakes into the code and see whether the tests notice (an hour or two; MUTANTS="--sample 300": minutes)
 	@nice $(BIN)/python -m tools.mutants $(MUTANTS)
 
 lint: $(VENV)/.dev  ## ruff, mypy and codespell

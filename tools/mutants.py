@@ -1,37 +1,36 @@
 """Would the tests notice? Mistakes are put into the modules that carry the promises, one at a time.
 
-    python -m tools.mutants --quick                  twelve mistakes a module, drawn with a seed
+    python -m tools.mutants --sample 300             300 mistakes, evenly over the modules, drawn with --seed
     python -m tools.mutants router/cost              every mistake in the files of one folder
     python -m tools.mutants --only queues.py:66      the mistakes of one line
 
-A mistake is a flipped comparison, another operator or constant, `min` for `max`, `and` for `or`, a dropped `not`, a
-dropped statement, lock or `finally`. The source is written to a copy of the packages that precedes the real ones on the
-path, so nothing here changes. What was tried is kept in `--results` (JSON), and not tried again for the same source and
-the same tests. The score is killed / tried; those that `EQUIVALENT` names change nothing and are not tried.
+Which mistakes there are is in `mistakes.py`; how the tests are asked, in `noticing.py`. Nothing here is changed by it.
+What was tried is kept in `--results`, and not tried again while neither the source nor the tests that gave the verdict
+have changed. The score is killed / tried, with its 95 % interval (Wilson). What changes nothing that can be seen is in
+`equivalent.yaml`, each with its reason, and is not tried.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
-import copy
 import hashlib
 import json
-import os
+import math
 import random
-import shutil
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
+import yaml
+
+from tools.mistakes import Mistake, made, mistakes
+
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("router", "policies", "models", "deployments")
-RESULTS = ROOT / ".mutants.json"
-QUICK = 12
-TIMEOUT_S = 300
+KEPT = ROOT / ".mutants"
+EQUIVALENT = Path(__file__).with_name("equivalent.yaml")
 
 TESTS: dict[str, tuple[str, ...]] = {
     "policies/deciding": ("tests/policies/test_decide.py", "tests/policies/test_afterwards.py",
@@ -45,6 +44,11 @@ TESTS: dict[str, tuple[str, ...]] = {
     "router/verification": ("tests/router/test_search.py", "tests/router/test_escalation.py",
                             "tests/router/test_score_reading.py", "tests/router/test_recalibrating.py",
                             "tests/deployments/test_verification.py"),
+    "router/learning": ("tests/router/test_off_policy.py", "tests/router/test_feedback.py",
+                        "tests/router/test_evaluation.py", "tests/router/test_training.py",
+                        "tests/router/test_adding.py", "tests/router/test_votes.py",
+                        "tests/router/test_contrasts.py", "tests/router/test_tables.py",
+                        "tests/deployments/test_retraining.py"),
     "deployments/orchestration": ("tests/deployments/test_budgets.py", "tests/deployments/test_limits.py",
                                   "tests/deployments/test_verification.py", "tests/deployments/test_paths.py",
                                   "tests/deployments/test_policy_effects.py",
@@ -55,244 +59,228 @@ TESTS: dict[str, tuple[str, ...]] = {
                         "tests/deployments/test_warnings.py", "tests/deployments/test_http_conduct.py",
                         "tests/deployments/test_http.py"),
 }  # fmt: skip
-"""Which tests are asked about which folder; those that say most in the least time come first."""
-
-EQUIVALENT: set[str] = set()
-"""Mistakes that change nothing, as `file:line: what`; whoever adds one says why beside it."""
+"""Which tests are asked about which folder."""
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """One mistake. what: in words;   key: of the source with it"""
+    """A mistake in a file of a folder. number: among those of the file"""
 
+    folder: str
     file: str
+    number: int
     line: int
     what: str
-    key: str
 
     @property
     def name(self) -> str:
         return f"{self.file}:{self.line}: {self.what}"
 
 
-COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
-    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
-    ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,
-}  # fmt: skip
-OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
-    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult,
-    ast.Mod: ast.Mult, ast.Pow: ast.Mult, ast.BitOr: ast.BitAnd, ast.BitAnd: ast.BitOr,
-}  # fmt: skip
-CALLS = {"min": "max", "max": "min", "any": "all", "all": "any"}
-
-
-def mistakes(source: str) -> Iterator[tuple[int, str, ast.Module]]:
-    """(line, in words, the changed module) for every mistake that can be put into a source."""
-    tree = ast.parse(source)
-    nodes = list(ast.walk(tree))
-    quiet = {id(child) for node in nodes for child in _unlooked(node)}
-    for number, node in enumerate(nodes):
-        if id(node) in quiet:
-            continue
-        for what, change in _changes(node):
-            changed = copy.deepcopy(tree)
-            twin = list(ast.walk(changed))[number]
-            change(twin, changed)
-            yield getattr(node, "lineno", 0), what, ast.fix_missing_locations(changed)
-
-
-def _unlooked(node: ast.AST) -> Iterator[ast.AST]:
-    """What a node holds that no test can be expected to notice: annotations, docstrings, messages, logging."""
-    for field in ("annotation", "returns"):
-        if (inner := getattr(node, field, None)) is not None:
-            yield from ast.walk(inner)
-    if isinstance(node, ast.JoinedStr | ast.Raise):
-        yield from ast.walk(node)
-    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-        yield from ast.walk(node)
-    if isinstance(node, ast.Expr) and "logger" in ast.dump(node)[:200]:
-        yield from ast.walk(node)
-    if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
-        yield from ast.walk(node)
-
-
-def _changes(node: ast.AST) -> Iterator[tuple[str, object]]:
-    if isinstance(node, ast.Compare):
-        for place, operator in enumerate(node.ops):
-            if (other := COMPARISONS.get(type(operator))) is not None:
-                yield (
-                    f"{type(operator).__name__} -> {other.__name__}",
-                    _put(lambda n, p=place, o=other: _nth(n.ops, p, o())),
-                )
-    elif isinstance(node, ast.BinOp | ast.AugAssign) and (swap := OPERATORS.get(type(node.op))) is not None:
-        yield f"{type(node.op).__name__} -> {swap.__name__}", _put(lambda n: setattr(n, "op", swap()))
-    elif isinstance(node, ast.BoolOp):
-        other_ = ast.Or if isinstance(node.op, ast.And) else ast.And
-        yield f"{type(node.op).__name__} -> {other_.__name__}", _put(lambda n: setattr(n, "op", other_()))
-    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.Not):
-        yield f"{type(node.op).__name__} dropped", _replaced(lambda n: n.operand)
-    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in CALLS:
-        yield f"{node.func.id} -> {CALLS[node.func.id]}", _put(lambda n: setattr(n.func, "id", CALLS[n.func.id]))
-    elif isinstance(node, ast.Constant) and type(node.value) in (int, float, bool):
-        new = (not node.value) if isinstance(node.value, bool) else node.value + 1
-        yield f"{node.value!r} -> {new!r}", _put(lambda n: setattr(n, "value", new))
-    elif isinstance(node, ast.IfExp):
-        yield "branches swapped", _put(lambda n: n.__dict__.update(body=n.orelse, orelse=n.body))
-    elif isinstance(node, ast.If):
-        yield "condition negated", _put(lambda n: setattr(n, "test", ast.UnaryOp(ast.Not(), n.test)))
-    elif isinstance(node, ast.Expr | ast.AugAssign | ast.Continue | ast.Break):
-        yield "statement dropped", _replaced(lambda n: ast.Pass())
-    if isinstance(node, ast.AugAssign):
-        yield "statement dropped", _replaced(lambda n: ast.Pass())
-    if isinstance(node, ast.With) and "lock" in ast.dump(node.items[0]):
-        yield "lock dropped", _replaced(lambda n: ast.If(ast.Constant(True), n.body, []))
-    if isinstance(node, ast.Try) and node.finalbody:
-        yield "finally dropped", _put(lambda n: setattr(n, "finalbody", [ast.Pass()]))
-
-
-def _nth(items: list, place: int, value: object) -> None:
-    items[place] = value
-
-
-def _put(edit: object) -> object:
-    return lambda node, tree: edit(node)  # type: ignore[operator]
-
-
-def _replaced(make: object) -> object:
-    """A change that puts another node in the place of this one."""
-
-    def change(node: ast.AST, tree: ast.AST) -> None:
-        for parent in ast.walk(tree):
-            for field, value in ast.iter_fields(parent):
-                if value is node:
-                    setattr(parent, field, make(node))  # type: ignore[operator]
-                elif isinstance(value, list) and any(item is node for item in value):
-                    value[[item is node for item in value].index(True)] = make(node)  # type: ignore[operator]
-
-    return change
-
-
-class Bench:
-    """A copy of the packages into which one mistake at a time is put."""
-
-    def __init__(self, folder: Path, python: str) -> None:
-        self.folder, self.python = folder, python
-        for package in PACKAGES:
-            (folder / package).mkdir()
-            _linked(ROOT / package, folder / package)
-        for other in ("tests", "benchmarks", "docs", "tools", "pyproject.toml", "README.md", "CHANGELOG.md"):
-            (folder / other).symlink_to(ROOT / other)
-
-    def try_(self, file: str, source: str, tests: tuple[str, ...]) -> str:
-        """ "killed", "survived" or "timeout" (which counts as killed) of a source under tests."""
-        place = self.folder / file
-        whole = place.resolve()
-        place.unlink()
-        place.write_text(source)
-        try:
-            return self._run(tests)
-        finally:
-            place.unlink()
-            place.symlink_to(whole)
-
-    def _run(self, tests: tuple[str, ...]) -> str:
-        command = [
-            self.python,
-            "-m",
-            "pytest",
-            "-q",
-            "-x",
-            "-p",
-            "no:cacheprovider",
-            "-m",
-            "not slow and not gpu and not ray",
-        ]
-        environment = {
-            **os.environ,
-            "PYTHONPATH": str(self.folder),
-            "OMP_NUM_THREADS": "1",
-            "PYTHONDONTWRITEBYTECODE": "1",
-        }
-        for test in tests:
-            try:
-                done = subprocess.run(
-                    [*command, test], cwd=self.folder, env=environment, capture_output=True, timeout=TIMEOUT_S
-                )
-            except subprocess.TimeoutExpired:
-                return "timeout"
-            if done.returncode not in (0, 5):
-                return "killed"
-        return "survived"
-
-
-def _linked(real: Path, copy_: Path) -> None:
-    for path in real.iterdir():
-        if path.name == "__pycache__":
-            continue
-        if path.is_dir() and any(path.rglob("*.py")):
-            (copy_ / path.name).mkdir()
-            _linked(path, copy_ / path.name)
-        else:
-            (copy_ / path.name).symlink_to(path)
-
-
-def found(folders: list[str]) -> Iterator[tuple[str, Mutant, str]]:
-    """(folder of `TESTS`, mutant, its source) of everything below `folders`."""
+def found(folders: list[str]) -> list[Mutant]:
+    """Everything below `folders` (all, if there are none) that is not equivalent."""
+    same = {(known["file"], known["line"], known["what"]) for known in equivalent()}
+    mutants = []
     for folder in TESTS:
-        for path in sorted((ROOT / folder).glob("*.py")):
-            file = path.relative_to(ROOT).as_posix()
+        for file in _files(folder):
             if folders and not any(file.startswith(wanted.rstrip("/")) for wanted in folders):
                 continue
-            seen: set[str] = set()
-            for line, what, tree in mistakes(path.read_text(encoding="utf-8")):
-                source = ast.unparse(tree)
-                key = hashlib.sha256(source.encode()).hexdigest()[:16]
-                if key not in seen and f"{file}:{line}: {what}" not in EQUIVALENT:
-                    seen.add(key)
-                    yield folder, Mutant(file, line, what, key), source
+            lines = _source(file).splitlines()
+            for number, mistake in enumerate(_mistakes(file)):
+                if (file, lines[mistake.line - 1].strip(), mistake.what) not in same:
+                    mutants.append(Mutant(folder, file, number, mistake.line, mistake.what))
+    return mutants
+
+
+def equivalent() -> list[dict]:
+    """The mistakes that change nothing: `file`, `line` (its text), `what` and `why`."""
+    return yaml.safe_load(EQUIVALENT.read_text("utf-8")) or []
+
+
+def stale() -> list[dict]:
+    """Those of `equivalent` that no mistake answers to any more."""
+    there = {
+        (file, _source(file).splitlines()[mistake.line - 1].strip(), mistake.what)
+        for folder in TESTS
+        for file in _files(folder)
+        for mistake in _mistakes(file)
+    }
+    return [known for known in equivalent() if (known["file"], known["line"], known["what"]) not in there]
+
+
+def drawn(mutants: list[Mutant], count: int, seed: int) -> list[Mutant]:
+    """So many, as evenly over the folders as can be."""
+    chance, left, taken = random.Random(seed), count, []
+    strata = sorted((_of(mutants, folder) for folder in TESTS), key=len)
+    for place, stratum in enumerate(strata):
+        share = min(len(stratum), left // (len(strata) - place))
+        left -= share
+        taken += chance.sample(stratum, share)
+    return sorted(taken, key=mutants.index)
+
+
+def wilson(killed: int, tried: int) -> tuple[float, float]:
+    """The 95 % interval of a share."""
+    if not tried:
+        return 0.0, 1.0
+    z, share = 1.959964, killed / tried
+    middle = (share + z * z / (2 * tried)) / (1 + z * z / tried)
+    half = z / (1 + z * z / tried) * math.sqrt(share * (1 - share) / tried + z * z / (4 * tried * tried))
+    return middle - half, middle + half
+
+
+def table(mutants: list[Mutant], verdicts: list[dict], population: dict[str, int]) -> list[dict]:
+    """A row for each folder and one for all of them, each folder in it as heavy as its mistakes are many."""
+    rows = []
+    for folder in dict.fromkeys(mutant.folder for mutant in mutants):
+        of = [v["verdict"] for m, v in zip(mutants, verdicts, strict=True) if m.folder == folder]
+        rows.append(_row(folder, population[folder], len(of), sum(verdict in ("killed", "timeout") for verdict in of)))
+    total = _row("all", sum(r["mistakes"] for r in rows), sum(r["tried"] for r in rows), sum(r["killed"] for r in rows))
+    return [*rows, {**total, "weighted": round(sum(r["mistakes"] * r["score"] for r in rows) / total["mistakes"], 3)}]
+
+
+def _row(folder: str, mistakes_: int, tried: int, killed: int) -> dict:
+    low, high = wilson(killed, tried)
+    return {
+        "folder": folder, "mistakes": mistakes_, "tried": tried, "killed": killed,
+        "score": round(killed / tried, 3), "low": round(low, 3), "high": round(high, 3),
+    }  # fmt: skip
+
+
+def _of(mutants: list[Mutant], folder: str) -> list[Mutant]:
+    return [mutant for mutant in mutants if mutant.folder == folder]
+
+
+def _files(folder: str) -> list[str]:
+    return [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / folder).glob("*.py"))]
+
+
+@cache
+def _source(file: str) -> str:
+    return (ROOT / file).read_text("utf-8")
+
+
+@cache
+def _mistakes(file: str) -> list[Mistake]:
+    return list(mistakes(_source(file)))
+
+
+@cache
+def _tree(mutant: Mutant) -> ast.Module:
+    return made(_source(mutant.file), _mistakes(mutant.file)[mutant.number])
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+class Results:
+    """What was tried, in a file: verdicts stand for as long as the tests that gave them."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known: dict[str, dict] = json.loads(path.read_text()) if path.is_file() else {}
+
+    def of(self, mutant: Mutant) -> dict | None:
+        """What is known of a mutant, if it still holds."""
+        known = self._known.get(self._key(mutant))
+        return known if known is not None and known["asked"] == self._asked(mutant, known["by"]) else None
+
+    def add(self, mutant: Mutant, verdict: str, by: str, seconds: float) -> dict:
+        """Keeps a verdict. by: the test that noticed, or "" """
+        noted = {
+            **asdict(mutant),
+            "verdict": verdict,
+            "by": by,
+            "s": round(seconds, 2),
+            "asked": self._asked(mutant, by),
+        }
+        self._known[self._key(mutant)] = noted
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        new = self._path.with_suffix(".new")
+        new.write_text(json.dumps(self._known, indent=1))
+        new.replace(self._path)
+        return noted
+
+    def _key(self, mutant: Mutant) -> str:
+        return _digest(mutant.file, ast.unparse(_tree(mutant)))
+
+    def _asked(self, mutant: Mutant, by: str) -> str:
+        file = by.split("::")[0]
+        return _digest(*map(_source, [file] if file in TESTS[mutant.folder] else TESTS[mutant.folder]))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folders", nargs="*", help="default: all")
-    parser.add_argument("--quick", action="store_true", help=f"{QUICK} mistakes of each folder")
-    parser.add_argument("--sample", type=int, help="that many of each folder")
-    parser.add_argument("--only", help="FILE:LINE, as the survivors are named")
+    parser.add_argument("--sample", type=int, metavar="N", help="so many, evenly over the folders")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", metavar="FILE:LINE", help="as the survivors are named")
     parser.add_argument("--list", action="store_true", help="count, run nothing")
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--results", type=Path, default=KEPT / "results.json", help="what was tried")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="a JSON file that gets the table as --name")
+    parser.add_argument("--name", default="now")
     args = parser.parse_args()
-    by_folder: dict[str, list[tuple[Mutant, str]]] = {}
-    for folder, mutant, source in found(args.folders):
-        if args.only is None or args.only in mutant.name:
-            by_folder.setdefault(folder, []).append((mutant, source))
-    sample = args.sample or (QUICK if args.quick else None)
-    if sample is not None:
-        drawn = random.Random(args.seed)
-        by_folder = {name: drawn.sample(all_, min(sample, len(all_))) for name, all_ in by_folder.items()}
+    if gone := stale():
+        print(f"{EQUIVALENT.name}: no such mistake any more: {gone}", file=sys.stderr)
+    mutants = found(args.folders)
+    population = {folder: len(_of(mutants, folder)) for folder in TESTS}
     if args.list:
-        print(json.dumps({name: len(all_) for name, all_ in by_folder.items()}, indent=2))
+        print(json.dumps({**population, "all": len(mutants)}, indent=1))
         return
-    known: dict[str, dict] = json.loads(args.results.read_text()) if args.results.is_file() else {}
-    folder = Path(tempfile.mkdtemp(prefix="mutants-"))
+    if args.only:
+        mutants = [mutant for mutant in mutants if args.only in mutant.name]
+    if args.sample:
+        mutants = drawn(mutants, args.sample, args.seed)
+    results = Results(args.results)
+    for mutant, verdict, by, seconds in tried([mutant for mutant in mutants if results.of(mutant) is None]):
+        results.add(mutant, verdict, by, seconds)
+        print(f"{verdict:9} {seconds:5.1f} s  {mutant.name}  {by.split('::')[-1]}", file=sys.stderr, flush=True)
+    verdicts = [known for mutant in mutants if (known := results.of(mutant)) is not None]
+    survivors = [m.name for m, v in zip(mutants, verdicts, strict=True) if v["verdict"] in ("survived", "unreached")]
+    rows = table(mutants, verdicts, population)
+    for row in rows:
+        share = (
+            f"{row['killed']:4} of {row['tried']:4} killed, {row['score']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
+        )
+        print(f"{row['folder']:26} {row['mistakes']:5} mistakes, {share}")
+    print(f"as heavy as their mistakes are many: {rows[-1]['weighted']:.3f}", *survivors, sep="\n")
+    if args.report:
+        written = json.loads(args.report.read_text()) if args.report.is_file() else {}
+        written[args.name] = {"seed": args.seed, "sample": args.sample, "table": rows, "survivors": survivors}
+        args.report.write_text(json.dumps(written, indent=1) + "\n")
+
+
+def tried(mutants: list[Mutant]) -> Iterator[tuple[Mutant, str, str, float]]:
+    """(mutant, verdict, the test that noticed, seconds) of each, after a control of each folder: no mistake, no
+    verdict."""
+    from tools.noticing import Noticing, Question
+
+    if not mutants:
+        return
+    folders = list(dict.fromkeys(mutant.folder for mutant in mutants))
+    asked = list(dict.fromkeys(test for folder in folders for test in TESTS[folder]))
+    bench = Noticing(ROOT, [file for folder in TESTS for file in _files(folder)], asked, KEPT / "reach")
+    controls = [next(mutant for mutant in mutants if mutant.folder == folder) for folder in folders]
+
+    def questions() -> Iterator[Question]:
+        for mutant in controls:
+            lines = 1, len(_source(mutant.file).splitlines())
+            yield Question(mutant.file, ast.parse(_source(mutant.file)), lines, TESTS[mutant.folder])
+        for mutant in mutants:
+            lines = _mistakes(mutant.file)[mutant.number].lines
+            yield Question(mutant.file, _tree(mutant), lines, TESTS[mutant.folder])
+
     try:
-        bench = Bench(folder, sys.executable)
-        for name, mutants in by_folder.items():
-            tests = TESTS[name]
-            about = hashlib.sha256(b"".join((ROOT / t).read_bytes() for t in tests)).hexdigest()[:16]
-            for mutant, source in mutants:
-                key = f"{mutant.key}/{about}"
-                if key not in known:
-                    known[key] = {**asdict(mutant), "folder": name, "verdict": bench.try_(mutant.file, source, tests)}
-                    args.results.write_text(json.dumps(known, indent=1))
-                    print(f"{known[key]['verdict']:9} {mutant.name}", file=sys.stderr, flush=True)
-            verdicts = [known[f"{mutant.key}/{about}"] for mutant, _ in mutants]
-            survived = [v for v in verdicts if v["verdict"] == "survived"]
-            score = {"folder": name, "tried": len(verdicts), "killed": len(verdicts) - len(survived)}
-            lines = [f"{v['file']}:{v['line']}: {v['what']}" for v in survived]
-            print(json.dumps({**score, "score": round(score["killed"] / max(1, len(verdicts)), 3), "survivors": lines}))
+        answers = bench.answers(questions())
+        for mutant in controls:
+            verdict, by, _ = next(answers)
+            if verdict in ("killed", "timeout"):
+                raise SystemExit(f"{mutant.file} is said to be wrong as it is: {verdict} {by}")
+        for mutant in mutants:
+            yield mutant, *next(answers)
     finally:
-        shutil.rmtree(folder)
+        bench.close()
 
 
 if __name__ == "__main__":

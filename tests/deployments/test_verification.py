@@ -226,6 +226,56 @@ async def test_the_replay_of_a_search_is_the_same_plan_under_other_queues(
         orchestrator._router.queues.release(ticket)
 
 
+async def test_the_replay_of_one_of_two_searches_settles_only_that_one(settings: AppSettings, tmp_path: Path) -> None:
+    """Where a policy has two recipes with `n: auto`, the turns of one are not taken for those of the other, which has
+    other branches."""
+    few = "  few: {best_of: {n: auto, most: 3, of: [single, direct], scorer: alignment, quality_per_s: 0.01}}\n"
+    text = searching(0.02).replace("objective:", few + "objective:", 1)
+    orchestrator, _ = scripted(settings, tmp_path, Script(POOR), {"main": text})
+    orchestrator._router.knowledge.score_readings["alignment"] = SHARP
+    service = Service(orchestrator, settings.limits)
+    for name in ("many", "few"):
+        first = await service.route({"prompt": ASK.prompt, "model": "main", "seed": 3, "recipe": name})
+        again = await service.route(json.loads(json.dumps(first["replay"])))
+        assert again["plan"]["digest"] == first["plan"]["digest"]
+        assert again["replay"] == first["replay"] and again["replay"]["recipe"] == name
+
+
+async def test_a_search_that_comes_to_one_picture_pays_for_no_look(settings: AppSettings, tmp_path: Path) -> None:
+    """Its estimate is that of its one branch, without the scorer's seconds and dollars."""
+    orchestrator, _ = scripted(settings, tmp_path, Script(POOR), {"main": searching(1000)})
+    route = await orchestrator.route(ASK)
+    one = route.estimates[{"sd15": "draft", "flux": "direct"}[str(route.plan.steps[0].model)]]
+    assert route.estimates["many"].work_s == pytest.approx(one.work_s, rel=1e-9)
+    assert route.estimates["many"].cost_usd == pytest.approx(one.cost_usd, rel=1e-9)
+    assert route.estimates["many"].latency_s == pytest.approx(one.latency_s, rel=1e-9)
+    assert route.estimates["many"].quality.mean == pytest.approx(one.quality.mean)
+    assert [step.kind for step in route.plan.steps] == ["generate"]
+
+
+@pytest.mark.parametrize(
+    ("limit_s", "took_s", "pictures"),
+    [
+        (50.0, 27.0, 1),  # a picture and a look: within the deadline of 60 s, not within the policy's 50
+        (1000.0, 100.0, 1),  # within the policy's limit, not within the deadline
+        (None, 100.0, 1),
+        (50.0, 20.0, 3),
+        (None, 27.0, 3),
+    ],
+)
+async def test_a_try_has_to_end_before_the_deadline_and_the_limit(
+    settings: AppSettings, tmp_path: Path, limit_s: float | None, took_s: float, pictures: int
+) -> None:
+    """Both bind: when steps take longer than was estimated, no other picture is begun that either forbids."""
+    limits = f"limits: {{latency_s: {limit_s}}}\n" if limit_s is not None else ""
+    verify = "verify: {scorer: alignment, accept_above: 0.9, retry: 2}\n"
+    script = Script({60: 0.1}, took_s=took_s)
+    outcome, _, _ = await run(settings, tmp_path, RECIPES + DRAFT + limits + verify, script)
+    assert sum(step.startswith("generate") for step in script.ran) == pictures
+    late = [note for note in outcome.notes if "it would end after the deadline" in note]
+    assert bool(late) is (pictures == 1)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

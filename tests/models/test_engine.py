@@ -2,11 +2,13 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 
+import diffusers
 import numpy as np
 import pytest
 import torch
 
 from models import Cancelled, Engine, load_engine
+from models.engine.schedulers import ve_factor
 from models.families import FAMILIES
 from router.errors import StepError
 from router.types import Latents, ModelCard, Picture, Progress, Step, Value
@@ -271,3 +273,18 @@ def test_what_cannot_be_run_is_refused_in_words(
 def test_warm_up_runs_every_kind_of_model(engine: Engines, model: str) -> None:
     """warm_up finds a step that the model can run, and returns its seconds."""
     assert engine(model).warm_up() > 0
+
+
+@pytest.mark.parametrize("name", ["EulerDiscreteScheduler", "LMSDiscreteScheduler", "DDIMScheduler"])
+def test_latents_of_exploding_variance_are_scaled_by_the_root_of_one_and_sigma_squared(name: str) -> None:
+    """x_0 + sigma * noise is what the preserving form becomes times sqrt(1 + sigma^2); other schedulers hold it as it
+    is."""
+    scheduler = getattr(diffusers, name)(num_train_timesteps=1000)
+    scheduler.set_timesteps(10)
+    for index in (0, 4, 9):
+        factor = ve_factor(scheduler, index)
+        if name == "DDIMScheduler":
+            assert factor == 1.0
+        else:
+            sigma = float(scheduler.sigmas[index])
+            assert sigma > 0.01 and factor**2 == pytest.approx(1 + sigma * sigma)

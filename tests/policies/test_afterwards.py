@@ -47,6 +47,35 @@ def test_overload_degrades_by_the_ladder(waits: tuple[float, float, float], reci
 
 
 @pytest.mark.parametrize(
+    ("waits", "recipe"),
+    [((0, 0, 5), "premium"), ((0, 5, 5.1), "standard"), ((5, 5.1, 5.1), "draft"), ((6, 6, 6), "premium")],
+)
+def test_what_waits_exactly_the_bound_waits(waits: tuple[float, float, float], recipe: str) -> None:
+    """The bound itself is not over the bound; where all wait alike, the first of the ranking stays."""
+    assert decide(LADDER, ASK, *waiting(*waits)).recipe == recipe
+
+
+def test_a_wait_of_exactly_the_last_bound_is_not_refused() -> None:
+    """At 60 s of at most 60 s the request is served, above it is not."""
+    assert decide(LADDER, ASK, *waiting(60, 70, 70)).recipe == "draft"
+    with pytest.raises(OverloadedError):
+        decide(LADDER, ASK, *waiting(60.1, 70, 70))
+
+
+def test_exploration_takes_no_recipe_that_overload_would_replace() -> None:
+    """Among recipes, those that wait exactly the lower bound may be drawn, those beyond it never, whatever is drawn."""
+    file = policy(
+        QUALITY + "overload: {degrade_after_s: 5, degrade_to: [draft], reject_after_s: 60}\nexplore: {rate: 0.2}\n"
+    )
+    for draw in (0.0, 0.05, 0.0999, 0.1, 0.15, 0.1999):
+        decision = decide(file, ASK, *waiting(5.01, 5, 1), context=Context(draw=draw))
+        assert decision.recipe == ("premium" if draw < 0.1 else "standard")
+        assert decision.propensity == pytest.approx(0.9 if draw < 0.1 else 0.1)
+    beyond = decide(file, ASK, *waiting(5.01, 5, 1), context=Context(draw=0.2))
+    assert (beyond.recipe, beyond.explored) == ("premium", False)
+
+
+@pytest.mark.parametrize(
     ("request_", "why"),
     [
         (replace(ASK, degradable=False), "standard was not taken instead, because the request forbids it"),

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router.cost.model import CostModel, denoising_steps
+from router.cost.model import CostModel, Rate, _fit, denoising_steps
 from router.cost.queues import Queues
 from router.planning.plan import make_plan
 from router.types import Chain, Fuse, Generate, GenerationRequest, Plan, Recipe, Refine, Step, Upscale
+from tests.guarded import Guarded
 from tests.router.cards import CATALOGUE, PAIRED, together
 
 REQUEST = GenerationRequest("a red circle")
@@ -247,3 +248,221 @@ def test_waiting_is_the_work_of_others_by_replica() -> None:
     queues.release(ticket)
     queues.release(ticket)
     assert queues.estimate(plan(Generate("sd15"))) == alone
+
+
+def test_costs_and_queues_touch_what_threads_share_only_under_their_lock() -> None:
+    """Every method that reads or changes laws, tickets or kept estimates holds the lock while it does."""
+    costs = CostModel(CATALOGUE)
+    costs._seen, costs._rates = Guarded(costs._lock), Guarded(costs._lock)  # type: ignore[assignment]
+    costs.observe(generate(), 6.0)
+    costs.rate(generate())
+    costs.snapshot()
+    assert costs._seen.touched and costs._rates.touched
+
+    class Watched(CostModel):
+        def __setattr__(self, name: str, value: object) -> None:
+            assert "version" not in self.__dict__ or self._lock.locked(), name
+            super().__setattr__(name, value)
+
+    Watched(CATALOGUE).restore(costs.snapshot())
+
+    queues = Queues(CostModel(CATALOGUE))
+    for name in ("_replicas", "_tickets", "_loads", "_alone", "_estimates"):
+        setattr(queues, name, Guarded(queues._lock))
+    queues.set_replicas("sd15", 2)
+    ticket = queues.reserve(plan(Generate("sd15")))
+    queues.estimate(plan(Generate("sd15")))
+    queues.release(ticket)
+    assert all(getattr(queues, name).touched for name in ("_replicas", "_tickets", "_loads", "_alone", "_estimates"))
+
+
+def test_no_two_states_of_queues_are_called_the_same() -> None:
+    """Whatever changes an estimate changes the state for good: reserving, releasing, replicas and what is learned; what
+    changes nothing leaves it."""
+    costs = CostModel(CATALOGUE)
+    queues, one = Queues(costs), plan(Generate("sd15"))
+    states = [queues.state]
+
+    def told() -> None:
+        states.append(queues.state)
+
+    ticket = queues.reserve(one)
+    told()
+    queues.release(ticket, "1-generate-sd15")
+    told()
+    queues.release(ticket, "1-generate-sd15")
+    queues.release(ticket, "no such step")
+    queues.release(12345)
+    assert queues.state == states[-1]
+    second = queues.reserve(plan(Generate("flux")))
+    told()
+    queues.release(second)
+    told()
+    queues.set_replicas("sd15", 2)
+    told()
+    queues.set_replicas("sd15", 2)
+    assert queues.state == states[-1]
+    costs.observe(generate(), 6.0)
+    told()
+    costs.restore(costs.snapshot())
+    told()
+    assert len(set(states)) == len(states)
+    assert second != ticket
+
+
+def test_steps_are_released_one_by_one_and_leave_exactly_nothing() -> None:
+    """A step of a picture is released once, without a picture the next of its kind; after the last, what waits is 0,
+    not what rounding left."""
+    queues, one = Queues(CostModel(CATALOGUE)), plan(Generate("sd15", steps=7))
+    taken = 0.7
+    first, second = queues.reserve(one, n=3), queues.reserve(one)
+    for left, picture in ((3, 1), (3, 1), (2, None), (1, None), (1, None)):
+        queues.release(first, "1-generate-sd15", picture)
+        assert queues.outstanding_s("sd15") == pytest.approx(taken * left)
+    queues.release(second)
+    assert queues.outstanding_s("sd15") == 0.0
+    assert queues._loads == {}
+
+
+def test_replicas_that_come_or_go_change_what_was_estimated_before() -> None:
+    """An estimate kept from one worker is not given for two, and none at all counts as one."""
+    queues, one = Queues(CostModel(CATALOGUE)), plan(Generate("sd15"))
+    assert queues.estimate(one, 4).latency_s == pytest.approx(10.0)
+    queues.set_replicas("sd15", 2)
+    assert queues.estimate(one, 4).latency_s == pytest.approx(5.0)
+    queues.set_replicas("sd15", 0)
+    assert queues.estimate(one, 4).latency_s == pytest.approx(10.0)
+
+
+def test_waiting_is_what_the_queue_adds_and_falls_as_it_does() -> None:
+    """The same plan is estimated anew as others are released: 5, 2.5 and 0 seconds of waiting, for one or several."""
+    queues, one, several = Queues(CostModel(CATALOGUE)), plan(Generate("sd15")), plan(Generate("sd15"))
+    first, second = queues.reserve(one), queues.reserve(one)
+    for ticket, waits in ((first, 5.0), (second, 2.5), (None, 0.0)):
+        for n in (1, 3):
+            assert queues.estimate(several, n).queue_s == pytest.approx(waits)
+            assert queues.estimate(several, n).latency_s == pytest.approx(waits + 2.5 * n)
+        if ticket is not None:
+            queues.release(ticket)
+
+
+def test_estimates_of_searches_wait_only_where_work_is() -> None:
+    """Behind two models with different loads, each branch waits for its own, and the longer one decides."""
+    queues = Queues(CostModel(CATALOGUE))
+    fused = plan(Fuse("best_of", (Generate("sd15"), Generate("flux")), "alignment"))
+    alone = queues.estimate(fused)
+    assert alone.latency_s == pytest.approx(2.5 + 0.1, abs=0.01)
+    queues.reserve(plan(Generate("sd15")), n=4)
+    busy = queues.estimate(fused)
+    assert busy.latency_s == pytest.approx(10.0 + 2.5 + 0.1, abs=0.01)
+    assert busy.queue_s == pytest.approx(busy.latency_s - alone.latency_s)
+    assert busy.work_s == alone.work_s and busy.cost_usd == alone.cost_usd
+
+
+def test_work_of_what_needs_no_model_is_its_pixels_times_its_pictures() -> None:
+    """Blending two pictures of a megapixel is twice the work of enlarging to one; selecting takes no time by pixels."""
+    costs, pixels = CostModel(CATALOGUE), 1_000_000
+    blend = Step("b", "blend", None, ("x", "y"), "image", {})
+    enlarge = Step("u", "upscale", None, ("x",), "image", {"width": 1000, "height": 1000})
+    assert costs.seconds(blend, pixels) == pytest.approx(0.001 + 2 * 0.05)
+    assert costs.seconds(enlarge) == pytest.approx(0.001 + 0.02)
+    assert costs.seconds(Step("s", "select", None, ("x", "y"), "image", {}), pixels) == pytest.approx(0.0005)
+    assert costs.work(Step("n", "upscale", None, (), "image", {}), pixels) == 1.0
+    assert costs.cost_usd(blend, 3600) == 0.0
+    looks = Step("v", "score", "alignment", ("x", "y"), "scores", {"segments": 6})
+    assert costs.work(looks) == 2 * 4
+    assert costs.work(Step("v", "score", "alignment", ("x",), "scores", {"segments": 1})) == 1
+
+
+def test_tiles_and_part_of_a_schedule_are_the_work_that_they_are() -> None:
+    """Nine tiles of half a megapixel are four and a half megapixels; a share below one step is one step."""
+    costs = CostModel(CATALOGUE)
+    tiled = Step("r", "refine", "sdxl", ("x",), "image",
+                 {"steps": 10, "strength": 0.5, "width": 2048, "height": 2048, "tiles": 9, "tile_width": 1024,
+                  "tile_height": 512})  # fmt: skip
+    assert costs.work(tiled) == pytest.approx(5 * 9 / 2)
+    assert denoising_steps(Step("g", "generate", "sdxl", (), "image", {"steps": 10, "strength": 0.01})) == 1.0
+    assert denoising_steps(Step("g", "generate", "sdxl", (), "image", {})) == 1.0
+    assert denoising_steps(Step("g", "generate", "sdxl", (), "image", {"steps": 20, "from": 0.25, "until": 0.75})) == 10
+    assert denoising_steps(Step("g", "generate", "sdxl", (), "image", {"steps": 20, "from": 0.25})) == 15
+
+
+def test_a_law_is_of_a_size_only_where_a_model_has_one() -> None:
+    """A seen size is told from another by its tile first, then its sides; a step off any model has one law for all."""
+    costs = CostModel(CATALOGUE)
+    keys = {
+        costs._key(Step("r", "refine", "sdxl", ("x",), "image", settings), 1, "")
+        for settings in (
+            {"width": 1024, "height": 1024},
+            {"width": 1024, "height": 512},
+            {"width": 1024, "height": 1024, "tiles": 4, "tile_width": 512, "tile_height": 512},
+            {"width": 2048, "height": 1024, "tiles": 9, "tile_width": 512, "tile_height": 512},
+            {"width": 512, "height": 512},
+        )
+    }
+    assert keys == {f"sdxl/refine/{size}/-/1/-" for size in ("1024x1024", "1024x512", "512x512 tiles", "512x512")}
+    off = [costs._key(Step("u", "upscale", None, ("x",), "image", {"width": w, "height": w}), 1, "") for w in (64, 128)]
+    assert off == ["-/upscale/-/-/1/-"] * 2
+
+
+def test_a_change_is_told_from_a_warm_up_and_from_small_changes(caplog: pytest.LogCaptureFixture) -> None:
+    """A slow first call and what follows below it is no change, nor is half as much again; three times as long is, and
+    is told once. A law of one machine tells nothing of another."""
+    costs = CostModel(CATALOGUE)
+    with caplog.at_level(logging.INFO, "triptych.cost"):
+        for seconds in (60.0, 6.0, 6.0, 6.0, 6.0, 6.0, 9.0, 9.0, 9.0, 9.0, 9.0):
+            costs.observe(generate(), seconds)
+        assert caplog.messages == []
+        for _ in range(5):
+            costs.observe(generate(), 18.0)
+        assert len(caplog.messages) == 1 and "3 times as long" in caplog.messages[0]
+        for _ in range(5):
+            costs.observe(generate(), 100.0, engine="onnx")
+        assert len(caplog.messages) == 1
+
+
+def test_observations_of_one_model_leave_the_laws_of_others() -> None:
+    """What is learned of sdxl changes no law of sdxl-refiner or of another kind of step, and is not lost itself."""
+    costs = CostModel(CATALOGUE)
+    refine = plan(Chain((Generate("sdxl"), Refine("sdxl-refiner", strength=0.5)))).steps[1]
+    costs.observe(refine, 8.0)
+    kept = costs.rate(refine)
+    costs.observe(generate(), 60.0)
+    assert costs.rate(refine) is kept
+    assert costs.version == 2
+    assert costs.seconds(generate(), batch=3) == pytest.approx(60.0, rel=0.02)
+
+
+def test_the_law_of_a_fit_is_worked_out_by_hand() -> None:
+    """Two observations of one work leave the card's proportions; observations of two works settle both numbers; neither
+    is below zero."""
+    prior = Rate(1.0, 1.0)
+    same = _fit(prior, [(9.0, 20.0), (9.0, 20.0)])
+    assert (same.overhead_s, same.per_unit_s) == (pytest.approx(2.0), pytest.approx(2.0))
+    law = _fit(prior, [(float(w), 3.0 + 2.0 * w) for w in (1, 5, 20, 40) * 8])
+    assert law.overhead_s == pytest.approx(3.0, abs=0.1) and law.per_unit_s == pytest.approx(2.0, abs=0.02)
+    falling = _fit(prior, [(float(w), max(0.5, 40.0 - w)) for w in (20, 30, 35) * 8])
+    assert falling.per_unit_s >= 0.0 and falling.overhead_s >= 0.0
+    none = _fit(Rate(0.0, 0.0), [(0.0, 2.0), (0.0, 2.0)])
+    assert math.isfinite(none.overhead_s) and math.isfinite(none.per_unit_s)
+
+
+def test_recent_observations_weigh_more() -> None:
+    """Of observations within the bounds of a hiccup, the last ones decide: ten of 12 s after ten of 8 s are nearer to
+    12 than to 8, by the weights .9 to the power of their age."""
+    costs = CostModel(CATALOGUE)
+    for seconds in [8.0] * 10 + [12.0] * 10:
+        costs.observe(generate(), seconds)
+    weights = [0.9**age for age in range(20)]
+    old, new = sum(weights[10:]), sum(weights[:10])
+    # Relative errors to the present level, 12 s: a small part remains of the card's pull to that level.
+    assert costs.seconds(generate()) == pytest.approx((8 * old + 12 * new) / (old + new), rel=0.01)
+
+
+def test_only_the_latest_observations_are_kept() -> None:
+    """Thirty-two of a law, so that what was long ago is gone."""
+    costs = CostModel(CATALOGUE)
+    for k in range(50):
+        costs.observe(generate(), 1.0 + k)
+    assert {len(pairs) for pairs in costs.snapshot()["observations"].values()} == {32}
+    assert costs.snapshot()["observations"]["sdxl/generate/*"][0][1] == 19.0

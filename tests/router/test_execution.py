@@ -20,6 +20,7 @@ from router.types import (
     Scores,
     Step,
     StepResult,
+    Turn,
     Value,
 )
 from tests.router.cards import CATALOGUE
@@ -180,6 +181,47 @@ async def test_a_good_enough_picture_spares_the_rest(bar: float, made: int) -> N
     assert isinstance(done.output, Picture)
     assert done.output.pixels[0, 0, 0] == (100 if made == 1 else 200)
     assert len(done.values) == 2 * made + 1
+
+
+async def run_in_turn(scores: Sequence[float | None], bars: Sequence[float]) -> list[str]:
+    """Which models drew, when pictures score so (None: the score is lost), and each but the first has such a bar."""
+    models = ("sd15", "flux", "sdxl")
+    turns = tuple(Turn(model, bar, 1.0, 0.0, 0.5) for model, bar in zip(models, (1.0, *bars), strict=True))
+    recipe = Fuse("best_of", tuple(map(Generate, models)), "alignment", min_successful=1, turns=turns)
+    plan = make_plan("careful", recipe, GenerationRequest("a dog"), CATALOGUE, {})
+    drew: list[str] = []
+
+    async def in_turn(step: Step, inputs: Sequence[Value]) -> StepResult:
+        if step.kind == "generate":
+            drew.append(str(step.model))
+            return StepResult(grey(100), 0.0)
+        if step.kind == "score":
+            if (score := scores[len(drew) - 1]) is None:
+                raise StepError("no score")
+            return StepResult(Scores((score,)), 0.0)
+        return StepResult(next(value for value in inputs if isinstance(value, Picture)), 0.0)
+
+    await execute(plan, in_turn)
+    return drew
+
+
+@pytest.mark.parametrize(
+    ("scores", "bars", "drew"),
+    [
+        ((0.7, 0.3, 0.0), (0.9, 0.5), 2),  # the first is good enough for the lower bar of the third
+        ((0.7, None, 0.0), (0.9, 0.5), 2),  # also when the score between them was lost
+        ((0.4, 0.3, 0.0), (0.9, 0.5), 3),
+        ((0.4, None, 0.0), (0.9, 0.5), 3),
+        ((0.95, 0.0, 0.0), (0.9, 0.99), 1),  # what follows a picture that was left out is left out
+        ((0.9, 0.0, 0.0), (0.9, 0.5), 1),  # the bar itself is enough
+        ((0.3, 0.5, 0.0), (0.9, 0.5), 2),
+    ],
+)
+async def test_a_picture_is_spared_by_any_earlier_one_that_is_good_enough(
+    scores: tuple[float | None, ...], bars: tuple[float, float], drew: int
+) -> None:
+    """Not only by the one just before it, and a lost score spares nothing."""
+    assert await run_in_turn(scores, bars) == ["sd15", "flux", "sdxl"][:drew]
 
 
 # ------------------------------------------------------------------------------------------------------- lost branches

@@ -103,6 +103,25 @@ def test_the_worst_case_keeps_to_the_limits() -> None:
     assert len(plan_search(options(), FAIR, Prices(0.001), 6, Resources()).turns) == 1
 
 
+@pytest.mark.parametrize("key", ["latency_s", "work_s", "cost_usd"])
+def test_seconds_work_and_money_each_bound_the_worst_case(key: str) -> None:
+    """What binds is the one that is scarce: with room for two cheap pictures and no more, no third is planned."""
+    cheap = options()[:1]
+    each = getattr(cheap[0].takes, key)
+    for times, pictures in ((1.0, 1), (1.99, 1), (2.0, 2), (2.99, 2), (3.01, 3)):
+        room = replace(UNBOUNDED, **{key: each * times})
+        assert len(plan_search(cheap, FAIR, Prices(0.0), 3, room).turns) == pictures, times
+
+
+def test_without_room_the_one_picture_is_the_cheapest_then_the_quickest() -> None:
+    """A search that nothing fits makes the picture of the least money, of equals that of the least seconds."""
+    dear = Option("a dear one", 0.9, 1e6, Resources(0.1, 0.1, 0.02))
+    slow = Option("a slow one", 0.9, 1e6, Resources(9.0, 9.0, 0.001))
+    for of in ([dear, *options()], [slow, *options()], [*options(), slow, dear]):
+        (turn,) = plan_search(of, FAIR, Prices(0.001), 6, Resources()).turns
+        assert (turn.recipe, turn.bar) == ("cheap", 1.0)
+
+
 def test_money_counts_like_time() -> None:
     """A recipe that costs much is put off when a dollar is worth much."""
     by_time = plan_search(options(), FAIR, Prices(per_s=0.001), 6)

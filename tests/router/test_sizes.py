@@ -251,3 +251,18 @@ def test_every_field_of_a_request_is_used_refused_or_told(field: str) -> None:
 
     holds()
     assert reached[0] > 5 or field == "width"
+
+
+def test_a_model_that_is_not_square_draws_its_own_width_and_height() -> None:
+    """Without a size, the answer is as wide and as high as the card says, and twice that where it is enlarged."""
+    card = replace(CARDS["wide"], native_size=(96, 64))
+    catalogue = Cards({**CARDS, "wide": card})
+    request = GenerationRequest("a red circle")
+    alone = make_plan("r", Generate("wide"), request, catalogue, {})
+    assert (alone.width, alone.height) == (96, 64) == delivered(alone)
+    doubled = make_plan("r", Chain((Generate("wide"), Upscale(2.0))), request, catalogue, {})
+    assert (doubled.width, doubled.height) == (192, 128) == delivered(doubled)
+    given = make_plan("r", Generate("wide", width=64, height=96), request, catalogue, {})
+    assert (given.width, given.height) == (64, 96)
+    half = make_plan("r", Generate("wide"), replace(request, height=32), catalogue, {})
+    assert (half.width, half.height) == (96, 32)

@@ -1,0 +1,493 @@
+"""Whether tests notice a mistake, in milliseconds: one process collects them, and forks once for each mistake.
+
+Before the first, the tests run once in forks that note their seconds and the lines that they reach; of a mistake only
+those tests are asked that reach it, the fastest first, until one fails. In the fork, the functions of the module get
+the code that they would have with the mistake. What is not inside a function (a default, a table, a decorator), or ran
+while modules were imported, is tried in a fork that was made before anything of ours was imported, and imports the
+module with the mistake.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import gc
+import hashlib
+import importlib
+import importlib.machinery
+import importlib.util
+import os
+import pickle
+import select
+import shutil
+import signal
+import struct
+import sys
+import tempfile
+import threading
+import time
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from _pytest.runner import runtestprotocol
+
+PATIENCE_S = 20.0
+"""For how long a mistake may hold up tests beyond five times what they take; then it counts as noticed."""
+MOST_S = 20.0
+"""Tests beyond this sum of seconds are not asked about a mistake."""
+FIRST = ("numpy", "torch", "diffusers", "transformers", "ray.serve", "fastapi", "httpx", "sklearn.linear_model",
+         "onnxruntime", "tokenizers", "PIL.Image", "cv2", "typer", "pydantic", "yaml", "hypothesis")  # fmt: skip
+"""What every fork needs and none changes."""
+OPTIONS = ("-x", "-o", "addopts=--strict-markers", "-p", "no:cacheprovider", "-p", "no:terminal",
+           "-m", "not slow and not gpu and not ray")  # fmt: skip
+
+Lines = frozenset[tuple[str, int]]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A mistake as the tree of its file (relative to the root), the lines that must run for it to be noticed, and the
+    tests' files that are asked."""
+
+    file: str
+    tree: ast.Module
+    lines: tuple[int, int]
+    asked: tuple[str, ...]
+
+
+@dataclass
+class Reach:
+    """What each test (by node id) takes in seconds, and the (file, line) that it reaches; failed: with no mistake."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    lines: dict[str, Lines] = field(default_factory=dict)
+    failed: list[str] = field(default_factory=list)
+
+    def add(self, other: Reach) -> None:
+        """Takes what is known of further tests."""
+        self.seconds |= other.seconds
+        self.lines |= other.lines
+        self.failed += other.failed
+
+    def tests(self, question: Question, anywhere: bool) -> list[str]:
+        """Those that reach the lines of a question (or any line of its file), the fastest first."""
+        wanted = {(question.file, line) for line in range(question.lines[0], question.lines[1] + 1)}
+        found = [
+            test
+            for test, lines in self.lines.items()
+            if test.split("::")[0] in question.asked
+            and (any(file == question.file for file, _ in lines) if anywhere else not lines.isdisjoint(wanted))
+        ]
+        found.sort(key=self.seconds.__getitem__)
+        total, asked = 0.0, []
+        for test in found:
+            total += self.seconds[test]
+            if total <= MOST_S:
+                asked.append(test)
+        return asked
+
+
+class Noticing:
+    """Answers questions about mistakes in `files` with the tests' files of `asked`, both relative to `root`.
+
+    cache: a folder in which the reach of a test file is kept, for as long as nothing of ours changes
+    """
+
+    def __init__(self, root: Path, files: list[str], asked: list[str], cache: Path) -> None:
+        self.root, self.files, self.asked, self.cache = root, files, asked, cache
+        self.folder = Path(tempfile.mkdtemp(prefix="mutants-"))
+        for name in FIRST:
+            importlib.import_module(name)
+        os.chdir(root)
+        hypothesis = sys.modules["hypothesis"]
+        quick = [hypothesis.Phase.explicit, hypothesis.Phase.generate]
+        hypothesis.settings.register_profile("mutants", database=None, derandomize=True, deadline=None, phases=quick)
+        hypothesis.settings.load_profile("mutants")
+        gc.collect()
+        gc.freeze()
+
+    def answers(self, questions: Iterator[Question]) -> Iterator[tuple[str, str, float]]:
+        """For each question in order: "killed", "survived", "timeout" or "unreached"; the test that failed; seconds."""
+        there, back = _Pipe(), _Pipe()
+        if (server := os.fork()) == 0:
+            with _left():
+                _serve(self, there, back)
+        try:
+            if (told := back.read()) is None:
+                raise SystemExit("The tests cannot be collected; see `make test-fast`.")
+            reach, imported = told
+            for test in reach.failed:
+                print(f"not asked, for it fails without a mistake: {test}", file=sys.stderr)
+            for question in questions:
+                began = time.monotonic()
+                path = self.root / question.file
+                was, becomes = _compiled(ast.parse(path.read_text("utf-8")), path), _compiled(question.tree, path)
+                run = {(question.file, line) for line in range(question.lines[0], question.lines[1] + 1)}
+                fresh = _shell(was) != _shell(becomes) or not imported.isdisjoint(run)
+                tests = reach.tests(question, anywhere=fresh)
+                patience = PATIENCE_S + 5 * sum(reach.seconds[test] for test in tests)
+                verdict, by = ("unreached", "") if not tests else ("fresh", "")
+                if tests and not fresh:
+                    there.write((question, tests, patience))
+                    verdict, by = back.read() or ("fresh", "")
+                if verdict == "fresh":
+                    verdict, by = _asked(self, patience, partial(_imported, self, question, tests))
+                yield verdict, by, time.monotonic() - began
+        finally:
+            os.kill(server, signal.SIGKILL)
+            os.waitpid(server, 0)
+
+    def close(self) -> None:
+        """Removes what the forks wrote."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class _Pipe:
+    """Values from one process to another."""
+
+    def __init__(self) -> None:
+        self.out, self.into = os.pipe()
+
+    def write(self, value: object) -> None:
+        told = pickle.dumps(value)
+        view = memoryview(struct.pack("!Q", len(told)) + told)
+        while view:
+            view = view[os.write(self.into, view) :]
+
+    def read(self) -> Any:
+        (size,) = struct.unpack("!Q", self._exactly(8))
+        return pickle.loads(self._exactly(size))  # noqa: S301 (a process of ours wrote it)
+
+    def _exactly(self, size: int) -> bytes:
+        parts = []
+        while size:
+            parts.append(os.read(self.out, min(size, 1 << 20)))
+            if not parts[-1]:
+                raise EOFError("the other process is gone")
+            size -= len(parts[-1])
+        return b"".join(parts)
+
+    def close(self) -> None:
+        os.close(self.out)
+        os.close(self.into)
+
+
+class _left:
+    """Ends a fork without any of its parent's clean-up, whatever happens."""
+
+    def __enter__(self) -> None:
+        os.setpgid(0, 0)
+
+    def __exit__(self, *error: Any) -> None:
+        os._exit(0 if error[0] is None else 70)
+
+
+def _asked(bench: Noticing, patience: float, ask: Callable[[], str]) -> tuple[str, str]:
+    """(verdict, test that failed) of `ask`, which runs in a fork and returns the test, "" for none, or "fresh"."""
+    told = _Pipe()
+    if (child := os.fork()) == 0:
+        with _left():
+            place = Path(tempfile.mkdtemp(dir=bench.folder))
+            os.environ["XDG_STATE_HOME"] = str(place / "state")
+            os.environ["PYTEST_DEBUG_TEMPROOT"] = str(place)
+            _silent()
+            told.write(ask())
+    os.close(told.into)
+    ready, _, _ = select.select([told.out], [], [], patience)
+    try:
+        by = told.read() if ready else None
+    except EOFError:
+        by = "(the process died)"
+    os.close(told.out)
+    _end(child)
+    for leftover in bench.folder.iterdir():
+        if leftover.name.startswith("tmp"):
+            shutil.rmtree(leftover, ignore_errors=True)
+    if by is None:
+        return "timeout", ""
+    return ("fresh", "") if by == "fresh" else ("killed", by) if by else ("survived", "")
+
+
+def _silent() -> None:
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(quiet, 1)
+    os.dup2(quiet, 2)
+
+
+def _end(child: int) -> None:
+    try:
+        os.killpg(child, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
+# In the fork that has imported and collected everything.
+
+
+def _serve(bench: Noticing, questions: _Pipe, answers: _Pipe) -> None:
+    tracer = _Tracer(bench.root, bench.files)
+    loop = _Loop(bench, tracer, questions, answers)
+    with tracer:
+        code = pytest.main([*OPTIONS, *bench.asked], plugins=[loop])
+    print(f"pytest ended with {code}", file=sys.stderr)
+    answers.write(None)
+
+
+class _Tracer:
+    """Notes into `lines` which lines of some files are run."""
+
+    def __init__(self, root: Path, files: list[str]) -> None:
+        self.lines: set[tuple[str, int]] = set()
+        self._names = {str(root / file): file for file in files}
+
+    def __enter__(self) -> None:
+        threading.settrace(self._called)
+        sys.settrace(self._called)
+
+    def __exit__(self, *error: Any) -> None:
+        sys.settrace(None)
+        threading.settrace(None)  # type: ignore[arg-type]
+
+    def _called(self, frame: types.FrameType, event: str, arg: Any) -> Any:
+        file = self._names.get(frame.f_code.co_filename)
+        if file is None:
+            return None
+
+        def ran(frame: types.FrameType, event: str, arg: Any) -> Any:
+            if event == "line":
+                self.lines.add((file, frame.f_lineno))
+            return ran
+
+        return ran
+
+
+class _Loop:
+    """In the place of pytest's own loop over what it collected."""
+
+    def __init__(self, bench: Noticing, tracer: _Tracer, questions: _Pipe, answers: _Pipe) -> None:
+        self.bench, self.tracer, self.questions, self.answers = bench, tracer, questions, answers
+        self.shared: dict[Any, set[tuple[str, int]]] = {}
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """Answers questions for ever."""
+        self.tracer.__exit__()
+        if session.testsfailed:
+            return True
+        imported, self.tracer.lines = frozenset(self.tracer.lines), set()
+        ours = [
+            thing for thing in gc.get_objects() if isinstance(thing, types.FunctionType | functools._lru_cache_wrapper)
+        ]
+        items = {item.nodeid: item for item in session.items}
+        _prepared(self.bench)
+        gc.collect()
+        gc.freeze()
+        reach = Reach()
+        for file in dict.fromkeys(item.nodeid.split("::")[0] for item in session.items):
+            reach.add(self._reach(file, [item for item in session.items if item.nodeid.split("::")[0] == file]))
+        self.answers.write((reach, imported))
+        while True:
+            question, tests, patience = self.questions.read()
+            chosen = [items[test] for test in tests]
+            self.answers.write(
+                _asked(self.bench, patience, lambda q=question, c=chosen: _changed(self.bench, q, c, ours))
+            )
+
+    def _reach(self, file: str, items: list[pytest.Item]) -> Reach:
+        """What the tests of one file reach: kept, or found by running them in a fork."""
+        kept = self.bench.cache / f"{Path(file).stem}-{_digest(self.bench, file)}.pickle"
+        if kept.is_file():
+            return pickle.loads(kept.read_bytes())  # noqa: S301 (our own)
+        print(f"what is reached by {file}", file=sys.__stderr__, flush=True)
+        if (child := os.fork()) == 0:
+            with _left():
+                os.environ["XDG_STATE_HOME"] = str(self.bench.folder / f"state-{kept.stem}")
+                found = self._run_traced(items)
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                kept.with_suffix(".new").write_bytes(pickle.dumps(found))
+                kept.with_suffix(".new").replace(kept)
+        os.waitpid(child, 0)
+        if not kept.is_file():
+            return Reach(failed=[file])
+        return pickle.loads(kept.read_bytes())  # noqa: S301 (our own)
+
+    def _run_traced(self, items: list[pytest.Item]) -> Reach:
+        found = Reach()
+        items[0].config.pluginmanager.register(_Fixtures(self))
+        for item, following in zip(items, [*items[1:], None], strict=True):
+            self.tracer.lines = set()
+            began = time.perf_counter()
+            with self.tracer:
+                reports = runtestprotocol(item, log=False, nextitem=following)
+            if any(report.failed for report in reports):
+                found.failed.append(item.nodeid)
+                continue
+            lines = set(self.tracer.lines)
+            for definitions in item._fixtureinfo.name2fixturedefs.values():  # type: ignore[attr-defined]
+                for definition in definitions:
+                    lines |= self.shared.get(definition, set())
+            found.seconds[item.nodeid] = round(time.perf_counter() - began, 4)
+            found.lines[item.nodeid] = frozenset(lines)
+        return found
+
+
+class _Fixtures:
+    """Notes what shared fixtures reach, for every test that has them."""
+
+    def __init__(self, loop: _Loop) -> None:
+        self._loop = loop
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: Any, request: Any) -> Iterator[None]:
+        tracer = self._loop.tracer
+        outer, tracer.lines = tracer.lines, set()
+        try:
+            return (yield)
+        finally:
+            if fixturedef.scope != "function":
+                self._loop.shared[fixturedef] = set(tracer.lines)
+            tracer.lines |= outer
+
+
+def _prepared(bench: Noticing) -> None:
+    """Makes once what takes long and no mistake changes: the tiny models, and the artefact of the tests on serving."""
+    weights, artifact = bench.folder / "weights", bench.folder / "artifact"
+    if (child := os.fork()) == 0:
+        with _left():
+            _silent()
+            from tests.deployments.evidence import train_tiny
+            from tests.models import tiny
+
+            tiny.save_all(weights)
+            train_tiny(artifact)
+    os.waitpid(child, 0)
+    from tests.deployments import evidence
+    from tests.models import tiny
+
+    def copied(source: Path) -> Callable[[Path], Path]:
+        return lambda path: Path(shutil.copytree(source, path, dirs_exist_ok=True))
+
+    tiny.save_all, evidence.train_tiny = copied(weights), copied(artifact)  # type: ignore[assignment]
+
+
+def _changed(bench: Noticing, question: Question, items: list[pytest.Item], functions: list) -> str:
+    """The test that fails when functions have their code with the mistake."""
+    path = bench.root / question.file
+    was, becomes = _compiled(ast.parse(path.read_text("utf-8")), path), _compiled(question.tree, path)
+    twins, changed = dict(_twins(was, becomes)), 0
+    for function in functions:
+        if isinstance(function, functools._lru_cache_wrapper):
+            if getattr(function, "__module__", "") == _module(question.file):
+                function.cache_clear()
+        elif (twin := twins.get(function.__code__)) is not None:
+            try:
+                function.__code__ = twin
+            except ValueError:  # it closes over other names
+                return "fresh"
+            changed += 1
+    if not changed and was != becomes:
+        return "fresh"
+    for item, following in zip(items, [*items[1:], items[0]], strict=True):
+        if any(report.failed for report in runtestprotocol(item, log=False, nextitem=following)):
+            return item.nodeid
+    return ""
+
+
+def _twins(was: types.CodeType, becomes: types.CodeType) -> Iterator[tuple[types.CodeType, types.CodeType]]:
+    """(the code of a function as it was, as it becomes) where these differ."""
+    before, after = (
+        [const for const in code.co_consts if isinstance(const, types.CodeType)] for code in (was, becomes)
+    )
+    if was != becomes:
+        yield was, becomes
+    if len(before) == len(after):
+        for one, other in zip(before, after, strict=True):
+            yield from _twins(one, other)
+
+
+# In a fork that has imported nothing of ours.
+
+
+def _imported(bench: Noticing, question: Question, tests: list[str]) -> str:
+    """The test that fails when the module is imported with the mistake."""
+    sys.meta_path.insert(0, _Finder(bench.root, question))
+    chosen = _Chosen(tests)
+    code = pytest.main([*OPTIONS, *dict.fromkeys(test.split("::")[0] for test in tests)], plugins=[chosen])
+    return "" if code == 0 else chosen.failed
+
+
+class _Finder:
+    """Finds one module with its mistake."""
+
+    def __init__(self, root: Path, question: Question) -> None:
+        self._path, self._question = root / question.file, question
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
+        if name != _module(self._question.file):
+            return None
+        loader = _Loader(name, str(self._path))
+        loader.tree = self._question.tree
+        return importlib.util.spec_from_file_location(name, self._path, loader=loader)
+
+
+class _Loader(importlib.machinery.SourceFileLoader):
+    tree: ast.Module
+
+    def get_code(self, fullname: str) -> types.CodeType:
+        return _compiled(self.tree, Path(self.path))
+
+
+class _Chosen:
+    """Leaves some tests, in a given order, and notes which failed."""
+
+    def __init__(self, tests: list[str]) -> None:
+        self._order = {test: place for place, test in enumerate(tests)}
+        self.failed = "(on import)"
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items[:] = sorted((i for i in items if i.nodeid in self._order), key=lambda i: self._order[i.nodeid])
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self.failed = report.nodeid
+
+
+# About code.
+
+
+def _compiled(tree: ast.Module, path: Path) -> types.CodeType:
+    return compile(tree, str(path), "exec", dont_inherit=True)
+
+
+def _shell(code: types.CodeType) -> tuple:
+    """What of a module's code runs on import: all but the insides of its functions."""
+    consts = []
+    for const in code.co_consts:
+        if not isinstance(const, types.CodeType):
+            consts.append((type(const), const))
+        elif const.co_flags & 1 and (const.co_name == "<lambda>" or const.co_name[0] != "<"):
+            consts.append((types.CodeType, const.co_qualname))
+        else:  # a class or a comprehension
+            consts.append((types.CodeType, _shell(const)))
+    return code.co_code, code.co_names, code.co_flags, tuple(consts)
+
+
+def _module(file: str) -> str:
+    return file.removesuffix(".py").replace("/", ".")
+
+
+def _digest(bench: Noticing, test: str) -> str:
+    """Of all sources on which the reach of a test file depends."""
+    helpers = [path for path in sorted((bench.root / "tests").rglob("*.py")) if not path.name.startswith("test_")]
+    ours = [path for name in sorted({file.split("/")[0] for file in bench.files} | {"models"})
+            for path in sorted((bench.root / name).rglob("*.py"))]  # fmt: skip
+    found = hashlib.sha256(repr(sorted(bench.files)).encode())
+    for path in (bench.root / test, *helpers, *ours):
+        found.update(path.read_bytes())
+    return found.hexdigest()[:16]
