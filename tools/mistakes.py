@@ -1,7 +1,8 @@
 """Mistakes that one makes in Python, one at a time: a flipped comparison, another operator or constant, `min` for
 `max`, `and` for `or`, a dropped `not`, statement, lock or `finally`.
 
-What no test can be expected to notice is left alone: annotations, docstrings, messages of errors, logging.
+What no test can be expected to notice is left alone: annotations, docstrings, messages of errors, logging, how values
+are shown and stored.
 """
 
 from __future__ import annotations
@@ -79,6 +80,8 @@ def _unlooked(node: ast.AST) -> Iterator[ast.AST]:
     for field in ("annotation", "returns"):
         if (inner := getattr(node, field, None)) is not None:
             yield from ast.walk(inner)
+    if isinstance(node, ast.keyword) and node.arg in ("repr", "slots"):
+        yield from ast.walk(node)
     if isinstance(node, ast.JoinedStr | ast.Raise):
         yield from ast.walk(node)
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):

@@ -60,6 +60,8 @@ TESTS: dict[str, tuple[str, ...]] = {
                         "tests/deployments/test_http.py"),
 }  # fmt: skip
 """Which tests are asked about which folder."""
+ALWAYS = ("tests/test_values.py",)
+"""Which are asked about everything that is imported anew."""
 
 
 @dataclass(frozen=True)
@@ -207,7 +209,8 @@ class Results:
 
     def _asked(self, mutant: Mutant, by: str) -> str:
         file = by.split("::")[0]
-        return _digest(*map(_source, [file] if file in TESTS[mutant.folder] else TESTS[mutant.folder]))
+        tests = (*TESTS[mutant.folder], *ALWAYS)
+        return _digest(*map(_source, [file] if file in tests else tests))
 
 
 def main() -> None:
@@ -259,17 +262,17 @@ def tried(mutants: list[Mutant]) -> Iterator[tuple[Mutant, str, str, float]]:
     if not mutants:
         return
     folders = list(dict.fromkeys(mutant.folder for mutant in mutants))
-    asked = list(dict.fromkeys(test for folder in folders for test in TESTS[folder]))
+    asked = [*dict.fromkeys(test for folder in folders for test in TESTS[folder]), *ALWAYS]
     bench = Noticing(ROOT, [file for folder in TESTS for file in _files(folder)], asked, KEPT / "reach")
     controls = [next(mutant for mutant in mutants if mutant.folder == folder) for folder in folders]
 
     def questions() -> Iterator[Question]:
         for mutant in controls:
             lines = 1, len(_source(mutant.file).splitlines())
-            yield Question(mutant.file, ast.parse(_source(mutant.file)), lines, TESTS[mutant.folder])
+            yield Question(mutant.file, ast.parse(_source(mutant.file)), lines, TESTS[mutant.folder], ALWAYS)
         for mutant in mutants:
             lines = _mistakes(mutant.file)[mutant.number].lines
-            yield Question(mutant.file, _tree(mutant), lines, TESTS[mutant.folder])
+            yield Question(mutant.file, _tree(mutant), lines, TESTS[mutant.folder], ALWAYS)
 
     try:
         answers = bench.answers(questions())

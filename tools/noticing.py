@@ -52,12 +52,13 @@ Lines = frozenset[tuple[str, int]]
 @dataclass(frozen=True)
 class Question:
     """A mistake as the tree of its file (relative to the root), the lines that must run for it to be noticed, and the
-    tests' files that are asked."""
+    tests' files that are asked; always: those that are asked whatever they reach, if the module is imported anew."""
 
     file: str
     tree: ast.Module
     lines: tuple[int, int]
     asked: tuple[str, ...]
+    always: tuple[str, ...] = ()
 
 
 @dataclass
@@ -80,8 +81,11 @@ class Reach:
         found = [
             test
             for test, lines in self.lines.items()
-            if test.split("::")[0] in question.asked
-            and (any(file == question.file for file, _ in lines) if anywhere else not lines.isdisjoint(wanted))
+            if (anywhere and test.split("::")[0] in question.always)
+            or (
+                test.split("::")[0] in question.asked
+                and (any(file == question.file for file, _ in lines) if anywhere else not lines.isdisjoint(wanted))
+            )
         ]
         found.sort(key=self.seconds.__getitem__)
         total, asked = 0.0, []

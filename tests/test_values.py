@@ -1,0 +1,34 @@
+"""What the parts pass on cannot be changed by whoever gets it."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import pkgutil
+
+FLOORS = ("router.types", "router.planning", "router.cost", "router.verification", "router.learning",
+          "policies.deciding", "deployments.orchestration", "deployments.api")  # fmt: skip
+WORKED_ON = {
+    "router.planning.plan._Draft",
+    "router.verification.best_of_n._Path",
+    "policies.deciding.gates.Gates",
+    "deployments.orchestration.budgets._Entry",
+    "deployments.orchestration.budgets._Account",
+    "deployments.orchestration.budgets.Charge",
+    "deployments.orchestration.verifier.Verifier",
+}
+"""What is changed by the one function that it belongs to, and passed to nobody who would not expect that."""
+
+
+def test_values_are_frozen() -> None:
+    """Every dataclass that parts pass to one another is frozen, but for those that are worked on in one place."""
+    loose = {
+        f"{module.__name__}.{name}"
+        for floor in FLOORS
+        for found in pkgutil.iter_modules(importlib.import_module(floor).__path__)
+        for module in [importlib.import_module(f"{floor}.{found.name}")]
+        for name, kind in vars(module).items()
+        if isinstance(kind, type) and kind.__module__ == module.__name__ and dataclasses.is_dataclass(kind)
+        if not kind.__dataclass_params__.frozen
+    }
+    assert loose <= WORKED_ON
