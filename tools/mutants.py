@@ -35,7 +35,7 @@ EQUIVALENT = Path(__file__).with_name("equivalent.yaml")
 TESTS: dict[str, tuple[str, ...]] = {
     "policies/deciding": ("tests/policies/test_decide.py", "tests/policies/test_afterwards.py",
                           "tests/policies/test_terms.py", "tests/policies/test_arithmetic.py",
-                          "tests/policies/test_properties.py"),
+                          "tests/policies/test_boundaries.py", "tests/policies/test_properties.py"),
     "router/planning": ("tests/router/test_planning.py", "tests/router/test_planning_refusals.py",
                         "tests/router/test_planning_denoise.py", "tests/router/test_execution.py",
                         "tests/router/test_recipes.py", "tests/router/test_sizes.py",
