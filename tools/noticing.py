@@ -36,8 +36,8 @@ from typing import Any
 import pytest
 from _pytest.runner import runtestprotocol
 
-PATIENCE_S = 20.0
-"""For how long a mistake may hold up tests beyond five times what they take; then it counts as noticed."""
+PATIENCE_S = 60.0
+"""For how long a mistake may hold up tests beyond ten times what they take; then it counts as noticed."""
 MOST_S = 20.0
 """Tests beyond this sum of seconds are not asked about a mistake."""
 FIRST = ("numpy", "torch", "diffusers", "transformers", "ray.serve", "fastapi", "httpx", "sklearn.linear_model",
@@ -134,7 +134,7 @@ class Noticing:
                 run = {(question.file, line) for line in range(question.lines[0], question.lines[1] + 1)}
                 fresh = _shell(was) != _shell(becomes) or not imported.isdisjoint(run)
                 tests = reach.tests(question, anywhere=fresh)
-                patience = PATIENCE_S + 5 * sum(reach.seconds[test] for test in tests)
+                patience = PATIENCE_S + 10 * sum(reach.seconds[test] for test in tests)
                 verdict, by = ("unreached", "") if not tests else ("fresh", "")
                 if tests and not fresh:
                     there.write((question, tests, patience))
@@ -325,7 +325,7 @@ class _Loop:
         items[0].config.pluginmanager.register(_Fixtures(self))
         for item, following in zip(items, [*items[1:], None], strict=True):
             self.tracer.lines = set()
-            began = time.perf_counter()
+            began = time.process_time()
             with self.tracer:
                 reports = runtestprotocol(item, log=False, nextitem=following)
             if any(report.failed for report in reports):
@@ -335,7 +335,7 @@ class _Loop:
             for definitions in item._fixtureinfo.name2fixturedefs.values():  # type: ignore[attr-defined]
                 for definition in definitions:
                     lines |= self.shared.get(definition, set())
-            found.seconds[item.nodeid] = round(time.perf_counter() - began, 4)
+            found.seconds[item.nodeid] = round(time.process_time() - began, 4)
             found.lines[item.nodeid] = frozenset(lines)
         return found
 

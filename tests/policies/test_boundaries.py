@@ -204,7 +204,7 @@ def test_five_reasons_are_listed_and_the_rest_counted() -> None:
 
 
 def test_a_pinned_recipe_is_alone_and_told_of_rules_that_would_exclude_it() -> None:
-    """Asked for by name, no other is in; rules are not applied, but what they would do is told, and what they set counts."""
+    """Asked for by name, no other is in; rules do not apply, but what they would do is told; what they set counts."""
     fleet = estimate("draft", 0.6), estimate("premium", 0.8)
     made = policy(
         QUALITY + "rules:\n- {name: a, when: {tag: x}, never: [draft]}\n- {name: b, when: {tag: x}, only: [premium]}\n"
@@ -369,7 +369,7 @@ def test_a_share_is_of_tenants_or_else_of_prompts() -> None:
 
 
 def test_what_is_left_out_of_a_policys_digest_does_not_tell_two_apart() -> None:
-    """Policies are equal if everything that decides is equal, wherever their files say it and whatever was unchecked."""
+    """Policies are equal if all that decides is equal, wherever their files say it and whatever was unchecked."""
     one = policy()
     assert one == replace(one, places={"x": (1, 2)}, unchecked=("much",))
     assert one != replace(one, description="another")
