@@ -1,4 +1,4 @@
-"""Plans and refusals as they are written down in `tests/golden/plans.json`: `python -m tests.router.test_plans` renews it.
+"""Plans and refusals as they are written down in `tests/golden/plans.json`; `python -m tests.router.test_plans` renews.
 
 A change there is a change of what is run, or of what is told: read it, and renew the file only if it is meant.
 """
@@ -36,6 +36,7 @@ CATALOGUE = Cards(CARDS)
 BASE = Generate("sdxl", until=0.8)
 GO_ON = Refine("sdxl-refiner", from_=0.8)
 TWO = (Generate("sd15", width=512, height=512), Generate("sdxl", width=512, height=512))
+PAIR = Generate("sdxl", steps=12), Generate("small")
 TURNS = tuple(Turn(model, bar, 1.5, -0.25, 0.5) for model, bar in (("sd15", 1.0), ("sdxl", 0.75), ("flux", 0.5)))
 NAMED: dict[str, Recipe] = {
     "draft": Generate("sd15", steps=12),
@@ -124,7 +125,7 @@ RECIPES: dict[str, Recipe] = {
     "enlarged by 8.5": Chain((Generate("oblong"), Upscale(8.5))),
     "sizes that differ": Fuse("average", (Generate("sd15", width=256), Generate("sd15", width=512))),
     "enlarged differently": Fuse("average", (Generate("sd15"), Chain((Generate("sd15"), Upscale(2.0))))),
-    "enlarged alike": Fuse("average", (Chain((Generate("sd15"), Upscale(2.0))), Chain((Generate("sd15"), Upscale(2.0))))),
+    "enlarged alike": Fuse("average", (Chain((Generate("sd15"), Upscale(2.0))),) * 2),
     "best of two": Fuse("best_of", TWO, "alignment"),
     "best of three alike": Fuse("best_of", (TWO[0],) * 3, "alignment"),
     "in turn": Fuse("best_of", (*TWO, TWO[0]), "alignment", 0.7),
@@ -160,17 +161,17 @@ RECIPES: dict[str, Recipe] = {
     "resolved search": Fuse("best_of", (Generate("sd15"), Generate("sdxl", width=512, height=512), TWO[0]), "alignment",
                             search=Search(4), turns=TURNS),
     "search of one turn": Fuse("best_of", TWO[:1], "alignment", search=Search(4), turns=TURNS[:1]),
-    "together": Fuse("denoise", (Generate("sdxl", steps=12), Generate("small"))),
+    "together": Fuse("denoise", PAIR),
     "together, guest first": Fuse("denoise", (Generate("small"), Generate("sdxl", steps=12))),
-    "together by shares": Fuse("denoise", (Generate("sdxl", steps=12), Generate("small")), shares=((3.0, 1.0), (1.0, 1.0))),
-    "together alike": Fuse("denoise", (Generate("sdxl", steps=12), Generate("small")), shares=((1.0, 1.0), (3.0, 3.0))),
+    "together by shares": Fuse("denoise", PAIR, shares=((3.0, 1.0), (1.0, 1.0))),
+    "together alike": Fuse("denoise", PAIR, shares=((1.0, 1.0), (3.0, 3.0))),
     "together with settings": Fuse("denoise", (Generate("sdxl", steps=12, guidance_scale=4.0),
                                                Generate("small", steps=12, guidance_scale=1.5, scheduler="ddim"))),
-    "together in tiles": Fuse("denoise", (Generate("sdxl", tile="native", width=2048, height=1024, steps=12), Generate("small"))),
+    "together in tiles": Fuse("denoise", (replace(PAIR[0], tile="native", width=2048, height=1024), PAIR[1])),
     "together, unlike steps": Fuse("denoise", (Generate("sdxl", steps=12), Generate("small", steps=13))),
-    "together, no weight": Fuse("denoise", (Generate("sdxl"), Generate("small")), shares=((0.0, 1.0), (0.0, 1.0))),
-    "together, below 0": Fuse("denoise", (Generate("sdxl"), Generate("small")), shares=((-1.0, 1.0), (2.0, 1.0))),
-    "together, one alone": Fuse("denoise", (Generate("sdxl", steps=12), Generate("small")), shares=((1.0, 1.0), (0.0, 0.0))),
+    "together, no weight": Fuse("denoise", PAIR, shares=((0.0, 1.0), (0.0, 1.0))),
+    "together, below 0": Fuse("denoise", PAIR, shares=((-1.0, 1.0), (2.0, 1.0))),
+    "together, one alone": Fuse("denoise", PAIR, shares=((1.0, 1.0), (0.0, 0.0))),
     "three together": Fuse("denoise", (Generate("sdxl"), Generate("small"), Generate("alone"))),
     "no worker for both": Fuse("denoise", (Generate("sdxl"), Generate("alone"))),
     "with itself": Fuse("denoise", (Generate("sdxl"), Generate("sdxl"))),
