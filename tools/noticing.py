@@ -44,7 +44,7 @@ FIRST = ("numpy", "torch", "diffusers", "transformers", "ray.serve", "fastapi", 
          "onnxruntime", "tokenizers", "PIL.Image", "cv2", "typer", "pydantic", "yaml", "hypothesis")  # fmt: skip
 """What every fork needs and none changes."""
 OPTIONS = ("-x", "-o", "addopts=--strict-markers", "-p", "no:cacheprovider", "-p", "no:terminal",
-           "-m", "not slow and not gpu and not ray")  # fmt: skip
+           "-m", "not slow and not gpu and not ray and not shipped_weights")  # fmt: skip
 
 Lines = frozenset[tuple[str, int]]
 
