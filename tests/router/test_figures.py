@@ -148,7 +148,7 @@ def searching() -> dict[str, Any]:
             some = options[:count]
             planned = plan_search(some, MODEL, prices, 5)
             found[f"{name}, {count}"] = [
-                asdict(planned), planned.pictures, planned.expected({option.recipe: option.takes.cost_usd for option in some}),
+                asdict(planned), planned.pictures, planned.expected({one.recipe: one.takes.cost_usd for one in some}),
                 asdict(plan_search(some, UNCALIBRATED, prices, 4, Resources(2.0, 2.0, 0.02))),
                 value_of_a_look(options[0], some, MODEL, prices), value_of_a_look(options[0], (), MODEL, prices),
                 asdict(weigh(some, {"a": [0.2, 0.4], "b": [0.5]}, MODEL, prices, 2) or options[0]),
@@ -175,8 +175,10 @@ def scoring() -> dict[str, Any]:
     found = {
         "calibrated": [asdict(model), strength, report],
         "fitted": asdict(fit_score_model(chance, score, right)),
-        "strength": [fit_strength(chance, right, pairs) for pairs in ([], [(0, 1), (2, 3)], [(0, 9)], [(k, k) for k in range(99)])],
-        "logit": [logit(x) for x in (0.0, 0.001, 0.25, 0.5, 0.9995, 1.0)] + np.asarray(logit(np.array([0.0, 0.3, 1.0]))).tolist(),
+        "strength": [fit_strength(chance, right, pairs)
+                     for pairs in ([], [(0, 1), (2, 3)], [(0, 9)], [(k, k) for k in range(99)])],
+        "logit": [logit(x) for x in (0.0, 0.001, 0.25, 0.5, 0.9995, 1.0)],
+        "logits": np.asarray(logit(np.array([0.0, 0.3, 1.0]))).tolist(),
         "expit": [expit(x) for x in (-31.0, -30.0, -1.0, 0.0, 2.0, 31.0)],
         "read": [read_score((0.2, 0.9), {"slope": 1.5, "offset": -0.5}), read_score((0.2,), {"slope": 1.5}),
                  read_score((0.2,), {"offset": 1.5}), read_score((0.2,), {})],
@@ -241,13 +243,20 @@ def verdict(**changes: Any) -> tuple[bool, str]:
 def test_a_candidate_is_taken_only_if_every_bound_is_above_nothing(
     changes: dict[str, Any], taken: bool, why: str
 ) -> None:
-    """Chance, a difference, enough evidence, and both intervals above 0, not at it; the reason names what is missing."""
+    """Chance, a difference, enough evidence, and both intervals above 0, not at it; the reason names what lacks."""
     found, words = verdict(**changes)
     assert found is taken and why in words
 
 
-@pytest.mark.parametrize(("text", "why"), [("small", "write cheap:expensive"), ("small:big", "no model 'big'"),
-                                           ("small:small", "not compared with itself"), ("x:large", "no model 'x'")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("small", "write cheap:expensive"),
+        ("small:big", "no model 'big'"),
+        ("small:small", "not compared with itself"),
+        ("x:large", "no model 'x'"),
+    ],
+)
 def test_a_pair_that_cannot_be_compared_is_named(text: str, why: str) -> None:
     """What is wrong with `--pair` is told in words."""
     with pytest.raises(ArtifactError, match=why):
@@ -287,7 +296,7 @@ def test_a_labelled_picture_is_read_or_refused_with_its_line(tmp_path: Path, row
 
 
 def test_a_calibration_is_read_for_its_artefact_and_weights_and_not_if_it_was_changed(tmp_path: Path) -> None:
-    """Other weights or another artefact get the default with the reason; a changed file is refused, whatever the change."""
+    """Other weights or another artefact get the default with the reason; a changed file is refused."""
     report = {"pictures": 160.0, "brier": 0.123}
     file = save_calibration(tmp_path, "digest", CARD, "rev", MODEL, 2.5, report, "test")
     assert load_score_reading(tmp_path, "digest", CARD, "rev") == ScoreReading(
