@@ -60,7 +60,7 @@ TESTS: dict[str, tuple[str, ...]] = {
                                   "tests/deployments/test_orchestrator.py", "tests/deployments/test_answers.py",
                                   "tests/deployments/test_app.py", "tests/deployments/test_wire.py"),
     "deployments/api/wire": ("tests/deployments/test_schemas.py", "tests/deployments/test_wire.py",
-                             "tests/deployments/test_warnings.py"),
+                             "tests/deployments/test_warnings.py", "tests/deployments/test_answers.py"),
     "deployments/api": ("tests/deployments/test_schemas.py", "tests/deployments/test_wire.py",
                         "tests/deployments/test_warnings.py", "tests/deployments/test_http_conduct.py",
                         "tests/deployments/test_answers.py", "tests/deployments/test_openapi.py",
