@@ -18,10 +18,10 @@ import pytest
 from PIL import Image
 
 from deployments.api import errors as failures
-from deployments.api import responses
 from deployments.api.feedback import feedback_report, parse_feedback
-from deployments.api.requests import ImageRequest, json_of, parse_request, to_request
 from deployments.api.service import _Previews
+from deployments.api.wire import responses
+from deployments.api.wire.requests import ImageRequest, json_of, parse_request, to_request
 from deployments.orchestration.results import Check, Failure, Made, Outcome, Overview, VerificationChoice
 from deployments.settings import Limits
 from deployments.workers.worker import WorkerStatus

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from deployments.api.responses import readiness
+from deployments.api.wire.responses import readiness
 from deployments.orchestration.availability import Availability
 from deployments.orchestration.results import Overview
 from deployments.workers.statuses import Sightings
@@ -80,7 +80,7 @@ def test_an_answer_that_does_not_come_leaves_the_last_one_with_its_age(monkeypat
     seen = Sightings("cpu", ("sd15", "flux"), clock=lambda: now[0])
     seen.answered([answer(1, sd15="ready", flux="ready")])
     now[0] += 12.3
-    monkeypatch.setattr("deployments.api.responses.time.time", lambda: now[0])
+    monkeypatch.setattr("deployments.api.wire.responses.time.time", lambda: now[0])
     cards = tuple(CARDS[model] for model in CARDS.ids())
     _, body = readiness(Overview((), cards, seen.statuses(), ()))
     assert (body["models"]["sd15"]["state"], body["models"]["sd15"]["age_s"]) == ("ready", 12.3)
