@@ -18,10 +18,10 @@ import pytest
 from PIL import Image
 
 from deployments.api import errors as failures
-from deployments.api.feedback import feedback_report, parse_feedback
-from deployments.api.service import _Previews
 from deployments.api.wire import responses
+from deployments.api.wire.feedback import feedback_report, parse_feedback
 from deployments.api.wire.requests import ImageRequest, json_of, parse_request, to_request
+from deployments.jobs.live import Previews
 from deployments.orchestration.results import Check, Failure, Made, Outcome, Overview, VerificationChoice
 from deployments.settings import Limits
 from deployments.workers.worker import WorkerStatus
@@ -238,7 +238,7 @@ def answers() -> dict[str, Any]:
     for kind in ("b64_json", "bytes"):
         for quality in ("auto", "hd", "low", "standard"):
             asked = wire(response_format=kind, quality=quality, output_format="webp")
-            body = responses.images_response(outcome(picture()), [b"file"], asked, "req")
+            body = responses.with_files(responses.images_result(outcome(picture()), asked, "req"), [b"file"], asked)
             body.pop("x_triptych"), body.pop("created")
             event = responses.event_body("completed", b"file", "64x32", asked)
             event.pop("created_at")
@@ -261,9 +261,7 @@ def answers() -> dict[str, Any]:
         found[f"readiness, {name}, problems"] = responses.readiness(replace(overview, problems=("bad",)))
     for wanted in (0, 1, 2, 3):
         for steps in (0, 1, 2, 3):
-            previews = _Previews(wanted)
-            plan = replace(PLAN, steps=PLAN.steps[:1] * steps)
-            previews.expect(replace(ROUTE, plan=plan))
+            previews = Previews(wanted, steps)
             found[f"{wanted} previews of {steps} steps"] = [previews.take(k % 2) for k in range(24)]
     return found
 
