@@ -104,7 +104,7 @@ async def test_several_steps_go_to_a_worker_as_one(http: httpx.AsyncClient) -> N
 
     from deployments.cluster.handles import HandleWorker
 
-    worker = HandleWorker("sd15", serve.get_deployment_handle("model-sd15", "triptych"))
+    worker = HandleWorker(serve.get_deployment_handle("worker-sd15", "triptych"))
     told: list[tuple[int, float]] = []
     steps = [
         Step(f"step {seed}", "generate", "sd15", (), "image", {"prompt": EASY, "seed": seed, "steps": steps})
@@ -250,25 +250,32 @@ async def test_missing_weights_take_out_one_model_only(http: httpx.AsyncClient) 
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_client_that_leaves_frees_its_worker(http: httpx.AsyncClient, stream: bool) -> None:
-    """After a disconnect the running step stops within a step, and the pictures still to come are not made."""
-    once = {"prompt": EASY, "model": "lab", "recipe": "flux", "steps": 2}  # `lab` has no limit that refuses much work
-    await http.post(GENERATE, json=once)
-    began = time.monotonic()
-    await http.post(GENERATE, json={**once, "steps": 80})
-    one_s = time.monotonic() - began
-    leaving = asyncio.create_task(http.post(GENERATE, json={**once, "steps": 80, "n": 4, "stream": stream}))
-    await asyncio.sleep(one_s / 2)  # within the first picture
-    assert not leaving.done(), leaving.result().text
+async def test_a_client_that_leaves_finds_its_pictures(http: httpx.AsyncClient, stream: bool) -> None:
+    """After a disconnect the job goes on; the same request with the same key gets all of its pictures."""
+    body = {"prompt": EASY, "model": "lab", "recipe": "flux", "steps": 20, "n": 3, "seed": 5, "stream": stream}
+    key = {"Idempotency-Key": f"left-{stream}"}
+    leaving = asyncio.create_task(http.post(GENERATE, json=body, headers=key))
+    await asyncio.sleep(0.3)
     leaving.cancel()
     with pytest.raises(asyncio.CancelledError):
         await leaving
-    began = time.monotonic()
-    response = await http.post(GENERATE, json=once)
-    waited = time.monotonic() - began
-    assert response.status_code == 200
-    assert waited < 2 * one_s, f"three more pictures take {3 * one_s:.1f} s, the next request took {waited:.1f} s"
+    again = await http.post(GENERATE, json=body, headers=key)
+    assert again.status_code == 200
+    assert again.text.count("b64_json") == 3
+    jobs = (await http.get("/v1/jobs", params={"limit": 3})).json()["data"]
+    assert sum(job["n"] == 3 and job["progress"] == 1.0 for job in jobs) >= 1
+
+
+async def test_a_job_that_is_cancelled_frees_its_worker(http: httpx.AsyncClient) -> None:
+    """The running step stops within a step, the pictures still to come are not made, and the next request is served."""
+    once = {"prompt": EASY, "model": "lab", "recipe": "flux", "steps": 2}  # `lab` has no limit that refuses much work
+    job = (await http.post("/v1/jobs", json={**once, "steps": 400, "n": 4})).json()["id"]
+    while (await http.get(f"/v1/jobs/{job}")).json()["state"] == "queued":
+        await asyncio.sleep(0.05)
+    assert (await http.delete(f"/v1/jobs/{job}")).json()["state"] == "cancelled"
     assert (await http.post("/v1/route", json=once)).json()["estimates"]["flux"]["queue_s"] == 0
+    assert (await http.post(GENERATE, json=once)).status_code == 200
+    assert (await http.get(f"/v1/jobs/{job}")).json()["pictures"] == []
 
 
 async def test_a_foreign_application_calls_by_handle(http: httpx.AsyncClient, tmp_path: Path) -> None:
