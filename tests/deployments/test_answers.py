@@ -127,9 +127,11 @@ FAILURES: tuple[BaseException, ...] = (
 
 
 def parsed(body: Any) -> Any:
-    wire = parse_request(body, LIMITS)
-    request = replace(to_request(wire, LIMITS, "id"), arrived_s=0.0)
-    return [asdict(replace(request, seed=0) if wire.seed is None else request), list(wire.warnings)]
+    """What of the request is not as it is without the field, and the warnings."""
+    wire, usual = parse_request(body, LIMITS), asdict(GenerationRequest(""))
+    request = replace(to_request(wire, LIMITS, "id"), arrived_s=usual["arrived_s"])
+    given = asdict(replace(request, seed=usual["seed"]) if wire.seed is None else request)
+    return [{key: value for key, value in given.items() if value != usual[key]}, list(wire.warnings)]
 
 
 def opinion(body: Any) -> Any:
