@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import json
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -279,6 +280,22 @@ async def test_a_receiver_that_says_nothing_is_given_up(monkeypatch: pytest.Monk
         silent.listen()
         with pytest.raises(OSError, match="no answer within"):
             await post(f"http://127.0.0.1:{silent.getsockname()[1]}/", b"{}", {}, private=True)
+
+
+def test_the_example_of_the_documents_checks_deliveries() -> None:
+    """What docs/jobs.md shows takes a genuine delivery, and none that was changed or is old."""
+    text = (Path(__file__).resolve().parents[2] / "docs" / "jobs.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    exec(text.partition("```python\n")[2].partition("```")[0], names)
+    secret, now = secret_of(b"master", "acme"), int(time.time())
+
+    def headers(at: int) -> dict[str, str]:
+        mark = signature(secret, "job_1", at, b"{}")
+        return {"webhook-id": "job_1", "webhook-timestamp": str(at), "webhook-signature": mark}
+
+    assert names["is_genuine"](headers(now), b"{}", shown(secret))
+    assert not names["is_genuine"](headers(now), b"{ }", shown(secret))
+    assert not names["is_genuine"](headers(now - 1000), b"{}", shown(secret))
 
 
 def test_every_tenant_has_a_secret_of_its_own() -> None:
