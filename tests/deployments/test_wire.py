@@ -171,6 +171,11 @@ def test_degrade_false_reaches_the_router() -> None:
     assert (asked(degrade=False).degradable, asked().degradable) == (False, True)
 
 
+def test_deterministic_reaches_the_router() -> None:
+    """Who wants the bytes of a picture made alone says so; otherwise it may be made with others."""
+    assert (asked(deterministic=True).deterministic, asked().deterministic) == (True, False)
+
+
 # ------------------------------------------------------------------------------------------------------------ prompts
 
 

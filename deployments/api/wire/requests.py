@@ -108,6 +108,10 @@ class ImageRequest(BaseModel):
     )
     tags: tuple[Tag, ...] = Field(default=(), max_length=32, description="Facts for the rules of the policy.")
     degrade: bool = Field(default=True, description="Whether a lesser recipe may answer under load.")
+    deterministic: bool = Field(
+        default=False,
+        description="The bytes of a picture made alone; others, made together, differ by rounding.",
+    )
     priority: Priority = Field(default="standard", description="Its class, up to the highest that the key may ask for.")
     webhook: str | None = Field(
         default=None, min_length=1, max_length=2048, description="An allowed URL that is told when the job has ended."
@@ -267,6 +271,7 @@ def to_request(wire: ImageRequest, limits: Limits, request_id: str = "") -> Gene
         tenant=wire.user or wire.safety_identifier,
         degradable=wire.degrade,
         priority=wire.priority,
+        deterministic=wire.deterministic,
         id=request_id,
         arrived_s=time.time(),
     )

@@ -275,6 +275,7 @@ def replay(route: Route, wire: ImageRequest, made_by: Collection[str] = ()) -> d
         "steps": request.steps,
         "guidance_scale": request.guidance_scale,
         "tags": list(request.tags) or None,
+        "deterministic": request.deterministic or None,
         "output_compression": wire.output_compression,
         # The queues of another moment would resolve the search otherwise.
         "turns": [asdict(turn) for turn in route.turns] if recipe == route.decision.recipe and route.turns else None,
