@@ -16,6 +16,12 @@ WORKED_ON = {
     "deployments.orchestration.budgets._Account",
     "deployments.orchestration.budgets.Charge",
     "deployments.orchestration.verifier.Verifier",
+    "deployments.orchestration.breaker._Circuit",
+    "deployments.orchestration.order._Flow",
+    "deployments.orchestration.order._Waiting",
+    "deployments.orchestration.step_queues._Batch",
+    "deployments.orchestration.step_queues._Entry",
+    "deployments.orchestration.step_queues._Line",
 }
 """What is changed by the one function that it belongs to, and passed to nobody who would not expect that."""
 
