@@ -31,6 +31,7 @@ POOL = 8  # connections at most, the writer's among them
 POOL_WAIT_S = 10.0
 MIGRATING = 0x7417_0001  # the number of PostgreSQL's advisory lock
 _FULL = ("database or disk is full", "no space left", "disk full", "could not extend file")
+_AWAY = (exc.OperationalError, exc.InterfaceError, exc.InternalError)  # the last: a server that may only be read
 _WRITES = "triptych_writes"
 _PRAGMAS = (
     f"busy_timeout={BUSY_MS}",  # first: changing the journal needs a turn, too
@@ -94,7 +95,7 @@ class Database:
         said = first_line(error.orig)
         if getattr(error.orig, "sqlstate", None) == "53100" or any(sign in said.lower() for sign in _FULL):
             return StoreFullError(f"{self.place}: the disk is full ({said}); make room there, then send it again")
-        if isinstance(error, exc.OperationalError | exc.InterfaceError) or error.connection_invalidated:
+        if isinstance(error, _AWAY) or error.connection_invalidated:
             return StoreError(f"{self.place} does not answer ({said}); try again")
         if type(error) is exc.DatabaseError and self.sqlite:
             return StoreError(f"{self.place} cannot be read ({said}); is it a database of Triptych? Move it away")

@@ -294,7 +294,7 @@ def test_many_writers_lose_nothing(url: str) -> None:
     for thread in threads:
         thread.start()
     for one in (*threads, *others):
-        one.join(60)
+        one.join(300)
     assert [process.exitcode for process in others] == [0, 0, 0]
     assert log.counts()["decisions"] == 7 * 40
     assert log.counts()["feedback"] == {"rating": 7 * 40 * 2}

@@ -208,7 +208,7 @@ def test_no_job_falls_between_two_orchestrators(store: Store, settings: Settings
         time.sleep(0.001)
     new = second.begin()
     taken = second.take_over(new)
-    thread.join(30)
+    thread.join(300)
     second.close()
     assert refused.is_set()
     assert {one.id for one in taken} == set(accepted)
