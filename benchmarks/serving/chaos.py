@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.serving.application import Served, configured, folder_of_its_own, postgres, serving
+from benchmarks.serving.application import RECIPES, Served, configured, folder_of_its_own, postgres, serving
 from benchmarks.serving.clients import Asked, Client, client_of, closed_loop, open_loop
 from benchmarks.serving.figures import Results, command, kept, pyplot, save, spread, told
 from benchmarks.serving.processes import kill_one
@@ -63,12 +63,12 @@ class Run:
     asked: list[Asked] = field(default_factory=list)
 
 
-def requests(recipes: Sequence[str]) -> list[dict[str, Any]]:
+def requests() -> list[dict[str, Any]]:
     """All that is asked for, each with one right answer."""
     return [
         {"prompt": prompt, "model": f"evidence/{recipe}", "seed": 100 + number}
         for number, prompt in enumerate(PROMPTS)
-        for recipe in recipes
+        for recipe in RECIPES
     ]
 
 
@@ -125,7 +125,7 @@ async def disturbed(
     client: Client, run: Run, rate: float, seconds: float, served: Served, remove_node: Callable[[], float] | None
 ) -> None:
     """Requests at `rate` for `seconds`, with everything that is planned; returns when all are answered."""
-    bodies, chance = requests(recipes_of(served)), random.Random(1)
+    bodies, chance = requests(), random.Random(1)
 
     async def ask(number: int) -> None:
         body = bodies[number % len(bodies)]
@@ -183,9 +183,11 @@ def jobs_in(store: Store) -> list[JobRecord]:
 def settled(store: Store, patience_s: float) -> list[JobRecord]:
     """All jobs, once none of them is open any more, or after so long."""
     due = time.monotonic() + patience_s
-    while any(job.state in ("queued", "running") for job in (jobs := jobs_in(store))) and time.monotonic() < due:
+    while True:
+        jobs = jobs_in(store)
+        if not any(job.state in ("queued", "running") for job in jobs) or time.monotonic() >= due:
+            return jobs
         time.sleep(1.0)
-    return jobs
 
 
 def same(one: bytes, other: bytes) -> bool:
@@ -196,7 +198,7 @@ def same(one: bytes, other: bytes) -> bool:
 
 def judged(run: Run, store: Store, wanted: Sequence[bytes], since_s: float) -> dict[str, Any]:
     """What was lost and what was wrong, by what clients got and by what the store holds. since_s: Unix time"""
-    bodies = {(body["prompt"], body["model"], body["seed"]): k for k, body in enumerate(requests(RECIPES))}
+    bodies = {(body["prompt"], body["model"], body["seed"]): k for k, body in enumerate(requests())}
     jobs = [job for job in settled(store, 120.0) if job.arrived_at >= since_s]
     lost = [{"id": job.id, "state": job.state, "error": job.error} for job in jobs if job.state != "done"]
     wrong, other_bytes, missing = [], 0, []
@@ -233,13 +235,6 @@ def judged(run: Run, store: Store, wanted: Sequence[bytes], since_s: float) -> d
     }
 
 
-RECIPES = ("turbo", "polished")
-
-
-def recipes_of(served: Served) -> Sequence[str]:
-    return RECIPES
-
-
 def measured(run: Run) -> dict[str, Any]:
     """How long clients waited, and how often they had to ask again."""
     codes: Counter[str] = Counter()
@@ -272,7 +267,7 @@ def chaos(kept_in: Results, chosen: Any) -> dict[str, Any]:
 async def whole_run(
     served: Served, chosen: Any, seconds: float, every_s: float, remove_node: Callable[[], float] | None, out: Results
 ) -> dict[str, Any]:
-    bodies = requests(RECIPES)
+    bodies = requests()
     async with client_of(served.url) as client:
         wanted = await reference(client, bodies)
         best = await capacity(client, bodies, 8, 4.0 if chosen.quick else 30.0)
