@@ -2,11 +2,11 @@
 
     python -m benchmarks.serving.bursts [--quick] [--requests 1500]
 
-The real router, policies, step queues and predictor; the workers are scripted: each model has one, and a step takes what
-the cost model expects, give or take a fifth. Requests come at random moments, in bursts of three times what the best
-recipe could be made at, and calmer between; each prompt is one of the held-out ones of `embedded_outcomes`, and each
-picture's mark is the one that this recipe really got there. A request must be answered within its deadline; one that is
-refused counts as missed, too.
+The real router, policies, step queues and predictor; the workers are scripted: each model has one, and a step takes
+what the cost model expects, give or take a fifth. Requests come at random moments, in bursts of three times what the
+longest recipe could be made at, and calmer between; each prompt is one of the held-out ones of `embedded_outcomes`, and
+each picture's mark is the one that this recipe really got there. A request must be answered within its deadline; one
+that is refused counts as missed, too.
 
 Aware: estimates have the work in the queues. Blind: the same policy, as if the queues were empty. The dial is what a
 second is worth; since whoever spends less time misses less, misses are compared where the marks are equal.
@@ -15,6 +15,7 @@ second is worth; since whoever spends less time misses less, misses are compared
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from deployments.known_names import known_of
 from deployments.orchestration.order import Claim
 from deployments.orchestration.step_queues import StepQueues
 from deployments.settings import DEFAULT_CONFIG, load_serve_config
-from policies import Policy, load_policy
+from policies import Policy, load_policy_text
 from router.cost.model import CostModel
 from router.cost.queues import Queues
 from router.errors import TriptychError
@@ -43,13 +44,14 @@ from tests.deployments.virtual_time import in_virtual_time
 
 DIALS = (0.01, 0.03, 0.1, 0.2, 0.4, 0.8, 1.6, 4.0)
 """What a second is worth in quality."""
+REFINE = "{refine: {model: sdxl-refiner"
 RECIPES = {
     "sd15@8:scheduler=dpmsolver++": "draft: {generate: {model: sd15, steps: 8, scheduler: dpmsolver++}}",
     "sdxl-turbo": "turbo: {generate: {model: sdxl-turbo}}",
     "sdxl": "single: {generate: {model: sdxl}}",
     "flux": "direct: {generate: {model: flux}}",
-    "sdxl-turbo>sdxl-refiner:strength=0.3": "polished: {chain: [turbo, {refine: {model: sdxl-refiner, strength: 0.3}}]}",
-    "flux>sdxl-refiner:strength=0.25": "premium: {chain: [direct, {refine: {model: sdxl-refiner, strength: 0.25}}]}",
+    "sdxl-turbo>sdxl-refiner:strength=0.3": f"polished: {{chain: [turbo, {REFINE}, strength: 0.3}}}}]}}",
+    "flux>sdxl-refiner:strength=0.25": f"premium: {{chain: [direct, {REFINE}, strength: 0.25}}}}]}}",
 }
 SLACK = 4.0  # a deadline is so many times what the longest recipe takes alone
 CALM, BURST = 0.4, 3.0  # requests in the time of the longest recipe
@@ -89,7 +91,7 @@ def nothing(step: Step) -> Value:
     if step.produces == "scores":
         return Scores((1.0,))
     if step.produces == "latents":
-        return Latents(np.zeros((4, 8, 8), np.float32), "none", 64, 64)
+        return Latents(np.zeros((1, 1, 1), np.float32), "none", 1.0)
     return Picture(np.zeros((1, 1, 3), np.uint8))
 
 
@@ -110,8 +112,9 @@ def trace(count: int, longest_s: float, outcomes: Outcomes, chance: random.Rando
 def policy_of(dial: float, catalogue: Any) -> Policy:
     """Quality less what its seconds are worth."""
     recipes = "\n".join(f"  {recipe}" for recipe in RECIPES.values())
-    text = f"version: 1\nname: bursts\nrecipes:\n{recipes}\nobjective: {{maximise: quality, weight: {{latency_s: {dial}}}}}\n"
-    return load_policy(text, known_of(catalogue))
+    objective = f"objective: {{maximise: quality, weight: {{latency_s: {dial}}}}}"
+    text = f"version: 1\nname: bursts\nrecipes:\n{recipes}\n{objective}\n"
+    return load_policy_text(text, known=known_of(catalogue))
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,7 @@ class Simulation:
         self.outcomes = read("test", list(RECIPES))
         self.catalogue, _ = shipped()
         settings = load_serve_config(DEFAULT_CONFIG).settings
-        self.embedder = Remembering(MiniLMEmbedder())
+        self.embedder = MiniLMEmbedder()
         self.predictor = QualityPredictor(load_artifact(settings.artifact_path), self.catalogue)
         self.names = {text.partition(":")[0]: key for key, text in RECIPES.items()}
         router = self.router(CostModel(self.catalogue), Queues)
@@ -186,20 +189,6 @@ class Simulation:
         return list(await asyncio.gather(*(ask(k, arrival) for k, arrival in enumerate(self.trace))))
 
 
-class Remembering:
-    """An embedder that embeds each prompt once."""
-
-    def __init__(self, embedder: MiniLMEmbedder) -> None:
-        self._embedder, self._known = embedder, {}  # type: ignore[var-annotated]
-        self.name = embedder.name
-
-    def embed(self, prompts: Sequence[str]) -> Any:
-        for prompt in prompts:
-            if prompt not in self._known:
-                self._known[prompt] = self._embedder.embed([prompt])[0]
-        return np.array([self._known[prompt] for prompt in prompts])
-
-
 def point(answers: Sequence[Answer]) -> dict[str, Any]:
     """Misses and marks of a run. marks: of the pictures that came in time"""
     marks = [answer.mark for answer in answers if answer.mark is not None]
@@ -216,7 +205,7 @@ def point(answers: Sequence[Answer]) -> dict[str, Any]:
 def at_marks(points: Sequence[Mapping[str, Any]], marks: float) -> float | None:
     """Misses where the marks are these, along the dial: the fewest of the places where the curve crosses them."""
     found = []
-    for one, two in zip(points, points[1:], strict=False):
+    for one, two in itertools.pairwise(points):
         low, high = sorted((one, two), key=lambda p: p["marks"])
         if low["marks"] <= marks <= high["marks"]:
             share = (marks - low["marks"]) / max(high["marks"] - low["marks"], 1e-12)

@@ -3,9 +3,9 @@
     python -m benchmarks.serving.overhead [--quick] [--pictures 60] [--models sdxl-turbo sd15]
 
 All of them make the same picture on one thread, one after the other and in turns, so that whatever else the machine
-does hits all alike; each answers with base64 of a PNG, and all pictures of a seed must be equal. Then the same in blocks,
-of which the CPU time of all processes behind each way is read: what an idle Ray takes beside is measured and taken off.
-LitServe takes part if it is installed.
+does hits all alike; each answers with base64 of a PNG, and all pictures of a seed must be equal. Then the same in
+blocks, of which the CPU time of all processes behind each way is read: what an idle Ray takes beside is measured and
+taken off. LitServe takes part if it is installed.
 """
 
 from __future__ import annotations
