@@ -97,7 +97,7 @@ def folder_of_its_own() -> Iterator[Path]:
 @contextmanager
 def serving(config: ServeConfig, folder: Path) -> Iterator[Served]:
     """The config, served until the block ends."""
-    os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "180")  # read when Ray is imported; the machine may be busy
     with start(config) as running:
         yield Served(running, config, folder)
 

@@ -226,6 +226,7 @@ def judged(run: Run, store: Store, wanted: Sequence[bytes], since_s: float) -> d
         "unanswered": [one.row() for one in run.asked if one.picture is None],
         "accepted": len(jobs),
         "keys": len(keys),
+        "unstored": max(0, len(got) - len(jobs)),
         "twice": sum(count > 1 for count in keys.values()),
         "lost": lost,
         "without_pictures": missing,
@@ -333,8 +334,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     told("requests", n=found["requests"], unanswered=len(found["unanswered"]), asked_again=found["asked_again"],
          codes=found["codes"])  # fmt: skip
     told("seconds until the picture", **found["wait_s"])
-    if lost or wrong or found["unanswered"] or found["twice"] or found["without_pictures"]:
-        raise SystemExit("something was lost, wrong, unanswered, or made twice; the figures have it")
+    if lost or wrong or any(found[key] for key in ("unanswered", "twice", "without_pictures", "unstored")):
+        raise SystemExit("something was lost, wrong, unanswered, not stored, or made twice; the figures have it")
 
 
 if __name__ == "__main__":

@@ -38,10 +38,11 @@ def of_chaos(found: Mapping[str, Any]) -> Lines:
     counts = ", ".join(f"{what} {kills.count(what)}" for what in dict.fromkeys(kills))
     lost, wrong, unanswered = (len(found[key]) for key in ("lost", "wrong", "unanswered"))
     return [
-        f"{minutes:.0f} minutes at {found['offered_per_s']:.1f} requests a second, 80 % of what it can. Killed or taken",
-        f"away: {counts}. **{found['accepted']} jobs accepted, {lost} lost, {wrong} wrong**, {found['twice']} made twice",
-        f"for one key, {unanswered} requests without an answer. Seconds until the picture (median / 99th percentile /",
-        f"longest): {of_spread(found['wait_s'])}; {found['asked_again']} of {found['requests']} clients had to ask again.",
+        f"{minutes:.0f} minutes at {found['offered_per_s']:.1f} requests a second, 80 % of what it can. Killed or",
+        f"taken away: {counts}. **{found['accepted']} jobs accepted, {lost} lost, {wrong} wrong**,",
+        f"{found['twice']} made twice for one key, {found['unstored']} answered that the store does not have,",
+        f"{unanswered} requests without an answer. Seconds until the picture (median / 99th percentile / longest):",
+        f"{of_spread(found['wait_s'])}; {found['asked_again']} of {found['requests']} clients had to ask again.",
     ]
 
 
