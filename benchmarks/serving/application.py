@@ -62,7 +62,7 @@ def configured(
 ) -> ServeConfig:
     """A config with the models that the recipes name.
 
-    workers: processes of each model;   further: YAML that is added to the policy;   overrides: of the models' cards
+    workers: processes that hold all models;   further: YAML that is added to the policy;   overrides: of the models' cards
     max_batch: 1 where bytes are compared: pictures of one batch differ by rounding from those made alone
     resources: that each worker asks of Ray
     """
@@ -71,9 +71,10 @@ def configured(
     (folder / "policies").mkdir(exist_ok=True)
     (folder / "policies" / "evidence.yaml").write_text(POLICY.format(recipes=text, further=further), encoding="utf-8")
     named = sorted(name for name in default.settings.models if f"model: {name}}}" in text or f"model: {name}," in text)
-    model = {"device": "cpu", "num_cpus": 0.25, "replicas": workers, "max_batch": max_batch,
-             "overrides": dict(overrides or {}), "resources": dict(resources or {})}  # fmt: skip
+    place = {"device": "cpu", "num_cpus": 0.5, "replicas": workers, "resources": dict(resources or {})}
+    model = {"worker": "cpu", "max_batch": max_batch, "overrides": dict(overrides or {})}
     settings = {
+        "workers": {"cpu": place},
         "models": {name: {**model, "card": f"embedded/{name}"} for name in named},
         "policies": {"directory": str(folder / "policies"), "default": "evidence"},
         "ingress": {"replicas": ingresses},

@@ -260,7 +260,7 @@ def chaos(kept_in: Results, chosen: Any) -> dict[str, Any]:
         config = configured(folder, workers=2, ingresses=2, max_batch=1, database=database, resources=resources)
         remove_node: Callable[[], float] | None = None
         if chosen.second_node:
-            remove_node = stack.enter_context(two_nodes(len(config.settings.models)))
+            remove_node = stack.enter_context(two_nodes())
         served = stack.enter_context(serving(config, folder))
         return asyncio.run(whole_run(served, chosen, seconds, every_s, remove_node, kept_in))
 

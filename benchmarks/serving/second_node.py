@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-NODE = "place"  # a resource, of which each node has enough for one worker of each model
+NODE = "place"  # a resource, of which each node has enough for one worker
 
 
 @contextmanager
-def two_nodes(models: int) -> Iterator[Callable[[], float]]:
+def two_nodes() -> Iterator[Callable[[], float]]:
     """While the block runs, `local_cluster.start` uses such a cluster. Yields a function that takes the second node
     away, without a word to its processes, and brings another after ten seconds; it returns the seconds that took."""
     from deployments.cluster import local_cluster
@@ -22,9 +22,9 @@ def two_nodes(models: int) -> Iterator[Callable[[], float]]:
 
     cluster: Any = Cluster(
         initialize_head=True,
-        head_node_args={"num_cpus": 8, "resources": {NODE: float(models)}, "include_dashboard": False},
+        head_node_args={"num_cpus": 8, "resources": {NODE: 1.0}, "include_dashboard": False},
     )
-    second = [cluster.add_node(num_cpus=8, resources={NODE: float(models)})]
+    second = [cluster.add_node(num_cpus=8, resources={NODE: 1.0})]
 
     def connect(settings: Any, session_dir: Any, num_gpus: int | None) -> None:
         ray.init(address=cluster.address, namespace="triptych", log_to_driver=False)
@@ -33,7 +33,7 @@ def two_nodes(models: int) -> Iterator[Callable[[], float]]:
         began = time.monotonic()
         cluster.remove_node(second.pop(), allow_graceful=False)
         time.sleep(10.0)
-        second.append(cluster.add_node(num_cpus=8, resources={NODE: float(models)}))
+        second.append(cluster.add_node(num_cpus=8, resources={NODE: 1.0}))
         return time.monotonic() - began
 
     before = local_cluster._start_ray
