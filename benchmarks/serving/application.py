@@ -62,7 +62,7 @@ def configured(
 ) -> ServeConfig:
     """A config with the models that the recipes name.
 
-    workers: processes that hold all models;   further: YAML that is added to the policy;   overrides: of the models' cards
+    workers: processes, each with all models;   further: YAML that is added to the policy;   overrides: of the cards
     max_batch: 1 where bytes are compared: pictures of one batch differ by rounding from those made alone
     resources: that each worker asks of Ray
     """

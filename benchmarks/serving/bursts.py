@@ -44,13 +44,13 @@ from tests.deployments.virtual_time import in_virtual_time
 
 DIALS = (0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.8, 1.3, 2.0, 4.0)
 """What a second is worth in quality."""
-REFINE = "{refine: {model: sdxl-refiner"
+BASE, REFINE = "{generate: {model: sdxl", "{refine: {model: sdxl-refiner"
 RECIPES = {
     "sd15@8:scheduler=dpmsolver++": "draft: {generate: {model: sd15, steps: 8, scheduler: dpmsolver++}}",
     "sdxl-turbo": "turbo: {generate: {model: sdxl-turbo}}",
     "sdxl": "single: {generate: {model: sdxl}}",
     "sdxl-turbo>sdxl-refiner:strength=0.3": f"polished: {{chain: [turbo, {REFINE}, strength: 0.3}}}}]}}",
-    "sdxl>sdxl-refiner:from=0.8": f"standard: {{chain: [{{generate: {{model: sdxl, until: 0.8}}}}, {REFINE}, from: 0.8}}}}]}}",
+    "sdxl>sdxl-refiner:from=0.8": f"standard: {{chain: [{BASE}, until: 0.8}}}}, {REFINE}, from: 0.8}}}}]}}",
 }
 SLACK = 2.0  # a deadline is so many times what the longest recipe takes alone
 CALM, BURST = 0.4, 4.0  # requests in the time of the longest recipe
