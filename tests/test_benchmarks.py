@@ -22,7 +22,8 @@ FOUND = sorted(
     if '__name__ == "__main__"' in file.read_text(encoding="utf-8")
 )
 KEPT = ("benchmarks", "router/artifacts")
-WITH_RAY = ("benchmarks.footprint", "benchmarks.overhead")
+SERVING = ("chaos", "exactness", "load", "memory", "overhead")
+WITH_RAY = ("benchmarks.footprint", *(f"benchmarks.serving.{name}" for name in SERVING))
 WITH_TABLES = tuple(
     name for name in FOUND if name.split(".")[1] in ("router_evaluation", "router_real", "router_skills")
 )

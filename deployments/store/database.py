@@ -33,6 +33,7 @@ MIGRATING = 0x7417_0001  # the number of PostgreSQL's advisory lock
 _FULL = ("database or disk is full", "no space left", "disk full", "could not extend file")
 _AWAY = (exc.OperationalError, exc.InterfaceError, exc.InternalError)  # the last: a server that may only be read
 _WRITES = "triptych_writes"
+_MAKING = threading.Lock()
 _PRAGMAS = (
     f"busy_timeout={BUSY_MS}",  # first: changing the journal needs a turn, too
     "journal_mode=WAL",
@@ -160,9 +161,15 @@ class Database:
             command.upgrade(config, "head")
 
     def _make_file(self, file: Path) -> None:
+        # A file that is there is never opened here: closing it would end all locks that SQLite holds on it for this
+        # process. Another one that closes the database then takes it for unused, and removes the log of writes (-wal)
+        # into which this process goes on writing.
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
+            with _MAKING:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                if not file.exists():
+                    with suppress(FileExistsError):
+                        os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         except OSError as error:
             raise StoreError(f"{error.strerror or error}") from None
 

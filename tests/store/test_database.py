@@ -11,6 +11,7 @@ import sqlite3
 import stat
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -160,6 +161,27 @@ def test_a_file_that_is_no_database_is_left_alone(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match=rf"store: {file} cannot be opened \(.*store\.url"):
             open_store(StoreSettings(url=f"sqlite:///{file}", pictures=str(tmp_path / "p")))
     assert foreign.read_text() == "x" * 5000
+
+
+def test_another_process_that_opens_and_closes_the_file_loses_nothing(tmp_path: Path) -> None:
+    """What is accepted after `triptych keys` or the like has looked into the store of a running server is found by the
+    next process: SQLite's log of writes is not taken away under the one that writes."""
+    given = {"url": f"sqlite:///{tmp_path / 'a.sqlite'}", "pictures": str(tmp_path / "p"), "keep_free_mib": 0.0}
+    store = open_store(StoreSettings.model_validate(given))
+    fence = store.begin()
+    for count in (1, 2, 3):
+        store.accept(job(f"job_{count}", fence=fence))
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as another:
+            assert another.submit(_jobs_in, given).result() == count
+    store.close()
+
+
+def _jobs_in(given: dict[str, object]) -> int:
+    store = open_store(StoreSettings.model_validate(given))
+    try:
+        return len(store.jobs()[0])
+    finally:
+        store.close()
 
 
 def test_another_process_that_writes_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

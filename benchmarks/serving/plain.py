@@ -1,0 +1,145 @@
+"""The same pipeline with as little around it as there can be: a loop, FastAPI, Ray Serve, LitServe.
+
+Each makes the same pictures of the same card, on one thread, and answers with base64 of a PNG, as Triptych does.
+"""
+
+from __future__ import annotations
+
+import base64
+import importlib.util
+import io
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from deployments.cluster.local_cluster import free_port
+
+PROMPT = "a red circle"
+Make = Callable[[int], bytes]
+
+
+def bare(model: str) -> Make:
+    """A function that makes the picture of a seed with the bare diffusers pipeline, and encodes it as PNG."""
+    import torch
+
+    from deployments.assembly import catalogue_of
+    from deployments.settings import DEFAULT_CONFIG, load_serve_config
+    from models.engine.settings import arguments, read_call
+    from models.weights.loading import load_pipeline
+    from router.types import Step
+
+    torch.set_num_threads(1)
+    card = catalogue_of(load_serve_config(DEFAULT_CONFIG).settings)[model]
+    pipe = load_pipeline(card)
+    step = Step("bare", "generate", card.id, (), "image", {"prompt": PROMPT, "scheduler": card.scheduler})
+    call = arguments(read_call(step, card), card, pipe)
+
+    def make(seed: int) -> bytes:
+        image = pipe(**call, generator=torch.Generator("cpu").manual_seed(seed)).images[0]
+        file = io.BytesIO()
+        image.save(file, "PNG")
+        return file.getvalue()
+
+    return make
+
+
+def answer(data: bytes) -> dict[str, Any]:
+    """The body of a response."""
+    return {"created": int(time.time()), "data": [{"b64_json": base64.b64encode(data).decode()}]}
+
+
+def fastapi_server(model: str, port: int) -> None:
+    """A plain FastAPI server in this process: one picture at a time, in a thread. Runs until it is ended."""
+    import threading
+
+    import uvicorn
+    from fastapi import FastAPI
+
+    make, turn, app = bare(model), threading.Lock(), FastAPI()
+
+    @app.get("/healthz")
+    def healthy() -> dict[str, bool]:
+        return {"ok": True}
+
+    @app.post("/")
+    def picture(body: dict[str, Any]) -> dict[str, Any]:
+        with turn:
+            return answer(make(int(body["seed"])))
+
+    uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning")
+
+
+def litserve_server(model: str, port: int) -> None:
+    """LitServe around the same. Runs until it is ended."""
+    import litserve
+
+    class Pictures(litserve.LitAPI):  # type: ignore[misc,name-defined]
+        def setup(self, device: str) -> None:
+            self.make = bare(model)
+
+        def decode_request(self, request: Any) -> int:
+            return int(request["seed"])
+
+        def predict(self, seed: int) -> bytes:
+            return self.make(seed)
+
+        def encode_response(self, data: bytes) -> dict[str, Any]:
+            return answer(data)
+
+    server = litserve.LitServer(Pictures(), accelerator="cpu", api_path="/", healthcheck_path="/healthz")
+    server.run(host="127.0.0.1", port=port, generate_client_file=False, log_level="warning")
+
+
+def has_litserve() -> bool:
+    return importlib.util.find_spec("litserve") is not None
+
+
+@contextmanager
+def in_a_process(kind: str, model: str) -> Iterator[str]:
+    """`fastapi_server` or `litserve_server` in a process of its own, which ends with the block; its address."""
+    port = free_port()
+    code = f"from benchmarks.serving.plain import {kind}_server as serve; serve({model!r}, {port})"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}/"
+    try:
+        for _ in range(1200):
+            if process.poll() is not None:
+                raise SystemExit(f"the {kind} server ended")
+            try:
+                urllib.request.urlopen(url + "healthz", timeout=2).close()
+                break
+            except OSError:
+                time.sleep(0.1)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def deploy_on_serve(model: str) -> str:
+    """A plain Ray Serve application beside Triptych, on the same proxy; its path."""
+    from fastapi import FastAPI
+    from ray import serve
+
+    app = FastAPI()
+
+    @serve.deployment(name="plain", ray_actor_options={"num_cpus": 0}, max_ongoing_requests=8)
+    @serve.ingress(app)
+    class Plain:
+        def __init__(self) -> None:
+            from benchmarks.serving.plain import bare
+
+            self.make = bare(model)
+
+        @app.post("/")
+        def picture(self, body: dict[str, Any]) -> dict[str, Any]:
+            from benchmarks.serving.plain import answer
+
+            return answer(self.make(int(body["seed"])))
+
+    serve.run(Plain.bind(), name="plain", route_prefix="/plain")
+    return "/plain/"
