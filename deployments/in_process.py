@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from deployments.assembly import build_orchestrator, catalogue_of, held_by, host_of
 from deployments.orchestration.orchestrator import Orchestrator
 from deployments.settings import AppSettings
-from deployments.workers.worker import ModelWorker, WorkerStatus
+from deployments.workers.host import ModelHost
+from deployments.workers.worker import WorkerStatus
 
 
 class LocalWorkers:
@@ -19,14 +20,14 @@ class LocalWorkers:
 
     def __init__(self, settings: AppSettings) -> None:
         catalogue = catalogue_of(settings)
-        self.by_model: dict[str, ModelWorker] = {}
+        self.by_model: dict[str, ModelHost] = {}
         for worker, placed in settings.workers.items():
             host = host_of(held_by(worker, settings, catalogue), placed, lambda card: {"revision": card.revision})
-            self.by_model |= host.workers
+            self.by_model |= dict.fromkeys(host.workers, host)
 
     async def statuses(self) -> Mapping[str, WorkerStatus]:
         """A model that was not needed yet counts as ready: it loads on demand."""
-        statuses = {model: worker.status() for model, worker in self.by_model.items()}
+        statuses = {model: s for host in set(self.by_model.values()) for model, s in host.statuses().items()}
         return {m: WorkerStatus(m, "ready", "", s.facts) if s.state == "starting" else s for m, s in statuses.items()}
 
 

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from deployments.settings import parse_settings
-from tests.conftest import RayApp
+from tests.conftest import RayApp, store_in
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -43,7 +43,8 @@ def settings(ray_app: RayApp, folder: Path, threads: int = 1) -> dict[str, Any]:
     models["sd15"] |= {"replicas": 2, "threads": threads}
     models["flux"] |= {"replicas": SLEEPER}
     policies = {"directory": str(folder), "default": "plain"}
-    return {**ray_app.settings, "models": models, "policies": policies, "orchestrator": {}, "feedback": {"log": False}}
+    apart = {"store": store_in(folder.with_name(f"{folder.name}-store")), "feedback": {"log": False}, "ingress": {}}
+    return {**ray_app.settings, **apart, "models": models, "policies": policies}
 
 
 def deploy(ray_app: RayApp, folder: Path, threads: int = 1) -> None:
