@@ -122,24 +122,22 @@ def in_a_process(kind: str, model: str) -> Iterator[str]:
 
 def deploy_on_serve(model: str) -> str:
     """A plain Ray Serve application beside Triptych, on the same proxy; its path."""
-    from fastapi import FastAPI
     from ray import serve
 
-    app = FastAPI()
-
     @serve.deployment(name="plain", ray_actor_options={"num_cpus": 0}, max_ongoing_requests=8)
-    @serve.ingress(app)
     class Plain:
         def __init__(self) -> None:
             from benchmarks.serving.plain import bare
 
             self.make = bare(model)
 
-        @app.post("/")
-        def picture(self, body: dict[str, Any]) -> dict[str, Any]:
+        async def __call__(self, request: Any) -> dict[str, Any]:
+            import asyncio
+
             from benchmarks.serving.plain import answer
 
-            return answer(self.make(int(body["seed"])))
+            body = await request.json()
+            return answer(await asyncio.to_thread(self.make, int(body["seed"])))
 
     serve.run(Plain.bind(), name="plain", route_prefix="/plain")
-    return "/plain/"
+    return "/plain"
