@@ -32,18 +32,24 @@ BLOCK = 10
 
 
 def over_http(url: str, body: Callable[[int], Mapping[str, Any]]) -> Make:
-    """A function that asks for the picture of a seed over a connection that stays open."""
+    """A function that asks for the picture of a seed, over a connection that stays open while it is used."""
     import http.client
     from urllib.parse import urlsplit
 
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=120)
 
+    used = time.monotonic()
+
     def make(seed: int) -> bytes:
+        nonlocal used
+        if time.monotonic() - used > 2.0:  # servers close idle ones
+            connection.close()
         sent = json.dumps(body(seed))
         connection.request("POST", parts.path, sent, {"content-type": "application/json"})
         answer = connection.getresponse()
         text = answer.read()
+        used = time.monotonic()
         if answer.status != 200:
             raise SystemExit(f"{url} answered {answer.status}: {text[:300]!r}")
         return base64.b64decode(json.loads(text)["data"][0]["b64_json"])
