@@ -89,6 +89,11 @@ class Router:
         decision = policy.evaluate(request, view, partial(self._offer, case, context, offered), context)
         return self._answer(case, offered, decision, began)
 
+    def understand(self, request: GenerationRequest) -> None:
+        """What of `route` depends on the prompt alone, ahead of it. Raises `RequestError`."""
+        check_request(request)
+        self.view(request.prompt, self.knowledge.predictor)
+
     def view(self, prompt: str, predictor: QualityPredictor) -> PromptView:
         """What the prompt asks for, its embedding, and how familiar it is to the predictor."""
         with self._lock:

@@ -246,6 +246,7 @@ class Orchestrator:
             await asyncio.wait_for(self.availability.refresh(), max(0.0, left_s))
         except TimeoutError:
             raise DeadlineError("no worker said how it is before the deadline passed") from None
+        await asyncio.to_thread(self._router.understand, request)  # most of a decision, and nobody need wait for it
         async with self._admitting:
             decided = await asyncio.to_thread(self._decide, request, self._draw(), look)
             work_s, cost_usd = decided.expected()
