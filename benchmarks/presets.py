@@ -99,17 +99,20 @@ async def client_of(url: str | None) -> AsyncIterator[httpx.AsyncClient]:
         return
     from deployments.api.app import create_app
     from deployments.api.service import Service
+    from deployments.assembly import build_jobs
     from deployments.in_process import build_local
-    from deployments.settings import DEFAULT_CONFIG, load_serve_config
+    from deployments.settings import DEFAULT_CONFIG, StoreSettings, load_serve_config
 
     settings = load_serve_config(DEFAULT_CONFIG).settings
     with tempfile.TemporaryDirectory() as folder:
-        own = {"url": f"sqlite:///{folder}/triptych.sqlite", "pictures": f"{folder}/pictures"}
-        settings = settings.model_copy(update={"store": settings.store.model_copy(update=own)})
-        app = create_app(Service(build_local(settings), settings.limits), settings.limits)
+        kept = StoreSettings(url=f"sqlite:///{Path(folder) / 'triptych.sqlite'}", pictures=str(Path(folder) / "pictures"))
+        settings = settings.model_copy(update={"store": kept})
+        jobs = build_jobs(settings, build_local(settings))
+        app = create_app(Service(jobs, settings.limits), settings.limits)
         transport = httpx.ASGITransport(app=app)
         async with httpx.AsyncClient(transport=transport, base_url="http://triptych", timeout=300) as client:
             yield client
+        await jobs.stop()
 
 
 async def measure(
