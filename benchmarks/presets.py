@@ -105,7 +105,7 @@ async def client_of(url: str | None) -> AsyncIterator[httpx.AsyncClient]:
 
     settings = load_serve_config(DEFAULT_CONFIG).settings
     with tempfile.TemporaryDirectory() as folder:
-        kept = StoreSettings(url=f"sqlite:///{Path(folder) / 'triptych.sqlite'}", pictures=str(Path(folder) / "pictures"))
+        kept = StoreSettings(url=f"sqlite:///{folder}/triptych.sqlite", pictures=f"{folder}/pictures")
         settings = settings.model_copy(update={"store": kept})
         jobs = build_jobs(settings, build_local(settings))
         app = create_app(Service(jobs, settings.limits), settings.limits)
