@@ -11,9 +11,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
+from models.catalogue import load_card
 from models.embedded import train
 from models.embedded.captions import caption, vocabulary
-from models.embedded.evaluate import Settings, generate, load, refined
+from models.embedded.evaluate import SETTINGS, Settings, generate, load, refined
 from models.embedded.tokenizers import Encoder, clip_tokenizer, t5_tokenizer
 from models.embedded.training import distilling
 from models.embedded.training.architectures import MODELS
@@ -197,7 +198,7 @@ def test_a_missing_verifier_names_the_command_that_makes_one(tmp_path: Path) -> 
         load_verifier(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["sd15", "sdxl", "sdxl-turbo", "flux"])
+@pytest.mark.parametrize("name", ["sd15", "sdxl", "sdxl-turbo", "flux", "flux-schnell"])
 def test_shipped_weights_draw_through_the_real_pipelines(name: str) -> None:
     """A folder of weights loads in diffusers' own class and gives a 64x64 picture that its seed determines."""
     pipe = load(WEIGHTS / name, name)
@@ -205,6 +206,21 @@ def test_shipped_weights_draw_through_the_real_pipelines(name: str) -> None:
     assert a.shape == (1, 64, 64, 3)
     assert a.dtype == np.uint8
     np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", ["sdxl-turbo", "flux-schnell"])
+def test_a_students_picture_costs_one_pass_a_step(name: str) -> None:
+    """As its card asks it, a student runs without guidance: its network is called once a step, for one picture."""
+    card = load_card(f"embedded/{name}")
+    assert Settings(card.steps, card.guidance_scale) == SETTINGS[name]
+    pipe = load(WEIGHTS / name, name)
+    seen: list[int] = []
+    network = pipe.transformer if card.family == "flux" else pipe.unet
+    network.register_forward_pre_hook(
+        lambda _, args, given: seen.append(len(args[0] if args else given["hidden_states"])), with_kwargs=True
+    )
+    generate(pipe, name, ["a red circle"], [3])
+    assert seen == [1] * train.STUDENTS[name][1].steps
 
 
 def test_the_refiner_takes_over_the_bases_latents() -> None:
