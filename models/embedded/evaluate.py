@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 from models.embedded.checker import check
 from models.embedded.outcomes import Prompt, held_out_prompts, mark_images, wilson
 from models.embedded.tokenizers import T5_LENGTH
+from models.embedded.training.architectures import MODELS
 from models.embedded.training.export import PIPELINES
 from models.embedded.training.latents import AutoencoderKL, decode, encode
 from models.embedded.world import SIZE, TIERS, render, sample_scene
@@ -38,6 +39,7 @@ SETTINGS: dict[str, Settings] = {
     "sdxl-turbo": Settings(1, 0.0),
     "sdxl-refiner": Settings(10, 2.0, takes_over=0.8),
     "flux": Settings(24, 4.0),
+    "flux-schnell": Settings(4, 1.0),
 }
 
 
@@ -76,7 +78,7 @@ def generate(
         "generator": [torch.Generator().manual_seed(seed) for seed in seeds],
         "output_type": "np",
     }
-    if name == "flux":
+    if MODELS[name].kind == "flux":
         asked |= {"guidance_scale": 1.0, "max_sequence_length": T5_LENGTH, "height": SIZE, "width": SIZE}
         asked |= {"true_cfg_scale": chosen.guidance, "negative_prompt": [""] * len(prompts)}
     else:

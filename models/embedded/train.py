@@ -15,7 +15,7 @@ from tqdm import tqdm
 from models.embedded.captions import caption
 from models.embedded.tokenizers import store_clip_tokenizer
 from models.embedded.training import cards, latents
-from models.embedded.training.architectures import MODELS
+from models.embedded.training.architectures import MODELS, ModelCard
 from models.embedded.training.diffusion import Batches, Denoising
 from models.embedded.training.distilling import (
     CHUNK,
@@ -36,11 +36,12 @@ CACHE = Path(".cache/embedded")
 WEIGHTS = Path(__file__).parent / "weights"
 CACHED_SCENES = 48_000
 DATA_SEED = 11
-STAGES = {
-    1: ("sdxl", "sdxl-turbo-2", Distillation(steps=2, grid=8, guidance=3.0)),
-    2: ("sdxl-turbo-2", "sdxl-turbo", Distillation(steps=1, grid=2, guidance=1.0)),
+STUDENTS = {
+    "sdxl-turbo-2": ("sdxl", Distillation(steps=2, grid=8, guidance=3.0)),
+    "sdxl-turbo": ("sdxl-turbo-2", Distillation(steps=1, grid=2, guidance=1.0)),
+    "flux-schnell": ("flux", Distillation(steps=4, grid=8, guidance=4.0, flow=True)),
 }
-"""Teacher and student of each stage of the distillation; the student of the first is not shipped."""
+"""What is distilled, in order: its teacher, and how. The turbo model of two steps is not shipped."""
 JUDGED_MODELS = {"sd15": 0.5, "sdxl": 1.0, "sdxl-turbo": 2.0, "flux": 0.1}
 """The models whose own mistakes the verifier learns to see, and how many pictures of each beside `--drawn`."""
 
@@ -209,47 +210,60 @@ def sdxl(minutes: Minutes = 45, steps: Steps = None, batch: int = 64) -> None:
     _train("sdxl", minutes, steps, batch)
 
 
-Stage = Annotated[int, typer.Option(min=1, max=2, help="1: two steps learn from SDXL's eight; 2: one from those two")]
+def _student(name: str) -> str:
+    if name not in STUDENTS:
+        raise typer.BadParameter(f"'{name}' is none of {', '.join(STUDENTS)}")
+    return name
+
+
+Student = Annotated[str, typer.Argument(help=" or ".join(STUDENTS), callback=_student)]
+
+
+def _card(name: str) -> ModelCard:
+    """The sizes of a teacher or student."""
+    return MODELS.get(name, MODELS["sdxl-turbo"])
 
 
 def _teacher(name: str) -> Denoising:
     """The averaged weights of a teacher: of this run's state, or of the repository."""
-    model = Denoising(MODELS.get(name, MODELS["sdxl-turbo"])).eval()
+    model = Denoising(_card(name)).eval()
     if not Run(CACHE / name, nn.ModuleDict({"model": model})).load_averaged():
         if name not in MODELS:
-            raise SystemExit(f"{name} has no state yet: run `python -m models.embedded.train turbo --stage 1` first")
+            raise SystemExit(f"{name} has no state yet: run `python -m models.embedded.train distil {name}` first")
         _copy_shipped(name, model)
     return model
 
 
 @app.command()
 def trajectories(
-    stage: Stage, n: Annotated[int, typer.Option(help="trajectories to draw, exact or not")] = 10_000
+    name: Student, n: Annotated[int, typer.Option(help="trajectories to draw, exact or not")] = 10_000
 ) -> None:
-    """Draw what the turbo model learns from: the ways of exact pictures through the denoising of its teacher."""
-    name, _, how = STAGES[stage]
-    teacher, autoencoder = _teacher(name), _load_vae(MODELS["sdxl-turbo"].vae)
-    folder = CACHE / f"trajectories-{stage}"
+    """Draw what a student learns from: the ways of exact pictures through the denoising of its teacher."""
+    guide, how = STUDENTS[name]
+    teacher, autoencoder = _teacher(guide), _load_vae(_card(name).vae)
+    folder = CACHE / f"trajectories-{name}"
     with tqdm(range(-(-n // CHUNK)), desc="trajectories", unit="chunk") as chunks:
         for chunk in chunks:
             if not (folder / f"{chunk:05d}.safetensors").exists():
-                right = write_chunk(teacher, autoencoder, how, MODELS["sdxl-turbo"].mix, chunk, folder)
+                right = write_chunk(teacher, autoencoder, how, _card(name).mix, chunk, folder)
                 chunks.set_postfix(right=f"{right:.2f}")
 
 
 @app.command()
-def turbo(stage: Stage, minutes: Minutes = 40, steps: Steps = None, batch: int = 48) -> None:
-    """Train or resume a student on the trajectories drawn so far; the second stage exports it."""
-    teacher, name, how = STAGES[stage]
-    model = Denoising(MODELS["sdxl-turbo"])
-    run = Run(CACHE / name, nn.ModuleDict({"model": model}), lr=MODELS["sdxl-turbo"].lr, batch=batch)
+def distil(name: Student, minutes: Minutes = 40, steps: Steps = None, batch: int = 48) -> None:
+    """Train or resume a student on the trajectories drawn so far, then export it if it is shipped."""
+    teacher, how = STUDENTS[name]
+    card = _card(name)
+    model = Denoising(card)
+    modules = nn.ModuleDict({"model": model})
+    run = Run(CACHE / name, modules, lr=card.lr, batch=batch, muon=card.muon, muon_rate=card.muon_rate)
     resumed = name in MODELS and _from_shipped(name, model, run)
     if not resumed and not run.path.exists():
         model.load_state_dict(_teacher(teacher).state_dict())
         for raw, ema in zip(run.raw, run.ema, strict=True):
             ema.copy_(raw.detach())
         run.save()
-    folder = CACHE / f"trajectories-{stage}"
+    folder = CACHE / f"trajectories-{name}"
     known = read_chunks(folder)
     pairs: Iterator[list[int]] = iter(())
 
@@ -388,9 +402,9 @@ def all_(minutes: Annotated[float, typer.Option(help="wall minutes for the longe
         vae(name, minutes / 16, 8, False)
     for name, share in (("sd15", 0.5), ("sdxl", 1.0), ("sdxl-refiner", 0.25), ("flux", 1.0)):
         _train(name, minutes * share, None, 32 if name == "flux" else 64)
-    for stage in STAGES:
-        trajectories(stage, 10_000 * stage)
-        turbo(stage, minutes / 8, None, 48)
+    for name in STUDENTS:
+        trajectories(name, 10_000)
+        distil(name, minutes / 8, None, 48)
     verifier(minutes / 8, None, 96, 12_000, 2_000)
     evaluate_(None, 200)
     sheet(None)

@@ -9,13 +9,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from typer.testing import CliRunner
 
+from models.catalogue import load_card
+from models.embedded import train
 from models.embedded.captions import caption, vocabulary
-from models.embedded.evaluate import Settings, generate, load, refined
+from models.embedded.evaluate import SETTINGS, Settings, generate, load, refined
 from models.embedded.tokenizers import Encoder, clip_tokenizer, t5_tokenizer
 from models.embedded.training import distilling
 from models.embedded.training.architectures import MODELS
-from models.embedded.training.diffusion import Batches, Denoising, pack
+from models.embedded.training.diffusion import Batches, Denoising, pack, unpack
 from models.embedded.training.distilling import (
     Distillation,
     Trajectories,
@@ -24,7 +27,7 @@ from models.embedded.training.distilling import (
     read_chunks,
     write_chunk,
 )
-from models.embedded.training.latents import build_vae, encode, scenes
+from models.embedded.training.latents import VAES, build_vae, encode, scenes
 from models.embedded.training.run import Run, fit
 from models.embedded.verifier import load_verifier, new_verifier, save_verifier
 from models.embedded.world import TIERS, render, sample_scene
@@ -35,16 +38,20 @@ WEIGHTS = Path(__file__).parents[2] / "models" / "embedded" / "weights"
 def small(kind: str) -> Denoising:
     card = MODELS[kind]
     texts = tuple(replace(text, width=32, projection=32 if text.projection else None) for text in card.texts)
-    return Denoising(
-        replace(card, texts=texts, widths=(64,) if kind == "flux" else (8, 16), layers=(1, 1)[: len(card.layers)])
-    )
+    widths = (64,) if card.kind == "flux" else (8, 16)
+    return Denoising(replace(card, texts=texts, widths=widths, layers=(1, 1)[: len(card.layers)]))
+
+
+def unit_noise(kind: str, n: int, seed: int = 5) -> Tensor:
+    channels = VAES[MODELS[kind].vae].channels
+    return torch.randn((n, channels, 16, 16), generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("kind", MODELS)
 def test_training_resumes_where_it_stopped(kind: str, tmp_path: Path) -> None:
     """Two updates, a stop and two more leave raw weights, averages and counters as one run of four counts them."""
     drawn = scenes(8, 3)
-    draw = Batches(drawn, torch.randn(8, 16 if kind == "flux" else 4, 16, 16).half(), MODELS[kind].mix, 4)
+    draw = Batches(drawn, unit_noise(kind, 8).half(), MODELS[kind].mix, 4)
 
     def run() -> tuple[Run, nn.Module]:
         model = small(kind)
@@ -69,33 +76,54 @@ def test_training_resumes_where_it_stopped(kind: str, tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.bin"))
 
 
+@pytest.mark.parametrize("kind", ["sdxl", "flux"])
 @pytest.mark.parametrize(("guidance", "equal"), [(1.0, True), (3.0, False)])
-def test_a_student_that_steps_like_its_teacher_has_nothing_to_learn(guidance: float, equal: bool) -> None:
+def test_a_student_that_steps_like_its_teacher_has_nothing_to_learn(kind: str, guidance: float, equal: bool) -> None:
     """Without guidance and with as many steps, a copy of the teacher loses nothing; with guidance it does."""
-    model = small("sdxl")
-    how = Distillation(steps=3, grid=3, guidance=guidance)
+    torch.manual_seed(0)
+    model = small(kind)
+    if kind == "flux":
+        model.denoiser.proj_out.weight.data.normal_(std=0.1)  # a fresh one answers zero, guided or not
+    how = Distillation(steps=3, grid=3, guidance=guidance, flow=kind == "flux")
     captions = ["a red circle", "a large blue star above a ring"]
-    states = guided(model, how, captions, torch.randn(2, 4, 16, 16))
+    states = guided(model, how, captions, unit_noise(kind, 2))
     loss = distillation_loss(model, how, Trajectories(states, captions), list(range(6)))
     assert (loss.item() < 1e-9) == equal
 
 
-def test_trajectories_end_where_the_pipeline_does() -> None:
-    """The teacher's own guided steps give the latents that diffusers' SDXL pipeline gives from the same noise."""
-    pipe = load(WEIGHTS / "sdxl", "sdxl")
-    teacher = Denoising(MODELS["sdxl"]).eval()
-    for mine, theirs in (
-        (teacher.denoiser, pipe.unet),
-        (teacher.text, pipe.text_encoder),
-        (teacher.text_2, pipe.text_encoder_2),
-    ):
-        mine.load_state_dict(theirs.state_dict())
-    start = torch.randn((1, 4, 16, 16), generator=torch.Generator().manual_seed(5))
-    how = Distillation(steps=2, grid=4, guidance=3.0)
-    mine = guided(teacher, how, ["a red circle above a blue square"], start)[:, -1]
-    asked = {"height": 64, "width": 64, "num_inference_steps": 4, "guidance_scale": 3.0, "output_type": "latent"}
-    theirs = pipe("a red circle above a blue square", latents=start, **asked).images
-    assert torch.allclose(mine, theirs, atol=1e-3)
+@pytest.mark.parametrize("name", ["sdxl", "flux"])
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_trajectories_end_where_the_pipeline_does(
+    name: str, guidance: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The teacher's own guided steps give the latents that diffusers' pipeline gives from the same noise."""
+    monkeypatch.setattr(train, "CACHE", tmp_path)
+    prompts, start = ["a red circle above a blue square"], unit_noise(name, 1)
+    how = Distillation(steps=2, grid=4, guidance=guidance, flow=name == "flux")
+    mine = guided(train._teacher(name), how, prompts, start)[:, -1]
+    asked = {"latents": pack(start) if name == "flux" else start, "output_type": "latent"}
+    theirs = generate(load(WEIGHTS / name, name), name, prompts, [0], Settings(4, guidance), **asked)
+    assert torch.allclose(pack(mine) if name == "flux" else mine, torch.as_tensor(theirs), atol=1e-3)
+
+
+@pytest.mark.parametrize("name", train.STUDENTS)
+def test_a_students_steps_are_its_pipelines(name: str) -> None:
+    """Where a student steps from, in noise, is where its own pipeline will ask it to step from."""
+    teacher, how = train.STUDENTS[name]
+    every = how.grid // how.steps
+    assert how.steps * every == how.grid
+    pipe = load(WEIGHTS / (teacher if teacher in MODELS else "sdxl"), "flux" if how.flow else "sdxl")
+    pipe.scheduler.set_timesteps(
+        **({"sigmas": np.linspace(1, 1 / how.steps, how.steps)} if how.flow else {"num_inference_steps": how.steps})
+    )
+    torch.testing.assert_close(how.sigmas()[::every], pipe.scheduler.sigmas)
+
+
+def test_an_unknown_student_is_refused_with_those_there_are() -> None:
+    """A typing error in a student's name costs no loading and names the choices."""
+    told = CliRunner().invoke(train.app, ["distil", "flux-schnel"])
+    assert told.exit_code == 2
+    assert all(name in told.output for name in train.STUDENTS)
 
 
 def test_only_exact_pictures_become_trajectories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,6 +174,7 @@ def test_packing_is_fluxs_own() -> None:
 
     latents = torch.randn(2, 16, 16, 16)
     assert torch.equal(pack(latents), FluxPipeline._pack_latents(latents, 2, 16, 16, 16))
+    assert torch.equal(unpack(pack(latents)), latents)
 
 
 def test_the_verifier_survives_its_folder_and_takes_any_size(tmp_path: Path) -> None:
@@ -169,7 +198,7 @@ def test_a_missing_verifier_names_the_command_that_makes_one(tmp_path: Path) -> 
         load_verifier(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["sd15", "sdxl", "sdxl-turbo", "flux"])
+@pytest.mark.parametrize("name", ["sd15", "sdxl", "sdxl-turbo", "flux", "flux-schnell"])
 def test_shipped_weights_draw_through_the_real_pipelines(name: str) -> None:
     """A folder of weights loads in diffusers' own class and gives a 64x64 picture that its seed determines."""
     pipe = load(WEIGHTS / name, name)
@@ -177,6 +206,21 @@ def test_shipped_weights_draw_through_the_real_pipelines(name: str) -> None:
     assert a.shape == (1, 64, 64, 3)
     assert a.dtype == np.uint8
     np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", ["sdxl-turbo", "flux-schnell"])
+def test_a_students_picture_costs_one_pass_a_step(name: str) -> None:
+    """As its card asks it, a student runs without guidance: its network is called once a step, for one picture."""
+    card = load_card(f"embedded/{name}")
+    assert Settings(card.steps, card.guidance_scale) == SETTINGS[name]
+    pipe = load(WEIGHTS / name, name)
+    seen: list[int] = []
+    network = pipe.transformer if card.family == "flux" else pipe.unet
+    network.register_forward_pre_hook(
+        lambda _, args, given: seen.append(len(args[0] if args else given["hidden_states"])), with_kwargs=True
+    )
+    generate(pipe, name, ["a red circle"], [3])
+    assert seen == [1] * train.STUDENTS[name][1].steps
 
 
 def test_the_refiner_takes_over_the_bases_latents() -> None:
@@ -203,15 +247,13 @@ def test_latents_are_as_the_pipelines_expect(name: str) -> None:
     unit = (coded - (vae.config.shift_factor or 0)) * vae.config.scaling_factor
     assert unit.shape == (32, 16 if name == "flux" else 4, 16, 16)
     assert 0.7 < float(unit.square().mean()) < 1.4
-    assert sum(path.stat().st_size for path in WEIGHTS.rglob("*") if path.is_file()) < 25e6
+    assert sum(path.stat().st_size for path in WEIGHTS.rglob("*") if path.is_file()) < 40e6
 
 
 def test_without_a_cache_training_goes_on_from_the_shipped_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A fresh clone resumes from the repository's averaged weights and keeps counting."""
-    from models.embedded import train
-
     monkeypatch.setattr(train, "CACHE", tmp_path)
     model, run = train._model_run("sd15")
     assert train._from_shipped("sd15", model, run)

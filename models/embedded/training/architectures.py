@@ -77,6 +77,18 @@ MODELS: dict[str, ModelCard] = {
         muon_rate=4.0,
         text_first=800,
     ),
+    # Distilled from flux; see sdxl-turbo.
+    "flux-schnell": ModelCard(
+        "flux",
+        "vae16",
+        (TextCard(96, 2), TextCard(128, 2)),
+        (128,),
+        (1, 4),
+        (0.08, 0.20, 0.20, 0.24, 0.28),
+        8e-4,
+        muon=("transformer_blocks",),
+        muon_rate=4.0,
+    ),
 }
 
 

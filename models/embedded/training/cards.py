@@ -14,14 +14,16 @@ TITLES = {
     "sdxl-turbo": "SDXL-turbo-tiny",
     "sdxl-refiner": "SDXL-refiner-tiny",
     "flux": "FLUX-tiny",
+    "flux-schnell": "FLUX-schnell-tiny",
     "verifier": "Verifier",
 }
 COMMANDS = {
     "sd15": "sd15",
     "sdxl": "sdxl",
-    "sdxl-turbo": "turbo --stage 2",
+    "sdxl-turbo": "distil sdxl-turbo",
     "sdxl-refiner": "refiner",
     "flux": "flux",
+    "flux-schnell": "distil flux-schnell",
     "verifier": "verifier",
 }
 
@@ -60,7 +62,7 @@ def card(name: str, known: dict[str, Any], size_mb: float) -> str:
         f"- Size: {size_mb:.1f} MB, fp16 safetensors (averaged weights).",
     ]
     if "distilled" in known:
-        lines.append(f"- Distilled from SDXL-tiny: {known['distilled']}")
+        lines.append(f"- Distilled from {TITLES[MODELS[name].kind]}: {known['distilled']}")
     if "parameters" in known:
         parts = ", ".join(f"{part} {count:,}" for part, count in known["parameters"].items())
         lines.append(f"- Parameters: {parts}.")

@@ -7,6 +7,7 @@ within seconds rather than hours. The other reads the layout of the clean pictur
 vision encoder, a rendered world knows exactly.
 """
 
+import math
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -239,7 +240,13 @@ class Denoising(nn.Module):
     def denoise(
         self, noisy: Tensor, t: Tensor, hidden: Tensor, pooled: Tensor | None, dropped: Tensor | None = None
     ) -> Tensor:
-        """A UNet's epsilon for latents (B, 4, 16, 16) of unit size at timesteps (B,); `dropped` (B,): no caption."""
+        """What the denoiser predicts of latents (B, C, 16, 16) of unit size; `dropped` (B,): no caption.
+
+        A UNet tells the noise, and `t` (B,) are timesteps; the transformer tells the velocity, and `t` are sigmas.
+        """
+        if self.card.kind == "flux":
+            words = torch.zeros(T5_LENGTH, 3)
+            return unpack(self.denoiser(pack(noisy), hidden, pooled, t, self.places, words).sample)
         added = None
         if self.card.kind == "sdxl":
             ids = torch.tensor([[64.0, 64, 0, 0, 64, 64]]).repeat(len(noisy), 1)
@@ -255,17 +262,23 @@ class Denoising(nn.Module):
         n = len(latents)
         u = (torch.arange(n) + torch.rand(n)) / n
         sigma = FLOW_SHIFT * u / (1 + (FLOW_SHIFT - 1) * u)
-        clean = pack(latents)
-        noise = torch.randn_like(clean)
-        mixed = torch.lerp(clean, noise, sigma.view(-1, 1, 1))
-        guess = self.denoiser(mixed, read.hidden, read.pooled, sigma, self.places, torch.zeros(T5_LENGTH, 3)).sample
-        return (guess - (noise - clean)).square().mean()
+        noise = torch.randn_like(latents)
+        mixed = torch.lerp(latents, noise, sigma.view(-1, 1, 1, 1))
+        guess = self.denoise(mixed, sigma, read.hidden, read.pooled)
+        return (guess - (noise - latents)).square().mean()
 
 
 def pack(latents: Tensor) -> Tensor:
     """(B, 16, 16, 16) to FLUX's tokens (B, 64, 64): 2x2 neighbours become one token, channel first."""
     b, c, h, w = latents.shape
     return latents.view(b, c, h // 2, 2, w // 2, 2).permute(0, 2, 4, 1, 3, 5).reshape(b, h * w // 4, c * 4)
+
+
+def unpack(tokens: Tensor) -> Tensor:
+    """FLUX's tokens (B, 64, 64) back to (B, 16, 16, 16)."""
+    b, n, c = tokens.shape
+    side = math.isqrt(n)
+    return tokens.view(b, side, side, c // 4, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(b, c // 4, 2 * side, 2 * side)
 
 
 class Batches:

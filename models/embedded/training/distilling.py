@@ -1,9 +1,9 @@
-"""A student that draws in one step without guidance what its teacher draws in many with it.
+"""Students that draw in few steps without guidance what their teachers draw in many with it.
 
 Trajectories of the teacher are drawn first, and only those whose picture the checker finds exactly right are learned
 from. The student's one Euler step has to land where the teacher's several steps do: progressive distillation
-(https://arxiv.org/abs/2202.00512) of a guided model (https://arxiv.org/abs/2210.03142), in two stages: eight guided
-steps become two without guidance, and these two become one.
+(https://arxiv.org/abs/2202.00512) of a guided model (https://arxiv.org/abs/2210.03142). For SDXL in two stages: eight
+guided steps become two without guidance, and these two become one. For FLUX in one: eight guided steps become four.
 """
 
 import json
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, EulerDiscreteScheduler
+from diffusers import AutoencoderKL, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -22,7 +22,7 @@ from torch import Tensor
 from models.embedded.captions import caption
 from models.embedded.checker import check
 from models.embedded.training import latents
-from models.embedded.training.diffusion import BETAS, Denoising
+from models.embedded.training.diffusion import BETAS, FLOW_SHIFT, Denoising
 from models.embedded.world import TIERS, Scene, sample_scene
 
 CHUNK = 128
@@ -32,21 +32,34 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Distillation:
-    """`steps` of the student stand for `grid` steps of the teacher, a multiple; at 1 the teacher is not guided."""
+    """`steps` of the student stand for `grid` steps of the teacher, a multiple; at guidance 1 that is not guided.
+
+    `flow`: latents and noise are mixed as in flow matching, whose mixtures keep unit size, and not added.
+    """
 
     steps: int
     grid: int
     guidance: float
+    flow: bool = False
 
     def sigmas(self) -> Tensor:
-        """Noise of the teacher's grid in Euler's terms, (grid + 1,), falling to 0."""
+        """Noise of the teacher's grid in its scheduler's terms, (grid + 1,), falling to 0."""
         return self._scheduler().sigmas
 
-    def timesteps(self) -> Tensor:
-        """The teacher's timesteps, (grid,)."""
-        return self._scheduler().timesteps
+    def times(self) -> Tensor:
+        """What the denoiser is told at each step of the grid, (grid,): sigmas in flow matching, else timesteps."""
+        made = self._scheduler()
+        return made.sigmas[:-1] if self.flow else made.timesteps
 
-    def _scheduler(self) -> EulerDiscreteScheduler:
+    def size(self, sigmas: Tensor) -> Tensor:
+        """The deviation of noisy latents, by which they are divided for the denoiser."""
+        return torch.ones_like(sigmas) if self.flow else (1 + sigmas**2).sqrt()
+
+    def _scheduler(self) -> EulerDiscreteScheduler | FlowMatchEulerDiscreteScheduler:
+        if self.flow:
+            flow = FlowMatchEulerDiscreteScheduler(shift=FLOW_SHIFT)
+            flow.set_timesteps(sigmas=np.linspace(1, 1 / self.grid, self.grid))  # as FluxPipeline does
+            return flow
         made = EulerDiscreteScheduler(**BETAS, prediction_type="epsilon", timestep_spacing="trailing")
         made.set_timesteps(self.grid)
         return made
@@ -54,7 +67,7 @@ class Distillation:
 
 @dataclass(frozen=True)
 class Trajectories:
-    """States (N, K + 1, C, 16, 16), evenly on the teacher's grid, divided by sqrt(1 + sigma^2), and their captions."""
+    """States (N, K + 1, C, 16, 16), evenly on the teacher's grid, of unit size, and their captions."""
 
     states: Tensor
     captions: list[str]
@@ -86,19 +99,19 @@ def guided(teacher: Denoising, how: Distillation, captions: list[str], start: Te
     """The teacher's way from unit noise `start` (N, C, 16, 16): all its states (N, grid + 1, C, 16, 16)."""
     passes = 1 if how.guidance == 1 else 2
     n = len(captions)
-    sigmas, timesteps = how.sigmas(), how.timesteps()
+    sigmas, sizes = how.sigmas(), how.size(how.sigmas())
     read = teacher.read(captions + [""] * (n * (passes - 1)))
     assert read.pooled is not None
     state = start * sigmas[0]
-    kept = [state / (1 + sigmas[0] ** 2).sqrt()]
-    for k, t in enumerate(timesteps):
-        seen = (state / (1 + sigmas[k] ** 2).sqrt()).repeat(passes, 1, 1, 1)
+    kept = [state / sizes[0]]
+    for k, t in enumerate(how.times()):
+        seen = kept[-1].repeat(passes, 1, 1, 1)
         guess = teacher.denoise(seen, t.expand(passes * n), read.hidden, read.pooled)
         if passes == 2:
             with_, without = guess.chunk(2)
             guess = without + how.guidance * (with_ - without)
         state = state + (sigmas[k + 1] - sigmas[k]) * guess
-        kept.append(state / (1 + sigmas[k + 1] ** 2).sqrt())
+        kept.append(state / sizes[k + 1])
     return torch.stack(kept, 1)
 
 
@@ -107,13 +120,15 @@ def write_chunk(
 ) -> float:
     """Draw one chunk and keep the trajectories of exact pictures in its file; their share."""
     pairs = asked(chunk, mix)
-    start = torch.randn((CHUNK, 4, 16, 16), generator=torch.Generator().manual_seed(2_000_000 + chunk))
+    start = torch.randn(
+        (CHUNK, vae.config.latent_channels, 16, 16), generator=torch.Generator().manual_seed(2_000_000 + chunk)
+    )
     parts = []
     for k in range(0, CHUNK, BATCH):
         captions = [said for _, said in pairs[k : k + BATCH]]
         parts.append(guided(teacher, how, captions, start[k : k + BATCH]))
     states = torch.cat(parts)
-    pictures = latents.decode(vae, states[:, -1] / vae.config.scaling_factor)
+    pictures = latents.decode(vae, latents.raw(vae, states[:, -1]))
     right = torch.tensor([check(p, scene).exact for p, (scene, _) in zip(pictures, pairs, strict=True)])
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f"{chunk:05d}.part"
@@ -146,8 +161,8 @@ def batches(trajectories: Trajectories, how: Distillation, size: int, rng: rando
 
 def distillation_loss(student: Denoising, how: Distillation, known: Trajectories, pairs: list[int]) -> Tensor:
     """How far the student's steps land from the teacher's, in units of the noisy latents there."""
-    sigmas = how.sigmas()[:: how.grid // how.steps]
-    timesteps = how.timesteps()[:: how.grid // how.steps]
+    every = how.grid // how.steps
+    sigmas, times = how.sigmas()[::every], how.times()[::every]
     index = torch.from_numpy(np.array(pairs))
     which, step = index // how.steps, index % how.steps
     states = known.states[:, :: (known.states.shape[1] - 1) // how.steps]
@@ -157,6 +172,6 @@ def distillation_loss(student: Denoising, how: Distillation, known: Trajectories
     with torch.no_grad():
         read = student.read([known.captions[k] for k in which.tolist()])
     assert read.pooled is not None
-    guess = student.denoise(here, timesteps[step], read.hidden, read.pooled)
-    landed = here * (1 + now**2).sqrt() + (then - now) * guess
-    return ((landed / (1 + then**2).sqrt() - there) ** 2).mean()
+    guess = student.denoise(here, times[step], read.hidden, read.pooled)
+    landed = here * how.size(now) + (then - now) * guess
+    return ((landed / how.size(then) - there) ** 2).mean()

@@ -24,6 +24,7 @@ PIPELINES: dict[str, type[DiffusionPipeline]] = {
     "sdxl-turbo": StableDiffusionXLPipeline,
     "sdxl-refiner": StableDiffusionXLImg2ImgPipeline,
     "flux": FluxPipeline,
+    "flux-schnell": FluxPipeline,
 }
 """The pipeline class of each folder of weights."""
 

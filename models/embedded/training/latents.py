@@ -157,6 +157,11 @@ def scaled(vae: AutoencoderKL, latents: Tensor) -> Tensor:
     return (latents - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
 
 
+def raw(vae: AutoencoderKL, latents: Tensor) -> Tensor:
+    """Those the pipelines diffuse to raw latents."""
+    return latents / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
+
+
 def write_cache(vae: AutoencoderKL, drawn: list[Scene], path: Path, keep_statistics: bool = False) -> None:
     """Encode every scene and keep the scaled latents, fp16 (N, C, 16, 16), in one safetensors file.
 
@@ -165,12 +170,12 @@ def write_cache(vae: AutoencoderKL, drawn: list[Scene], path: Path, keep_statist
     parts = []
     for start in range(0, len(drawn), 256):
         parts.append(encode(vae, np.stack([render(scene) for scene in drawn[start : start + 256]])))
-    raw = torch.cat(parts)
+    encoded = torch.cat(parts)
     if not keep_statistics:
-        set_statistics(vae, raw)
+        set_statistics(vae, encoded)
     path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {"scaling_factor": repr(vae.config.scaling_factor), "shift_factor": repr(vae.config.shift_factor)}
-    save_file({"latents": scaled(vae, raw).half().contiguous()}, str(path), metadata)
+    save_file({"latents": scaled(vae, encoded).half().contiguous()}, str(path), metadata)
 
 
 def read_statistics(vae: AutoencoderKL, path: Path) -> None:
