@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -160,64 +160,37 @@ class RemoteJobs:
         self._timeout_s = timeout_s
 
     async def complete(self, submission: Submission) -> Delivered:
-        due = self._due(submission)
-        while True:
-            try:
-                return await self._call(self._handle.complete.remote(submission), due)
-            except (WorkerLostError, FencedError):
-                submission = await self._again(submission, due)
-
-    async def stream(self, submission: Submission, after: int = 0) -> AsyncGenerator[JobEvent]:
-        due, sent = self._due(submission), set[tuple[str, int, int]]()
-        while True:
-            try:
-                with own_failures("the orchestrator"):
-                    async with aclosing(_cancelling(self._streams.stream.remote(submission, after))) as items:
-                        async for item in items:
-                            if isinstance(item, Refused):
-                                raise item.error
-                            if item.file is not None:  # of a life before this one
-                                place = (item.kind, item.file.index, item.data.get("number", 0))
-                                if place in sent:
-                                    continue
-                                sent.add(place)
-                            yield item
-                return
-            except (WorkerLostError, FencedError):
-                submission = await self._again(submission, due)
+        return await self._accepted(submission, self._handle.complete)
 
     async def submit(self, submission: Submission) -> JobView:
+        return await self._accepted(submission, self._handle.submit)
+
+    async def stream(self, submission: Submission, after: int = 0) -> AsyncGenerator[JobEvent]:
         due = self._due(submission)
-        while True:
-            try:
-                return await self._call(self._handle.submit.remote(submission), due)
-            except (WorkerLostError, FencedError):
-                submission = await self._again(submission, due)
+
+        async def again() -> Any:
+            nonlocal submission
+            submission = await self._again(submission, due)
+            return self._streams.stream.remote(submission, 0)
+
+        async with aclosing(_followed(self._streams.stream.remote(submission, after), again)) as events:
+            async for event in events:
+                yield event
 
     async def events(self, job_id: str, after: int = 0) -> AsyncGenerator[JobEvent]:
         """From the next orchestrator they come anew; what has a file is told once."""
-        sent = set[tuple[str, int, int]]()
-        due = time.monotonic() + LOST_S
-        while True:
-            try:
-                with own_failures("the orchestrator"):
-                    async with aclosing(_cancelling(self._streams.events.remote(job_id, after))) as items:
-                        async for item in items:
-                            if isinstance(item, Refused):
-                                raise item.error
-                            due = time.monotonic() + LOST_S
-                            if item.file is not None:
-                                place = (item.kind, item.file.index, item.data.get("number", 0))
-                                if place in sent:
-                                    continue
-                                sent.add(place)
-                            yield item
-                return
-            except (WorkerLostError, FencedError):
-                if time.monotonic() + AGAIN_S >= due:
-                    raise
-                await asyncio.sleep(AGAIN_S)
-                after = 0
+        lost_at: float | None = None
+
+        async def again() -> Any:
+            nonlocal lost_at
+            lost_at = lost_at or time.monotonic()
+            await _pause(lost_at + LOST_S)
+            return self._streams.events.remote(job_id, 0)
+
+        async with aclosing(_followed(self._streams.events.remote(job_id, after), again)) as events:
+            async for event in events:
+                lost_at = None
+                yield event
 
     async def status(self, job_id: str, tenant: str | None = None) -> JobView:
         return await self._patiently(lambda: self._handle.status.remote(job_id, tenant))
@@ -258,12 +231,19 @@ class RemoteJobs:
         budget_s = self._timeout_s if request.latency_budget_s is None else request.latency_budget_s
         return begun(request) + budget_s + MARGIN_S
 
+    async def _accepted(self, submission: Submission, call: Any) -> Any:
+        """The answer to a submission, of the next orchestrator if this one is lost."""
+        due = self._due(submission)
+        while True:
+            try:
+                return await self._call(call.remote(submission), due)
+            except OrchestratorLostError:
+                submission = await self._again(submission, due)
+
     async def _again(self, submission: Submission, due: float) -> Submission:
-        """The submission for the next orchestrator, a moment later. Raises `WorkerLostError` if it is too late."""
-        if time.monotonic() + AGAIN_S >= due:
-            raise WorkerLostError("the orchestrator ended while it worked, and no other took over in time; try again")
+        """The submission for the next orchestrator, in a moment. Raises `OrchestratorLostError` if it is too late."""
         logger.warning("the orchestrator was lost; job %s is asked for at the next one", submission.id)
-        await asyncio.sleep(AGAIN_S)
+        await _pause(due)
         return replace(submission, again=True)
 
     async def _patiently(self, ask: Callable[[], Any]) -> Any:
@@ -272,14 +252,12 @@ class RemoteJobs:
         while True:
             try:
                 return await self._call(ask(), due)
-            except (WorkerLostError, FencedError):
-                if time.monotonic() + AGAIN_S >= due:
-                    raise
-                await asyncio.sleep(AGAIN_S)
+            except OrchestratorLostError:
+                await _pause(due)
 
     async def _call(self, response: Any, due: float | None = None) -> Any:
         left_s = None if due is None else max(0.0, due - time.monotonic())
-        with own_failures("the orchestrator"):
+        with _orchestrator_s_failures():
             try:
                 answer = await asyncio.wait_for(_awaited(response), left_s)
             except TimeoutError:
@@ -288,9 +266,61 @@ class RemoteJobs:
             except asyncio.CancelledError:
                 response.cancel()
                 raise
-        if isinstance(answer, Refused):
-            raise answer.error
-        return answer
+        return _answered(answer)
+
+
+class OrchestratorLostError(WorkerLostError):
+    """The process of the orchestrator is gone, or was replaced: its successor has the jobs. A worker that was lost to a
+    job is another thing: that is an answer, and final."""
+
+
+@contextmanager
+def _orchestrator_s_failures() -> Iterator[None]:
+    """`own_failures` of calls of the orchestrator."""
+    try:
+        with own_failures("the orchestrator"):
+            yield
+    except WorkerLostError as error:
+        raise OrchestratorLostError(error.message) from None
+
+
+def _answered(answer: Any) -> Any:
+    """What the orchestrator answered; raises what it refused with."""
+    if isinstance(answer, Refused):
+        if isinstance(answer.error, FencedError):
+            raise OrchestratorLostError(answer.error.message)
+        raise answer.error
+    return answer
+
+
+async def _pause(due: float) -> None:
+    """A moment in which the next orchestrator may come. Raises `OrchestratorLostError` if `due` is nearer."""
+    if time.monotonic() + AGAIN_S >= due:
+        raise OrchestratorLostError("the orchestrator ended while it worked, and no other took over in time; try again")
+    await asyncio.sleep(AGAIN_S)
+
+
+async def _followed(items: Any, again: Callable[[], Awaitable[Any]]) -> AsyncGenerator[JobEvent]:
+    """The events of a streaming response; when the orchestrator is lost, those of `again()`, without the previews and
+    pictures that came before."""
+    sent = set[tuple[str, int, int]]()
+    while True:
+        try:
+            async with aclosing(_cancelling(items)) as arriving:
+                while True:
+                    with _orchestrator_s_failures():
+                        item = await anext(arriving, None)
+                    if item is None:
+                        return
+                    event = _answered(item)
+                    if event.file is not None:
+                        place = (event.kind, event.file.index, event.data.get("number", 0))
+                        if place in sent:
+                            continue
+                        sent.add(place)
+                    yield event
+        except OrchestratorLostError:
+            items = await again()
 
 
 async def _awaited(response: Any) -> Any:

@@ -11,33 +11,30 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import asdict, replace
 from typing import Any, TypeVar
 
-from deployments.jobs.codec import digest_of, packed, unpacked
+from deployments.jobs.access import AGAIN_S, StoreAccess
+from deployments.jobs.codec import digest_of, unpacked
+from deployments.jobs.failures import cancelled, draining, fenced, told, unknown
 from deployments.jobs.keys import KeyRing
 from deployments.jobs.limits import MINUTE_S, KeyLimits
-from deployments.jobs.live import LiveJob, Previews
+from deployments.jobs.live import LiveJob
+from deployments.jobs.pictures import Listener, Pictures
 from deployments.jobs.values import Delivered, File, Identity, JobEvent, JobView, Renderer, Submission
+from deployments.jobs.views import live_view, record_of, view_of
 from deployments.jobs.webhooks import Webhooks
-from deployments.orchestration.budgets import Charge
 from deployments.orchestration.orchestrator import Admitted, Orchestrator
 from deployments.orchestration.results import (
-    Advanced,
-    Event,
     Finished,
     Outcome,
     Overview,
     PolicyFile,
-    Routed,
-    StepBegun,
-    StepEnded,
 )
-from deployments.store.errors import FencedError, StoreError
-from deployments.store.records import JobRecord, JobState, KeyRecord, PictureRecord
+from deployments.store.errors import StoreError
+from deployments.store.records import JobRecord, JobState, KeyRecord
 from deployments.store.store import Store
 from deployments.workers.streams import ended
 from router.errors import (
@@ -51,7 +48,7 @@ from router.errors import (
 )
 from router.learning.feedback import Receipt
 from router.route import Route
-from router.types import GenerationRequest, Picture
+from router.types import GenerationRequest
 
 logger = logging.getLogger("triptych.jobs")
 
@@ -59,9 +56,6 @@ TRIES = 3  # processes that may die over one job before it is given up
 KEPT_S = 60.0  # for which a job that has ended is answered from memory
 LOOK_S = 1.0  # between two looks whether another orchestrator has begun
 TIDY_S = 300.0
-AGAIN_S = 0.5  # before something is tried again that may succeed then
-DRAINED_S = 10.0  # after which a client that was refused at the end may find the next server
-THREADS = 16  # that wait for the store
 
 FALLBACK_SECRET = secrets.token_bytes(32)  # of addresses that this process alone has to know again
 
@@ -85,7 +79,7 @@ class Jobs:
     ) -> None:
         self.orchestrator = orchestrator
         self.store = store
-        self.keys = KeyRing(lambda: self._io(store.keys))
+        self.keys = KeyRing(lambda: self._access.do(store.keys))
         self.limits = KeyLimits(orchestrator.tenant_budgets)
         self._url_secret = url_secret
         self._renderer = renderer
@@ -94,7 +88,8 @@ class Jobs:
         self._accepting: dict[str, asyncio.Future[JobView]] = {}
         self._fence = 0
         self._fenced = self._draining = False
-        self._threads = ThreadPoolExecutor(THREADS, "triptych-store")
+        self._access = StoreAccess()
+        self._pictures = Pictures(store, self._access, renderer, lambda: self._fence)
         self._background: list[asyncio.Task[None]] = []
         self._starting: asyncio.Task[None] | None = None
         self._closing: set[asyncio.Task[Any]] = set()
@@ -108,21 +103,22 @@ class Jobs:
         await asyncio.shield(self._starting)
 
     async def _start(self) -> None:
-        self._fence = await self._io(self.store.begin)
-        taken = await self._io(self.store.take_over, self._fence)
-        costs = await self._io(self.store.costs)
+        self._fence = await self._access.do(self.store.begin)
+        taken = await self._access.do(self.store.take_over, self._fence)
+        costs = await self._access.do(self.store.costs)
         if costs is not None:
             self.orchestrator.restore_costs(costs)
         budgets = [key.budget or {} for key in await self.keys.all()]
         windows = [MINUTE_S, self.orchestrator.longest_window_s, *(float(one.get("window_s", 0)) for one in budgets)]
-        usage = await self._io(self.store.usage_since, time.time() - max(windows))
+        usage = await self._access.do(self.store.usage_since, time.time() - max(windows))
         charges = self.orchestrator.tenant_budgets.restore(usage)
         self.limits.restore(usage)
         for record in taken:
-            stored = {one.index: one for one in await self._io(self.store.pictures, record.id)}
+            stored = {one.index: one for one in await self._access.do(self.store.pictures, record.id)}
             job = self._live[record.id] = LiveJob(record, stored)
+            job.charge = charges.get(record.id)
             logger.info("job %s is carried on; %d of %d pictures were made", record.id, len(stored), record.n)
-            job.task = asyncio.ensure_future(self._carry_on(job, charges.get(record.id)))
+            job.task = asyncio.ensure_future(self._carry_on(job))
         if self._webhooks is not None:
             self._webhooks.start(self._fence)
         for often_s, what in ((LOOK_S, self._look), (TIDY_S, self._tidy)):
@@ -144,8 +140,8 @@ class Jobs:
         if self._closing:
             await asyncio.wait(self._closing, timeout=wait_s)
         with suppress(StoreError):
-            await self._io(self.store.save_costs, self.orchestrator.costs_snapshot())
-        self._threads.shutdown(wait=False)
+            await self._access.do(self.store.save_costs, self.orchestrator.costs_snapshot())
+        self._access.close()
 
     async def drain(self, limit_s: float) -> tuple[int, int]:
         """Refuse what is new and wait for what is open, `limit_s` seconds at most: (open before, open now)."""
@@ -160,7 +156,7 @@ class Jobs:
 
     async def _look(self) -> None:
         """Whether another orchestrator has begun: then all jobs are its, and whoever waits here is sent there."""
-        if self._fenced or await self._io(self.store.latest_fence) <= self._fence:
+        if self._fenced or await self._access.do(self.store.latest_fence) <= self._fence:
             return
         self._fenced = True
         logger.info("another orchestrator has taken over; what runs here is stopped")
@@ -170,8 +166,8 @@ class Jobs:
             job.end("failed", failure=fenced(), error=self._renderer.error(fenced(), ""))
 
     async def _tidy(self) -> None:
-        await self._io(self.store.save_costs, self.orchestrator.costs_snapshot())
-        await self._io(self.store.tidy, time.time())
+        await self._access.do(self.store.save_costs, self.orchestrator.costs_snapshot())
+        await self._access.do(self.store.tidy, time.time())
 
     async def _every(self, often_s: float, what: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -223,10 +219,10 @@ class Jobs:
             if job.state == "cancelled":
                 raise cancelled(job_id)
             if job.result is not None:
-                return Delivered(job_id, job.result, await self._files(job))
+                return Delivered(job_id, job.result, await self._pictures.of_job(job))
         view = await self._until_ended(job_id)
         if view.state == "done" and view.result is not None:
-            files = [await self._file_of(record) for record in view.pictures]
+            files = [await self._pictures.stored(record) for record in view.pictures]
             return Delivered(job_id, view.result, tuple(files))
         raise cancelled(job_id) if view.state == "cancelled" else told(view.error or {})
 
@@ -241,7 +237,7 @@ class Jobs:
         for record in view.pictures:
             number += 1
             if number > after:
-                yield JobEvent(number, "picture", record.facts or {}, await self._file_of(record))
+                yield JobEvent(number, "picture", record.facts or {}, await self._pictures.stored(record))
         assert view.state in ("done", "failed", "cancelled")
         yield JobEvent(max(number + 1, after + 1), view.state, view.result or view.error or {})
 
@@ -253,14 +249,14 @@ class Jobs:
             if (
                 job.ended
                 and view.webhook is not None
-                and (record := await self._io(self.store.job, job_id)) is not None
+                and (record := await self._access.do(self.store.job, job_id)) is not None
             ):
                 view = replace(view, webhook=record.webhook)
         else:
-            record = await self._io(self.store.job, job_id)
+            record = await self._access.do(self.store.job, job_id)
             if record is None:
                 raise unknown(job_id)
-            view = view_of(record, await self._io(self.store.pictures, job_id))
+            view = view_of(record, await self._access.do(self.store.pictures, job_id))
         if tenant is not None and view.tenant != tenant:
             raise unknown(job_id)
         return view
@@ -269,7 +265,7 @@ class Jobs:
         self, tenant: str | None = None, states: Sequence[JobState] = (), limit: int = 20, cursor: str | None = None
     ) -> tuple[list[JobView], str | None]:
         """Jobs, newest first, and the cursor of the next page, if there is one."""
-        records, after = await self._io(self.store.jobs, tenant, states, limit, cursor)
+        records, after = await self._access.do(self.store.jobs, tenant, states, limit, cursor)
         views = []
         for record in records:
             job = self._live.get(record.id)
@@ -284,6 +280,10 @@ class Jobs:
             job.cancelled = True
             job.task.cancel()
             await ended(job.task)
+            if not job.ended:  # its task had not begun, and could take nothing back
+                if job.admitted is not None:
+                    self.orchestrator.give_up(job.admitted)
+                self._close(job, "cancelled")
             view = self._view(job)
         return view
 
@@ -292,10 +292,10 @@ class Jobs:
         job_id, _, index = picture_id.rpartition("-")
         if (job := self._live.get(job_id)) is not None and index.isdigit() and int(index) in job.files:
             return job.files[int(index)]
-        record = await self._io(self.store.picture, picture_id)
+        record = await self._access.do(self.store.picture, picture_id)
         if record is None:
             raise NotFoundError(f"there is no picture {picture_id!r}; it may be past the store's retention", "id")
-        return await self._file_of(record)
+        return await self._pictures.stored(record)
 
     async def authenticate(self, hash: str | None) -> Identity:
         """Whose key has this hash, if one was sent. Raises `StoreError` if that cannot be known."""
@@ -303,7 +303,7 @@ class Jobs:
 
     async def url_secret(self) -> bytes:
         """What addresses of pictures are signed with. Raises `StoreError`."""
-        return await self._io(self._url_secret)
+        return await self._access.do(self._url_secret)
 
     # ----------------------------------------------------------------------------------------------- what needs no job
 
@@ -329,7 +329,7 @@ class Jobs:
         if self._fenced:
             raise fenced()
         if self._draining and submission.id not in self._live:
-            raise OverloadedError("this server is shutting down; try again in a moment", DRAINED_S)
+            raise draining()
         if (job := self._live.get(submission.id)) is not None:
             return self._view(job)
         if (known := await self._known(submission)) is not None:
@@ -372,11 +372,11 @@ class Jobs:
 
     async def _known(self, submission: Submission) -> JobRecord | None:
         """The job that this became before, if it did."""
-        known = await self._io(self.store.job, submission.id) if submission.again else None
+        known = await self._access.do(self.store.job, submission.id) if submission.again else None
         tenant, key = submission.caller.tenant, submission.idempotency_key
         if known is not None or key is None:
             return known
-        known = await self._io(self.store.by_key, tenant, key)
+        known = await self._access.do(self.store.by_key, tenant, key)
         if known is not None and known.body_digest != digest_of(submission.body):
             message = f"Idempotency-Key {key!r} came with another request before; send a new key with a new request"
             raise RequestError(message, "Idempotency-Key", "idempotency_mismatch")
@@ -384,7 +384,7 @@ class Jobs:
 
     # --------------------------------------------------------------------------------------------------------- running
 
-    async def _carry_on(self, job: LiveJob, charge: Charge | None) -> None:
+    async def _carry_on(self, job: LiveJob) -> None:
         """Run a job that another process began. What was accepted is not refused because others wait: it waits, too."""
         record = job.record
         try:
@@ -396,7 +396,7 @@ class Jobs:
             due = record.deadline_at or float("inf")
             while True:
                 try:
-                    admitted = await self.orchestrator.admit(request, charge)
+                    admitted = await self.orchestrator.admit(request, job.charge)
                     break
                 except (OverloadedError, LoadError) as error:
                     if time.time() + AGAIN_S >= due:
@@ -404,7 +404,7 @@ class Jobs:
                     await asyncio.sleep(min(max(AGAIN_S, error.retry_after_s or 0.0), 10 * AGAIN_S))
         except asyncio.CancelledError:
             if job.cancelled:
-                await self._close(job, "cancelled")
+                self._close(job, "cancelled")
             raise
         except Exception as error:
             await self._fail(job, error)
@@ -415,35 +415,35 @@ class Jobs:
     async def _run(self, job: LiveJob) -> None:
         admitted = job.admitted
         assert admitted is not None
-        listen = _Listener(self, job, admitted)
+        listen = Listener(job, admitted, self._pictures, self._begun)
         try:
             outcome = await self.orchestrator.run(admitted, listen, job.missing, lambda: job.followers > 0)
             await self._finish(job, outcome, listen)
         except asyncio.CancelledError:
             if job.cancelled:
-                await self._close(job, "cancelled")
+                self._close(job, "cancelled")
             raise
         except Exception as error:
             await self._fail(job, error)
 
-    async def _finish(self, job: LiveJob, outcome: Outcome, listen: _Listener) -> None:
+    async def _finish(self, job: LiveJob, outcome: Outcome, listen: Listener) -> None:
         for made in outcome.made:  # those of a policy that may refuse were kept back until now
             listen(Finished(replace(outcome, made=(made,))))
         await asyncio.gather(*listen.rendering)
         here = {one.index for one in outcome.made}
         earlier = {index: facts for index, facts in job.facts.items() if index not in here}
-        result = await self._io(self._renderer.result, outcome, job.record.body, job.record.id, earlier)
+        result = await self._access.do(self._renderer.result, outcome, job.record.body, job.record.id, earlier)
         job.end("done", result)
-        await self._close(job, "done", outcome)
+        self._close(job, "done")
 
     async def _fail(self, job: LiveJob, error: Exception) -> None:
         if not isinstance(error, TriptychError):
             logger.error("job %s failed", job.record.id, exc_info=error)
-        told = self._renderer.error(error, job.record.request.get("id", ""))
-        job.end("failed", failure=error, error=told)
-        await self._close(job, "failed")
+        words = self._renderer.error(error, job.record.request.get("id", ""))
+        job.end("failed", failure=error, error=words)
+        self._close(job, "failed")
 
-    async def _close(self, job: LiveJob, state: JobState, outcome: Outcome | None = None) -> None:
+    def _close(self, job: LiveJob, state: JobState) -> None:
         """Write the end of a job, after its pictures. The store may be away: it is asked until it answers."""
         if state == "cancelled":
             job.end("cancelled", error={"message": "the job was cancelled", "code": "cancelled"})
@@ -454,131 +454,25 @@ class Jobs:
     async def _closed(self, job: LiveJob, state: JobState) -> None:
         if job.work:
             await asyncio.wait(job.work)
-        rows = job.admitted.charge.rows(job.record.id) if job.admitted is not None else None
+        if job.charge is not None:
+            job.charge.settle()
+        rows = job.charge.rows(job.record.id) if job.charge is not None else None
 
         async def write() -> None:
             ending = self.store.finished_soon(job.record.id, self._fence, state, job.result, job.error, rows)
             await asyncio.wrap_future(ending)
 
-        await self._patiently(write)
+        await self._access.insist(write)
         if self._webhooks is not None and job.record.webhook is not None:
             self._webhooks.wake()
         asyncio.get_running_loop().call_later(KEPT_S, self._live.pop, job.record.id, None)
 
-    async def _patiently(self, write: Callable[[], Awaitable[Any]], most_s: float = float("inf")) -> None:
-        """Until the store answers, or says that these jobs are another's by now."""
-        began, wait_s = time.monotonic(), AGAIN_S
-        while True:
-            try:
-                await write()
-                return
-            except FencedError:
-                logger.info("another orchestrator has taken over what was to be written")
-                return
-            except StoreError as error:
-                if time.monotonic() - began > most_s:
-                    logger.warning("not written to the store: %s", error)
-                    return
-                logger.warning("the store does not take what is done (%s); it is tried again", error)
-                await asyncio.sleep(wait_s)
-                wait_s = min(30.0, 2 * wait_s)
-
-    # -------------------------------------------------------------------------------------------------------- pictures
-
-    def begun(self, job: LiveJob) -> None:
-        """Write that a job is running, without waiting for it: whether the next process counts it as one that may have
-        killed this one."""
+    def _begun(self, job: LiveJob) -> None:
+        """Write that a job is running, and by which decision, without waiting for it: the next process counts it as one
+        that may have killed this one, and keeps to the decision."""
         with suppress(StoreError):
-            writing = self.store.started_soon(job.record.id, self._fence, dict(job.record.decision or {}))
+            writing = self.store.started_soon(job.record.id, self._fence, job.decision)
             writing.add_done_callback(lambda done: done.cancelled() or done.exception())  # marks it as seen
-
-    async def add_picture(self, job: LiveJob, outcome: Outcome) -> None:
-        """Make the file of a picture, tell of it, and have it stored."""
-        (made,) = outcome.made
-        async with job.turn:
-            data, media_type = await self._io(self._renderer.file, made, outcome.route, job.record.body)
-            height, width = made.picture.pixels.shape[:2]
-            file = File(f"{job.record.id}-{made.index}", made.index, made.seed, media_type, width, height, data)
-            job.files[made.index] = file
-            job.facts[made.index] = facts = self._renderer.facts(made)
-            result = self._renderer.result(outcome, job.record.body, job.record.id, {})
-            job.tell("picture", result, file)
-        record = PictureRecord(
-            id=file.id,
-            job=job.record.id,
-            index=made.index,
-            seed=made.seed,
-            media_type=media_type,
-            bytes_n=len(data),
-            width=width,
-            height=height,
-            key="",
-            made_at=time.time(),
-            facts=facts,
-        )
-
-        async def write() -> None:
-            await self._io(self.store.put_picture, record, data, self._fence)
-
-        job.work.append(asyncio.ensure_future(self._patiently(write)))
-
-    async def add_preview(self, job: LiveJob, admitted: Admitted, index: int, number: int, picture: Picture) -> None:
-        """Make the file of a preview and tell of it."""
-        async with job.turn:
-            if index in job.files:
-                return
-            route = admitted.route
-            data, media_type, width, height = await self._io(self._renderer.preview, picture, route, job.record.body)
-            file = File(f"{job.record.id}-{index}", index, route.request.seed + index, media_type, width, height, data)
-            job.tell("preview", {"index": index, "number": number}, file)
-
-    async def _files(self, job: LiveJob) -> tuple[File, ...]:
-        files = []
-        for index in range(job.record.n):
-            if index in job.files:
-                files.append(job.files[index])
-            elif index in job.stored:
-                files.append(await self._file_of(job.stored[index]))
-        return tuple(files)
-
-    async def _file_of(self, record: PictureRecord) -> File:
-        data = await self._io(self.store.read, record)
-        return File(record.id, record.index, record.seed, record.media_type, record.width, record.height, data)
-
-    # ----------------------------------------------------------------------------------------------------------- views
-
-    def _view(self, job: LiveJob) -> JobView:
-        record = job.record
-        view = view_of(record, tuple(job.stored.values()))
-        pictures = [*view.pictures, *(_described(job, file) for file in job.files.values())]
-        position = eta_s = None
-        if not job.ended:
-            waiting = [one for one in self._live.values() if one.state == "queued"]
-            position = sum(one.record.arrived_at < record.arrived_at for one in waiting)
-            eta_s = self._eta_s(job)
-        return replace(
-            view,
-            state=job.state,
-            started_at=job.started_at or record.started_at,
-            finished_at=job.finished_at,
-            position=position,
-            eta_s=eta_s,
-            progress=job.progress,
-            pictures=tuple(sorted(pictures, key=lambda one: one.index)),
-            result=job.result,
-            error=job.error,
-            warnings=warnings_in(job.result),
-            recipe=job.admitted.route.decision.recipe if job.admitted is not None else view.recipe,
-        )
-
-    def _eta_s(self, job: LiveJob) -> float | None:
-        """What was expected when it was admitted, less what has passed; never less than its own work that is left."""
-        if job.admitted is None:
-            return None
-        route = job.admitted.route
-        expected = route.estimates[route.decision.recipe]
-        own = (expected.latency_s - expected.queue_s) * (1.0 - job.progress)
-        return max(own, expected.latency_s - (time.time() - job.record.arrived_at))
 
     async def _until_ended(self, job_id: str) -> JobView:
         """The job once it has ended, where another orchestrator runs it. Raises `NotFoundError`."""
@@ -588,118 +482,5 @@ class Jobs:
                 return view
             await asyncio.sleep(0.25)
 
-    async def _io(self, call: Callable[..., Answer], *args: Any) -> Answer:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *args)
-
-
-class _Listener:
-    """Turns what an orchestrator tells of a request into events and files of its job."""
-
-    def __init__(self, jobs: Jobs, job: LiveJob, admitted: Admitted) -> None:
-        self._jobs, self._job, self._admitted = jobs, job, admitted
-        steps = sum(step.kind in ("generate", "denoise", "refine") for step in admitted.route.plan.steps)
-        self._previews = Previews(jobs._renderer.previews(job.record.body), steps)
-        self._begun: set[int] = set()
-        self.rendering: list[asyncio.Task[None]] = []
-
-    def __call__(self, event: Event) -> None:
-        job = self._job
-        if isinstance(event, Routed):
-            job.tell("routed", {"recipe": event.route.decision.recipe, "policy": event.route.decision.policy})
-        elif isinstance(event, StepBegun):
-            if job.state == "queued":
-                self._jobs.begun(job)
-            job.advance(event.index, event.step, 0.0)
-        elif isinstance(event, StepEnded):
-            job.advance(event.index, event.step, 1.0)
-            job.tell("step", {"index": event.index, "step": event.step, "done": 1, "total": 1})
-        elif isinstance(event, Advanced):
-            progress = event.progress
-            job.advance(event.index, progress.step, progress.done / max(1, progress.total))
-            if progress.preview is None:
-                told = {"index": event.index, "step": progress.step, "done": progress.done, "total": progress.total}
-                job.tell("step", told)
-            elif (number := self._previews.take(event.index)) is not None:
-                work = self._jobs.add_preview(job, self._admitted, event.index, number, progress.preview)
-                self.rendering.append(asyncio.ensure_future(work))
-        elif isinstance(event, Finished):
-            (made,) = event.alone.made
-            if made.index not in self._begun:
-                self._begun.add(made.index)
-                self.rendering.append(asyncio.ensure_future(self._jobs.add_picture(job, event.alone)))
-
-
-def record_of(submission: Submission, admitted: Admitted, fence: int) -> JobRecord:
-    """The row of a job that is admitted."""
-    request, decision = submission.request, admitted.route.decision
-    arrived_at = request.arrived_s or time.time()
-    return JobRecord(
-        id=submission.id,
-        tenant=submission.caller.tenant,
-        key_id=submission.caller.key_id,
-        priority=request.priority,
-        request=packed(request),
-        body=dict(submission.body),
-        arrived_at=arrived_at,
-        deadline_at=arrived_at + admitted.within_s,
-        idempotency_key=submission.idempotency_key,
-        body_digest=digest_of(submission.body),
-        fence=fence,
-        decision={"policy": decision.policy, "policy_digest": decision.policy_digest, "recipe": decision.recipe},
-        n=request.n,
-        webhook=None if submission.webhook is None else {"url": submission.webhook, "base": submission.base_url},
-        created_at=time.time(),
-    )
-
-
-def view_of(record: JobRecord, pictures: Sequence[PictureRecord] = ()) -> JobView:
-    """A job as the store has it."""
-    return JobView(
-        id=record.id,
-        state=record.state,
-        tenant=record.tenant,
-        n=record.n,
-        priority=record.priority,  # type: ignore[arg-type]
-        created_at=record.created_at or record.arrived_at,
-        started_at=record.started_at,
-        finished_at=record.finished_at,
-        deadline_at=record.deadline_at,
-        progress=1.0 if record.state == "done" else 0.0,
-        attempts=record.attempts,
-        pictures=tuple(pictures),
-        warnings=warnings_in(record.result),
-        result=record.result,
-        error=record.error,
-        body=record.body,
-        recipe=(record.decision or {}).get("recipe"),
-        webhook=record.webhook,
-    )
-
-
-def warnings_in(result: Mapping[str, Any] | None) -> tuple[str, ...]:
-    """What an answer warns of."""
-    return tuple(((result or {}).get("x_triptych") or {}).get("warnings") or ())
-
-
-def _described(job: LiveJob, file: File) -> PictureRecord:
-    return PictureRecord(
-        file.id, job.record.id, file.index, file.seed, file.media_type, len(file.data), file.width, file.height, "",
-        job.record.arrived_at, dict(job.facts.get(file.index, {})),
-    )  # fmt: skip
-
-
-def fenced() -> TriptychError:
-    return FencedError("another orchestrator has taken over; it has the job")
-
-
-def unknown(job_id: str) -> NotFoundError:
-    return NotFoundError(f"there is no job {job_id!r}; it may be past the store's retention", "id", "job_not_found")
-
-
-def cancelled(job_id: str) -> TriptychError:
-    return StepError(f"job {job_id!r} was cancelled", None, "cancelled")
-
-
-def told(error: Mapping[str, Any]) -> TriptychError:
-    """The error of a job of an earlier process, of which the words are left."""
-    return StepError(str(error.get("message") or "the job failed"), error.get("param"), error.get("code") or None)
+    def _view(self, job: LiveJob) -> JobView:
+        return live_view(job, [one for one in self._live.values() if one.state == "queued"])

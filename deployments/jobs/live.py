@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from deployments.jobs.values import ENDS, EventKind, File, JobEvent
+from deployments.orchestration.budgets import Charge
 from deployments.orchestration.orchestrator import Admitted
 from deployments.store.records import JobRecord, JobState, PictureRecord
 
@@ -26,6 +27,8 @@ class LiveJob:
         self.stored = dict(stored or {})
         self.state: JobState = "queued"
         self.admitted: Admitted | None = None
+        self.charge: Charge | None = None  # of an earlier process, until it is admitted
+        self.decision: dict[str, Any] = dict(record.decision or {})
         self.weights: Mapping[str, float] = {}
         self.started_at: float | None = None
         self.finished_at: float | None = None
@@ -62,7 +65,7 @@ class LiveJob:
 
     def admit(self, admitted: Admitted, weights: Mapping[str, float]) -> None:
         """From now on it waits for its turn on the workers."""
-        self.admitted, self.weights = admitted, weights
+        self.admitted, self.charge, self.weights = admitted, admitted.charge, weights
 
     def advance(self, index: int, step: str, share: float) -> None:
         """A step of a picture is this far; the first of them is the job's beginning."""

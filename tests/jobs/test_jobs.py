@@ -14,13 +14,24 @@ import pytest
 
 from deployments.api.wire.rendering import Rendering, packed
 from deployments.api.wire.requests import parse_request, to_request
+from deployments.jobs import access
 from deployments.jobs import jobs as jobs_module
+from deployments.jobs.failures import told
 from deployments.jobs.jobs import Jobs
+from deployments.jobs.live import LiveJob
 from deployments.jobs.values import Caller, Submission
+from deployments.orchestration.results import WorkerLostError
 from deployments.settings import AppSettings, StoreSettings
 from deployments.store import Store, open_store
 from deployments.store.errors import FencedError, StoreError
-from router.errors import BudgetError, NotFoundError, OverloadedError, RequestError, TriptychError
+from router.errors import (
+    BudgetError,
+    DeadlineError,
+    NotFoundError,
+    OverloadedError,
+    RequestError,
+    TriptychError,
+)
 from tests.conftest import store_in
 from tests.deployments.scripted import Script, scripted
 
@@ -187,6 +198,26 @@ async def test_a_cancelled_job_stops_and_says_so(make: Make, store: Store) -> No
     await jobs.stop()
 
 
+async def test_a_job_that_is_cancelled_before_it_begins_leaves_nothing(
+    make: Make, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in the moment before its task begins: it has ended, in the store too, and its place in the queue is free."""
+    script = Script({})
+    jobs = make(script)
+    usual, cancelling = LiveJob.admit, []
+
+    def admit(job: LiveJob, *args: Any) -> None:
+        usual(job, *args)
+        cancelling.append(asyncio.ensure_future(jobs.cancel(job.record.id)))  # it runs before the job's own task
+
+    monkeypatch.setattr(LiveJob, "admit", admit)
+    view = await jobs.submit(asked())
+    assert [(await one).state for one in cancelling] == ["cancelled"]
+    assert (script.ran, jobs.orchestrator.queued_s("sd15")) == ([], 0)
+    await until(lambda: store.job(view.id).state == "cancelled")  # type: ignore[union-attr]
+    await jobs.stop()
+
+
 async def test_another_tenant_s_job_is_not_there(make: Make) -> None:
     """Neither to be seen nor to be ended: the answer is that of an id that was never given."""
     jobs = make(Script({}, delay_s=0.05))
@@ -240,6 +271,14 @@ async def test_the_end_waits_for_what_is_open_and_lets_nothing_in(make: Make) ->
     await stuck.stop()
 
 
+@pytest.mark.parametrize("kind", [DeadlineError, OverloadedError, WorkerLostError, NotFoundError])
+async def test_a_failure_of_an_earlier_process_is_of_its_kind(kind: type[TriptychError]) -> None:
+    """What the store keeps of an error becomes the same status again, as far as it has a code of its own."""
+    kept = Rendering().error(kind("why"), "req_1")
+    again = told(kept)
+    assert (type(again), again.message, again.code) == (kind, "why", kind.code)
+
+
 class Away:
     """A store that can go away."""
 
@@ -270,7 +309,7 @@ async def test_what_was_accepted_is_done_while_the_store_is_away(
     make: Make, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The answer is given, and written once the store is back."""
-    monkeypatch.setattr(jobs_module, "AGAIN_S", 0.02)
+    monkeypatch.setattr(access, "AGAIN_S", 0.02)
     away = Away(store)
     jobs = make(Script({}, delay_s=0.05), kept=away)
     view = await jobs.submit(asked())
