@@ -196,7 +196,7 @@ def test_exported_names_are_the_documented_ones(package: str) -> None:
 UNSAFE_CALLS = {("pickle", "load"), ("pickle", "loads"), ("joblib", "load"), ("torch", "load"), ("yaml", "load")}
 
 
-@pytest.mark.parametrize("package", [*PACKAGES, "benchmarks"])
+@pytest.mark.parametrize("package", [*PACKAGES, "benchmarks", "tools"])
 def test_nothing_unsafe_is_loaded(package: str) -> None:
     """No pickle, joblib, torch.load, yaml.load or trust_remote_code=True anywhere."""
     wrong = []

@@ -16,12 +16,10 @@ import hashlib
 import importlib
 import importlib.machinery
 import importlib.util
+import json
 import os
-import pickle
-import select
 import shutil
 import signal
-import struct
 import sys
 import tempfile
 import threading
@@ -30,6 +28,8 @@ import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,17 @@ class Reach:
     seconds: dict[str, float] = field(default_factory=dict)
     lines: dict[str, Lines] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
+
+    def told(self) -> dict[str, Any]:
+        """As JSON has it."""
+        lines = {test: sorted(reached) for test, reached in self.lines.items()}
+        return {"seconds": self.seconds, "lines": lines, "failed": self.failed}
+
+    @classmethod
+    def of(cls, told: dict[str, Any]) -> Reach:
+        """What `told` made."""
+        lines = {test: frozenset((file, line) for file, line in reached) for test, reached in told["lines"].items()}
+        return cls(told["seconds"], lines, told["failed"])
 
     def add(self, other: Reach) -> None:
         """Takes what is known of further tests."""
@@ -117,12 +128,12 @@ class Noticing:
 
     def answers(self, questions: Iterator[Question]) -> Iterator[tuple[str, str, float]]:
         """For each question in order: "killed", "survived", "timeout" or "unreached"; the test that failed; seconds."""
-        there, back = _Pipe(), _Pipe()
+        (asked, there), (back, answers) = Pipe(duplex=False), Pipe(duplex=False)
         if (server := os.fork()) == 0:
             with _left():
-                _serve(self, there, back)
+                _serve(self, asked, answers)
         try:
-            if (told := back.read()) is None:
+            if (told := back.recv()) is None:
                 raise SystemExit("The tests cannot be collected; see `make test-fast`.")
             reach, imported = told
             for test in reach.failed:
@@ -137,8 +148,8 @@ class Noticing:
                 patience = PATIENCE_S + 10 * sum(reach.seconds[test] for test in tests)
                 verdict, by = ("unreached", "") if not tests else ("fresh", "")
                 if tests and not fresh:
-                    there.write((question, tests, patience))
-                    verdict, by = back.read() or ("fresh", "")
+                    there.send((question, tests, patience))
+                    verdict, by = back.recv() or ("fresh", "")
                 if verdict == "fresh":
                     verdict, by = _asked(self, patience, partial(_imported, self, question, tests))
                 yield verdict, by, time.monotonic() - began
@@ -149,36 +160,6 @@ class Noticing:
     def close(self) -> None:
         """Removes what the forks wrote."""
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-class _Pipe:
-    """Values from one process to another."""
-
-    def __init__(self) -> None:
-        self.out, self.into = os.pipe()
-
-    def write(self, value: object) -> None:
-        told = pickle.dumps(value)
-        view = memoryview(struct.pack("!Q", len(told)) + told)
-        while view:
-            view = view[os.write(self.into, view) :]
-
-    def read(self) -> Any:
-        (size,) = struct.unpack("!Q", self._exactly(8))
-        return pickle.loads(self._exactly(size))  # noqa: S301 (a process of ours wrote it)
-
-    def _exactly(self, size: int) -> bytes:
-        parts = []
-        while size:
-            parts.append(os.read(self.out, min(size, 1 << 20)))
-            if not parts[-1]:
-                raise EOFError("the other process is gone")
-            size -= len(parts[-1])
-        return b"".join(parts)
-
-    def close(self) -> None:
-        os.close(self.out)
-        os.close(self.into)
 
 
 class _left:
@@ -193,21 +174,20 @@ class _left:
 
 def _asked(bench: Noticing, patience: float, ask: Callable[[], str]) -> tuple[str, str]:
     """(verdict, test that failed) of `ask`, which runs in a fork and returns the test, "" for none, or "fresh"."""
-    told = _Pipe()
+    told, tell = Pipe(duplex=False)
     if (child := os.fork()) == 0:
         with _left():
             place = Path(tempfile.mkdtemp(dir=bench.folder))
             os.environ["XDG_STATE_HOME"] = str(place / "state")
             os.environ["PYTEST_DEBUG_TEMPROOT"] = str(place)
             _silent()
-            told.write(ask())
-    os.close(told.into)
-    ready, _, _ = select.select([told.out], [], [], patience)
+            tell.send(ask())
+    tell.close()
     try:
-        by = told.read() if ready else None
+        by = told.recv() if told.poll(patience) else None
     except EOFError:
         by = "(the process died)"
-    os.close(told.out)
+    told.close()
     _end(child)
     for leftover in bench.folder.iterdir():
         if leftover.name.startswith("tmp"):
@@ -234,13 +214,13 @@ def _end(child: int) -> None:
 # In the fork that has imported and collected everything.
 
 
-def _serve(bench: Noticing, questions: _Pipe, answers: _Pipe) -> None:
+def _serve(bench: Noticing, questions: Connection, answers: Connection) -> None:
     tracer = _Tracer(bench.root, bench.files)
     loop = _Loop(bench, tracer, questions, answers)
     with tracer:
         code = pytest.main([*OPTIONS, *bench.asked], plugins=[loop])
     print(f"pytest ended with {code}", file=sys.stderr)
-    answers.write(None)
+    answers.send(None)
 
 
 class _Tracer:
@@ -274,7 +254,7 @@ class _Tracer:
 class _Loop:
     """In the place of pytest's own loop over what it collected."""
 
-    def __init__(self, bench: Noticing, tracer: _Tracer, questions: _Pipe, answers: _Pipe) -> None:
+    def __init__(self, bench: Noticing, tracer: _Tracer, questions: Connection, answers: Connection) -> None:
         self.bench, self.tracer, self.questions, self.answers = bench, tracer, questions, answers
         self.shared: dict[Any, set[tuple[str, int]]] = {}
 
@@ -294,31 +274,31 @@ class _Loop:
         reach = Reach()
         for file in dict.fromkeys(item.nodeid.split("::")[0] for item in session.items):
             reach.add(self._reach(file, [item for item in session.items if item.nodeid.split("::")[0] == file]))
-        self.answers.write((reach, imported))
+        self.answers.send((reach, imported))
         while True:
-            question, tests, patience = self.questions.read()
+            question, tests, patience = self.questions.recv()
             chosen = [items[test] for test in tests]
-            self.answers.write(
+            self.answers.send(
                 _asked(self.bench, patience, lambda q=question, c=chosen: _changed(self.bench, q, c, ours))
             )
 
     def _reach(self, file: str, items: list[pytest.Item]) -> Reach:
         """What the tests of one file reach: kept, or found by running them in a fork."""
-        kept = self.bench.cache / f"{Path(file).stem}-{_digest(self.bench, file)}.pickle"
+        kept = self.bench.cache / f"{Path(file).stem}-{_digest(self.bench, file)}.json"
         if kept.is_file():
-            return pickle.loads(kept.read_bytes())  # noqa: S301 (our own)
+            return Reach.of(json.loads(kept.read_text("utf-8")))
         print(f"what is reached by {file}", file=sys.__stderr__, flush=True)
         if (child := os.fork()) == 0:
             with _left():
                 os.environ["XDG_STATE_HOME"] = str(self.bench.folder / f"state-{kept.stem}")
                 found = self._run_traced(items)
                 kept.parent.mkdir(parents=True, exist_ok=True)
-                kept.with_suffix(".new").write_bytes(pickle.dumps(found))
+                kept.with_suffix(".new").write_text(json.dumps(found.told()), "utf-8")
                 kept.with_suffix(".new").replace(kept)
         os.waitpid(child, 0)
         if not kept.is_file():
             return Reach(failed=[file])
-        return pickle.loads(kept.read_bytes())  # noqa: S301 (our own)
+        return Reach.of(json.loads(kept.read_text("utf-8")))
 
     def _run_traced(self, items: list[pytest.Item]) -> Reach:
         found = Reach()
