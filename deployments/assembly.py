@@ -24,8 +24,9 @@ from deployments.orchestration.metrics import Metrics, Tally
 from deployments.orchestration.orchestrator import Orchestrator
 from deployments.orchestration.recorder import Recorder
 from deployments.orchestration.step_queues import WorkerClient
+from deployments.placement import Placement, WorkerSettings
 from deployments.served_recipes import served_recipes, stranger
-from deployments.settings import AppSettings, ConfigError, Placement, WorkerSettings
+from deployments.settings import AppSettings, ConfigError
 from deployments.store import Store, open_store
 from deployments.store.decision_log import DecisionLog
 from deployments.store.records import JobRecord

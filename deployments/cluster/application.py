@@ -13,7 +13,8 @@ from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
 from deployments.assembly import catalogue_of, held_by, policies_of
 from deployments.cluster.replicas import IngressReplica, OrchestratorReplica, WorkerReplica
-from deployments.settings import AppSettings, Autoscaling, ReplicaSettings, WorkerSettings
+from deployments.placement import Autoscaling, ReplicaSettings, WorkerSettings
+from deployments.settings import AppSettings
 from models.catalogue import Catalogue
 
 # Quickly noticed when a replica dies; a running picture may finish when one is told to stop.

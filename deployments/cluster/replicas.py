@@ -26,7 +26,8 @@ from deployments.cluster.scaling import QUEUED_S
 from deployments.cluster.serve_metrics import ServeMetrics
 from deployments.jobs.values import Delivered, File, Identity, JobEvent, JobView, Submission
 from deployments.orchestration.results import PolicyFile, Refused
-from deployments.settings import AppSettings, WorkerSettings
+from deployments.placement import WorkerSettings
+from deployments.settings import AppSettings
 from deployments.store.records import JobState
 from deployments.workers.statuses import Sightings
 from deployments.workers.streams import stream

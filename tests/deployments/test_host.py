@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from deployments.assembly import Held, host_of
-from deployments.settings import WorkerSettings
+from deployments.placement import WorkerSettings
 from deployments.workers.host import ModelHost
 from router.errors import LoadError, StepError
 from router.types import ModelCard, Picture, Step

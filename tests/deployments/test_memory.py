@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from deployments.assembly import Held, host_of
-from deployments.settings import WorkerSettings
+from deployments.placement import WorkerSettings
 from deployments.workers.host import ModelHost
 from deployments.workers.memory import GIB, HALF_LIFE_S, MemoryPlan
 from models.weights.footprints import Footprint, footprint
