@@ -35,6 +35,7 @@ from deployments.workers.host import ModelHost
 from deployments.workers.memory import GIB, MemoryPlan
 from deployments.workers.worker import StepEngine
 from models.catalogue import Catalogue, load_catalogue
+from models.provenance.credentials import Credentials
 from models.weights.footprints import Footprint, footprint
 from models.weights.memory import GB, RESERVE_GB, free_memory_gb
 from models.weights.revisions import revision
@@ -126,7 +127,17 @@ def jobs_in(store: Store, settings: AppSettings, orchestrator: Orchestrator) -> 
         return job_report(view, lambda picture: signer.sign(picture, base))
 
     webhooks = Webhooks(store, settings.webhooks, report, webhook_secret(settings))
-    return Jobs(orchestrator, store, Rendering(), webhooks, secret)
+    return Jobs(orchestrator, store, Rendering(credentials_of(settings)), webhooks, secret)
+
+
+def credentials_of(settings: AppSettings) -> Credentials | None:
+    """What pictures are signed with, None if nothing is configured. Raises `ConfigError`."""
+    if (chosen := settings.provenance.c2pa) is None:
+        return None
+    try:
+        return Credentials(chosen.certificate_path, chosen.key_path)
+    except LoadError as error:
+        raise ConfigError(f"provenance.c2pa: {error.message}", "provenance.c2pa") from None
 
 
 def url_secret(settings: AppSettings) -> Callable[[], bytes]:

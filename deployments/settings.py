@@ -132,6 +132,31 @@ class WebhookSettings(Section):
     private: bool = False
 
 
+class C2paSettings(Section):
+    """What pictures are signed with, by C2PA; needs the extra `c2pa`. Both files are PEM, read by the orchestrator.
+
+    certificate: the signer's, then those that issued it
+    key:         of the signer's, without a password; readable by the server alone
+    """
+
+    certificate: str
+    key: str
+
+    @property
+    def certificate_path(self) -> Path:
+        return ROOT / Path(self.certificate).expanduser()
+
+    @property
+    def key_path(self) -> Path:
+        return ROOT / Path(self.key).expanduser()
+
+
+class ProvenanceSettings(Section):
+    """What the files of pictures say beyond their policies' `provenance`. c2pa: sign them; by default they are not"""
+
+    c2pa: C2paSettings | None = None
+
+
 class FeedbackSettings(Section):
     """The log of decisions, a part of the store, which feedback is attached to and retraining learns from.
 
@@ -232,6 +257,7 @@ class AppSettings(Section):
     auth: AuthSettings = Field(default_factory=AuthSettings)
     urls: UrlSettings = Field(default_factory=UrlSettings)
     webhooks: WebhookSettings = Field(default_factory=WebhookSettings)
+    provenance: ProvenanceSettings = Field(default_factory=ProvenanceSettings)
     env_vars: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")

@@ -118,6 +118,7 @@ def _built(spec: PolicySpec, origin: str, places: Mapping[str, tuple[int, int]])
         explore=spec.explore,
         budgets=tuple(spec.budgets),
         ignore_negative_prompt=spec.ignore_negative_prompt or "refuse",
+        provenance=spec.provenance or "full",
         shadow=spec.shadow,
         canary=spec.canary,
         description=spec.description,

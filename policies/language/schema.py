@@ -144,6 +144,11 @@ class PolicySpec(Spec):
         description="what becomes of a recipe with a model that would ignore a request's negative prompt: it is ruled "
         "out, or it may be taken and the notes say so; default: refuse",
     )
+    provenance: Literal["full", "mark", "none"] | None = Field(
+        default=None,
+        description="what the pictures' files say: full: how they were made, so that they can be made again; mark: only "
+        "that a model made them; none: nothing, and the answer says so; default: full",
+    )
     shadow: SplitSpec | None = Field(
         default=None, description="this policy decides too, nothing is run, and the difference is reported"
     )

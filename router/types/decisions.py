@@ -88,6 +88,10 @@ class Verification:
         return tuple(every)
 
 
+Provenance = Literal["full", "mark", "none"]
+"""What the files of pictures say: how they were made, only that a model made them, or nothing."""
+
+
 @dataclass(frozen=True)
 class Decision:
     """What was chosen and why.
@@ -110,6 +114,7 @@ class Decision:
     verify: Verification | None = None
     degraded_from: str | None = None
     explored: bool = False
+    provenance: Provenance = "full"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -16,33 +16,12 @@ from deployments.api.wire.requests import ImageRequest
 from deployments.orchestration.results import Check, Made, Outcome, Overview, PolicyFile
 from deployments.settings import Limits
 from deployments.workers.worker import WorkerStatus
-from models.provenance import encode_image
 from router.route import Route
 from router.types import HandOver, ModelCard, Plan, StepTrace
 from router.verification.score_reading import ScoreReading
 
 SHOWN = 8  # words of a prompt that a warning lists
 PIXELS_PER_TOKEN = 16 * 16  # usage counts one image token for each patch of 16 x 16 pixels
-
-
-def encoded(made: Made, route: Route, wire: ImageRequest) -> bytes:
-    """The picture as a file that carries prompt, seed, recipe and model revisions."""
-    facts = {
-        "prompt": route.request.prompt,
-        "negative_prompt": route.request.negative_prompt,
-        "seed": made.seed,
-        "recipe": made.recipe,
-        "policy": f"{route.decision.policy}@{route.decision.policy_digest}",
-        "plan": made.plan_digest,
-        "models": dict(pair for trace in made.traces for pair in _revisions(trace)),
-    }
-    return encode_image(made.picture.pixels, wire.output_format, facts, wire.output_compression)
-
-
-def _revisions(trace: StepTrace) -> Iterator[tuple[str, str]]:
-    """Every model that a step ran on, with the revision of its weights; the guest's has a fact of its own."""
-    for model, key in zip(trace.step.models, ("revision", "guest_revision"), strict=False):
-        yield model, str(trace.facts.get(key, "unknown"))
 
 
 def images_result(outcome: Outcome, wire: ImageRequest, request_id: str, job: str = "") -> dict[str, Any]:
@@ -107,7 +86,7 @@ def outcome_report(outcome: Outcome, wire: ImageRequest, request_id: str) -> dic
     return {
         "request_id": request_id,
         **route_report(outcome.route, wire.warnings, [*unread(outcome), *outcome.warnings]),
-        "notes": list(outcome.notes),
+        "notes": [*outcome.notes, *provenance_notes(outcome.route)],
         "pictures": [picture_report(made) for made in outcome.made],
         "seeds": [made.seed for made in outcome.made],
         "missing": [asdict(failure) for failure in outcome.failed],
@@ -128,6 +107,16 @@ def picture_report(made: Made) -> dict[str, Any]:
         "checks": [_check(check) for check in made.checks],
         "choices": [_plain(asdict(choice)) for choice in made.choices],
     }
+
+
+def provenance_notes(route: Route) -> list[str]:
+    """What the files do not say, because the policy has it so."""
+    left = {
+        "full": "",
+        "mark": "the files say that a model made them, and nothing else: they cannot be replayed",
+        "none": "the files say nothing of how they were made, not even that a model made them",
+    }[route.decision.provenance]
+    return [f"provenance: {route.decision.provenance} ({route.decision.policy}): {left}"] if left else []
 
 
 def _check(check: Check) -> dict[str, Any]:
@@ -158,6 +147,7 @@ def route_report(route: Route, asked: Sequence[str] = (), made: Sequence[str] = 
         "propensity": decision.propensity,
         "explored": decision.explored,
         "degraded_from": decision.degraded_from,
+        "provenance": decision.provenance,
         "verify": _verify(route),
         "features": {name: _round(value) for name, value in route.view.features.items() if value},
         "signals": {name: _round(value) for name, value in route.view.signals.items() if value},
@@ -278,7 +268,7 @@ def replay(route: Route, wire: ImageRequest, made_by: Collection[str] = ()) -> d
         "deterministic": request.deterministic or None,
         "output_compression": wire.output_compression,
         # The queues of another moment would resolve the search otherwise.
-        "turns": [asdict(turn) for turn in route.turns] if recipe == route.decision.recipe and route.turns else None,
+        "turns": [asdict(turn) for turn in route.turns_of(recipe)] or None,
     }
     size = "auto" if request.width is None else f"{request.width}x{request.height}"
     body |= {"n": request.n, "seed": request.seed, "size": size, "output_format": wire.output_format}
