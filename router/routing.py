@@ -183,7 +183,9 @@ class Router:
             score_reading=reading,
             artifact=case.knowledge.predictor.digest,
             turns=search.recipe.turns if search is not None else (),
-            alternative_turns={name: offered.searches[name].recipe.turns for name in further if name in offered.searches},
+            alternative_turns={
+                name: offered.searches[name].recipe.turns for name in further if name in offered.searches
+            },
         )
 
     def _foreseen(self, decision: Decision, offered: _Offered, reading: ScoreReading) -> str:

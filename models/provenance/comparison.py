@@ -16,7 +16,7 @@ from models.provenance.reading import opened, read_pixels
 Pixels = NDArray[np.uint8]
 Verdict = Literal["identical", "within codec", "different"]
 SLACK = 1.25
-"""A file is within its codec's error up to so many times what the same codec loses here, whose version may be another."""
+"""A file is within its codec's error up to so many times what the codec loses here, in perhaps another version."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,9 @@ def compare(file: bytes, picture: Pixels, format: str, compression: int | None, 
     told = {"mean": mean, "largest": largest, "differing": differing}
     codec = {"codec_mean": codec_mean, "codec_largest": codec_largest}
     if not _apart(found, through)[1]:
-        reason = f"identical pixels once the picture went through {format}, which loses {codec_mean:.2f} levels on average"
+        reason = (
+            f"identical pixels once the picture went through {format}, which loses {codec_mean:.2f} levels on average"
+        )
         return Comparison("within codec", **told, **codec, reason=reason)
     if codec_largest and mean <= SLACK * codec_mean and largest <= SLACK * codec_largest:
         reason = f"{mean:.2f} levels apart on average, and {format} loses {codec_mean:.2f} of this picture"
@@ -75,9 +77,7 @@ def _apart(one: Pixels, other: Pixels) -> tuple[float, int, float]:
     return float(apart.mean()), int(apart.max(initial=0)), float((apart.max(axis=2) > 0).mean())
 
 
-def _through_codec(
-    file: bytes, picture: Pixels, format: str, compression: int | None, recorded: str | None
-) -> Pixels:
+def _through_codec(file: bytes, picture: Pixels, format: str, compression: int | None, recorded: str | None) -> Pixels:
     """The picture as the file's codec would give it back."""
     if recorded in (None, format):
         return read_pixels(encode_image(picture, format, None, compression))

@@ -1,8 +1,8 @@
 """C2PA: a signed manifest in a file, by the operator's certificate. Needs the extra `c2pa`.
 
-The manifest says that a trained model made the picture, and holds the file's own metadata as an assertion: what the signature
-vouches for is that whoever has the key wrote this about these bytes. Nothing is asked of the network, so there is no time stamp of
-an authority, and no revocation is looked up.
+The manifest says that a trained model made the picture, and holds the file's own metadata as an assertion: what the
+signature vouches for is that whoever has the key wrote this about these bytes. Nothing is asked of the network, so there
+is no time stamp of an authority, and no revocation is looked up.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Credentials:
     """A certificate with its key, which signs files. Safe to use from several threads."""
 
     def __init__(self, certificate: Path, key: Path) -> None:
-        """certificate: PEM, the signer's first, then those that issued it;   key: PEM, of the first, without a password.
+        """certificate: PEM, the signer's first, then those that issued it;   key: PEM, of the first, with no password.
 
         Raises `LoadError`, also if no manifest can be signed with them.
         """
@@ -150,9 +150,7 @@ def _manifest(format: str, metadata: Mapping[str, Any] | None) -> str:
     if metadata is not None:
         assertions.append({"label": ASSERTION, "data": json.loads(dumps(metadata))})
     generator = {"name": "Triptych"}
-    return json.dumps(
-        {"claim_generator_info": [generator], "format": MEDIA_TYPES[format], "assertions": assertions}
-    )
+    return json.dumps({"claim_generator_info": [generator], "format": MEDIA_TYPES[format], "assertions": assertions})
 
 
 def _failures(found: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -176,7 +174,7 @@ def _read(file: Path) -> bytes:
 
 
 def _algorithm(chain: bytes, secret: bytes, certificate: Path, key: Path) -> str:
-    """C2PA's name of how this key signs. Raises `LoadError` unless certificate and key are sound and belong together."""
+    """C2PA's name of how this key signs. Raises `LoadError` unless certificate and key are sound and fit each other."""
     from cryptography import x509
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
@@ -198,7 +196,11 @@ def _algorithm(chain: bytes, secret: bytes, certificate: Path, key: Path) -> str
     if not first.not_valid_before_utc <= now <= first.not_valid_after_utc:
         span = f"{first.not_valid_before_utc:%Y-%m-%d} to {first.not_valid_after_utc:%Y-%m-%d}"
         raise LoadError(f"{certificate}: is valid from {span}, not today; renew it")
-    if isinstance(private, ec.EllipticCurvePrivateKey) and private.curve.name in ("secp256r1", "secp384r1", "secp521r1"):
+    if isinstance(private, ec.EllipticCurvePrivateKey) and private.curve.name in (
+        "secp256r1",
+        "secp384r1",
+        "secp521r1",
+    ):
         return {"secp256r1": "es256", "secp384r1": "es384", "secp521r1": "es512"}[private.curve.name]
     if isinstance(private, ed25519.Ed25519PrivateKey):
         return "ed25519"

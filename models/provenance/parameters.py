@@ -4,8 +4,8 @@
     Negative prompt: a square
     Steps: 20, Sampler: Euler, CFG scale: 7, Seed: 1, Size: 64x64, Model: sdxl, Recipe: premium, Step 2: refine …
 
-Prompt, a line that begins with `Negative prompt:`, and one last line of `key: value` pairs with commas between them. It says
-what one line can: of several steps, the first that draws, and each further one in a few words.
+Prompt, a line that begins with `Negative prompt:`, and one last line of `key: value` pairs with commas between them. It
+says what one line can: of several steps, the first that draws, and each further one in a few words.
 """
 
 from __future__ import annotations
@@ -60,8 +60,9 @@ def _pairs(metadata: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     yield "Size", metadata.get("size")
     yield "Model", drawing.get("model")
     yield "Model revision", (metadata.get("models") or {}).get(drawing.get("model"))
-    yield "Denoising strength", next(
-        (step["settings"]["strength"] for step in steps if "strength" in (step.get("settings") or {})), None
+    yield (
+        "Denoising strength",
+        next((step["settings"]["strength"] for step in steps if "strength" in (step.get("settings") or {})), None),
     )
     yield "Recipe", metadata.get("recipe")
     yield "Policy", metadata.get("policy")

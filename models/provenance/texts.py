@@ -1,4 +1,4 @@
-"""Text as files can hold it: JSON that keeps every character, and text without those that XML or a terminal takes ill."""
+"""Text as files can hold it: JSON that keeps every character, and text without what XML or a terminal takes ill."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """XMP packets: the mark of a picture that a model made, its description, and all of our metadata.
 
 The mark is IPTC's digital source type `trainedAlgorithmicMedia`: https://cv.iptc.org/newscodes/digitalsourcetype/
-A JPEG holds a packet in one segment of 64 KiB; what is longer goes into an extension (XMP specification, part 3, 1.1.3.1).
+A JPEG holds a packet in one segment of 64 KiB; what is longer goes into an extension (XMP, part 3, 1.1.3.1).
 """
 
 from __future__ import annotations

@@ -146,8 +146,8 @@ class PolicySpec(Spec):
     )
     provenance: Literal["full", "mark", "none"] | None = Field(
         default=None,
-        description="what the pictures' files say: full: how they were made, so that they can be made again; mark: only "
-        "that a model made them; none: nothing, and the answer says so; default: full",
+        description="what the pictures' files say: full: how they were made, so that they can be made again; mark: "
+        "only that a model made them; none: nothing, and the answer says so; default: full",
     )
     shadow: SplitSpec | None = Field(
         default=None, description="this policy decides too, nothing is run, and the difference is reported"

@@ -8,7 +8,7 @@ The metadata of a file:
     output:  format and compression of the file
     replay:  the body that makes the picture again; prompt and negative prompt are those above
 
-Nothing in it depends on the clock, the machine or the request's id: equal pictures are equal files, unless they are signed.
+Nothing in it depends on the clock, the machine or the request's id: equal pictures are equal files, unless signed.
 """
 
 from __future__ import annotations
