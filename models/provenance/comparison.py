@@ -53,22 +53,22 @@ def compare(file: bytes, picture: Pixels, format: str, compression: int | None, 
         return Comparison("identical", 0.0, 0, 0.0, 0.0, 0, "identical pixels")
     through = _through_codec(file, picture, format, compression, recorded)
     codec_mean, codec_largest, _ = _apart(through, picture)
-    told = {"mean": mean, "largest": largest, "differing": differing}
-    codec = {"codec_mean": codec_mean, "codec_largest": codec_largest}
+
+    def judged(verdict: Verdict, reason: str) -> Comparison:
+        return Comparison(verdict, mean, largest, differing, codec_mean, codec_largest, reason)
+
     if not _apart(found, through)[1]:
-        reason = (
-            f"identical pixels once the picture went through {format}, which loses {codec_mean:.2f} levels on average"
-        )
-        return Comparison("within codec", **told, **codec, reason=reason)
+        loses = f"which loses {codec_mean:.2f} levels on average"
+        return judged("within codec", f"identical pixels once the picture went through {format}, {loses}")
     if codec_largest and mean <= SLACK * codec_mean and largest <= SLACK * codec_largest:
-        reason = f"{mean:.2f} levels apart on average, and {format} loses {codec_mean:.2f} of this picture"
-        return Comparison("within codec", **told, **codec, reason=reason)
+        loses = f"{format} loses {codec_mean:.2f} of this picture"
+        return judged("within codec", f"{mean:.2f} levels apart on average, and {loses}")
     reason = f"{differing:.0%} of the pixels differ, by {mean:.2f} levels on average and at most {largest}"
     if recorded not in (None, format):
         reason += f"; the file was written as {recorded} and stored again as {format} since"
     elif codec_largest:
         reason += f", of which {format} explains {codec_mean:.2f}"
-    return Comparison("different", **told, **codec, reason=reason)
+    return judged("different", reason)
 
 
 def _apart(one: Pixels, other: Pixels) -> tuple[float, int, float]:

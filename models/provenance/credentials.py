@@ -1,7 +1,7 @@
 """C2PA: a signed manifest in a file, by the operator's certificate. Needs the extra `c2pa`.
 
 The manifest says that a trained model made the picture, and holds the file's own metadata as an assertion: what the
-signature vouches for is that whoever has the key wrote this about these bytes. Nothing is asked of the network, so there
+signature vouches for is that whoever has the key wrote this about these bytes. Nothing is asked of the network: there
 is no time stamp of an authority, and no revocation is looked up.
 """
 
@@ -26,7 +26,7 @@ from router.errors import LoadError, StepError
 ASSERTION = "urn.triptych.generation"
 MEDIA_TYPES = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}
 MISSING = "C2PA needs a library that is not installed: pip install 'triptych[c2pa]'"
-QUIET = {
+QUIET: dict[str, dict[str, Any]] = {
     "builder": {"thumbnail": {"enabled": False}},
     "verify": {"ocsp_fetch": False, "remote_manifest_fetch": False, "verify_timestamp_trust": False},
 }

@@ -33,7 +33,7 @@ def origin_of(texts: Mapping[str, str]) -> Origin | None:
     short = {key: text for key, text in texts.items() if len(text) <= MOST_CHARS}
     for parser in MANAGED_PARSERS:
         try:
-            found = parser().parse(dict(short))
+            found = parser().parse(dict(short))  # type: ignore[abstract]  # the list has only whole classes
         except (ParserError, RecursionError, ValueError, KeyError, TypeError, AttributeError, IndexError):
             continue  # the text may come from anyone, and the parsers check little
         return Origin(
