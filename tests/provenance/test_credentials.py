@@ -14,7 +14,6 @@ from models.provenance.xmp import SOURCE_TYPE
 from router.errors import LoadError
 from tests.provenance.conftest import Issued, issue
 
-
 PIXELS = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
 METADATA = {"prompt": "a red circle 圆 🔴", "seed": 7, "steps": [{"settings": {"guidance_scale": 7.5}}]}
 

@@ -23,7 +23,8 @@ GRAPH: dict[str, Any] = {
 LINKS = {"links": [[1, 1, 0, 4, 0, "MODEL"], [2, 2, 0, 4, 1, "CONDITIONING"], [3, 3, 0, 4, 2, "CONDITIONING"]]}
 INVOKE = {
     "positive_prompt": "a cat", "negative_prompt": "a dog", "seed": 5, "steps": 20, "cfg_scale": 7.0,
-    "scheduler": "euler", "model": {"model_name": "sdxl", "base_model": "sdxl", "model_type": "main"}, "width": 64, "height": 64,
+    "scheduler": "euler", "model": {"model_name": "sdxl", "base_model": "sdxl", "model_type": "main"},
+    "width": 64, "height": 64,
 }  # fmt: skip
 
 
