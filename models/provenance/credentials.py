@@ -64,7 +64,8 @@ class Credentials:
                 builder = c2pa.Builder(_manifest(format, metadata), context=self._context)
                 builder.sign(self._signer, MEDIA_TYPES[format], io.BytesIO(file), signed)
         except c2pa.C2paError as error:
-            raise StepError(f"the picture could not be signed: {error}; the server's certificate may be out") from None
+            remedy = "if it has expired, renew provenance.c2pa.certificate and start again"
+            raise StepError(f"the picture could not be signed: {error}; {remedy}") from None
         return signed.getvalue()
 
 

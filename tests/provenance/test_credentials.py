@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from deployments.api.wire.rendering import Rendering, packed
 from models.provenance import FORMATS, encode_image
 from models.provenance.credentials import Credentials, read_credentials
 from models.provenance.reading import read_file, read_pixels
 from models.provenance.xmp import SOURCE_TYPE
-from router.errors import LoadError
+from router.errors import LoadError, StepError
+from router.types import Provenance
+from tests.deployments.test_answers import ROUTE, picture, wire
 from tests.provenance.conftest import Issued, issue
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
@@ -93,3 +97,27 @@ def test_what_cannot_sign_is_told_before_anything_is_made(issued: Issued, tmp_pa
     kind = serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"secret")
     locked.write_bytes(key.private_bytes(serialization.Encoding.PEM, *kind))
     assert "password" in refusal(issued.certificate, locked)
+
+
+@pytest.mark.parametrize("level", ["full", "mark", "none"])
+def test_what_is_served_is_signed_unless_nothing_is_to_be_said(credentials: Credentials, level: Provenance) -> None:
+    """The files of jobs have a manifest with the metadata, with the mark alone, or none, as the policy has it."""
+    route = replace(ROUTE, decision=replace(ROUTE.decision, provenance=level))
+    file, media_type = Rendering(credentials).file(picture(), route, packed(wire(output_format="webp")))
+    found = read_credentials(file, "webp")
+    assert media_type == "image/webp"
+    assert (found is None) == (level == "none")
+    assert found is None or (found.metadata.get("seed"), found.state) == (5 if level == "full" else None, "Valid")
+    assert (b"trainedAlgorithmicMedia" in file) == (level != "none")
+
+
+def test_a_certificate_that_ran_out_is_told(issued: Issued, tmp_path: Path) -> None:
+    """While the server runs, too: a picture that cannot be signed is a failure that says why, and is not given out."""
+    import c2pa
+
+    late, old = Credentials(issued.certificate, issued.key), issue(tmp_path, days=0)
+    late._signer = c2pa.Signer.from_info(
+        c2pa.C2paSignerInfo("es256", old.certificate.read_bytes(), old.key.read_bytes(), None)
+    )
+    with pytest.raises(StepError, match=r"could not be signed.*renew provenance\.c2pa\.certificate"):
+        late.sign(encode_image(PIXELS), "png", None)
