@@ -2,6 +2,7 @@
 
 import io
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -71,7 +72,10 @@ JSON = st.recursive(
 def test_every_text_of_unicode_comes_back(prompt: str, negative: str, more: dict[str, Any], format: str) -> None:
     """Whatever prompts and settings say, control characters and lone surrogates included, the file gives it back."""
     metadata = {**more, "prompt": prompt, "negative_prompt": negative}
-    assert read_metadata(encode_image(PIXELS, format, metadata)) == metadata
+    read = read_file(encode_image(PIXELS, format, metadata))
+    assert read.metadata == metadata
+    (packet,) = read.xmp
+    assert ElementTree.fromstring(packet.strip("\ufeff")).tag == "{adobe:ns:meta/}xmpmeta"
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -13,6 +13,7 @@ from models.provenance import FORMATS, encode_image
 from models.provenance.foreign import origin_of
 from models.provenance.parameters import SAMPLERS, parameters, sampler_of
 from models.provenance.reading import read_file
+from models.provenance.texts import visible
 from tests.provenance.readers import by_a1111, by_civitai
 
 GENERATE = {
@@ -52,7 +53,7 @@ HOSTILE = st.sampled_from(
 LINES = st.lists(WORDS | HOSTILE, min_size=1, max_size=5).map("\n".join)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(prompt=LINES, negative=LINES, recipe=WORDS)
 def test_no_prompt_is_taken_for_settings(prompt: str, negative: str, recipe: str) -> None:
     """Whatever stands in a prompt, both readers find the settings that the picture was made with, and no others."""
@@ -63,7 +64,7 @@ def test_no_prompt_is_taken_for_settings(prompt: str, negative: str, recipe: str
         known = {key: value for key, value in LINE.items() if key != "Recipe"}
         assert {key: found.settings.get(key) for key in known} == known
         assert set(found.settings) <= {*LINE, "Model revision", "Policy", "Plan", "Version"}
-        assert bool(found.negative.strip()) <= bool(negative.strip())
+        assert bool(found.negative.strip()) <= bool(visible(negative).strip())
 
 
 def test_a_kept_library_reads_it_too() -> None:
