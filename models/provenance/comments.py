@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from PIL import Image
+import struct
+from collections.abc import Sequence
 
 EXIF_IFD, USER_COMMENT, SOFTWARE = 0x8769, 0x9286, 0x0131
 UNICODE, ASCII = b"UNICODE\0", b"ASCII\0\0\0"
@@ -12,11 +13,38 @@ MOST_UNITS = 32_600
 
 def exif_with(comment: str) -> bytes:
     """EXIF with a comment as the readers of A1111 expect it: big-endian UTF-16 behind `UNICODE`."""
-    exif = Image.Exif()
-    exif.endian = ">"
-    exif[SOFTWARE] = "Triptych"
-    exif.get_ifd(EXIF_IFD)[USER_COMMENT] = UNICODE + comment.encode("utf-16-be")
-    return exif.tobytes()
+    # By hand, since Pillow writes such a comment as numbers, at which A1111's reader fails.
+    said = UNICODE + comment.encode("utf-16-be")
+    program = b"Triptych\0"
+    fields = [(SOFTWARE, _ASCII, program), (EXIF_IFD, _LONG, b"")]
+    inner = [(0x9000, _UNDEFINED, b"0232"), (USER_COMMENT, _UNDEFINED, said)]  # which version of EXIF this is
+    at = 8 + _length(fields)
+    fields[1] = (EXIF_IFD, _LONG, struct.pack(">I", at))
+    return b"Exif\0\0MM\0*" + struct.pack(">I", 8) + _directory(fields, 8) + _directory(inner, at)
+
+
+_ASCII, _LONG, _UNDEFINED = 2, 4, 7
+"""Types of TIFF."""
+
+Field = tuple[int, int, bytes]
+
+
+def _directory(fields: Sequence[Field], at: int) -> bytes:
+    """A directory of TIFF that begins at byte `at`, with the values that do not fit into it behind it."""
+    behind = at + 2 + 12 * len(fields) + 4
+    entries, values = b"", b""
+    for tag, kind, value in fields:
+        count = 1 if kind == _LONG else len(value)
+        if len(value) <= 4:
+            entries += struct.pack(">HHI", tag, kind, count) + value.ljust(4, b"\0")
+        else:
+            entries += struct.pack(">HHII", tag, kind, count, behind + len(values))
+            values += value + b"\0" * (len(value) % 2)
+    return struct.pack(">H", len(fields)) + entries + struct.pack(">I", 0) + values
+
+
+def _length(fields: Sequence[Field]) -> int:
+    return 6 + 12 * len(fields) + sum(len(value) + len(value) % 2 for _, _, value in fields if len(value) > 4)
 
 
 def units(text: str) -> int:

@@ -130,9 +130,13 @@ def test_comments_are_read_as_others_write_them(raw: object, text: str) -> None:
 
 
 def test_comments_are_written_as_piexif_does() -> None:
-    """EXIF is big-endian (`MM`), with the comment behind `UNICODE`."""
-    exif = exif_with("ü")
-    assert exif.startswith(b"Exif\0\0MM") and exif.endswith(b"\0\xfc") and UNICODE in exif
+    """EXIF is big-endian (`MM`), with the comment behind `UNICODE`, of the type of which A1111's reader makes bytes."""
+    exif = exif_with("ü圆")
+    assert exif.startswith(b"Exif\0\0MM") and exif.endswith(UNICODE + "ü圆".encode("utf-16-be"))
+    assert struct.pack(">HHI", 0x9286, 7, 12) in exif
+    read = Image.Exif()
+    read.load(exif)
+    assert (read[0x0131], comment_of(read.get_ifd(0x8769)[0x9286])) == ("Triptych", "ü圆")
 
 
 def test_nothing_of_a_file_moves_the_cursor() -> None:
