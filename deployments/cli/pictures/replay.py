@@ -19,7 +19,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from deployments.cli.console import AsJson, Config, err, exit_code, print_json, say
+from deployments.cli.console import AsJson, Config, err, exit_code, out, print_json, say
 from deployments.cli.pictures.reading import Files, bytes_of, picture_of
 from deployments.cli.sources import Source, source
 from deployments.settings import DEFAULT_CONFIG
@@ -91,13 +91,16 @@ async def _each(
     """What became of each file, one after the other. connect: called once, when the first of them can be replayed"""
     found: list[Replayed] = []
     asked: Source | None = None
-    with _counting(err, len(files)) as told:
+    # Of several files, the bar counts those that are done; a single one has the bars of its steps.
+    steps = err if len(files) == 1 else Console(quiet=True)
+    # On a terminal, the bar must know of the lines that are printed above it.
+    with _counting(out if out.is_terminal else err, len(files)) as told:
         for file in files:
             told(printable(file.name))
             try:
                 recorded = _recorded(file)
                 asked = asked or connect()
-                one = await _again(recorded, asked, keep)
+                one = await _again(recorded, asked, keep, steps)
             except TriptychError as error:
                 one = Replayed(str(file), error=error.message, error_code=error.code, exit_code=exit_code(error))
             found.append(one)
@@ -149,9 +152,9 @@ def _recorded(file: Path) -> _Recorded:
     return _Recorded(file, data, picture.format, picture.metadata)
 
 
-async def _again(recorded: _Recorded, asked: Source, keep: Path | None) -> Replayed:
+async def _again(recorded: _Recorded, asked: Source, keep: Path | None, console: Console) -> Replayed:
     """The picture once more, against the file. Raises what making a picture may raise."""
-    answer = await asked.generate(recorded.body, err)
+    answer = await asked.generate(recorded.body, console)
     made = base64.b64decode(answer["data"][0]["b64_json"])
     if keep is not None:
         (keep / f"{recorded.file.stem}.png").write_bytes(made)
@@ -215,7 +218,7 @@ def _counting(console: Console, total: int) -> Iterator[Callable[[str], None]]:
         TimeElapsedColumn(),
         TextColumn("{task.description}"),
     )
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=total)
         begun = 0
 
