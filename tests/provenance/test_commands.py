@@ -6,6 +6,7 @@ import base64
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,18 @@ import httpx
 import numpy as np
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 from rich.console import Console
 
+from deployments.api.wire.files import encoded
+from deployments.cli.pictures.inspect import lines
 from deployments.cli.pictures.replay import changes
 from deployments.cli.sources import LocalSource
 from models.provenance import encode_image, read_metadata
 from models.provenance.credentials import Credentials
+from tests.deployments.test_answers import ROUTE, picture, wire
 from tests.provenance.conftest import Issued
 
 PIXELS = np.full((16, 16, 3), 90, np.uint8)
@@ -32,6 +38,11 @@ provenance: {level}
 """
 KINDS = {"one": "png", "latents": "webp", "tiled": "jpeg", "best": "png", "together": "jpeg"}
 """Recipes of `lab`, and the format of the file of each."""
+
+KEYS = (
+    "prompt", "negative_prompt", "seed", "recipe", "policy", "plan", "models", "steps", "output", "shortened", "replay",
+    "id", "kind", "model", "inputs", "settings", "facts", "format", "sdxl", "generator",
+)  # fmt: skip
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -220,6 +231,25 @@ def test_what_changed_since_is_told_in_words() -> None:
     ]
 
 
+ODD = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*KEYS]), inner, max_size=4),
+    max_leaves=10,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(metadata=st.dictionaries(st.sampled_from([*KEYS]), ODD, max_size=8))
+def test_metadata_of_any_shape_are_shown_and_compared(metadata: dict[str, Any]) -> None:
+    """What stands in our own places of a file may have been written by anyone: it is shown, and nothing crashes."""
+    report = {"file": "x", "format": "png", "size": "1x1", "frames": 1, "bytes": 1, "ai_mark": True, "source_type": "",
+              "triptych": metadata, "origin": None, "texts": {}, "c2pa": None}  # fmt: skip
+    assert next(lines(report)).startswith("x: PNG")
+    step = {"id": "1", "model": "sdxl", "settings": {"steps": 3}, "facts": {"revision": "new"}}
+    made = {"policy": "a", "policy_digest": "2", "pictures": [{"plan_digest": "q", "steps": [step]}]}
+    assert "plan q, not" in " ".join(changes(metadata, made))
+
+
 def test_a_certificate_that_cannot_sign_stops_the_start(triptych: Run, config: Path, tmp_path: Path) -> None:
     """A wrong file in the config is an error of the config, by its key, before anything is drawn."""
     document = yaml.safe_load(config.read_text())
@@ -236,3 +266,11 @@ def test_signed_files_differ_only_in_their_manifest(issued: Issued) -> None:
     one, other = (credentials.sign(file, "png", {"prompt": "x"}) for _ in range(2))
     assert one != other and read_metadata(one) == read_metadata(other)
     assert (np.asarray(Image.open(io.BytesIO(one))) == np.asarray(Image.open(io.BytesIO(other)))).all()
+
+
+def test_steps_stand_in_the_order_of_the_plan() -> None:
+    """Whichever branch of a fusion ends first, the file is the same."""
+    made = picture()
+    late = replace(made, traces=made.traces[::-1])
+    assert len(made.traces) > 1
+    assert encoded(made, ROUTE, wire()) == encoded(late, ROUTE, wire())

@@ -59,7 +59,7 @@ def metadata_of(made: Made, route: Route, wire: ImageRequest) -> dict[str, Any]:
         "policy": f"{decision.policy}@{decision.policy_digest}",
         "plan": made.plan_digest,
         "models": dict(pair for trace in made.traces for pair in _revisions(trace)),
-        "steps": [_step(trace, words) for trace in made.traces],
+        "steps": [_step(trace, words) for trace in _in_order(made, route)],
         "output": {"format": wire.output_format, "compression": wire.output_compression},
         "replay": {key: value for key, value in body.items() if key not in WORDS},
     }
@@ -72,6 +72,13 @@ def generator() -> str:
         return f"Triptych {version('triptych')}"
     except PackageNotFoundError:  # run from a folder that was not installed
         return "Triptych"
+
+
+def _in_order(made: Made, route: Route) -> list[StepTrace]:
+    """What ran, as the plan has it: which of two branches ended first is another matter each time."""
+    plan = route.alternatives.get(made.recipe, route.plan)
+    places = {step.id: place for place, step in enumerate(plan.steps)}
+    return sorted(made.traces, key=lambda trace: places.get(trace.step.id, len(places)))
 
 
 def _step(trace: StepTrace, words: Mapping[str, str]) -> dict[str, Any]:

@@ -112,10 +112,9 @@ def _ours(metadata: Mapping[str, Any]) -> Iterator[str]:
             yield _row(key.replace("_", " "), metadata[key])
     for model, revision in _mapping(metadata.get("models")).items():
         yield _row("model", f"{model} at {revision}")
-    steps = metadata.get("steps")
-    for step in steps if isinstance(steps, list) else ():
-        step = _mapping(step)
-        after = f" after {', '.join(map(str, step['inputs']))}" if step.get("inputs") else ""
+    for step in map(_mapping, _listed(metadata.get("steps"))):
+        inputs = ", ".join(map(str, _listed(step.get("inputs"))))
+        after = f" after {inputs}" if inputs else ""
         by = f" by {step['model']}" if step.get("model") else ""
         yield _row("step", f"{step.get('id', '')}: {step.get('kind', '')}{by}{after}")
         for told in (_mapping(step.get("settings")), _mapping(step.get("facts"))):
@@ -125,7 +124,7 @@ def _ours(metadata: Mapping[str, Any]) -> Iterator[str]:
     if output:
         quality = "" if output.get("compression") is None else f", compression {output['compression']}"
         yield _row("written as", f"{output.get('format')}{quality}")
-    if shortened := metadata.get("shortened"):
+    if shortened := _listed(metadata.get("shortened")):
         yield _row("shortened", f"{', '.join(map(str, shortened))}: all of it stands in the rest of the file")
     yield _row("again", "triptych replay makes it again" if metadata.get("replay") else "it cannot be replayed")
 
@@ -158,6 +157,10 @@ def _manifest(found: Mapping[str, Any] | None) -> Iterator[str]:
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _short(text: str) -> str:

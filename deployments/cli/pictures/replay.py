@@ -185,9 +185,8 @@ def changes(recorded: Mapping[str, Any], report: Mapping[str, Any]) -> Iterator[
         return
     yield f"plan {made['plan_digest']}, not {recorded.get('plan')}"
     steps = recorded.get("steps")
-    before = (
-        {one.get("id"): _mapping(one.get("settings")) for one in steps if isinstance(one, Mapping)} if steps else {}
-    )
+    listed = [one for one in steps if isinstance(one, Mapping)] if isinstance(steps, list) else []
+    before = {str(one.get("id")): _mapping(one.get("settings")) for one in listed}
     for step in made["steps"]:
         if step["id"] not in before:
             yield f"step {step['id']} is new"
