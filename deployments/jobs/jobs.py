@@ -26,8 +26,9 @@ from deployments.jobs.pictures import Listener, Pictures
 from deployments.jobs.values import Delivered, File, Identity, JobEvent, JobView, Renderer, Submission
 from deployments.jobs.views import live_view, record_of, view_of
 from deployments.jobs.webhooks import Webhooks
-from deployments.orchestration.orchestrator import Admitted, Orchestrator
+from deployments.orchestration.orchestrator import Orchestrator
 from deployments.orchestration.results import (
+    Admitted,
     Finished,
     Outcome,
     Overview,
@@ -425,7 +426,7 @@ class Jobs:
     async def _run(self, job: LiveJob) -> None:
         admitted = job.admitted
         assert admitted is not None
-        listen = Listener(job, admitted, self._pictures, self._begun)
+        listen = Listener(job, admitted, self._pictures, self._begun, self._routed)
         try:
             outcome = await self.orchestrator.run(admitted, listen, job.missing, lambda: job.followers > 0)
             await self._finish(job, outcome, listen)
@@ -476,6 +477,11 @@ class Jobs:
         if self._webhooks is not None and job.record.webhook is not None:
             self._webhooks.wake()
         asyncio.get_running_loop().call_later(KEPT_S, self._live.pop, job.record.id, None)
+
+    def _routed(self, job: LiveJob, route: Route) -> None:
+        """How a job is done, also when that changes while it waits."""
+        if job.admitted is not None:
+            job.admit(replace(job.admitted, route=route), self.orchestrator.shares(route.plan))
 
     def _begun(self, job: LiveJob) -> None:
         """Write that a job is running, and by which decision, without waiting for it: the next process counts it as one

@@ -106,7 +106,9 @@ async def test_a_job_is_in_the_store_before_anybody_is_told_of_it(make: Make, st
     await jobs.stop()
 
 
-async def test_what_cannot_be_committed_is_not_run_on(make: Make, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_cannot_be_committed_is_not_run_on(
+    make: Make, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A step may begin while the store commits; if it cannot, the step is stopped and nothing is reserved any more."""
     script = Script({}, delay_s=30.0)
     jobs = make(script)
