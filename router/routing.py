@@ -5,6 +5,7 @@ request ─▶ view of the prompt ─▶ policy.evaluate( bounds ─▶ plans an
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
 from collections.abc import Mapping
@@ -88,6 +89,15 @@ class Router:
         offered = _Offered()
         decision = policy.evaluate(request, view, partial(self._offer, case, context, offered), context)
         return self._answer(case, offered, decision, began)
+
+    def behind(self, ticket: int) -> Router:
+        """This router as if it decided in the place of a ticket of its queues: only what was reserved before is in the
+        way. Reserves nothing itself."""
+        other = copy.copy(self)
+        other.queues = self.queues.before(ticket)
+        other._searches = Searches(self.catalogue, other.queues)
+        other._estimates = LRUCache(1)  # those of other queues
+        return other
 
     def understand(self, request: GenerationRequest) -> None:
         """What of `route` depends on the prompt alone, ahead of it. Raises `RequestError`."""

@@ -52,13 +52,20 @@ class WorkerReplica:
         self._host = host_of(held, placed, lambda card: {**_described(card), **here})
         self._host.load()
 
+    async def result(self, step: Step, inputs: Sequence[Value], deadline_s: float) -> StepResult:
+        """A step of which nobody asks how far it is: one message instead of a stream of them."""
+        return await self._host.run(step, inputs, deadline_s)
+
+    async def results(
+        self, steps: Sequence[Step], inputs: Sequence[Sequence[Value]], deadline_s: float
+    ) -> list[StepResult | TriptychError]:
+        """The same for steps of one batch: what became of each."""
+        return await self._host.run_batch(steps, inputs, deadline_s)
+
     async def run(
-        self, step: Step, inputs: Sequence[Value], deadline_s: float, want_progress: bool
+        self, step: Step, inputs: Sequence[Value], deadline_s: float
     ) -> AsyncGenerator[Progress | StepResult]:
-        """Progress (if wanted), then the result."""
-        if not want_progress:
-            yield await self._host.run(step, inputs, deadline_s)
-            return
+        """Progress, then the result."""
 
         def start(emit: Callable[[Progress], None]) -> Awaitable[StepResult]:
             return self._host.run(step, inputs, deadline_s, emit)
@@ -68,12 +75,9 @@ class WorkerReplica:
                 yield item
 
     async def run_batch(
-        self, steps: Sequence[Step], inputs: Sequence[Sequence[Value]], deadline_s: float, want_progress: bool
+        self, steps: Sequence[Step], inputs: Sequence[Sequence[Value]], deadline_s: float
     ) -> AsyncGenerator[tuple[int, Progress] | list[StepResult | TriptychError]]:
-        """Progress (if wanted) as (number of the step, how far it is), then what became of each step."""
-        if not want_progress:
-            yield await self._host.run_batch(steps, inputs, deadline_s)
-            return
+        """Progress as (number of the step, how far it is), then what became of each step."""
 
         def start(emit: Callable[[tuple[int, Progress]], None]) -> Awaitable[list[StepResult | TriptychError]]:
             return self._host.run_batch(steps, inputs, deadline_s, lambda number, told: emit((number, told)))

@@ -19,6 +19,7 @@ METRICS: dict[str, Metric] = {
     "triptych_decisions_total": Metric("counter", "requests by policy and chosen recipe", ("policy", "recipe")),
     "triptych_explored_total": Metric("counter", "requests whose recipe was drawn at random", ("policy",)),
     "triptych_degraded_total": Metric("counter", "requests with a lesser recipe because of load", ("policy",)),
+    "triptych_rerouted_total": Metric("counter", "requests that went another way while they waited", ("policy",)),
     "triptych_refused_total": Metric("counter", "requests that the policy refused", ("policy", "code")),
     "triptych_verified_total": Metric("counter", "pictures that were checked", ("policy", "verdict")),
     "triptych_batches_total": Metric("counter", "steps sent to workers, as one or several", ("model", "size")),

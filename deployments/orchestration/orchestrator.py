@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import random
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,7 +20,10 @@ from deployments.orchestration.availability import Availability, Monitor, load_e
 from deployments.orchestration.budgets import Charge, TenantBudgets
 from deployments.orchestration.metrics import Metrics, Tally
 from deployments.orchestration.recorder import Recorder
+from deployments.orchestration.rerouting import Rerouting, Waiting, reroutable
 from deployments.orchestration.results import (
+    Admitted,
+    Decided,
     Event,
     Finished,
     Made,
@@ -38,7 +40,7 @@ from deployments.orchestration.shadows import Shadows
 from deployments.orchestration.step_queues import StepQueues, WorkerClient
 from deployments.settings import QueueSettings
 from deployments.workers.streams import stream
-from policies import Policy, PolicyBook
+from policies import PolicyBook
 from router.cost.batches import BatchSizes
 from router.cost.model import CostModel, plan_seconds
 from router.cost.queues import Queues
@@ -120,6 +122,7 @@ class Orchestrator:
             metrics=self.metrics,
         )
         self.availability = Availability(monitor, self.step_queues.breaker)
+        self._rerouting = Rerouting(router, self._admitting, lambda: self.availability.unavailable, self.metrics)
         self._runner = Runner(router.queues, costs, self.step_queues, self.availability, self.metrics, timeout_s)
 
     async def route(self, request: GenerationRequest) -> Route:
@@ -326,63 +329,41 @@ class Orchestrator:
         followed: Callable[[], bool],
         *notes: str,
     ) -> Outcome:
-        route = admitted.route
-
-        refusing = route.decision.verify is not None and route.decision.verify.or_refuse
+        waiting = Waiting(admitted, started)
 
         def tell(made: Made) -> None:
-            if on_event is not None and (likely(made) or not refusing):  # what may be refused is kept until the end
+            route = waiting.admitted.route
+            if on_event is not None and (likely(made) or not _refusing(route)):  # else it is kept until the end
                 cost_usd = self._runner.cost_usd(made)
                 alone = _outcome(route, Batch((made,)), started, cost_usd, share=1 / route.request.n)
                 on_event(Finished(alone))
 
-        try:
-            batch = await self._runner.pictures(
-                route, admitted.charge, started, admitted.ticket, on_event, tell, only, followed
+        def start(now: Admitted, on_event: OnEvent | None) -> Coroutine[Any, Any, Batch]:
+            return self._runner.pictures(
+                now.route, now.charge, started, now.ticket, on_event, tell, only, followed if heard else lambda: False
             )
+
+        heard = on_event is not None
+        try:
+            if reroutable(admitted):
+                batch = await self._rerouting.follow(waiting, start, on_event)
+            else:
+                batch = await start(admitted, on_event)
         finally:
             self.give_up(admitted)
-        outcome = _outcome(route, batch, started, admitted.charge.cost_usd, *notes)
+        route = waiting.admitted.route
+        outcome = _outcome(route, batch, started, admitted.charge.cost_usd, *notes, *waiting.notes)
         recipes = self._router.candidates(route.request, admitted.policy)
         await self._recorder.remember(outcome, recipes, self._router.predictor)
-        if refusing and not any(map(likely, batch.made)):
+        if _refusing(route) and not any(map(likely, batch.made)):
             self.metrics.record("triptych_refused_total", policy=route.decision.policy, code=UnlikelyError.code)
             told = "; ".join(outcome.warnings)
             raise UnlikelyError(f"{told}; the policy would rather give none (verify: or: refuse)")
         return outcome
 
 
-@dataclass(frozen=True)
-class Decided:
-    """A decision, and the policy that made it."""
-
-    policy: Policy
-    route: Route
-
-    def expected(self) -> tuple[float, float]:
-        """Seconds of work and dollars if every try is needed that the verification allows."""
-        decision, estimates = self.route.decision, self.route.estimates
-        chosen = estimates[decision.recipe]
-        if (verify := decision.verify) is None:
-            return chosen.work_s, chosen.cost_usd
-        tries = [estimates[name] for name in verify.tries(decision.recipe)]
-        tries = sorted(tries, key=lambda e: -e.cost_usd)[: None if verify.most is None else verify.most - 1]
-        work_s, cost_usd = sum(e.work_s for e in tries), sum(e.cost_usd for e in tries)
-        return (
-            chosen.work_s + min(work_s, math.inf if verify.work_s is None else verify.work_s),
-            chosen.cost_usd + min(cost_usd, math.inf if verify.cost_usd is None else verify.cost_usd),
-        )
-
-
-@dataclass(frozen=True)
-class Admitted(Decided):
-    """A decision that is charged to its tenant and has its place in the queues. asked: the request as it came, which
-    may name no recipe;   ticket: of the queues;   within_s: from arrival to the deadline"""
-
-    asked: GenerationRequest
-    charge: Charge
-    ticket: int
-    within_s: float
+def _refusing(route: Route) -> bool:
+    return route.decision.verify is not None and route.decision.verify.or_refuse
 
 
 def drawing(catalogue: Catalogue) -> list[str]:

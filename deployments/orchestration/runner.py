@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 from deployments.orchestration.availability import Availability
 from deployments.orchestration.budgets import Charge
 from deployments.orchestration.metrics import Metrics
-from deployments.orchestration.order import Claim
 from deployments.orchestration.results import Advanced, Check, Failure, Made, OnEvent, Routed, StepBegun, StepEnded
 from deployments.orchestration.step_queues import StepQueues
 from deployments.orchestration.verifier import verified
@@ -25,6 +24,7 @@ from deployments.workers.streams import ended
 from deployments.workers.worker import OnProgress
 from models.fusion.kinds import run_step
 from router.cost.model import CostModel
+from router.cost.order import Claim
 from router.cost.queues import Queues
 from router.errors import DeadlineError, LoadError, StepError, TriptychError
 from router.planning.execution import execute

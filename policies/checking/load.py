@@ -115,6 +115,7 @@ def _built(spec: PolicySpec, origin: str, places: Mapping[str, tuple[int, int]])
         rules=in_order(spec.rules),
         verify=spec.verify,
         overload=spec.overload,
+        reroute=spec.reroute,
         explore=spec.explore,
         budgets=tuple(spec.budgets),
         ignore_negative_prompt=spec.ignore_negative_prompt or "refuse",

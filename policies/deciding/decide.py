@@ -47,6 +47,7 @@ class Policy:
     rules: tuple[Rule, ...] = field(default=(), repr=False)
     verify: VerifySpec | None = field(default=None, repr=False)
     overload: OverloadSpec | None = field(default=None, repr=False)
+    reroute: bool = field(default=False, repr=False)
     explore: ExploreSpec | None = field(default=None, repr=False)
     budgets: tuple[BudgetSpec, ...] = field(default=(), repr=False)
     ignore_negative_prompt: Literal["refuse", "allow"] = field(default="refuse", repr=False)

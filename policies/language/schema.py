@@ -137,6 +137,11 @@ class PolicySpec(Spec):
     rules: Annotated[list[Rule], Field(max_length=200)] = Field(default=[], description="default: none")
     verify: VerifySpec | None = Field(default=None, description="default: pictures are not checked")
     overload: OverloadSpec | None = Field(default=None, description="default: requests wait")
+    reroute: Annotated[bool, Field(strict=True)] = Field(
+        default=False,
+        description="whether a request that waits is decided anew when the queues have changed, as long as none of its "
+        "steps has begun; default: false",
+    )
     explore: ExploreSpec | None = Field(default=None, description="default: nothing is left to chance")
     budgets: Annotated[list[BudgetSpec], Field(max_length=50)] = Field(default=[], description="default: none")
     ignore_negative_prompt: Literal["refuse", "allow"] | None = Field(
