@@ -51,13 +51,14 @@ Lines = frozenset[tuple[str, int]]
 
 @dataclass(frozen=True)
 class Question:
-    """A mistake as the tree of its file (relative to the root), the lines that must run for it to be noticed, and the
-    tests' files that are asked; always: those that are asked whatever they reach, if the module is imported anew."""
+    """A mistake as the tree of its file (relative to the root), and the lines that must run for it to be noticed.
+
+    always: the files of tests that are asked whatever they reach, if the module is imported anew
+    """
 
     file: str
     tree: ast.Module
     lines: tuple[int, int]
-    asked: tuple[str, ...]
     always: tuple[str, ...] = ()
 
 
@@ -93,10 +94,7 @@ class Reach:
             test
             for test, lines in self.lines.items()
             if (anywhere and test.split("::")[0] in question.always)
-            or (
-                test.split("::")[0] in question.asked
-                and (any(file == question.file for file, _ in lines) if anywhere else not lines.isdisjoint(wanted))
-            )
+            or (any(file == question.file for file, _ in lines) if anywhere else not lines.isdisjoint(wanted))
         ]
         found.sort(key=self.seconds.__getitem__)
         total, asked = 0.0, []
@@ -126,39 +124,47 @@ class Noticing:
         gc.collect()
         gc.freeze()
 
-    def answers(self, questions: Iterator[Question]) -> Iterator[tuple[str, str, float]]:
-        """For each question in order: "killed", "survived", "timeout" or "unreached"; the test that failed; seconds."""
-        (asked, there), (back, answers) = Pipe(duplex=False), Pipe(duplex=False)
-        if (server := os.fork()) == 0:
+        (asked, self._there), (self._back, answers) = Pipe(duplex=False), Pipe(duplex=False)
+        self._server = os.fork()
+        if self._server == 0:
             with _left():
                 _serve(self, asked, answers)
-        try:
-            if (told := back.recv()) is None:
-                raise SystemExit("The tests cannot be collected; see `make test-fast`.")
-            reach, imported = told
-            for test in reach.failed:
-                print(f"not asked, for it fails without a mistake: {test}", file=sys.stderr)
-            for question in questions:
-                began = time.monotonic()
-                path = self.root / question.file
-                was, becomes = _compiled(ast.parse(path.read_text("utf-8")), path), _compiled(question.tree, path)
-                run = {(question.file, line) for line in range(question.lines[0], question.lines[1] + 1)}
-                fresh = _shell(was) != _shell(becomes) or not imported.isdisjoint(run)
-                tests = reach.tests(question, anywhere=fresh)
-                patience = PATIENCE_S + 10 * sum(reach.seconds[test] for test in tests)
-                verdict, by = ("unreached", "") if not tests else ("fresh", "")
-                if tests and not fresh:
-                    there.send((question, tests, patience))
-                    verdict, by = back.recv() or ("fresh", "")
-                if verdict == "fresh":
-                    verdict, by = _asked(self, patience, partial(_imported, self, question, tests))
-                yield verdict, by, time.monotonic() - began
-        finally:
-            os.kill(server, signal.SIGKILL)
-            os.waitpid(server, 0)
+        if (told := self._back.recv()) is None:
+            self.close()
+            raise SystemExit("The tests cannot be collected; see `make test-fast`.")
+        self.reach: Reach = told[0]
+        self._on_import: Lines = told[1]
+        for test in self.reach.failed:
+            print(f"not asked, for it fails without a mistake: {test}", file=sys.stderr)
+
+    def tests(self, question: Question) -> list[str]:
+        """Those that are asked, by node id, the fastest first."""
+        return self.reach.tests(question, anywhere=self._afresh(question))
+
+    def answer(self, question: Question) -> tuple[str, str, float]:
+        """("killed", "survived", "timeout" or "unreached", the test that failed, seconds)"""
+        began = time.monotonic()
+        tests = self.tests(question)
+        patience = PATIENCE_S + 10 * sum(self.reach.seconds[test] for test in tests)
+        verdict, by = "fresh" if tests else "unreached", ""
+        if tests and not self._afresh(question):
+            self._there.send((question, tests, patience))
+            verdict, by = self._back.recv() or ("fresh", "")
+        if verdict == "fresh":
+            verdict, by = _asked(self, patience, partial(_imported, self, question, tests))
+        return verdict, by, time.monotonic() - began
+
+    def _afresh(self, question: Question) -> bool:
+        """Whether the module must be imported with the mistake."""
+        path = self.root / question.file
+        was, becomes = _compiled(ast.parse(path.read_text("utf-8")), path), _compiled(question.tree, path)
+        run = {(question.file, line) for line in range(question.lines[0], question.lines[1] + 1)}
+        return _shell(was) != _shell(becomes) or not self._on_import.isdisjoint(run)
 
     def close(self) -> None:
-        """Removes what the forks wrote."""
+        """Ends the forks and removes what they wrote."""
+        os.kill(self._server, signal.SIGKILL)
+        os.waitpid(self._server, 0)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
