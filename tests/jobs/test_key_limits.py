@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from dataclasses import dataclass
@@ -52,8 +53,8 @@ DOINGS = st.lists(
 @settings(max_examples=60)
 @given(rpm=st.integers(1, 4), doings=DOINGS)
 def test_requests_of_the_last_minute_count_and_no_others(rpm: int, doings: list[tuple[str, float]]) -> None:
-    """However requests come, are taken back and grow old, a key may send as many in any minute as it is allowed; what is
-    left, when a slot is free again and when all are, follows from the times of those that count."""
+    """However requests come, are taken back and grow old, a key may send as many in any minute as it is allowed; what
+    is left, when a slot is free again and when all are, follows from the times of those that count."""
     clock = Clock()
     limits, key, counted = (
         KeyLimits(TenantBudgets(clock), clock),
@@ -106,7 +107,8 @@ def test_taking_back_what_never_entered_changes_nothing() -> None:
 
 
 def test_a_restart_counts_the_rows_of_keys_in_the_order_of_their_times() -> None:
-    """Rows of usage of a key count from when they were made, whatever their order; those of policies' budgets do not."""
+    """Rows of usage of a key count from when they were made, whatever their order; those of policies' budgets do
+    not."""
     clock = Clock()
     limits, now = KeyLimits(TenantBudgets(clock), clock), time.time()
     rows = [UsageRow(f"job_{ago}", *KEY, "key_1", now - ago, 1.0, 0.1) for ago in (10, 50, 70, 30)]
@@ -154,12 +156,9 @@ def test_dollars_within_the_window_count_and_a_refusal_says_when_there_is_room(
             continue
         with pytest.raises(BudgetError) as refused:
             charged(limits, key, cents / 100)
-        freed = 0
-        for at, used in counted:
-            freed += used
-            if freed >= over:
-                break
-        wait_s = at + window_s - clock.now_s
+        freed = itertools.accumulate(used for _, used in counted)
+        last = next(at for (at, _), sum_ in zip(counted, freed, strict=True) if sum_ >= over)
+        wait_s = last + window_s - clock.now_s
         assert refused.value.retry_after_s == pytest.approx(wait_s)
         assert f"{cents / 100:.3g} USD" in refused.value.message
         assert f"try again in {math.ceil(wait_s)} s" in refused.value.message
