@@ -1,10 +1,10 @@
 """Whether tests notice a mistake, in milliseconds: one process collects them, and forks once for each mistake.
 
 Before the first, the tests run once in forks that note their seconds and the lines that they reach; of a mistake only
-those tests are asked that reach it, the fastest first, until one fails. In the fork, the functions of the module get
-the code that they would have with the mistake. What is not inside a function (a default, a table, a decorator), or ran
-while modules were imported, is tried in a fork that was made before anything of ours was imported, and imports the
-module with the mistake.
+those tests are asked that reach it, until one fails. In the fork, the functions of the module get the code that they
+would have with the mistake. What is not inside a function (a default, a table, a decorator), or ran while modules were
+imported, is tried in a fork that was made before anything of ours was imported, and imports the module with the
+mistake.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import hashlib
 import importlib
 import importlib.machinery
 import importlib.util
+import itertools
 import json
 import os
 import shutil
@@ -36,10 +37,10 @@ from typing import Any
 import pytest
 from _pytest.runner import runtestprotocol
 
-PATIENCE_S = 60.0
-"""For how long a mistake may hold up tests beyond ten times what they take; then it counts as noticed."""
-MOST_S = 20.0
-"""Tests beyond this sum of seconds are not asked about a mistake."""
+PATIENCE_S = 20.0
+"""For how long a mistake may hold up tests beyond five times what they take; then it counts as noticed."""
+MOST_S = 10.0
+"""Tests beyond this sum of seconds are not asked about a mistake: of those of its own package, and of the others."""
 FIRST = ("numpy", "torch", "diffusers", "transformers", "ray.serve", "fastapi", "httpx", "sklearn.linear_model",
          "onnxruntime", "tokenizers", "PIL.Image", "cv2", "typer", "pydantic", "yaml", "hypothesis")  # fmt: skip
 """What every fork needs and none changes."""
@@ -88,7 +89,7 @@ class Reach:
         self.failed += other.failed
 
     def tests(self, question: Question, anywhere: bool) -> list[str]:
-        """Those that reach the lines of a question (or any line of its file), the fastest first."""
+        """Those that reach the lines of a question (or any line of its file), those of its own package first."""
         wanted = {(question.file, line) for line in range(question.lines[0], question.lines[1] + 1)}
         found = [
             test
@@ -96,9 +97,18 @@ class Reach:
             if (anywhere and test.split("::")[0] in question.always)
             or (any(file == question.file for file, _ in lines) if anywhere else not lines.isdisjoint(wanted))
         ]
-        found.sort(key=self.seconds.__getitem__)
+        at_home = set(question.file.split("/"))  # tests/router is at home in router/, tests/jobs in deployments/jobs
+        home = [test for test in found if test.split("/")[1] in at_home]
+        return self._in_turn(home) + self._in_turn([test for test in found if test not in set(home)])
+
+    def _in_turn(self, tests: list[str]) -> list[str]:
+        """The fastest of each file, then the next of each, and so on, up to `MOST_S`: so every file is asked."""
+        files: dict[str, list[str]] = {}
+        for test in sorted(tests, key=self.seconds.__getitem__):
+            files.setdefault(test.split("::")[0], []).append(test)
+        rounds = itertools.zip_longest(*files.values())
         total, asked = 0.0, []
-        for test in found:
+        for test in (test for one in rounds for test in one if test is not None):
             total += self.seconds[test]
             if total <= MOST_S:
                 asked.append(test)
@@ -145,7 +155,7 @@ class Noticing:
         """("killed", "survived", "timeout" or "unreached", the test that failed, seconds)"""
         began = time.monotonic()
         tests = self.tests(question)
-        patience = PATIENCE_S + 10 * sum(self.reach.seconds[test] for test in tests)
+        patience = PATIENCE_S + 5 * sum(self.reach.seconds[test] for test in tests)
         verdict, by = "fresh" if tests else "unreached", ""
         if tests and not self._afresh(question):
             self._there.send((question, tests, patience))
