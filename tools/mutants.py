@@ -33,19 +33,19 @@ KEPT = ROOT / ".mutants"
 EQUIVALENT = Path(__file__).with_name("equivalent.yaml")
 
 FOLDERS = (
-    "policies/deciding",
-    "router/planning",
     "router/cost",
-    "router/verification",
-    "router/learning",
-    "router/learning/tables",
     "deployments/orchestration",
     "deployments/jobs",
+    "router/learning",
+    "router/learning/tables",
     "deployments/store",
+    "router/verification",
+    "router/planning",
+    "policies/deciding",
     "deployments/api/wire",
     "deployments/api",
 )
-"""Whose mistakes count: decisions, money, limits, jobs, learning, and what clients send and get."""
+"""Whose mistakes count, those first where money, limits, jobs and learning are."""
 SUITES = ("policies", "router", "golden", "store", "jobs", "deployments")
 """The folders of tests that are asked, each of all of its files that can be."""
 NOT_ASKED = {"test_serve.py", "test_serve_workers.py", "test_docs.py", "test_cli_output.py"}
