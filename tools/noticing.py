@@ -39,10 +39,11 @@ from _pytest.runner import runtestprotocol
 
 PATIENCE_S = 20.0
 """For how long a mistake may hold up tests beyond five times what they take; then it counts as noticed."""
-MOST_S = 10.0
+MOST_S = 6.0, 3.0
 """Tests beyond this sum of seconds are not asked about a mistake: of those of its own package, and of the others."""
 FIRST = ("numpy", "torch", "diffusers", "transformers", "ray.serve", "fastapi", "httpx", "sklearn.linear_model",
-         "onnxruntime", "tokenizers", "PIL.Image", "cv2", "typer", "pydantic", "yaml", "hypothesis")  # fmt: skip
+         "onnxruntime", "tokenizers", "PIL.Image", "cv2", "typer", "pydantic", "yaml", "hypothesis", "scipy.stats",
+         "scipy.optimize", "sqlalchemy", "alembic.command", "httpcore", "openai", "fsspec", "rich.console")  # fmt: skip
 """What every fork needs and none changes."""
 OPTIONS = ("-x", "-o", "addopts=--strict-markers", "-p", "no:cacheprovider", "-p", "no:terminal",
            "-m", "not slow and not gpu and not ray and not shipped_weights")  # fmt: skip
@@ -99,18 +100,20 @@ class Reach:
         ]
         at_home = set(question.file.split("/"))  # tests/router is at home in router/, tests/jobs in deployments/jobs
         home = [test for test in found if test.split("/")[1] in at_home]
-        return self._in_turn(home) + self._in_turn([test for test in found if test not in set(home)])
+        away = [test for test in found if test not in set(home)]
+        return self._in_turn(home, MOST_S[0]) + self._in_turn(away, MOST_S[1])
 
-    def _in_turn(self, tests: list[str]) -> list[str]:
-        """The fastest of each file, then the next of each, and so on, up to `MOST_S`: so every file is asked."""
+    def _in_turn(self, tests: list[str], most_s: float) -> list[str]:
+        """The first of each file, then the second of each, and so on, up to so many seconds: every file is asked. First
+        is what is quick and reaches little else, for it says most about what it reaches."""
         files: dict[str, list[str]] = {}
-        for test in sorted(tests, key=self.seconds.__getitem__):
+        for test in sorted(tests, key=lambda test: self.seconds[test] * len(self.lines[test])):
             files.setdefault(test.split("::")[0], []).append(test)
         rounds = itertools.zip_longest(*files.values())
         total, asked = 0.0, []
         for test in (test for one in rounds for test in one if test is not None):
-            total += self.seconds[test]
-            if total <= MOST_S:
+            if total + self.seconds[test] <= most_s:
+                total += self.seconds[test]
                 asked.append(test)
         return asked
 
