@@ -461,6 +461,13 @@ def test_the_law_of_a_fit_is_worked_out_by_hand() -> None:
     assert math.isfinite(none.overhead_s) and math.isfinite(none.per_unit_s)
 
 
+@pytest.mark.parametrize(("seconds", "learned"), [(3.0, True), (3.01, False), (1 / 3, True), (0.33, False)])
+def test_what_is_learned_lies_within_three_times_the_usual(seconds: float, learned: bool) -> None:
+    """At exactly three times the usual seconds, or a third of them, an observation counts; beyond it is a hiccup."""
+    law = _fit(Rate(0.0, 1.0), [*[(1.0, 1.0)] * 6, (1.0, seconds)])
+    assert (abs(law.seconds(1.0) - 1.0) > 0.01) is learned
+
+
 def test_recent_observations_weigh_more() -> None:
     """Of observations within the bounds of a hiccup, the last ones decide: ten of 12 s after ten of 8 s are nearer to
     12 than to 8, by the weights .9 to the power of their age."""
