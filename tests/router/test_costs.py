@@ -435,6 +435,16 @@ def test_a_change_is_told_from_a_warm_up_and_from_small_changes(caplog: pytest.L
         assert len(caplog.messages) == 1
 
 
+@pytest.mark.parametrize(("factor", "told"), [(2.0, True), (1.75, False), (0.5, True), (0.625, False)])
+def test_twice_or_half_as_long_is_a_change(factor: float, told: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """From exactly twice as long on, or half, it is told; below that it is not."""
+    costs, select = CostModel(CATALOGUE), Step("1", "select", None, (), "image")
+    with caplog.at_level(logging.INFO, "triptych.cost"):
+        for seconds in [1.0] * 6 + [factor] * 5:
+            costs.observe(select, seconds)
+    assert len(caplog.messages) == told
+
+
 def test_observations_of_one_model_leave_the_laws_of_others() -> None:
     """What is learned of sdxl changes no law of sdxl-refiner or of another kind of step, and is not lost itself."""
     costs = CostModel(CATALOGUE)
