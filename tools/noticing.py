@@ -37,8 +37,8 @@ from typing import Any
 import pytest
 from _pytest.runner import runtestprotocol
 
-PATIENCE_S = 20.0
-"""For how long a mistake may hold up tests beyond five times what they take; then it counts as noticed."""
+PATIENCE_S = 12.0
+"""For how long a mistake may hold up tests beyond three times what they take; then it counts as noticed."""
 MOST_S = 6.0, 3.0
 """Tests beyond this sum of seconds are not asked about a mistake: of those of its own package, and of the others."""
 FIRST = ("numpy", "torch", "diffusers", "transformers", "ray.serve", "fastapi", "httpx", "sklearn.linear_model",
@@ -104,14 +104,18 @@ class Reach:
         return self._in_turn(home, MOST_S[0]) + self._in_turn(away, MOST_S[1])
 
     def _in_turn(self, tests: list[str], most_s: float) -> list[str]:
-        """The first of each file, then the second of each, and so on, up to so many seconds: every file is asked. First
-        is what is quick and reaches little else, for it says most about what it reaches."""
-        files: dict[str, list[str]] = {}
-        for test in sorted(tests, key=lambda test: self.seconds[test] * len(self.lines[test])):
-            files.setdefault(test.split("::")[0], []).append(test)
-        rounds = itertools.zip_longest(*files.values())
+        """Half of so many seconds for what is quick and reaches little else, for that says most about what it reaches;
+        the other half for the first of each file that is left, then the second of each, and so on."""
+        specific = sorted(tests, key=lambda test: self.seconds[test] * len(self.lines[test]))
         total, asked = 0.0, []
-        for test in (test for one in rounds for test in one if test is not None):
+        for test in specific:
+            if total + self.seconds[test] <= most_s / 2:
+                total += self.seconds[test]
+                asked.append(test)
+        files: dict[str, list[str]] = {}
+        for test in (test for test in specific if test not in set(asked)):
+            files.setdefault(test.split("::")[0], []).append(test)
+        for test in (test for one in itertools.zip_longest(*files.values()) for test in one if test is not None):
             if total + self.seconds[test] <= most_s:
                 total += self.seconds[test]
                 asked.append(test)
@@ -158,7 +162,7 @@ class Noticing:
         """("killed", "survived", "timeout" or "unreached", the test that failed, seconds)"""
         began = time.monotonic()
         tests = self.tests(question)
-        patience = PATIENCE_S + 5 * sum(self.reach.seconds[test] for test in tests)
+        patience = PATIENCE_S + 3 * sum(self.reach.seconds[test] for test in tests)
         verdict, by = "fresh" if tests else "unreached", ""
         if tests and not self._afresh(question):
             self._there.send((question, tests, patience))

@@ -27,6 +27,7 @@ from deployments.store.errors import FencedError, StoreError
 from router.errors import (
     BudgetError,
     DeadlineError,
+    LoadError,
     NotFoundError,
     OverloadedError,
     RequestError,
@@ -349,3 +350,55 @@ async def test_of_a_thousand_at_once_as_many_enter_as_fit(make: Make) -> None:
     await jobs.stop(5.0)
     with pytest.raises(BudgetError):
         await make(Script({}), bound).submit(asked(2000, "acme"))
+
+
+@pytest.mark.parametrize(
+    ("refusals", "left_s", "ends"),
+    [
+        ([OverloadedError("full", 0.0), LoadError("away")], 30.0, "done"),
+        ([], 30.0, "done"),
+        ([OverloadedError("full", 60.0)] * 99, 0.3, "failed"),
+        ([OverloadedError("full", 60.0)] * 99, -5.0, "failed"),
+    ],
+)
+async def test_what_was_accepted_waits_where_it_would_be_refused_until_its_deadline(
+    make: Make, store: Store, monkeypatch: pytest.MonkeyPatch, refusals: list[Exception], left_s: float, ends: str
+) -> None:
+    """The next orchestrator asks again, at the times that the refusal names but at most ten times as long as usual, and
+    gives up when the deadline would pass meanwhile: with 504, and what it waited for."""
+    monkeypatch.setattr(jobs_module, "AGAIN_S", 0.05)
+    first = make(Script({}, delay_s=60))
+    async with killed(first):
+        await first.submit(asked())
+        await until(lambda: first._live["job_1"].state == "running")
+    second, waited = make(Script({})), [0.0]
+    monkeypatch.setattr(store, "take_over", later := _due(store.take_over, left_s))
+    admit, sleep = second.orchestrator.admit, asyncio.sleep
+
+    async def refuse(request: Any, charge: Any = None) -> Any:
+        if refusals:
+            raise refusals.pop(0)
+        return await admit(request, charge)
+
+    async def nap(seconds: float) -> None:
+        waited.append(seconds)
+        await sleep(min(seconds, 0.1))
+
+    refusals = list(refusals)
+    second.orchestrator.admit = refuse  # type: ignore[method-assign]
+    monkeypatch.setattr(jobs_module.asyncio, "sleep", nap)
+    await second.start()
+    assert later
+    if ends == "done":
+        assert len((await second.answer("job_1")).files) == 1
+    else:
+        with pytest.raises(DeadlineError, match="its deadline passed while it waited: full"):
+            await second.answer("job_1")
+    monkeypatch.undo()
+    assert max([one for one in waited if one < 1.0], default=0.0) <= 0.5
+    await second.stop()
+
+
+def _due(take_over: Callable[..., Any], left_s: float) -> Callable[..., Any]:
+    """A take-over whose jobs have so many seconds left."""
+    return lambda *args: [replace(one, deadline_at=time.time() + left_s) for one in take_over(*args)]
