@@ -9,6 +9,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,11 +18,13 @@ from deployments.jobs import access as access_module
 from deployments.jobs.access import StoreAccess
 from deployments.jobs.codec import digest_of, packed, unpacked
 from deployments.jobs.live import PREVIEWS_PER_STEP, LiveJob, Previews
+from deployments.jobs.pictures import Listener
 from deployments.jobs.values import File, JobEvent
 from deployments.jobs.views import live_view, view_of, warnings_in
+from deployments.orchestration.results import Advanced, Finished, Routed, StepBegun, StepEnded
 from deployments.store.errors import FencedError, StoreError
 from deployments.store.records import JobRecord, PictureRecord
-from router.types import GenerationRequest, Turn
+from router.types import Decision, GenerationRequest, Picture, Progress, Turn
 
 SHARES = st.floats(0, 1.5)
 
@@ -167,6 +170,50 @@ def test_a_view_has_the_pictures_in_their_order_and_the_times_of_its_record() ->
     assert (view_of(done).progress, view_of(done).created_at, view_of(done).warnings) == (1.0, 100.0, ("w",))
     assert view_of(one.record).progress == 0.0
     assert [warnings_in(one) for one in (None, {}, {"x_triptych": None})] == [(), (), ()]
+
+
+async def test_what_an_orchestrator_tells_is_the_job_s_progress_and_events() -> None:
+    """A job begins with its first step, once; a step that is under way counts by what is done of it, one that ended
+    whole; a preview is passed on when its time has come and is no event of a step; a picture is made into a file once.
+    """
+    one, begun, made = job(2), list[str](), list[Any]()
+    decision = Decision("draft", "main", "0123", (), (), ())
+    plan = SimpleNamespace(steps=[SimpleNamespace(kind=kind) for kind in ("generate", "refine", "upscale")])
+    one.admit(admitted(1.0, 0.0), {"draw": 0.75, "refine": 0.25})
+
+    async def preview(*args: Any) -> None:
+        made.append(("preview", *args[2:4]))
+
+    async def add(of: LiveJob, outcome: Any) -> None:
+        made.append(("picture", outcome.made[0].index))
+
+    pictures: Any = SimpleNamespace(wanted_previews=lambda of: 1, preview=preview, add=add)
+    route: Any = SimpleNamespace(decision=decision, plan=plan)
+    listen = Listener(one, SimpleNamespace(route=route), pictures, lambda of: begun.append(of.record.id))  # type: ignore[arg-type]
+    listen(Routed(route))
+    assert one.decision == {"policy": "main", "policy_digest": "0123", "recipe": "draft"}
+    for index in (0, 1):
+        listen(StepBegun(index, "draw"))
+    assert (begun, one.state, one.progress) == (["job_1"], "running", 0.0)
+    listen(Advanced(0, Progress("draw", 1, 4)))
+    assert one.progress == pytest.approx(0.75 / 4 / 2)
+    for _ in range(7):  # six are expected of two denoising steps
+        listen(Advanced(0, Progress("draw", 2, 4, Picture(np.zeros((8, 8, 3), np.uint8)))))
+    assert one.progress == pytest.approx(0.75 / 2 / 2)
+    listen(StepEnded(0, "draw"))
+    listen(Advanced(1, Progress("draw", 0, 0)))
+    assert one.progress == pytest.approx(0.75 / 2)
+    finished: Any = Finished(SimpleNamespace(made=(SimpleNamespace(index=0),)))  # type: ignore[arg-type]
+    listen(finished)
+    listen(finished)
+    await asyncio.gather(*listen.rendering)
+    assert made == [("preview", 0, 0), ("picture", 0)]
+    assert [(event.kind, dict(event.data)) for event in one._events] == [
+        ("routed", {"recipe": "draft", "policy": "main"}),
+        ("step", {"index": 0, "step": "draw", "done": 1, "total": 4}),
+        ("step", {"index": 0, "step": "draw", "done": 1, "total": 1}),
+        ("step", {"index": 1, "step": "draw", "done": 0, "total": 0}),
+    ]
 
 
 async def test_what_the_store_does_not_take_is_written_again_ever_later(monkeypatch: pytest.MonkeyPatch) -> None:
