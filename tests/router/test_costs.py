@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router.cost.model import CostModel, Rate, _fit, denoising_steps
-from router.cost.queues import Queues
+from router.cost.queues import Queues, _Load
 from router.planning.plan import make_plan
 from router.types import Chain, Fuse, Generate, GenerationRequest, Plan, Recipe, Refine, Step, Upscale
 from tests.guarded import Guarded
@@ -360,6 +360,16 @@ def test_waiting_is_what_the_queue_adds_and_falls_as_it_does() -> None:
             queues.release(ticket)
 
 
+def test_a_short_wait_is_told_as_short_as_it_is() -> None:
+    """A tenth of a second of others' work is a tenth of a second of waiting."""
+    queues, one = Queues(CostModel(CATALOGUE)), plan(Generate("sd15"))
+    alone = queues.estimate(one)
+    queues._loads["sd15"] = _Load()
+    queues._loads["sd15"].add(0.125)
+    assert queues.estimate(one).queue_s == pytest.approx(0.125)
+    assert queues.estimate(one).latency_s == pytest.approx(alone.latency_s + 0.125)
+
+
 def test_estimates_of_searches_wait_only_where_work_is() -> None:
     """Behind two models with different loads, each branch waits for its own, and the longer one decides."""
     queues = Queues(CostModel(CATALOGUE))
@@ -382,6 +392,8 @@ def test_work_of_what_needs_no_model_is_its_pixels_times_its_pictures() -> None:
     assert costs.seconds(enlarge) == pytest.approx(0.001 + 0.02)
     assert costs.seconds(Step("s", "select", None, ("x", "y"), "image", {}), pixels) == pytest.approx(0.0005)
     assert costs.work(Step("n", "upscale", None, (), "image", {}), pixels) == 1.0
+    for side in ("width", "height"):  # one side is no size
+        assert costs.work(Step("n", "upscale", None, (), "image", {side: 3000}), pixels) == 1.0
     assert costs.cost_usd(blend, 3600) == 0.0
     looks = Step("v", "score", "alignment", ("x", "y"), "scores", {"segments": 6})
     assert costs.work(looks) == 2 * 4
