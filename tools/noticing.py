@@ -26,7 +26,7 @@ import tempfile
 import threading
 import time
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import Pipe
@@ -37,10 +37,14 @@ from typing import Any
 import pytest
 from _pytest.runner import runtestprotocol
 
-PATIENCE_S = 12.0
-"""For how long a mistake may hold up tests beyond three times what they take; then it counts as noticed."""
+PATIENCE_S = 15.0
+"""For how long a mistake may hold up a test beyond five times what it takes; then it counts as noticed."""
+START_S = 120.0
+"""For how long it may hold up the import of everything."""
 MOST_S = 6.0, 3.0
 """Tests beyond this sum of seconds are not asked about a mistake: of those of its own package, and of the others."""
+NEAR = 8
+"""So many lines further on tests count as near a mistake."""
 FIRST = ("numpy", "torch", "diffusers", "transformers", "ray.serve", "fastapi", "httpx", "sklearn.linear_model",
          "onnxruntime", "tokenizers", "PIL.Image", "cv2", "typer", "pydantic", "yaml", "hypothesis", "scipy.stats",
          "scipy.optimize", "sqlalchemy", "alembic.command", "httpcore", "openai", "fsspec", "rich.console")  # fmt: skip
@@ -101,12 +105,16 @@ class Reach:
         at_home = set(question.file.split("/"))  # tests/router is at home in router/, tests/jobs in deployments/jobs
         home = [test for test in found if test.split("/")[1] in at_home]
         away = [test for test in found if test not in set(home)]
-        return self._in_turn(home, MOST_S[0]) + self._in_turn(away, MOST_S[1])
+        # What is changed in the head of a function, or above a few lines of a table, is used near by.
+        near = {(question.file, line) for line in range(question.lines[0], question.lines[1] + NEAR)}
+        return self._in_turn(home, MOST_S[0], near) + self._in_turn(away, MOST_S[1], near)
 
-    def _in_turn(self, tests: list[str], most_s: float) -> list[str]:
+    def _in_turn(self, tests: list[str], most_s: float, near: set[tuple[str, int]]) -> list[str]:
         """Half of so many seconds for what is quick and reaches little else, for that says most about what it reaches;
         the other half for the first of each file that is left, then the second of each, and so on."""
-        specific = sorted(tests, key=lambda test: self.seconds[test] * len(self.lines[test]))
+        specific = sorted(
+            tests, key=lambda test: (near.isdisjoint(self.lines[test]), self.seconds[test] * len(self.lines[test]))
+        )
         total, asked = 0.0, []
         for test in specific:
             if total + self.seconds[test] <= most_s / 2:
@@ -162,13 +170,12 @@ class Noticing:
         """("killed", "survived", "timeout" or "unreached", the test that failed, seconds)"""
         began = time.monotonic()
         tests = self.tests(question)
-        patience = PATIENCE_S + 3 * sum(self.reach.seconds[test] for test in tests)
         verdict, by = "fresh" if tests else "unreached", ""
         if tests and not self._afresh(question):
-            self._there.send((question, tests, patience))
+            self._there.send((question, tests))
             verdict, by = self._back.recv() or ("fresh", "")
         if verdict == "fresh":
-            verdict, by = _asked(self, patience, partial(_imported, self, question, tests))
+            verdict, by = _asked(self, self.reach.seconds, partial(_imported, self, question, tests))
         return verdict, by, time.monotonic() - began
 
     def _afresh(self, question: Question) -> bool:
@@ -195,8 +202,15 @@ class _left:
         os._exit(0 if error[0] is None else 70)
 
 
-def _asked(bench: Noticing, patience: float, ask: Callable[[], str]) -> tuple[str, str]:
-    """(verdict, test that failed) of `ask`, which runs in a fork and returns the test, "" for none, or "fresh"."""
+Begins = Callable[[str], None]
+"""Is told of each test before it runs."""
+
+
+def _asked(bench: Noticing, seconds: Mapping[str, float], ask: Callable[[Begins], str]) -> tuple[str, str]:
+    """(verdict, test that failed) of `ask`, which runs in a fork and returns the test, "" for none, or "fresh".
+
+    seconds: what each test takes
+    """
     told, tell = Pipe(duplex=False)
     if (child := os.fork()) == 0:
         with _left():
@@ -204,19 +218,23 @@ def _asked(bench: Noticing, patience: float, ask: Callable[[], str]) -> tuple[st
             os.environ["XDG_STATE_HOME"] = str(place / "state")
             os.environ["PYTEST_DEBUG_TEMPROOT"] = str(place)
             _silent()
-            tell.send(ask())
+            tell.send(("", ask(lambda test: tell.send((test, "")))))
     tell.close()
-    try:
-        by = told.recv() if told.poll(patience) else None
-    except EOFError:
-        by = "(the process died)"
+    by, held_up, patience_s = None, "", START_S
+    while by is None and told.poll(patience_s):
+        try:
+            held_up, said = told.recv()
+            by = said if not held_up else None
+        except EOFError:
+            by = "(the process died)"
+        patience_s = PATIENCE_S + 5 * seconds.get(held_up, 0.0)
     told.close()
     _end(child)
     for leftover in bench.folder.iterdir():
         if leftover.name.startswith("tmp"):
             shutil.rmtree(leftover, ignore_errors=True)
     if by is None:
-        return "timeout", ""
+        return "timeout", held_up
     return ("fresh", "") if by == "fresh" else ("killed", by) if by else ("survived", "")
 
 
@@ -299,11 +317,10 @@ class _Loop:
             reach.add(self._reach(file, [item for item in session.items if item.nodeid.split("::")[0] == file]))
         self.answers.send((reach, imported))
         while True:
-            question, tests, patience = self.questions.recv()
+            question, tests = self.questions.recv()
             chosen = [items[test] for test in tests]
-            self.answers.send(
-                _asked(self.bench, patience, lambda q=question, c=chosen: _changed(self.bench, q, c, ours))
-            )
+            ask = partial(_changed, self.bench, question, chosen, ours)
+            self.answers.send(_asked(self.bench, reach.seconds, ask))
 
     def _reach(self, file: str, items: list[pytest.Item]) -> Reach:
         """What the tests of one file reach: kept, or found by running them in a fork."""
@@ -382,7 +399,7 @@ def _prepared(bench: Noticing) -> None:
     tiny.save_all, evidence.train_tiny = copied(weights), copied(artifact)  # type: ignore[assignment]
 
 
-def _changed(bench: Noticing, question: Question, items: list[pytest.Item], functions: list) -> str:
+def _changed(bench: Noticing, question: Question, items: list[pytest.Item], functions: list, begins: Begins) -> str:
     """The test that fails when functions have their code with the mistake."""
     path = bench.root / question.file
     was, becomes = _compiled(ast.parse(path.read_text("utf-8")), path), _compiled(question.tree, path)
@@ -400,6 +417,7 @@ def _changed(bench: Noticing, question: Question, items: list[pytest.Item], func
     if not changed and was != becomes:
         return "fresh"
     for item, following in zip(items, [*items[1:], items[0]], strict=True):
+        begins(item.nodeid)
         if any(report.failed for report in runtestprotocol(item, log=False, nextitem=following)):
             return item.nodeid
     return ""
@@ -420,10 +438,10 @@ def _twins(was: types.CodeType, becomes: types.CodeType) -> Iterator[tuple[types
 # In a fork that has imported nothing of ours.
 
 
-def _imported(bench: Noticing, question: Question, tests: list[str]) -> str:
+def _imported(bench: Noticing, question: Question, tests: list[str], begins: Begins) -> str:
     """The test that fails when the module is imported with the mistake."""
     sys.meta_path.insert(0, _Finder(bench.root, question))
-    chosen = _Chosen(tests)
+    chosen = _Chosen(tests, begins)
     code = pytest.main([*OPTIONS, *dict.fromkeys(test.split("::")[0] for test in tests)], plugins=[chosen])
     return "" if code == 0 else chosen.failed
 
@@ -452,13 +470,17 @@ class _Loader(importlib.machinery.SourceFileLoader):
 class _Chosen:
     """Leaves some tests, in a given order, and notes which failed."""
 
-    def __init__(self, tests: list[str]) -> None:
+    def __init__(self, tests: list[str], begins: Begins) -> None:
+        self._begins = begins
         self._order = {test: place for place, test in enumerate(tests)}
         self.failed = "(on import)"
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         items[:] = sorted((i for i in items if i.nodeid in self._order), key=lambda i: self._order[i.nodeid])
+
+    def pytest_runtest_logstart(self, nodeid: str, location: Any) -> None:
+        self._begins(nodeid)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed:
