@@ -24,6 +24,7 @@ from deployments.orchestration.results import WorkerLostError
 from deployments.settings import AppSettings, StoreSettings
 from deployments.store import Store, open_store
 from deployments.store.errors import FencedError, StoreError
+from deployments.store.records import UsageRow
 from router.errors import (
     BudgetError,
     DeadlineError,
@@ -35,6 +36,7 @@ from router.errors import (
 )
 from tests.conftest import store_in
 from tests.deployments.scripted import Script, scripted
+from tests.store.values import job as a_job
 
 POLICY = """
 recipes: {draft: {generate: {model: sd15}}, pair: {chain: [{generate: {model: sd15}}, {upscale: {factor: 2}}]}}
@@ -237,13 +239,14 @@ async def test_an_orchestrator_that_was_replaced_stops(
 ) -> None:
     """Whoever waits there is told to ask the new one, which has the job; nothing new is accepted by the old one."""
     monkeypatch.setattr(jobs_module, "LOOK_S", 0.01)
-    slow = Script({}, delay_s=0.3)
+    slow = Script({}, delay_s=60)
     old, new = make(slow), make(Script({}))
     waiting = asyncio.ensure_future(old.complete(asked(1)))
     await until(lambda: bool(slow.ran))
     await new.start()
     with pytest.raises(FencedError):
         await waiting
+    await until(lambda: old.orchestrator.queued_s("sd15") == 0)  # what it had begun is stopped
     with pytest.raises(FencedError):
         await old.submit(asked(2))
     assert len((await new.complete(replace(asked(1), again=True))).files) == 1
@@ -330,6 +333,21 @@ async def test_events_are_numbered_and_can_be_read_from_any_of_them(make: Make) 
     assert [event.number for event in events] == list(range(1, len(events) + 1))
     assert [event.kind for event in events if event.kind != "step"] == ["routed", "picture", "picture", "done"]
     assert [event async for event in jobs.events(view.id, after=3)] == events[3:]
+    await jobs.stop()
+
+
+async def test_what_was_granted_counts_as_long_as_the_longest_window(make: Make, store: Store) -> None:
+    """The next orchestrator knows what a budget of an hour granted fifty minutes ago, and nothing from before that."""
+    budgets = "budgets: [{name: hourly, window_s: 3600, work_s: 100}, {name: short, window_s: 60, work_s: 100}]\n"
+    for ago_s, work_s in ((3000.0, 7.0), (4000.0, 11.0), (30.0, 1.0)):
+        of = f"job_{ago_s:g}", "main"
+        rows = [UsageRow(*of, name, "acme", time.time() - ago_s, work_s) for name in ("hourly", "short")]
+        store.accept(a_job(f"job_{ago_s:g}"), rows)
+        store.finished(f"job_{ago_s:g}", 0, "done", {})
+    jobs = make(Script({}), POLICY + budgets)
+    await jobs.start()
+    left = jobs.orchestrator.tenant_budgets.allowances(jobs.orchestrator.policies.get("main"), "acme")
+    assert {one.budget: one.work_s for one in left} == {"hourly": pytest.approx(92.0), "short": pytest.approx(99.0)}
     await jobs.stop()
 
 
