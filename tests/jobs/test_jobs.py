@@ -275,6 +275,22 @@ async def test_the_end_waits_for_what_is_open_and_lets_nothing_in(make: Make) ->
     await stuck.stop()
 
 
+async def test_stopping_waits_as_long_as_it_is_told_and_leaves_the_rest(make: Make, store: Store) -> None:
+    """What ends meanwhile is done, in the store too; what does not is stopped here and open for the next one."""
+    script = Script({}, delay_s=0.1)
+    jobs = make(script)
+    await jobs.submit(asked(1))
+    await jobs.stop(30)
+    assert store.job("job_1").state == "done"  # type: ignore[union-attr]
+    stuck = make(Script({}, delay_s=60))
+    await stuck.submit(asked(2))
+    await until(lambda: stuck._live["job_2"].state == "running")
+    task = stuck._live["job_2"].task
+    await stuck.stop(0.01)
+    assert task is not None and task.cancelled() and stuck.orchestrator.queued_s("sd15") == 0
+    await until(lambda: store.job("job_2").state in ("queued", "running"))  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize("kind", [DeadlineError, OverloadedError, WorkerLostError, NotFoundError])
 async def test_a_failure_of_an_earlier_process_is_of_its_kind(kind: type[TriptychError]) -> None:
     """What the store keeps of an error becomes the same status again, as far as it has a code of its own."""
