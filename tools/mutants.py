@@ -1,6 +1,7 @@
 """Would the tests notice? Mistakes are put into the modules that carry the promises, one at a time.
 
     python -m tools.mutants --sample 300             300 mistakes, evenly over the modules, drawn with --seed
+    python -m tools.mutants --sample 300 --minutes 20        of these as many as that takes: a fair sample, too
     python -m tools.mutants router/cost              every mistake in the files of one folder
     python -m tools.mutants --only queues.py:66      the mistakes of one line
 
@@ -15,10 +16,12 @@ from __future__ import annotations
 import argparse
 import ast
 import hashlib
+import itertools
 import json
 import math
 import random
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -114,7 +117,8 @@ def drawn(mutants: list[Mutant], count: int, seed: int) -> list[Mutant]:
         share = min(len(stratum), left // (len(strata) - place))
         left -= share
         taken += chance.sample(stratum, share)
-    return sorted(taken, key=mutants.index)
+    chance.shuffle(taken)  # so that whoever stops early has a sample of the sample
+    return taken
 
 
 def wilson(killed: int, tried: int) -> tuple[float, float]:
@@ -130,7 +134,7 @@ def wilson(killed: int, tried: int) -> tuple[float, float]:
 def table(mutants: list[Mutant], verdicts: list[dict], population: dict[str, int]) -> list[dict]:
     """A row for each folder and one for all of them, each folder in it as heavy as its mistakes are many."""
     rows = []
-    for folder in dict.fromkeys(mutant.folder for mutant in mutants):
+    for folder in (folder for folder in FOLDERS if _of(mutants, folder)):
         of = [v["verdict"] for m, v in zip(mutants, verdicts, strict=True) if m.folder == folder]
         rows.append(_row(folder, population[folder], len(of), sum(verdict in ("killed", "timeout") for verdict in of)))
     total = _row("all", sum(r["mistakes"] for r in rows), sum(r["tried"] for r in rows), sum(r["killed"] for r in rows))
@@ -209,6 +213,7 @@ def main() -> None:
     parser.add_argument("folders", nargs="*", help="default: all")
     parser.add_argument("--sample", type=int, metavar="N", help="so many, evenly over the folders")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--minutes", type=float, metavar="N", help="stop after so long, with what was tried")
     parser.add_argument("--only", metavar="FILE:LINE", help="as the survivors are named")
     parser.add_argument("--list", action="store_true", help="count, run nothing")
     parser.add_argument("--results", type=Path, default=KEPT / "results.json", help="what was tried")
@@ -226,7 +231,9 @@ def main() -> None:
         mutants = [mutant for mutant in mutants if args.only in mutant.name]
     if args.sample:
         mutants = drawn(mutants, args.sample, args.seed)
-    verdicts = list(tried(mutants, Results(args.results)))
+    until_s = math.inf if args.minutes is None else time.monotonic() + 60 * args.minutes
+    verdicts = list(itertools.takewhile(lambda _: time.monotonic() < until_s, tried(mutants, Results(args.results))))
+    mutants = mutants[: len(verdicts)]
     survivors = [m.name for m, v in zip(mutants, verdicts, strict=True) if v["verdict"] in ("survived", "unreached")]
     rows = table(mutants, verdicts, population)
     for row in rows:
