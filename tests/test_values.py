@@ -7,8 +7,8 @@ import importlib
 import pkgutil
 
 FLOORS = ("router.types", "router.planning", "router.cost", "router.verification", "router.learning",
-          "router.learning.tables", "policies.deciding", "policies.store", "deployments.orchestration", "deployments.api",
-          "deployments.api.wire", "deployments.jobs", "deployments.store")  # fmt: skip
+          "router.learning.tables", "policies.deciding", "policies.store", "deployments.orchestration",
+          "deployments.api", "deployments.api.wire", "deployments.jobs", "deployments.store")  # fmt: skip
 WORKED_ON = {
     "router.planning.plan._Draft",
     "router.verification.best_of_n._Path",
