@@ -177,6 +177,20 @@ def test_what_changes_the_work_has_a_law_of_its_own(other: str) -> None:
     assert costs.seconds(changed, **how) == pytest.approx(3.0, rel=0.02)  # type: ignore[arg-type]
 
 
+def test_alone_is_what_is_meant_if_nothing_is_said() -> None:
+    """Observed and expected, a step is made alone by the usual engine unless it is said otherwise."""
+    costs = CostModel(CATALOGUE)
+    for _ in range(3):
+        costs.observe(generate(), 12.0)
+        costs.observe(generate(), 6.0, batch=2)
+        costs.observe(generate(), 3.0, engine="onnx")
+    assert costs.seconds(generate()) == pytest.approx(12.0, rel=0.02)
+    assert costs.seconds(generate(), batch=2) == pytest.approx(6.0, rel=0.02)
+    assert costs.seconds(generate(), engine="onnx") == pytest.approx(3.0, rel=0.02)
+    assert costs.rate(generate()) == costs.rate(generate(), 1) != costs.rate(generate(), 2)
+    assert [costs.measured(generate(), *one) for one in ((), (1,), (2,), (1, "onnx"), (3,))] == [3, 3, 3, 3, 0]
+
+
 def test_a_snapshot_of_before_is_still_read() -> None:
     """One law for all of a model and kind, as version 1 had it, stands in until more is seen."""
     costs = CostModel(CATALOGUE)
