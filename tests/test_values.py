@@ -7,7 +7,8 @@ import importlib
 import pkgutil
 
 FLOORS = ("router.types", "router.planning", "router.cost", "router.verification", "router.learning",
-          "policies.deciding", "deployments.orchestration", "deployments.api")  # fmt: skip
+          "router.learning.tables", "policies.deciding", "policies.store", "deployments.orchestration",
+          "deployments.api", "deployments.api.wire", "deployments.jobs", "deployments.store")  # fmt: skip
 WORKED_ON = {
     "router.planning.plan._Draft",
     "router.verification.best_of_n._Path",
@@ -22,6 +23,7 @@ WORKED_ON = {
     "deployments.orchestration.step_queues._Batch",
     "deployments.orchestration.step_queues._Entry",
     "deployments.orchestration.step_queues._Line",
+    "deployments.jobs.webhooks.Webhooks",
 }
 """What is changed by the one function that it belongs to, and passed to nobody who would not expect that."""
 

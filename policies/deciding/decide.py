@@ -59,6 +59,13 @@ class Policy:
     places: Mapping[str, tuple[int, int]] = field(default_factory=dict, repr=False, compare=False)
     unchecked: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
+    def asks(self, kind: str) -> bool:
+        """Whether any of its conditions, or a part of one, is of that kind, such as `language`."""
+        conditions = [rule.when for rule in self.rules]
+        if self.verify is not None and self.verify.when is not None:
+            conditions.append(self.verify.when)
+        return any(condition.asks(kind) for condition in conditions)
+
     def evaluate(
         self,
         request: GenerationRequest,

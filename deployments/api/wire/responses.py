@@ -195,6 +195,23 @@ def warnings(route: Route) -> list[str]:
         )
     if expected.mean < 0.5:
         found.append(f"{route.decision.recipe} is expected to fail on this prompt (quality {expected.mean:.2f} of 1)")
+    return [*found, *partly_followed(route)]
+
+
+def partly_followed(route: Route) -> list[str]:
+    """A warning for the steps and the guidance that a request asks for where the recipe refines by its own: they are
+    for what draws from noise."""
+    found = []
+    for name, asked in (("steps", route.request.steps), ("guidance_scale", route.request.guidance_scale)):
+        own = {
+            f"{step.model} refines with {step.settings[name]:g}"
+            for step in route.plan.steps
+            if step.kind == "refine" and asked is not None and step.settings[name] != asked
+        }
+        if own:
+            found.append(
+                f"{name}: {asked:g} is for the pictures that are drawn from noise; {' and '.join(sorted(own))}"
+            )
     return found
 
 
