@@ -31,6 +31,7 @@ from deployments.api.wire import responses as explain
 from deployments.api.wire.bodies import read_json
 from deployments.api.wire.feedback import FeedbackRequest, parse_feedback
 from deployments.api.wire.requests import ImageRequest
+from deployments.observing.http import Answered, Observed
 from deployments.settings import Limits
 from router.errors import NotFoundError, RequestError, TriptychError
 
@@ -50,7 +51,7 @@ ENDPOINTS = {
 }
 
 
-EXPOSED = ("x-request-id", "retry-after", "location", "x-triptych-recipe", "x-triptych-policy",
+EXPOSED = ("x-request-id", "x-trace-id", "retry-after", "location", "x-triptych-recipe", "x-triptych-policy",
            "x-triptych-policy-digest", "x-triptych-latency-s", "x-triptych-cost", "x-triptych-job",
            "x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests",
            "idempotent-replayed", "preference-applied")  # fmt: skip
@@ -65,11 +66,13 @@ def create_app(
     cors: Sequence[str] = (),
     ping_s: float = PING_S,
     gate: Gate | None = None,
+    answered: Answered = lambda *_: None,
 ) -> FastAPI:
     """The ASGI application. Every failure leaves as OpenAI's error envelope.
 
     admin_key: of the environment;   gate: whether others need a key, too; default: no
     cors: origins whose pages may call it;   ping_s: seconds between two signs of life of a stream
+    answered: told of each answer, for the metrics
     """
     gate = gate or Gate(admin_key=admin_key)
     app = FastAPI(title="Triptych", description="A routing orchestrator for text-to-image models.")
@@ -107,6 +110,7 @@ def create_app(
             allow_headers=["*"],
             expose_headers=list(EXPOSED),
         )
+    app.add_middleware(Observed, answered=answered)
     app.add_middleware(RequestIds, echo=echo_request_id)
     return app
 

@@ -149,8 +149,7 @@ class Keys:
         label, sees = ("", "") if found.keyed else (None, None)
         # Whoever reaches loopback without any key may look: it could read the store's files as well.
         looks = gate.loopback and not possible
-        scopes: frozenset[KeyScope] = frozenset(("generate", "feedback"))
-        return Access(label, None, scopes, sees=sees, admin_possible=possible, looks=looks)
+        return Access(label, None, frozenset(("generate", "feedback")), sees=sees, admin_possible=possible, looks=looks)
 
     async def _identify(self, hash: str | None) -> Identity:
         now_s = time.monotonic()

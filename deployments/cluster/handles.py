@@ -15,6 +15,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, 
 from ray.serve.handle import DeploymentHandle
 
 from deployments.jobs.values import Delivered, File, Identity, JobEvent, JobView, Submission
+from deployments.observing import tracing
 from deployments.operating.values import Operations, PolicyPreview
 from deployments.orchestration.orchestrator import begun
 from deployments.orchestration.results import Refused, WorkerLostError
@@ -77,7 +78,8 @@ class HandleWorker:
         self, step: Step, inputs: Sequence[Value], deadline_s: float, on_progress: OnProgress | None = None
     ) -> StepResult:
         with own_failures(f"model {step.model!r}"):
-            items = self._steps.run.remote(step, list(inputs), deadline_s, on_progress is not None)
+            carried = list(tracing.together())
+            items = self._steps.run.remote(step, list(inputs), deadline_s, on_progress is not None, carried)
             async with aclosing(_cancelling(items)) as arriving:
                 async for item in arriving:
                     if isinstance(item, StepResult):
@@ -95,7 +97,8 @@ class HandleWorker:
     ) -> list[StepResult | TriptychError]:
         with own_failures(f"model {steps[0].model!r}"):
             given = list(steps), [list(values) for values in inputs]
-            items = self._steps.run_batch.remote(*given, deadline_s, on_progress is not None)
+            carried = list(tracing.together())
+            items = self._steps.run_batch.remote(*given, deadline_s, on_progress is not None, carried)
             async with aclosing(_cancelling(items)) as arriving:
                 async for item in arriving:
                     if isinstance(item, list):

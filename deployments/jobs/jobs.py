@@ -12,7 +12,7 @@ import logging
 import secrets
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import asdict, replace
 from typing import Any, TypeVar
@@ -27,7 +27,10 @@ from deployments.jobs.pictures import Listener, Pictures
 from deployments.jobs.values import Delivered, File, Identity, JobEvent, JobView, Renderer, Submission
 from deployments.jobs.views import live_view, record_of, view_of
 from deployments.jobs.webhooks import Webhooks
+from deployments.observing import tracing
 from deployments.operating import counting
+from deployments.operating.exporter import Sample
+from deployments.operating.gauges import samples
 from deployments.operating.looking import models_of
 from deployments.operating.preview import DECISIONS, previewed
 from deployments.operating.refusals import Refusals
@@ -128,7 +131,9 @@ class Jobs:
             job = self._live[record.id] = LiveJob(record, stored)
             job.charge = charges.get(record.id)
             logger.info("job %s is carried on; %d of %d pictures were made", record.id, len(stored), record.n)
-            job.task = asyncio.ensure_future(self._carry_on(job))
+            carried = {"job": record.id, "request": str(record.request.get("id", ""))}
+            with tracing.begun(carried, "take over", job=record.id):
+                job.task = asyncio.ensure_future(self._carry_on(job))
         if self._webhooks is not None:
             self._webhooks.start(self._fence)
         for often_s, what in ((LOOK_S, self._look), (TIDY_S, self._tidy), (NOTE_S, self._note_used)):
@@ -357,6 +362,11 @@ class Jobs:
             refusals=self.refusals.counts(),
         )
 
+    def samples(self) -> Iterable[Sample]:
+        """The gauges as they are now. On the event loop of the jobs."""
+        states = Counter(job.state for job in self._live.values())
+        return samples(self.orchestrator, states, self.limits.tightest(self.keys.known))
+
     async def all_keys(self) -> Sequence[KeyRecord]:
         """Every key, revoked ones included, the oldest first, as the store has them. Raises `StoreError`."""
         return await self._access.do(self.store.keys)
@@ -383,11 +393,14 @@ class Jobs:
     # ------------------------------------------------------------------------------------------------------- accepting
 
     async def _submitted(self, submission: Submission) -> JobView:
-        try:
-            return await self._taken_in(submission)
-        except TriptychError as error:
-            self.refusals.count(error.code)
-            raise
+        with tracing.resumed(submission.trace), tracing.saying(job=submission.id):
+            try:
+                with tracing.span("admit", job=submission.id):
+                    return await self._taken_in(submission)
+            except TriptychError as error:
+                self.refusals.count(error.code)
+                self.orchestrator.metrics.record("triptych_refusals_total", reason=error.code)
+                raise
 
     async def _taken_in(self, submission: Submission) -> JobView:
         await self.start()
@@ -417,7 +430,8 @@ class Jobs:
             return await self.status(stored.id)
         job = self._live[record.id] = LiveJob(record)
         job.admit(admitted, self.orchestrator.shares(admitted.route.plan))
-        job.task = asyncio.ensure_future(self._run(job))
+        with tracing.resumed({**submission.trace, "job": record.id}):  # goes on after those who asked
+            job.task = asyncio.ensure_future(self._run(job))
         return replace(self._view(job), rate=rate)
 
     async def _key_of(self, submission: Submission) -> KeyRecord | None:
@@ -480,10 +494,11 @@ class Jobs:
     async def _run(self, job: LiveJob) -> None:
         admitted = job.admitted
         assert admitted is not None
-        listen = Listener(job, admitted, self._pictures, self._begun)
+        listen, recipe = Listener(job, admitted, self._pictures, self._begun), admitted.route.decision.recipe
         try:
-            outcome = await self.orchestrator.run(admitted, listen, job.missing, lambda: job.followers > 0)
-            await self._finish(job, outcome, listen)
+            with tracing.span("job", job=job.record.id, recipe=recipe, tenant=job.record.tenant):
+                outcome = await self.orchestrator.run(admitted, listen, job.missing, lambda: job.followers > 0)
+                await self._finish(job, outcome, listen)
         except asyncio.CancelledError:
             if job.cancelled:
                 self._close(job, "cancelled")
@@ -525,6 +540,9 @@ class Jobs:
         rows = job.charge.rows(job.record.id) if job.charge is not None else None
         used = (job.charge.work_s, job.charge.cost_usd) if job.charge is not None else (0.0, 0.0)
         served = counting.row_of(job.record, state, job.decision, job.outcome, used)
+        counting.count(self.orchestrator.metrics, served, job.record.priority)
+        where = f"{served.policy}/{served.recipe}"
+        logger.info("job %s is %s after %.3f s, by %s", job.record.id, state, served.latency_s, where)
 
         async def write() -> None:
             ending = self.store.finished_soon(job.record.id, self._fence, state, job.result, job.error, rows, served)

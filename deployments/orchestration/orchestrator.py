@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from deployments.observing import tracing
 from deployments.orchestration.availability import Availability, Monitor, load_error
 from deployments.orchestration.budgets import Charge, TenantBudgets
 from deployments.orchestration.metrics import Metrics, Tally
@@ -284,7 +285,10 @@ class Orchestrator:
             raise DeadlineError("no worker said how it is before the deadline passed") from None
         await asyncio.to_thread(self._router.understand, request)  # most of a decision, and nobody need wait for it
         async with self._admitting:
-            decided = await asyncio.to_thread(self._decide, request, self._draw(), look)
+            with tracing.span("decide") as span:
+                decided = await asyncio.to_thread(self._decide, request, self._draw(), look)
+                span.set_attribute("triptych.policy", decided.policy.name)
+                span.set_attribute("triptych.recipe", decided.route.decision.recipe)
             work_s, cost_usd = decided.expected()
             charge = charge or self.tenant_budgets.charge(decided.policy, request.tenant, work_s, cost_usd)
             if charge is None:
@@ -346,6 +350,7 @@ class Orchestrator:
     def _count(self, route: Route) -> None:
         decision = route.decision
         self.metrics.record("triptych_decisions_total", policy=decision.policy, recipe=decision.recipe)
+        self.metrics.record("triptych_decide_seconds", route.decided_in_s, policy=decision.policy)
         if decision.explored:
             self.metrics.record("triptych_explored_total", policy=decision.policy)
         if decision.degraded_from:
