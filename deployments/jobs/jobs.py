@@ -364,7 +364,7 @@ class Jobs:
 
     def samples(self) -> Iterable[Sample]:
         """The gauges as they are now. On the event loop of the jobs."""
-        states = Counter(job.state for job in self._live.values())
+        states = Counter[str](job.state for job in self._live.values())
         return samples(self.orchestrator, states, self.limits.tightest(self.keys.known))
 
     async def all_keys(self) -> Sequence[KeyRecord]:

@@ -121,14 +121,15 @@ async def test_gauges_are_as_it_is_when_somebody_looks(settings: AppSettings, tm
         assert value(empty, "triptych_queued_seconds", model="sd15", priority="interactive") == 0
         assert value(empty, "triptych_breaker_open", model="sd15") == value(empty, "triptych_jobs_open", state="queued")
         header = app.key("acme", budget={"cost_usd": 5.0, "window_s": 60.0})
-        ids = [(await app.http.post(JOBS, json=BODY, headers=header)).json()["id"] for _ in range(6)]
+        ids = [
+            (await app.http.post(JOBS, json={**BODY, "priority": "batch"}, headers=header)).json()["id"]
+            for _ in range(6)
+        ]
         await asyncio.sleep(0.05)
         busy = await scraped(metrics)
         assert value(busy, "triptych_running_steps", model="sd15") >= 1
-        assert value(busy, "triptych_queued_seconds", model="sd15", priority="interactive") > 0
-        assert (
-            value(busy, "triptych_jobs_open", state="queued") + value(busy, "triptych_jobs_open", state="running") == 4
-        )
+        assert value(busy, "triptych_queued_seconds", model="sd15", priority="batch") > 0
+        assert sum(value(busy, "triptych_jobs_open", state=state) for state in ("queued", "running")) == 6
         assert 0 < value(busy, "triptych_budget_left_usd", tenant="acme") < 5
         assert value(busy, "triptych_model_ready", model="sd15", worker="sd15") == 1
         for id in ids:
