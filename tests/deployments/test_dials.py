@@ -355,3 +355,34 @@ def test_old_log_files_are_deleted_and_a_folder_that_is_none_is_a_warning(
             logger.removeHandler(handler)
             handler.close()
         logger.setLevel(before[1])
+
+
+async def test_a_log_that_does_not_respond_holds_up_no_answer(
+    settings: AppSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer waits a moment at most for its decision to be written; feedback that comes meanwhile is written after
+    it."""
+    import threading
+
+    from deployments.orchestration import recorder
+    from deployments.store.decision_log import DecisionLog
+
+    monkeypatch.setattr(recorder, "SOON_S", 0.1)
+    go = threading.Event()
+
+    class Stuck(DecisionLog):
+        def record(self, *args: Any) -> None:
+            go.wait(5.0)
+            super().record(*args)
+
+    async with served(settings, tmp_path) as app:
+        app.jobs.orchestrator._recorder._log = log = Stuck(tmp_path / "log.sqlite")
+        began = time.monotonic()
+        answer = (await app.http.post(GENERATE, json=BODY)).json()
+        assert time.monotonic() - began < recorder.PATIENCE_S / 2
+        said = {"id": answer["x_triptych"]["request_id"], "rating": 5}
+        saying = asyncio.ensure_future(app.http.post("/v1/feedback", json=said))
+        await asyncio.sleep(0.05)
+        go.set()
+        assert (await saying).status_code == 200
+        assert len(log.rated("rating")) == 1

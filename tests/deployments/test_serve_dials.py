@@ -37,7 +37,7 @@ async def drawn(http: httpx.AsyncClient) -> dict[str, Any]:
 
 
 async def test_the_series_of_all_processes_are_on_one_port(ray_app: RayApp, drawn: dict[str, Any]) -> None:
-    """Steps and queues of the orchestrator, answers of the ingresses: at the port of the settings, under their names."""
+    """Steps and queues of the orchestrator, answers of the ingresses: at the port of the settings, by name."""
     async with httpx.AsyncClient() as client:
         for _ in range(100):
             text = (await client.get(ray_app.metrics_url)).text
