@@ -234,6 +234,47 @@ class StoreSettings(Section):
         return str(state_folder() / "pictures")
 
 
+class MetricsSettings(Section):
+    """Where Prometheus scrapes the series of all processes: `http://host:port/metrics`, without a key.
+
+    host: of the machine that the orchestrator runs on; only this machine can reach 127.0.0.1
+    port: null: nowhere
+    """
+
+    host: str = "127.0.0.1"
+    port: int | None = Field(default=9464, ge=1, le=65535)
+
+
+class TracingSettings(Section):
+    """Where traces go.
+
+    otlp:  of a collector, OTLP over HTTP, such as `http://127.0.0.1:4318/v1/traces`; by default nowhere
+    share: of the traces that begin here; those that a client began follow its word
+    """
+
+    otlp: str | None = Field(default=None, pattern=r"^https?://[^/\s]+(/[^\s]*)?$")
+    share: float = Field(default=1.0, ge=0, le=1)
+
+
+class LogSettings(Section):
+    """Where log lines go, as JSON, one file a process.
+
+    folder:    by default `logs` in the state folder ($XDG_STATE_HOME/triptych)
+    max_mib:   a file that is full is put aside;   files: so many of these are kept for each process
+    keep_days: files of processes that ended are deleted after so long
+    """
+
+    folder: str | None = None
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    max_mib: float = Field(default=20.0, gt=0)
+    files: int = Field(default=3, ge=1)
+    keep_days: float = Field(default=14.0, gt=0)
+
+    @property
+    def path(self) -> Path:
+        return state_folder() / "logs" if self.folder is None else ROOT / Path(self.folder).expanduser()
+
+
 class AppSettings(Section):
     """Everything that `deployments.app:build` needs.
 
@@ -258,6 +299,9 @@ class AppSettings(Section):
     urls: UrlSettings = Field(default_factory=UrlSettings)
     webhooks: WebhookSettings = Field(default_factory=WebhookSettings)
     provenance: ProvenanceSettings = Field(default_factory=ProvenanceSettings)
+    metrics: MetricsSettings = Field(default_factory=MetricsSettings)
+    tracing: TracingSettings = Field(default_factory=TracingSettings)
+    logs: LogSettings = Field(default_factory=LogSettings)
     env_vars: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from deployments.api import errors as failures
 from deployments.api import jobs as job_api
 from deployments.api import policies as policy_api
+from deployments.api.admin import endpoints as admin_api
 from deployments.api.calls import body_of_request, call_of, prefers_async
 from deployments.api.keys import Gate, Keys, access_of
 from deployments.api.openapi import ASKED, KEYED, RATED, READ, Responses, answers, body_of, document, parameter
@@ -30,6 +31,7 @@ from deployments.api.wire import responses as explain
 from deployments.api.wire.bodies import read_json
 from deployments.api.wire.feedback import FeedbackRequest, parse_feedback
 from deployments.api.wire.requests import ImageRequest
+from deployments.observing.http import Answered, Observed
 from deployments.settings import Limits
 from router.errors import NotFoundError, RequestError, TriptychError
 
@@ -44,11 +46,12 @@ ENDPOINTS = {
     "GET /health": "whether the process answers",
     "GET /readyz": "whether the models are loaded, one by one",
     **policy_api.ENDPOINTS,
+    **admin_api.ENDPOINTS,
     "GET /docs": "this API as OpenAPI",
 }
 
 
-EXPOSED = ("x-request-id", "retry-after", "location", "x-triptych-recipe", "x-triptych-policy",
+EXPOSED = ("x-request-id", "x-trace-id", "retry-after", "location", "x-triptych-recipe", "x-triptych-policy",
            "x-triptych-policy-digest", "x-triptych-latency-s", "x-triptych-cost", "x-triptych-job",
            "x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests",
            "idempotent-replayed", "preference-applied")  # fmt: skip
@@ -63,11 +66,13 @@ def create_app(
     cors: Sequence[str] = (),
     ping_s: float = PING_S,
     gate: Gate | None = None,
+    answered: Answered = lambda *_: None,
 ) -> FastAPI:
     """The ASGI application. Every failure leaves as OpenAI's error envelope.
 
     admin_key: of the environment;   gate: whether others need a key, too; default: no
     cors: origins whose pages may call it;   ping_s: seconds between two signs of life of a stream
+    answered: told of each answer, for the metrics
     """
     gate = gate or Gate(admin_key=admin_key)
     app = FastAPI(title="Triptych", description="A routing orchestrator for text-to-image models.")
@@ -90,6 +95,7 @@ def create_app(
     app.post("/v1/feedback", openapi_extra=body_of(FeedbackRequest), responses=answers(*ASKED))(feedback)
     job_api.add_endpoints(app)
     policy_api.add_endpoints(app)
+    admin_api.add_endpoints(app)
     app.add_exception_handler(TriptychError, on_failure)
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(RequestValidationError, on_validation_error)
@@ -104,6 +110,7 @@ def create_app(
             allow_headers=["*"],
             expose_headers=list(EXPOSED),
         )
+    app.add_middleware(Observed, answered=answered)
     app.add_middleware(RequestIds, echo=echo_request_id)
     return app
 

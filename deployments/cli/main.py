@@ -115,7 +115,9 @@ def serve(
         broken = asyncio.run(_not_ready(running.url))
         for model, why in broken.items():
             err.print(f"{model} did not load; recipes that need it are left out: {why}", style="red", markup=False)
-        out.print(render.welcome(running.url), highlight=False, soft_wrap=True, markup=False)
+        dials, log = loaded.settings.metrics, loaded.settings.logs
+        metrics = "" if dials.port is None else f"http://{dials.host}:{dials.port}/metrics"
+        out.print(render.welcome(running.url, metrics, str(log.path)), highlight=False, soft_wrap=True, markup=False)
         running.wait()
         err.print("stopping: what is being made may finish; Ctrl-C again ends all at once", highlight=False)
 

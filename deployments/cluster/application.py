@@ -44,7 +44,7 @@ def _worker(name: str, catalogue: Catalogue, placed: WorkerSettings, args: AppSe
         **_worker_replicas(placed),
         **HEALTH,
     )
-    return deployment.bind(name, held_by(name, args, catalogue), placed)
+    return deployment.bind(name, held_by(name, args, catalogue), placed, args.logs, args.tracing)
 
 
 def _worker_replicas(placed: WorkerSettings) -> dict[str, Any]:

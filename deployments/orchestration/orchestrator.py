@@ -16,6 +16,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from deployments.observing import tracing
 from deployments.orchestration.availability import Availability, Monitor, load_error
 from deployments.orchestration.budgets import Charge, TenantBudgets
 from deployments.orchestration.metrics import Metrics, Tally
@@ -50,14 +51,17 @@ from router.errors import (
     DeadlineError,
     LoadError,
     NoRecipeError,
+    NotFoundError,
     OverloadedError,
+    TriptychError,
     UnlikelyError,
 )
 from router.learning.feedback import Receipt
+from router.planning.plan import make_plan
 from router.quality.live import LivePredictor
 from router.route import Route
 from router.routing import Router
-from router.types import Catalogue, Context, GenerationRequest, Plan
+from router.types import Catalogue, Context, Generate, GenerationRequest, Plan
 from router.verification.case import Knowledge
 from router.verification.score_reading import ScoreReading
 
@@ -112,6 +116,8 @@ class Orchestrator:
         self._admitting = asyncio.Lock()
         self._shadows = Shadows(router, self.metrics)
         self._costs = costs
+        self._worker_of = dict(worker_of or {})
+        self._batch_sizes = batch_sizes
         self.step_queues = StepQueues(
             workers,
             router.queues.replicas,
@@ -223,6 +229,37 @@ class Orchestrator:
             artifact_problem=self._live.problem if self._live else "",
         )
 
+    def unhindered(self) -> Router:
+        """A router that decides as this orchestrator does, if nothing waited and nothing were broken."""
+        return self._router.apart(self._router.queues.empty())
+
+    def chosen_by_policy(self, request: GenerationRequest) -> bool:
+        """Whether a policy may choose what this request gets; not if it names a recipe or a model."""
+        if request.recipe is not None:
+            return False
+        try:
+            return self.policies.resolve(request.target, self.catalogue.ids(), refresh=False)[1] is None
+        except NotFoundError:
+            return False
+
+    def seconds_per_picture(self, model: str) -> tuple[float, int] | None:
+        """What a picture of a model alone is expected to take at its card's settings, and how many are made at once as
+        far as was learned. None: it makes none by itself."""
+        if self.catalogue[model].role != "base":
+            return None
+        try:
+            plan = make_plan(model, Generate(model), GenerationRequest("-"), self.catalogue, {})
+        except TriptychError:
+            return None
+        seconds = plan_seconds(plan, self._costs)
+        drawing = next((step for step in plan.steps if step.model == model), None)
+        batch = 1 if drawing is None or self._batch_sizes is None else self._batch_sizes.best(drawing)
+        return sum(seconds[step.id] for step in plan.steps if step.model == model), batch
+
+    def worker_of(self, model: str) -> str:
+        """The name of the worker that holds a model."""
+        return self._worker_of.get(model, model)
+
     async def policy_file(self, name: str, digest: str | None = None) -> PolicyFile:
         """The file in force, or that of an earlier digest. Raises `NotFoundError`."""
         text = await asyncio.to_thread(self.policies.text, name, digest)
@@ -251,7 +288,10 @@ class Orchestrator:
             raise DeadlineError("no worker said how it is before the deadline passed") from None
         await asyncio.to_thread(self._router.understand, request)  # most of a decision, and nobody need wait for it
         async with self._admitting:
-            decided = await asyncio.to_thread(self._decide, request, self._draw(), look)
+            with tracing.span("decide") as span:
+                decided = await asyncio.to_thread(self._decide, request, self._draw(), look)
+                span.set_attribute("triptych.policy", decided.policy.name)
+                span.set_attribute("triptych.recipe", decided.route.decision.recipe)
             work_s, cost_usd = decided.expected()
             charge = charge or self.tenant_budgets.charge(decided.policy, request.tenant, work_s, cost_usd)
             if charge is None:
@@ -313,6 +353,7 @@ class Orchestrator:
     def _count(self, route: Route) -> None:
         decision = route.decision
         self.metrics.record("triptych_decisions_total", policy=decision.policy, recipe=decision.recipe)
+        self.metrics.record("triptych_decide_seconds", route.decided_in_s, policy=decision.policy)
         if decision.explored:
             self.metrics.record("triptych_explored_total", policy=decision.policy)
         if decision.degraded_from:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, 
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from deployments.observing import tracing
 from deployments.orchestration.availability import Availability
 from deployments.orchestration.budgets import Charge
 from deployments.orchestration.metrics import Metrics
@@ -169,6 +170,10 @@ class Runner:
 
     async def step(self, step: Step, inputs: Sequence[Value], run: _Run, index: int) -> StepResult:
         """One step of picture `index` where it belongs: in this process, or on the worker of its model."""
+        with tracing.span(f"step {step.kind}", step=step.id, model=step.model, picture=index):
+            return await self._step(step, inputs, run, index)
+
+    async def _step(self, step: Step, inputs: Sequence[Value], run: _Run, index: int) -> StepResult:
         if step.model is None:
             return await within(run.left(step), asyncio.to_thread(run_step, step, inputs), step)
         try:
