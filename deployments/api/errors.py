@@ -48,6 +48,10 @@ STATUS_OF_CODE = {
 }
 
 
+MODERATED = ("moderation_blocked", "content_policy_violation")
+"""Codes of what a policy's `safety` blocked: a prompt, or what was made of it."""
+
+
 def status_of(error: BaseException) -> int:
     """The HTTP status of a failure; 500 for whatever is not in the table."""
     if isinstance(error, errors.TriptychError) and error.code in STATUS_OF_CODE:
