@@ -20,6 +20,7 @@ METRICS: dict[str, Metric] = {
     "triptych_explored_total": Metric("counter", "requests whose recipe was drawn at random", ("policy",)),
     "triptych_degraded_total": Metric("counter", "requests with a lesser recipe because of load", ("policy",)),
     "triptych_refused_total": Metric("counter", "requests that the policy refused", ("policy", "code")),
+    "triptych_safety_total": Metric("counter", "findings of checks of safety", ("policy", "stage", "check", "action")),
     "triptych_verified_total": Metric("counter", "pictures that were checked", ("policy", "verdict")),
     "triptych_batches_total": Metric("counter", "steps sent to workers, as one or several", ("model", "size")),
     "triptych_waited_seconds_total": Metric("counter", "seconds that steps waited", ("model", "priority")),

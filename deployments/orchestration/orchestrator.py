@@ -22,6 +22,7 @@ from deployments.orchestration.budgets import Charge, TenantBudgets
 from deployments.orchestration.metrics import Metrics, Tally
 from deployments.orchestration.recorder import Recorder
 from deployments.orchestration.results import (
+    Advanced,
     Event,
     Finished,
     Made,
@@ -36,6 +37,7 @@ from deployments.orchestration.results import (
 from deployments.orchestration.runner import Batch, Runner
 from deployments.orchestration.shadows import Shadows
 from deployments.orchestration.step_queues import StepQueues, WorkerClient
+from deployments.safety.guard import Guard, blocking, refusal, together
 from deployments.settings import QueueSettings
 from deployments.workers.streams import stream
 from policies import Policy, PolicyBook
@@ -49,6 +51,7 @@ from router.errors import (
     LoadError,
     NoRecipeError,
     OverloadedError,
+    SafetyError,
     UnlikelyError,
 )
 from router.learning.feedback import Receipt
@@ -56,6 +59,7 @@ from router.quality.live import LivePredictor
 from router.route import Route
 from router.routing import Router
 from router.types import Catalogue, Context, GenerationRequest, Plan
+from router.types.safety import SafetyReport
 from router.verification.case import Knowledge
 from router.verification.score_reading import ScoreReading
 
@@ -74,6 +78,7 @@ class Orchestrator:
     live:      the predictor's folder, which is followed; by default the router's predictor stays.
     score_readings: how scores are read beside the artefact with a digest; asked when the predictor changes.
     queue_settings, worker_of, batch_sizes: of the step queues.
+    guard: makes the checks of policies' safety.
     """
 
     def __init__(
@@ -94,6 +99,7 @@ class Orchestrator:
         queue_settings: QueueSettings | None = None,
         worker_of: Mapping[str, str] | None = None,
         batch_sizes: BatchSizes | None = None,
+        guard: Guard | None = None,
     ) -> None:
         self.catalogue = catalogue
         self.policies = policies
@@ -110,6 +116,7 @@ class Orchestrator:
         self._admitting = asyncio.Lock()
         self._shadows = Shadows(router, self.metrics)
         self._costs = costs
+        self._guard = guard or Guard()
         self.step_queues = StepQueues(
             workers,
             router.queues.replicas,
@@ -126,7 +133,9 @@ class Orchestrator:
         """Decide, run nothing, leave nothing to chance. Raises `NotFoundError`, `NoRecipeError`, `RequestError`,
         `LoadError`, or `OverloadedError`."""
         await self.availability.refresh()
-        return (await asyncio.to_thread(self._decide, request, None)).route
+        chosen = await asyncio.to_thread(self._chosen, request)
+        safety = await self._looked_at(chosen)
+        return (await asyncio.to_thread(self._decide, chosen, None, safety)).route
 
     async def admit(self, request: GenerationRequest, charge: Charge | None = None) -> Admitted:
         """Decide, charge the tenant's budgets and reserve the work on the queues, as one: whoever comes next sees all
@@ -246,9 +255,11 @@ class Orchestrator:
             await asyncio.wait_for(self.availability.refresh(), max(0.0, left_s))
         except TimeoutError:
             raise DeadlineError("no worker said how it is before the deadline passed") from None
+        chosen = await asyncio.to_thread(self._chosen, request, look)
+        safety = await self._looked_at(chosen)
         await asyncio.to_thread(self._router.understand, request)  # most of a decision, and nobody need wait for it
         async with self._admitting:
-            decided = await asyncio.to_thread(self._decide, request, self._draw(), look)
+            decided = await asyncio.to_thread(self._decide, chosen, self._draw(), safety)
             work_s, cost_usd = decided.expected()
             charge = charge or self.tenant_budgets.charge(decided.policy, request.tenant, work_s, cost_usd)
             if charge is None:
@@ -258,14 +269,37 @@ class Orchestrator:
         within_s = self._runner.due(request, started) - started
         return Admitted(decided.policy, decided.route, request, charge, ticket, within_s)
 
-    def _decide(self, request: GenerationRequest, draw: float | None, look: bool = True) -> Decided:
-        self._look_at_artifact()
+    def _chosen(self, request: GenerationRequest, look: bool = True) -> Chosen:
+        """The policy that a request is for, and the one that answers it. Raises `NotFoundError`."""
         models = self.catalogue.ids()
         policy, pinned = self.policies.resolve(request.target, models, drawing(self.catalogue), refresh=look)
         self._count_policies()
         if pinned is not None:
             request = replace(request, recipe=pinned)
         served = (None if request.recipe else self.policies.canary_of(policy, request)) or policy
+        return Chosen(request, policy, served)
+
+    async def _looked_at(self, chosen: Chosen) -> SafetyReport | None:
+        """What the policy's safety says of the prompt. Raises `SafetyError` if it blocks it, or `UnavailableError`."""
+        served, request = chosen.served, chosen.request
+        if served.safety is None:
+            return None
+        report = await self._guard.prompt(served.safety, request.prompt, request.lenient)
+        self._count_findings(served.name, report)
+        if (finding := blocking(report)) is not None:
+            self.metrics.record("triptych_refused_total", policy=served.name, code=SafetyError.code)
+            raise refusal(finding)
+        return report
+
+    def _count_findings(self, policy: str, report: SafetyReport) -> None:
+        for one in report.findings:
+            self.metrics.record(
+                "triptych_safety_total", policy=policy, stage=one.stage, check=one.check, action=one.action
+            )
+
+    def _decide(self, chosen: Chosen, draw: float | None, safety: SafetyReport | None) -> Decided:
+        self._look_at_artifact()
+        request, policy, served = chosen.request, chosen.policy, chosen.served
         allowances = self.tenant_budgets.allowances(served, request.tenant)
         unavailable = self.availability.unavailable
         try:
@@ -279,6 +313,9 @@ class Orchestrator:
             self.metrics.record("triptych_canary_total", policy=policy.name, canary=served.name)
             note = f"canary: {served.name} answers a share of the requests to {policy.name}"
             route = replace(route, decision=replace(route.decision, reasons=(*route.decision.reasons, note)))
+        if safety is not None:
+            reasons = (*route.decision.reasons, *map(str, safety.findings), *safety.notes)
+            route = replace(route, decision=replace(route.decision, reasons=reasons, safety=safety))
         return Decided(served, route)
 
     def _count_policies(self) -> None:
@@ -329,20 +366,45 @@ class Orchestrator:
         route = admitted.route
 
         refusing = route.decision.verify is not None and route.decision.verify.or_refuse
+        safety = admitted.policy.safety if admitted.policy.safety and admitted.policy.safety.image else None
+        reports: dict[int, SafetyReport] = {}
+        if safety is not None and on_event is not None:
+            on_event = without_previews(on_event)
+
+        async def screen(made: Made) -> Made:
+            assert safety is not None
+            screened = await self._guard.picture(safety, made.picture, made.index, route.request.lenient)
+            report = screened.report
+            reports[made.index] = report
+            self._count_findings(route.decision.policy, report)
+            if (finding := blocking(report)) is not None:
+                raise refusal(finding)
+            notes = (*made.notes, *map(str, report.findings), *report.notes)
+            return replace(made, picture=screened.picture, findings=report.findings, notes=notes)
 
         def tell(made: Made) -> None:
             if on_event is not None and (likely(made) or not refusing):  # what may be refused is kept until the end
                 cost_usd = self._runner.cost_usd(made)
                 alone = _outcome(route, Batch((made,)), started, cost_usd, share=1 / route.request.n)
-                on_event(Finished(alone))
+                of_it = [reports[made.index]] if made.index in reports else []
+                on_event(Finished(replace(alone, safety=together(route.decision.safety, of_it))))
 
         try:
             batch = await self._runner.pictures(
-                route, admitted.charge, started, admitted.ticket, on_event, tell, only, followed
+                route,
+                admitted.charge,
+                started,
+                admitted.ticket,
+                on_event,
+                tell,
+                screen if safety else None,
+                only,
+                followed,
             )
         finally:
             self.give_up(admitted)
         outcome = _outcome(route, batch, started, admitted.charge.cost_usd, *notes)
+        outcome = replace(outcome, safety=together(route.decision.safety, list(reports.values())))
         recipes = self._router.candidates(route.request, admitted.policy)
         await self._recorder.remember(outcome, recipes, self._router.predictor)
         if refusing and not any(map(likely, batch.made)):
@@ -350,6 +412,15 @@ class Orchestrator:
             told = "; ".join(outcome.warnings)
             raise UnlikelyError(f"{told}; the policy would rather give none (verify: or: refuse)")
         return outcome
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A request with what its `model` pinned. policy: the one asked for;   served: the one that answers, its canary"""
+
+    request: GenerationRequest
+    policy: Policy
+    served: Policy
 
 
 @dataclass(frozen=True)
@@ -383,6 +454,17 @@ class Admitted(Decided):
     charge: Charge
     ticket: int
     within_s: float
+
+
+def without_previews(on_event: OnEvent) -> OnEvent:
+    """The same events, of which none shows what was not looked at."""
+
+    def told(event: Event) -> None:
+        if isinstance(event, Advanced) and event.progress.preview is not None:
+            event = replace(event, progress=replace(event.progress, preview=None))
+        on_event(event)
+
+    return told
 
 
 def drawing(catalogue: Catalogue) -> list[str]:

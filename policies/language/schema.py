@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from policies.language.schema_choice import ExploreSpec, Limits, Objective
 from policies.language.schema_recipes import Price, RecipeSpec
 from policies.language.schema_rules import Condition, Names, Rule
+from policies.language.schema_safety import SafetySpec
 from policies.language.spec import ModelId, Name, Positive, Spec, Text, Unit, Window, at_least_one
 
 RESERVED = ("auto",)
@@ -144,6 +145,7 @@ class PolicySpec(Spec):
         description="what becomes of a recipe with a model that would ignore a request's negative prompt: it is ruled "
         "out, or it may be taken and the notes say so; default: refuse",
     )
+    safety: SafetySpec | None = Field(default=None, description="default: neither prompts nor pictures are checked")
     shadow: SplitSpec | None = Field(
         default=None, description="this policy decides too, nothing is run, and the difference is reported"
     )

@@ -119,7 +119,7 @@ def called(names: Mapping[str, str]) -> Iterator[None]:
     try:
         yield
     except RequestError as error:
-        if error.param not in names:
+        if error.param is None or error.param not in names:
             raise
         theirs = names[error.param]
         message = error.message.removeprefix(f"{error.param}: ")

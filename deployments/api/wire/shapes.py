@@ -90,6 +90,7 @@ class Safety(Open):
     checked: list[str] = Field(description="stage:check, of those that ran.")
     skipped: list[str] = Field(description="stage:check, of those that moderation: low left out.")
     findings: list[SafetyFinding]
+    notes: list[str] = Field(description="Checks that could not be made, where the policy allows that.")
 
 
 class Decided(Open):
