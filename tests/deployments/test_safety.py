@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ import httpx2
 import numpy as np
 import openai
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -25,7 +27,7 @@ from deployments.safety.blur import blurred
 from deployments.safety.guard import Guard
 from deployments.safety.moderation import Moderator
 from deployments.safety.words import found_in
-from deployments.settings import AppSettings, ModeratorSettings, StoreSettings, parse_settings
+from deployments.settings import AppSettings, ModeratorSettings, SafetySettings, StoreSettings, parse_settings
 from router.types import Picture, Progress, Step, StepResult
 from tests.deployments.scripted import GREY, Script
 from tests.deployments.served import BODY, GENERATE, JOBS, POLICY, Served, served
@@ -372,3 +374,13 @@ def test_a_check_that_cannot_be_made_here_is_refused_at_load(monkeypatch: pytest
     text = f"version: 1\nname: main\n{POLICY}safety: {{image: [{{check: nsfw, action: blur}}]}}\n"
     with pytest.raises(PolicyError, match=r"'nsfw' cannot be made here: pip install 'triptych\[safety\]'"):
         load_policy_text(text, "main.yaml", known=known_of(CATALOGUE))
+
+
+def test_the_examples_of_the_page_are_true() -> None:
+    """The first example of docs/safety.md is part of a policy, the second of a config."""
+    from policies import load_policy_text
+
+    page = (Path(__file__).resolve().parents[2] / "docs" / "safety.md").read_text(encoding="utf-8")
+    policy, config = re.findall(r"^```yaml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert load_policy_text(f"version: 1\nname: main\n{POLICY}{policy}").safety is not None
+    assert SafetySettings.model_validate(yaml.safe_load(config)["safety"]).moderators["main"].timeout_s == 5
