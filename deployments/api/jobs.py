@@ -73,7 +73,7 @@ def add_endpoints(app: FastAPI) -> None:
     }
     last = [parameter("Last-Event-ID", "header", "The id of the last event that was seen.")]
     app.get(
-        "/v1/jobs/{id}/events", openapi_extra={"parameters": last}, response_model=None,
+        "/v1/jobs/{id}/events", openapi_extra={"parameters": last}, response_model=None, response_class=Response,
         responses={**stream, **answers(400, *KEYED, *READ)},
     )(job_events)  # fmt: skip
     kinds = ("image/png", "image/webp", "image/jpeg")
@@ -83,7 +83,7 @@ def add_endpoints(app: FastAPI) -> None:
         parameter("signature", "query", "As in the address."),
     ]
     app.get(
-        "/v1/images/{id}/content", openapi_extra={"parameters": signed}, response_model=None,
+        "/v1/images/{id}/content", openapi_extra={"parameters": signed}, response_model=None, response_class=Response,
         responses={**picture, **answers(403, *READ)},
     )(get_picture)  # fmt: skip
 

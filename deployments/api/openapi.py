@@ -131,11 +131,13 @@ def answered(schema: type[BaseModel], what: str, example: Any = None, **further:
     return {200: {"model": schema, "description": what, **content, **further}}
 
 
-def events(example: str, *schemas: type[BaseModel] | str) -> dict[str, Any]:
-    """`content` of a stream: text, whose `data` lines are JSON of these schemas (by themselves, or by their names)."""
-    names = [one if isinstance(one, str) else one.__name__ for one in schemas]
-    data = {"oneOf": [{"$ref": _SCHEMAS + name} for name in names]}
-    return {"text/event-stream": {"schema": {"type": "string"}, "example": example, "x-event-data": data}}
+def events(example: str, *schemas: type[BaseModel]) -> dict[str, Any]:
+    """`content` of a stream: the schema is that of one event, as OpenAPI 3.2's `itemSchema`, whose data are JSON."""
+    one = {"anyOf": [{"$ref": _SCHEMAS + schema.__name__} for schema in schemas]}
+    text = {"type": "string"}
+    data = {**text, "contentMediaType": "application/json", "contentSchema": one}
+    event = {"type": "object", "required": ["data"], "properties": {"data": data, "event": text, "id": text}}
+    return {"text/event-stream": {"schema": event, "x-example": example}}
 
 
 RATED: dict[str, Any] = {

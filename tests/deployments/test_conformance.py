@@ -220,6 +220,7 @@ except litellm.BadRequestError as error:
 files = [one.b64_json[:5] for one in made.data]
 print(json.dumps({"images": files, "chat": image["image_url"]["url"][:22], "stream": text[:33], "refused": refused}))
 """
+MASTER = "sk-0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a6978"
 QUIET = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "DO_NOT_TRACK": "1", "LITELLM_LOG": "ERROR"}
 
 
@@ -266,7 +267,7 @@ def test_litellm_is_a_proxy_before_us(server: Listening, tmp_path: Path) -> None
         {"model_name": "picture", "litellm_params": target, "model_info": {"mode": "image_generation"}},
     ]
     config = tmp_path / "config.yaml"
-    config.write_text(json.dumps({"model_list": models, "litellm_settings": {"num_retries": 0}}))
+    config.write_text(json.dumps({"model_list": models, "general_settings": {"master_key": MASTER}}))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -292,7 +293,7 @@ def test_litellm_is_a_proxy_before_us(server: Listening, tmp_path: Path) -> None
                     break
             except httpx.HTTPError:
                 time.sleep(0.2)
-        holds(asked_by_litellm(url, "sk-any", "openai/picture"))
+        holds(asked_by_litellm(url, MASTER, "openai/picture"))
     finally:
         proxy.terminate()
         proxy.wait(30)

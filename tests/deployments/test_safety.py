@@ -196,7 +196,8 @@ async def test_previews_are_withheld_where_pictures_are_checked(settings: AppSet
     asked = {**BODY, "stream": True, "partial_images": 2}
     async with guarded(settings, tmp_path, "{image: [{check: nsfw, action: flag}]}", Guard(nsfw=Scored(0.1))) as here:  # type: ignore[arg-type]
         text = (await here.http.post(GENERATE, json=asked)).text
-        assert "partial_image" not in text and "image_generation.completed" in text
+        assert "image_generation.partial_image" not in text and "image_generation.completed" in text
+        assert "previews are withheld" in text
     async with served(settings, tmp_path, Drawing({})) as here:
         assert "image_generation.partial_image" in (await here.http.post(GENERATE, json=asked)).text
 

@@ -107,7 +107,7 @@ def outcome_report(outcome: Outcome, wire: ImageRequest, request_id: str) -> dic
     """Everything about how the pictures came to be."""
     return {
         "request_id": request_id,
-        **route_report(outcome.route, wire.warnings, [*unread(outcome), *outcome.warnings]),
+        **route_report(outcome.route, wire.warnings, [*unread(outcome), *withheld(outcome, wire), *outcome.warnings]),
         "safety": safety_report(outcome.safety),
         "notes": list(outcome.notes),
         "pictures": [picture_report(made) for made in outcome.made],
@@ -118,6 +118,14 @@ def outcome_report(outcome: Outcome, wire: ImageRequest, request_id: str) -> dic
         "estimated_cost_usd": None if outcome.estimated_cost_usd is None else _round(outcome.estimated_cost_usd),
         "replay": _replay(outcome, wire),
     }
+
+
+def withheld(outcome: Outcome, wire: ImageRequest) -> list[str]:
+    """A warning where previews were asked for, and the policy checks pictures before anybody sees them."""
+    checks = outcome.safety is not None and any(label.startswith("image:") for label in outcome.safety.checked)
+    return ["partial_images: previews are withheld, since the policy checks pictures"] * (
+        checks and wire.partial_images > 0
+    )
 
 
 def picture_report(made: Made) -> dict[str, Any]:
