@@ -25,6 +25,7 @@ from deployments.orchestration.orchestrator import Orchestrator
 from deployments.orchestration.recorder import Recorder
 from deployments.orchestration.step_queues import WorkerClient
 from deployments.placement import Placement, WorkerSettings
+from deployments.safety.guard import Guard
 from deployments.served_recipes import served_recipes, stranger
 from deployments.settings import AppSettings, ConfigError
 from deployments.store import Store, open_store
@@ -71,7 +72,9 @@ def policies_of(settings: AppSettings, catalogue: Catalogue) -> PolicyBook:
     """The policies, checked against the models that are here. Raises `PolicyError` with every problem."""
     if not settings.policies.path.is_dir():
         raise ConfigError(f"policies.directory: there is no folder {settings.policies.path}", "policies.directory")
-    return PolicyBook(settings.policies.path, settings.policies.default, known=known_of(catalogue))
+    return PolicyBook(
+        settings.policies.path, settings.policies.default, known=known_of(catalogue, settings.safety.moderators)
+    )
 
 
 def build_orchestrator(
@@ -107,6 +110,7 @@ def build_orchestrator(
         queue_settings=settings.queues,
         worker_of={model: str(chosen.worker) for model, chosen in settings.models.items()},
         batch_sizes=BatchSizes(costs, lambda model: settings.models[model].max_batch),
+        guard=Guard.of(settings.safety.moderators),
     )
 
 

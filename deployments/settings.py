@@ -157,6 +157,30 @@ class ProvenanceSettings(Section):
     c2pa: C2paSettings | None = None
 
 
+class ModeratorSettings(Section):
+    """An endpoint of OpenAI's moderation shape, which policies may name.
+
+    url:       such as `https://api.openai.com/v1/moderations`; no other host is ever asked
+    model:     sent with each request; by default the endpoint chooses
+    key_env:   the environment variable with its key, where the orchestrator runs
+    timeout_s: seconds for one check
+    """
+
+    url: str = Field(pattern=r"^https?://[^/\s@]+(/[^\s]*)?$")
+    model: str | None = Field(default=None, min_length=1)
+    key_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    timeout_s: float = Field(default=5.0, gt=0, le=60)
+
+
+class SafetySettings(Section):
+    """What the checks of policies may ask.
+
+    moderators: endpoints by the name that policies give
+    """
+
+    moderators: dict[str, ModeratorSettings] = Field(default_factory=dict)
+
+
 class FeedbackSettings(Section):
     """The log of decisions, a part of the store, which feedback is attached to and retraining learns from.
 
@@ -302,6 +326,7 @@ class AppSettings(Section):
     metrics: MetricsSettings = Field(default_factory=MetricsSettings)
     tracing: TracingSettings = Field(default_factory=TracingSettings)
     logs: LogSettings = Field(default_factory=LogSettings)
+    safety: SafetySettings = Field(default_factory=SafetySettings)
     env_vars: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")

@@ -49,6 +49,7 @@ METRICS: dict[str, Metric] = {
     "triptych_degraded_total": Metric("counter", "requests with a lesser recipe because of load", ("policy",)),
     "triptych_rerouted_total": Metric("counter", "requests that went another way while they waited", ("policy",)),
     "triptych_refused_total": Metric("counter", "requests that the policy refused", ("policy", "code")),
+    "triptych_safety_total": Metric("counter", "findings of checks of safety", ("policy", "stage", "check", "action")),
     "triptych_canary_total": Metric("counter", "requests that a canary answered", ("policy", "canary")),
     "triptych_shadow_total": Metric("counter", "compared decisions", ("policy", "shadow", "same")),
     "triptych_shadow_cost_usd_total": Metric("counter", "expected cost of compared decisions", ("policy", "by")),

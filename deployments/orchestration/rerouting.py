@@ -142,9 +142,11 @@ class Rerouting:
             route = router.route(replace(asked, latency_budget_s=left_s), admitted.policy, context)
         except TriptychError:
             return None
-        before = admitted.route.decision.recipe
-        reason = f"rerouted: {before} was chosen when it came, {waited_s:.1f} s ago; the queues have changed since"
-        decision = replace(route.decision, reasons=(*route.decision.reasons, reason))
+        before = admitted.route.decision
+        reason = f"rerouted: {before.recipe} was chosen when it came, {waited_s:.1f} s ago; the queues have changed since"
+        decision = replace(
+            route.decision, reasons=(*route.decision.reasons, reason), safety=admitted.route.decision.safety
+        )
         return replace(route, request=asked, decision=decision)
 
 

@@ -17,6 +17,7 @@ from policies.store.history import Version
 from router.errors import StepError, TriptychError
 from router.route import Route
 from router.types import GenerationRequest, ModelCard, Picture, Progress, StepTrace
+from router.types.safety import Finding, SafetyReport
 
 
 class WorkerLostError(StepError):
@@ -147,6 +148,7 @@ class Made:
     checks: every picture that was scored on the way, in order; empty if none was
     choices: what was decided on the way: to check, to try again or another recipe, to stop
     index: which picture of the request it is, from 0
+    findings: what the policy's safety found in it
     """
 
     picture: Picture
@@ -158,6 +160,7 @@ class Made:
     choices: tuple[VerificationChoice, ...] = ()
     notes: tuple[str, ...] = ()
     index: int = 0
+    findings: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -204,6 +207,7 @@ class Outcome:
 
     cost_usd: seconds as measured, checks and tries included, at the cards' prices;   estimated_cost_usd: what was
     expected beforehand of the chosen recipe and of the tries that were made
+    safety: what was checked and found, of the prompt and of all pictures; None: the policy checks nothing
     notes: in words, what happened on the way;   warnings: what a client should not overlook
     """
 
@@ -215,6 +219,7 @@ class Outcome:
     estimated_cost_usd: float | None = None
     warnings: tuple[str, ...] = ()
     failed: tuple[Failure, ...] = ()
+    safety: SafetyReport | None = None
 
 
 @dataclass(frozen=True)

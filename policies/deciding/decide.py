@@ -16,6 +16,7 @@ from policies.deciding.verification import tightest, verification
 from policies.language.schema import BudgetSpec, OverloadSpec, SplitSpec, VerifySpec
 from policies.language.schema_choice import ExploreSpec, Limits, Objective
 from policies.language.schema_rules import Rule
+from policies.language.schema_safety import SafetySpec
 from router.types import (
     NO_CONTEXT,
     Context,
@@ -52,6 +53,7 @@ class Policy:
     budgets: tuple[BudgetSpec, ...] = field(default=(), repr=False)
     ignore_negative_prompt: Literal["refuse", "allow"] = field(default="refuse", repr=False)
     provenance: Provenance = field(default="full", repr=False)
+    safety: SafetySpec | None = field(default=None, repr=False)
     shadow: SplitSpec | None = field(default=None, repr=False)
     canary: SplitSpec | None = field(default=None, repr=False)
     description: str = field(default="", repr=False)

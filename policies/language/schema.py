@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from policies.language.schema_choice import ExploreSpec, Limits, Objective
 from policies.language.schema_recipes import Price, RecipeSpec
 from policies.language.schema_rules import Condition, Names, Rule
+from policies.language.schema_safety import SafetySpec
 from policies.language.spec import ModelId, Name, Positive, Spec, Text, Unit, Window, at_least_one
 
 RESERVED = ("auto",)
@@ -154,6 +155,7 @@ class PolicySpec(Spec):
         description="what the pictures' files say: full: how they were made, so that they can be made again; mark: "
         "only that a model made them; none: nothing, and the answer says so; default: full",
     )
+    safety: SafetySpec | None = Field(default=None, description="default: neither prompts nor pictures are checked")
     shadow: SplitSpec | None = Field(
         default=None, description="this policy decides too, nothing is run, and the difference is reported"
     )

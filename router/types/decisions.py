@@ -10,6 +10,7 @@ from router.types.plans import Plan
 from router.types.recipes import Prices, Recipe
 from router.types.requests import NO_CONTEXT, Context, GenerationRequest, PromptView
 from router.types.resources import Resources
+from router.types.safety import SafetyReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,7 @@ class Decision:
     propensity: probability with which this recipe was chosen (1.0 when no chance was involved)
     verify:   how the picture is checked once it is made; None: it is not
     degraded_from: the recipe that would have been taken, were there less waiting; explored: whether chance chose
+    safety: what was found of the prompt; None: the policy checks nothing
     """
 
     recipe: str
@@ -115,6 +117,7 @@ class Decision:
     degraded_from: str | None = None
     explored: bool = False
     provenance: Provenance = "full"
+    safety: SafetyReport | None = None
 
 
 @dataclass(frozen=True, slots=True)

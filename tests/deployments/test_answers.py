@@ -123,7 +123,8 @@ FAILURES: tuple[BaseException, ...] = (
     errors.NotFoundError("m", "model"), errors.PlanError("m", "size"), errors.LoadError("m"), errors.StepError("m"),
     errors.NoRecipeError("m", (Rejection("a", "limit", "why"),)), errors.OverloadedError("m", 0.2),
     errors.OverloadedError("m", 7.01), errors.BudgetError("m", 30.0), errors.DeadlineError("m"), ValueError("secret"),
-    errors.CatalogueError("m"), errors.UnlikelyError("m"),
+    errors.CatalogueError("m"), errors.UnlikelyError("m"), errors.SafetyError("m"),
+    errors.SafetyError("m", "output", ("nsfw",)),
 )  # fmt: skip
 
 

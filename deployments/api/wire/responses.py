@@ -18,6 +18,7 @@ from deployments.settings import Limits
 from deployments.workers.worker import WorkerStatus
 from router.route import Route
 from router.types import HandOver, ModelCard, Plan, StepTrace
+from router.types.safety import Finding, SafetyReport
 from router.verification.score_reading import ScoreReading
 
 SHOWN = 8  # words of a prompt that a warning lists
@@ -85,7 +86,8 @@ def outcome_report(outcome: Outcome, wire: ImageRequest, request_id: str) -> dic
     """Everything about how the pictures came to be."""
     return {
         "request_id": request_id,
-        **route_report(outcome.route, wire.warnings, [*unread(outcome), *outcome.warnings]),
+        **route_report(outcome.route, wire.warnings, [*unread(outcome), *withheld(outcome, wire), *outcome.warnings]),
+        "safety": safety_report(outcome.safety),
         "notes": [*outcome.notes, *provenance_notes(outcome.route)],
         "pictures": [picture_report(made) for made in outcome.made],
         "seeds": [made.seed for made in outcome.made],
@@ -97,6 +99,14 @@ def outcome_report(outcome: Outcome, wire: ImageRequest, request_id: str) -> dic
     }
 
 
+def withheld(outcome: Outcome, wire: ImageRequest) -> list[str]:
+    """A warning where previews were asked for, and the policy checks pictures before anybody sees them."""
+    checks = outcome.safety is not None and any(label.startswith("image:") for label in outcome.safety.checked)
+    return ["partial_images: previews are withheld, since the policy checks pictures"] * (
+        checks and wire.partial_images > 0
+    )
+
+
 def picture_report(made: Made) -> dict[str, Any]:
     """How one picture came to be."""
     return {
@@ -106,6 +116,30 @@ def picture_report(made: Made) -> dict[str, Any]:
         "steps": [_trace(t) for t in made.traces],
         "checks": [_check(check) for check in made.checks],
         "choices": [_plain(asdict(choice)) for choice in made.choices],
+        "safety": [_finding(one) for one in made.findings],
+    }
+
+
+def safety_report(report: SafetyReport | None) -> dict[str, Any] | None:
+    """What was checked and found; None if the policy checks nothing."""
+    if report is None:
+        return None
+    return {
+        "checked": list(report.checked),
+        "skipped": list(report.skipped),
+        "findings": [_finding(one) for one in report.findings],
+        "notes": list(report.notes),
+    }
+
+
+def _finding(one: Finding) -> dict[str, Any]:
+    return {
+        "check": one.check,
+        "stage": one.stage,
+        "action": one.action,
+        "found": list(one.found),
+        "score": None if one.score is None else _round(one.score),
+        "index": one.index,
     }
 
 
@@ -158,6 +192,7 @@ def route_report(route: Route, asked: Sequence[str] = (), made: Sequence[str] = 
         "ranking": [{"recipe": r.recipe, "utility": _round(r.utility)} for r in decision.ranking],
         "rejected": [asdict(rejection) for rejection in decision.rejected],
         "plan": plan_report(route.plan),
+        "safety": safety_report(decision.safety),
         "decided_in_s": _round(route.decided_in_s),
     }
 
@@ -193,6 +228,9 @@ def warnings(route: Route) -> list[str]:
             f"this prompt is out of range: it is unlike those that the predictor was trained on (nearness "
             f"{view.familiarity:.2f} of 1), so the estimates are averages and say little about it"
         )
+    safety = route.decision.safety
+    if route.request.lenient and not (safety and safety.skipped):
+        found.append("moderation: 'low' changes nothing: there is no check here that may be left out")
     if expected.mean < 0.5:
         found.append(f"{route.decision.recipe} is expected to fail on this prompt (quality {expected.mean:.2f} of 1)")
     return [*found, *partly_followed(route)]
