@@ -143,10 +143,8 @@ class Rerouting:
         except TriptychError:
             return None
         before = admitted.route.decision
-        reason = f"rerouted: {before.recipe} was chosen when it came, {waited_s:.1f} s ago; the queues have changed since"
-        decision = replace(
-            route.decision, reasons=(*route.decision.reasons, reason), safety=admitted.route.decision.safety
-        )
+        reason = f"rerouted: {before.recipe} was chosen when it came, {waited_s:.1f} s ago; queues have changed"
+        decision = replace(route.decision, reasons=(*route.decision.reasons, reason), safety=before.safety)
         return replace(route, request=asked, decision=decision)
 
 
