@@ -9,7 +9,7 @@ SAY    := echo "Installing into $(VENV), once: some 150 packages, 2 to 6 GB of d
 
 .DEFAULT_GOAL := help
 MUTANTS ?=
-.PHONY: help serve test test-fast test-slow mutants lint format lock clean
+.PHONY: help serve test test-fast test-slow mutants docs lint format lock clean
 
 help:  ## this list
 	@echo "Triptych: make serve, then the first command of the README. What there is:"
@@ -31,6 +31,10 @@ test-slow: $(VENV)/.dev  ## the tests that take more than half a minute
 mutants: $(VENV)/.dev  ## put mistakes into the code and see whether the tests notice (an hour or two; MUTANTS="--sample 300": minutes)
 	@nice $(BIN)/python -m tools.mutants $(MUTANTS)
 
+docs: $(VENV)/.dev  ## the documents as a site in site/; a link that leads nowhere fails
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs --quiet build --strict  # the variable: no advertisement of its makers' next product
+	@echo "To look at it: $(BIN)/python -m http.server --directory site --bind 127.0.0.1 8080"
+
 lint: $(VENV)/.dev  ## ruff, mypy and codespell
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -45,7 +49,7 @@ lock: $(VENV)/.dev  ## write constraints.txt from what is installed
 	$(BIN)/pip freeze --exclude-editable --exclude triptych | sed -E 's/^(torch==[0-9.]+)\+.*/\1/' > constraints.txt
 
 clean:  ## remove the environment and what tests and builds leave behind
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # pip, since a torch wheel given through pip's own settings (a CPU build, a mirror) must be found.
 $(VENV)/bin/python:

@@ -58,7 +58,14 @@ def find_policy(settings: AppSettings, known: Known, wanted: str) -> Policy:
     """A policy by its file, or by its name in the folder of the config. Raises `PolicyError`, `NotFoundError`."""
     path = Path(wanted)
     if not is_named_like_one(path):
-        files = {file.stem: file for file in policy_files(settings.policies.path)}
+        try:
+            files = {file.stem: file for file in policy_files(settings.policies.path)}
+        except OSError as error:
+            raise NotFoundError(
+                f"the config's folder of policies cannot be read: {settings.policies.path}: {error.strerror}; "
+                "make it, or name another under `policies: {directory: …}`",
+                "policy",
+            ) from error
         if wanted not in files:
             raise NotFoundError(f"there is no policy {wanted!r}{did_you_mean(wanted, files)}", "policy")
         path = files[wanted]
