@@ -17,7 +17,7 @@ FETCHED = {"link": "href", "script": "src", "img": "src", "iframe": "src", "sour
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site, built strictly: whatever MkDocs warns of is a failure, a link or an anchor that is not there included."""
+    """The site, built strictly: whatever MkDocs warns of fails, such as a link that leads nowhere."""
     out = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "--quiet", "build", "--strict", "--site-dir", str(out)]
     environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}

@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 ADDRESS = "http://127.0.0.1:8000"
 ELSEWHERE = re.compile(r"^make |^\.venv/bin/triptych serve |get_app_handle")
-"""What is run by other tests, and not here: the server itself, and a handle of Ray (tests/deployments/test_serve.py)."""
+"""Not here: the server itself, and a handle of Ray (tests/deployments/test_serve.py)."""
 
 pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 
@@ -64,7 +64,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def typed(language: str, body: str, folder: Path, url: str) -> str:
-    """What a block prints, on stdout, when it is typed in a folder. Files that it names by a first comment are written."""
+    """What a block prints, on stdout, when it is typed in a folder; a file that its first comment names is written."""
     body = body.replace(ADDRESS, url)
     if language == "yaml":
         name = re.match(r"# (\S+\.yaml)\n", body)

@@ -1,8 +1,8 @@
 """Puts the documents, wherever they lie in the repository, into the site: a hook of MkDocs (`mkdocs.yml`).
 
-The pages are the files that are read on GitHub, so their links are relative to the repository. Every page keeps its path as
-its source, which lets MkDocs resolve and check those links; only addresses are shorter. What pages link to beside documents
-is put into the site with them: pictures and data as they are, code and folders as pages.
+The pages are the files that are read on GitHub, so their links are relative to the repository. Every page keeps its
+path as its source, which lets MkDocs resolve and check those links; only addresses are shorter. What pages link to
+beside documents is put into the site with them: pictures and data as they are, code and folders as pages.
 """
 
 from __future__ import annotations
