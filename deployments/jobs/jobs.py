@@ -416,7 +416,8 @@ class Jobs:
         rate = self.limits.rate(caller) if caller is not None else None
         admitted, job = None, None
         try:
-            admitted = await self.orchestrator.admit(submission.request)
+            further = self.limits.allowances(caller) if caller is not None else ()
+            admitted = await self.orchestrator.admit(submission.request, further=further)
             if caller is not None:
                 self.limits.charge(caller, admitted)
             record = record_of(submission, admitted, self._fence)

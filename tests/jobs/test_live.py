@@ -182,15 +182,18 @@ async def test_what_an_orchestrator_tells_is_the_job_s_progress_and_events() -> 
     one.admit(admitted(1.0, 0.0), {"draw": 0.75, "refine": 0.25})
 
     async def preview(*args: Any) -> None:
-        made.append(("preview", *args[2:4]))
+        made.append(("preview", *args[1:3]))
 
     async def add(of: LiveJob, outcome: Any) -> None:
         made.append(("picture", outcome.made[0].index))
 
     pictures: Any = SimpleNamespace(wanted_previews=lambda of: 1, preview=preview, add=add)
     route: Any = SimpleNamespace(decision=decision, plan=plan)
-    listen = Listener(one, SimpleNamespace(route=route), pictures, lambda of: begun.append(of.record.id))  # type: ignore[arg-type]
+    routes: list[Any] = []
+    of: Any = SimpleNamespace(route=route)
+    listen = Listener(one, of, pictures, lambda of: begun.append(of.record.id), lambda of, to: routes.append((of, to)))
     listen(Routed(route))
+    assert routes == [(one, route)]
     assert one.decision == {"policy": "main", "policy_digest": "0123", "recipe": "draft"}
     for index in (0, 1):
         listen(StepBegun(index, "draw"))
