@@ -26,7 +26,7 @@ from deployments.observing import logs, tracing
 from deployments.observing.process import observe
 from deployments.operating import exporter
 from deployments.operating.exporter import PrometheusMetrics
-from deployments.orchestration.metrics import METRICS
+from deployments.orchestration.metrics import METRICS, REASONS
 from deployments.settings import AppSettings, LogSettings, MetricsSettings, TracingSettings
 from deployments.workers.host import ModelHost
 from router.types import Picture, Progress, Step, StepResult
@@ -154,6 +154,7 @@ async def test_the_series_are_served_on_a_fixed_port_until_they_end() -> None:
                 await asyncio.sleep(0.02)
     assert "triptych_policy_problems 0.0" in text and 'triptych_retries_total{model="m"} 1.0' in text
     assert "# TYPE triptych_step_seconds histogram" in text
+    assert all(f'triptych_refusals_total{{reason="{reason}"}} 0.0' in text for reason in REASONS)
     assert not second.done()
     for task in (first, second):
         task.cancel()
