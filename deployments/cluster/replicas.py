@@ -60,23 +60,34 @@ class WorkerReplica:
         self._host = host_of(held, placed, lambda card: {**_described(card), **here})
         self._host.load()
 
-    async def run(
-        self,
-        step: Step,
-        inputs: Sequence[Value],
-        deadline_s: float,
-        want_progress: bool,
-        carried: Sequence[tracing.Carrier] = (),
-    ) -> AsyncGenerator[Progress | StepResult]:
-        """Progress (if wanted), then the result. carried: its place in a trace"""
+    async def result(
+        self, step: Step, inputs: Sequence[Value], deadline_s: float, carried: Sequence[tracing.Carrier] = ()
+    ) -> StepResult:
+        """A step of which nobody asks how far it is: one message instead of a stream of them. carried: its place in a
+        trace"""
+        with tracing.beside(carried):
+            return await self._host.run(step, inputs, deadline_s)
 
-        async def start(emit: Callable[[Progress], None] | None) -> StepResult:
+    async def results(
+        self,
+        steps: Sequence[Step],
+        inputs: Sequence[Sequence[Value]],
+        deadline_s: float,
+        carried: Sequence[tracing.Carrier] = (),
+    ) -> list[StepResult | TriptychError]:
+        """The same for steps of one batch: what became of each."""
+        with tracing.beside(carried):
+            return await self._host.run_batch(steps, inputs, deadline_s)
+
+    async def run(
+        self, step: Step, inputs: Sequence[Value], deadline_s: float, carried: Sequence[tracing.Carrier] = ()
+    ) -> AsyncGenerator[Progress | StepResult]:
+        """Progress, then the result."""
+
+        async def start(emit: Callable[[Progress], None]) -> StepResult:
             with tracing.beside(carried):
                 return await self._host.run(step, inputs, deadline_s, emit)
 
-        if not want_progress:
-            yield await start(None)
-            return
         async with aclosing(stream(start)) as items:
             async for item in items:
                 yield item
@@ -86,19 +97,14 @@ class WorkerReplica:
         steps: Sequence[Step],
         inputs: Sequence[Sequence[Value]],
         deadline_s: float,
-        want_progress: bool,
         carried: Sequence[tracing.Carrier] = (),
     ) -> AsyncGenerator[tuple[int, Progress] | list[StepResult | TriptychError]]:
-        """Progress (if wanted) as (number of the step, how far it is), then what became of each step."""
+        """Progress as (number of the step, how far it is), then what became of each step."""
 
-        async def start(emit: Callable[[tuple[int, Progress]], None] | None) -> list[StepResult | TriptychError]:
-            report = None if emit is None else (lambda number, told: emit((number, told)))
+        async def start(emit: Callable[[tuple[int, Progress]], None]) -> list[StepResult | TriptychError]:
             with tracing.beside(carried):
-                return await self._host.run_batch(steps, inputs, deadline_s, report)
+                return await self._host.run_batch(steps, inputs, deadline_s, lambda number, told: emit((number, told)))
 
-        if not want_progress:
-            yield await start(None)
-            return
         async with aclosing(stream(start)) as items:
             async for item in items:
                 yield item

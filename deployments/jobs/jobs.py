@@ -1,6 +1,6 @@
 """Jobs of one orchestrator: accepted in the store, run here, followed by whoever asks, taken over after a death.
 
-A submission that is admitted is written to the store before anything is done; from then on it is carried on, by this
+A submission that is admitted is written to the store before anybody is told so; from then on it is carried on, by this
 process or, should it die, by the next one, which makes the pictures that are missing. Steps are seeded and pure, so
 what is made again is the same. Whoever waits for a job may leave and come back: it goes on without them.
 """
@@ -35,8 +35,9 @@ from deployments.operating.looking import models_of
 from deployments.operating.preview import DECISIONS, previewed
 from deployments.operating.refusals import Refusals
 from deployments.operating.values import Operations, PolicyPreview
-from deployments.orchestration.orchestrator import Admitted, Orchestrator
+from deployments.orchestration.orchestrator import Orchestrator
 from deployments.orchestration.results import (
+    Admitted,
     Finished,
     Outcome,
     Overview,
@@ -300,9 +301,7 @@ class Jobs:
             job.cancelled = True
             job.task.cancel()
             await ended(job.task)
-            if not job.ended:  # its task had not begun, and could take nothing back
-                if job.admitted is not None:
-                    self.orchestrator.give_up(job.admitted)
+            if not job.ended:  # its task had not begun
                 self._close(job, "cancelled")
             view = self._view(job)
         return view
@@ -415,24 +414,31 @@ class Jobs:
         caller = await self._key_of(submission)
         entered_s = self.limits.enter(caller) if caller is not None else 0.0
         rate = self.limits.rate(caller) if caller is not None else None
-        admitted = None
+        admitted, job = None, None
         try:
             admitted = await self.orchestrator.admit(submission.request)
             if caller is not None:
                 self.limits.charge(caller, admitted)
             record = record_of(submission, admitted, self._fence)
-            stored = await asyncio.wrap_future(self.store.accept_soon(record, admitted.charge.rows(record.id)))
+            accepting = self.store.accept_soon(record, admitted.charge.rows(record.id))
+            # Its first step may be on its way while the store commits: nobody is told of the job before that.
+            job = self._begin(record, admitted, submission.trace)
+            stored = await asyncio.wrap_future(accepting)
         except BaseException:
-            self._take_back(caller, entered_s, admitted)
+            await self._take_back(caller, entered_s, admitted, job)
             raise
         if stored.id != record.id:  # the same key came twice at once, and the other was first
-            self._take_back(caller, entered_s, admitted)
+            await self._take_back(caller, entered_s, admitted, job)
             return await self.status(stored.id)
-        job = self._live[record.id] = LiveJob(record)
-        job.admit(admitted, self.orchestrator.shares(admitted.route.plan))
-        with tracing.resumed({**submission.trace, "job": record.id}):  # goes on after those who asked
-            job.task = asyncio.ensure_future(self._run(job))
+        self._live[record.id] = job
         return replace(self._view(job), rate=rate)
+
+    def _begin(self, record: JobRecord, admitted: Admitted, trace: tracing.Carrier) -> LiveJob:
+        job = LiveJob(record)
+        job.admit(admitted, self.orchestrator.shares(admitted.route.plan))
+        with tracing.resumed({**trace, "job": record.id}):  # goes on after those who asked
+            job.task = asyncio.ensure_future(self._run(job))
+        return job
 
     async def _key_of(self, submission: Submission) -> KeyRecord | None:
         """The key that a submission came with. Raises `RequestError` if it was revoked meanwhile."""
@@ -442,8 +448,13 @@ class Jobs:
             raise RequestError(f"key {id} was revoked; ask for another", None, "invalid_api_key")
         return key
 
-    def _take_back(self, key: KeyRecord | None, entered_s: float, admitted: Admitted | None) -> None:
-        """What was not accepted leaves no trace in limits, budgets and queues."""
+    async def _take_back(
+        self, key: KeyRecord | None, entered_s: float, admitted: Admitted | None, job: LiveJob | None
+    ) -> None:
+        """What was not accepted leaves no trace in limits, budgets and queues, and nothing of it runs on."""
+        for task in () if job is None or job.task is None else (job.task, *job.work):
+            task.cancel()
+            await ended(task)
         if key is not None:
             self.limits.leave(key, entered_s)
         if admitted is not None:
@@ -494,7 +505,8 @@ class Jobs:
     async def _run(self, job: LiveJob) -> None:
         admitted = job.admitted
         assert admitted is not None
-        listen, recipe = Listener(job, admitted, self._pictures, self._begun), admitted.route.decision.recipe
+        listen = Listener(job, admitted, self._pictures, self._begun, self._routed)
+        recipe = admitted.route.decision.recipe
         try:
             with tracing.span("job", job=job.record.id, recipe=recipe, tenant=job.record.tenant):
                 outcome = await self.orchestrator.run(admitted, listen, job.missing, lambda: job.followers > 0)
@@ -552,6 +564,11 @@ class Jobs:
         if self._webhooks is not None and job.record.webhook is not None:
             self._webhooks.wake()
         asyncio.get_running_loop().call_later(KEPT_S, self._live.pop, job.record.id, None)
+
+    def _routed(self, job: LiveJob, route: Route) -> None:
+        """How a job is done, also when that changes while it waits."""
+        if job.admitted is not None:
+            job.admit(replace(job.admitted, route=route), self.orchestrator.shares(route.plan))
 
     def _begun(self, job: LiveJob) -> None:
         """Write that a job is running, and by which decision, without waiting for it: the next process counts it as one

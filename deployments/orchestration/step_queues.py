@@ -20,12 +20,12 @@ from typing import Any, Protocol, cast
 from deployments.observing import tracing
 from deployments.orchestration.breaker import Breaker, unexpected
 from deployments.orchestration.metrics import Metrics, Tally
-from deployments.orchestration.order import CLASSES, Claim, Order
 from deployments.orchestration.results import WorkerLostError
 from deployments.settings import QueueSettings
 from deployments.workers.streams import ended
 from deployments.workers.worker import OnBatchProgress, OnProgress
 from router.cost.batches import BatchSizes, batch_key
+from router.cost.order import CLASSES, Claim, Order
 from router.errors import DeadlineError, LoadError, StepError, TriptychError
 from router.types import Progress, Step, StepResult, Value
 

@@ -15,11 +15,11 @@ import pytest
 
 from deployments.orchestration.breaker import FIRST_S
 from deployments.orchestration.metrics import Tally
-from deployments.orchestration.order import Claim
 from deployments.orchestration.results import WorkerLostError
 from deployments.orchestration.step_queues import AGAIN_S, StepQueues
 from deployments.settings import QueueSettings
 from deployments.workers.worker import OnProgress
+from router.cost.order import Claim
 from router.errors import DeadlineError, LoadError, StepError, TriptychError
 from router.types import Picture, Progress, Step, StepResult, Value
 from tests.deployments.virtual_time import in_virtual_time
