@@ -119,6 +119,8 @@ class Orchestrator:
         self._revision = 0
         self._artifact_broken = False
         self._looking = threading.Lock()
+        self.metrics.record("triptych_policy_problems", len(policies.known_problems))
+        self.metrics.record("triptych_artifact_problems", 0.0)
         self._admitting = asyncio.Lock()
         self._shadows = Shadows(router, self.metrics)
         self._costs = costs
