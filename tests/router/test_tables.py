@@ -527,3 +527,27 @@ def test_words_of_the_west_have_few_accents_and_no_signs(word: str, western: boo
     """One accent is fine, more only up to half of the letters; a sign amid letters, or a capital behind a small one, is
     what another code page leaves."""
     assert _western(word) is western
+
+
+@pytest.mark.parametrize(
+    ("rows", "read"),
+    [
+        (["a,sd15,0.5,", "b,sdxl,0.6, "], [["a", "sd15", "0.5"], ["b", "sdxl", "0.6"]]),  # each row ends with a comma
+        (["1,a,sd15,0.5", "2,b,sdxl,0.6"], [["a", "sd15", "0.5"], ["b", "sdxl", "0.6"]]),  # R names the rows
+        (["1,a,sd15,0.5", "1,b,sdxl,0.6"], None),  # two rows of one name are none of R's
+        (["x,a,sd15,0.5", "y,b,sdxl,0.6"], None),
+        (["a,sd15,0.5,", "b,sdxl,0.6,1"], None),
+        (["a,sd15,0.5", "b,sdxl,0.6,"], None),
+        (["a,sd15", "b,sdxl"], None),
+    ],
+)
+def test_rows_are_as_wide_as_the_header(tmp_path: Path, rows: list[str], read: list[list[str]] | None) -> None:
+    """One field too many in all of them is an empty one at the end, or R's number of the row; all else is refused with
+    the line."""
+    file = tmp_path / "table.csv"
+    file.write_text("\n".join(["prompt,model,score", *rows]) + "\n")
+    if read is None:
+        with pytest.raises(ArtifactError, match=r"table.csv:[23]: . fields where the header has 3"):
+            read_table(file)
+    else:
+        assert [row for _, row in read_table(file).rows] == read
