@@ -5,6 +5,7 @@ request ─▶ view of the prompt ─▶ policy.evaluate( bounds ─▶ plans an
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
 from collections.abc import Mapping
@@ -78,6 +79,13 @@ class Router:
         """The predictor that decides now."""
         return self.knowledge.predictor
 
+    def apart(self, queues: Queues) -> Router:
+        """One that decides with the same knowledge over other queues, for decisions that are not carried out."""
+        other = Router(self.catalogue, self.embedder, self.predictor, queues)
+        other.knowledge = self.knowledge
+        other._views, other._lock = self._views, self._lock  # what was understood of a prompt holds for both
+        return other
+
     def route(self, request: GenerationRequest, policy: Policy, context: Context = NO_CONTEXT) -> Route:
         """Decide. Raises `RequestError`, `NotFoundError` (no such recipe or model), and what `evaluate` raises."""
         began = time.perf_counter()
@@ -88,6 +96,15 @@ class Router:
         offered = _Offered()
         decision = policy.evaluate(request, view, partial(self._offer, case, context, offered), context)
         return self._answer(case, offered, decision, began)
+
+    def behind(self, ticket: int) -> Router:
+        """This router as if it decided in the place of a ticket of its queues: only what was reserved before is in the
+        way. Reserves nothing itself."""
+        other = copy.copy(self)
+        other.queues = self.queues.before(ticket)
+        other._searches = Searches(self.catalogue, other.queues)
+        other._estimates = LRUCache(1)  # those of other queues
+        return other
 
     def understand(self, request: GenerationRequest) -> None:
         """What of `route` depends on the prompt alone, ahead of it. Raises `RequestError`."""
@@ -183,6 +200,9 @@ class Router:
             score_reading=reading,
             artifact=case.knowledge.predictor.digest,
             turns=search.recipe.turns if search is not None else (),
+            alternative_turns={
+                name: offered.searches[name].recipe.turns for name in further if name in offered.searches
+            },
         )
 
     def _foreseen(self, decision: Decision, offered: _Offered, reading: ScoreReading) -> str:

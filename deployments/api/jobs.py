@@ -9,11 +9,25 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
 from deployments.api.calls import body_of_request, call_of
-from deployments.api.openapi import ASKED, KEYED, READ, Responses, answers, body_of, job_schema, parameter
+from deployments.api.openapi import (
+    ASKED,
+    KEYED,
+    READ,
+    JobList,
+    Responses,
+    answered,
+    answers,
+    body_of,
+    events,
+    job_schema,
+    parameter,
+)
 from deployments.api.service import Answer, Service
 from deployments.api.streams import Accepted, event_stream, job_line
+from deployments.api.wire import examples, shapes
 from deployments.api.wire.jobs import LAST, MOST, page_of
 from deployments.api.wire.requests import ImageRequest
+from deployments.store.records import JobState
 from router.errors import RequestError
 
 ENDPOINTS = {
@@ -28,6 +42,13 @@ ENDPOINTS = {
 _IDEMPOTENT = parameter("Idempotency-Key", "header", "Sent again, the same request is the same job.")
 _JOB: dict[str, Any] = {"content": {"application/json": {"schema": job_schema()}}}
 _LIMIT = {"type": "integer", "minimum": 1, "maximum": MOST}
+LISTED = [
+    parameter("limit", "query", "Jobs on a page; 20 if it is left out.", _LIMIT),
+    parameter("cursor", "query", "`next_cursor` of the page before."),
+    parameter("state", "query", "queued, running, done, failed, cancelled; several with commas."),
+]
+"""What a list of jobs may be asked for."""
+_FILE = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
 _LOCATION = {"Location": {"description": "Where the job is.", "schema": {"type": "string"}}}
 
 
@@ -39,31 +60,34 @@ def accepted_response() -> Responses:
 def add_endpoints(app: FastAPI) -> None:
     """Jobs and their pictures."""
     found: Responses = {200: {"description": "The job.", **_JOB}}
-    images = {**body_of(ImageRequest), "parameters": [_IDEMPOTENT]}
+    images = {**body_of(ImageRequest, told=examples.IMAGES), "parameters": [_IDEMPOTENT]}
     app.post(
         "/v1/jobs", openapi_extra=images, status_code=202, response_model=None,
         responses={**accepted_response(), **answers(*ASKED)},
     )(submit)  # fmt: skip
-    query = [
-        parameter("limit", "query", "Jobs on a page; 20 if it is left out.", _LIMIT),
-        parameter("cursor", "query", "`next_cursor` of the page before."),
-        parameter("state", "query", "queued, running, done, failed, cancelled; several with commas."),
-    ]  # fmt: skip
-    app.get("/v1/jobs", openapi_extra={"parameters": query}, responses=answers(400, *KEYED, *READ))(list_jobs)
+    listed = {**answered(JobList, "A page of jobs."), **answers(400, *KEYED, *READ)}
+    app.get("/v1/jobs", openapi_extra={"parameters": LISTED}, response_model=None, responses=listed)(list_jobs)
     app.get("/v1/jobs/{id}", responses={**found, **answers(*KEYED, *READ)}, response_model=None)(get_job)
     app.delete("/v1/jobs/{id}", responses={**found, **answers(*KEYED, *READ)}, response_model=None)(cancel_job)
     stream: Responses = {
-        200: {"description": "Events until the job ends.", "content": {"text/event-stream": {}}},
+        200: {"description": "Events until the job ends.", "content": events(examples.JOB_EVENTS, shapes.JobEvent)},
         204: {"description": "All of them were seen: Last-Event-ID is the last one's."},
     }
     last = [parameter("Last-Event-ID", "header", "The id of the last event that was seen.")]
     app.get(
-        "/v1/jobs/{id}/events", openapi_extra={"parameters": last}, response_model=None,
+        "/v1/jobs/{id}/events", openapi_extra={"parameters": last}, response_model=None, response_class=Response,
         responses={**stream, **answers(400, *KEYED, *READ)},
     )(job_events)  # fmt: skip
     kinds = ("image/png", "image/webp", "image/jpeg")
-    picture: Responses = {200: {"description": "The picture.", "content": {kind: {} for kind in kinds}}}
-    app.get("/v1/images/{id}/content", responses={**picture, **answers(403, *READ)}, response_model=None)(get_picture)
+    picture: Responses = {200: {"description": "The picture.", "content": {kind: dict(_FILE) for kind in kinds}}}
+    signed = [
+        parameter("expires", "query", "Unix seconds, as in the address."),
+        parameter("signature", "query", "As in the address."),
+    ]
+    app.get(
+        "/v1/images/{id}/content", openapi_extra={"parameters": signed}, response_model=None, response_class=Response,
+        responses={**picture, **answers(403, *READ)},
+    )(get_picture)  # fmt: skip
 
 
 async def submit(request: Request) -> Response:
@@ -82,13 +106,19 @@ def accepted(request: Request, answer: Answer, **headers: str) -> Response:
 
 async def list_jobs(request: Request) -> dict[str, Any]:
     """Your jobs, the latest first."""
+    states, limit, cursor = asked_page(request)
+    service: Service = request.app.state.service
+    return await service.jobs(states, limit, cursor, call_of(request, "generate"))
+
+
+def asked_page(request: Request) -> tuple[tuple[JobState, ...], int, str | None]:
+    """Which jobs are asked for: states, how many, from where on. Raises `RequestError`."""
     asked = request.query_params
     if unknown := sorted(set(asked) - {"limit", "cursor", "state"}):
         name = unknown[0][:40]
         raise RequestError(f"{name}: unknown; there are limit, cursor and state", name, "unknown_parameter")
     limit, states = page_of(asked.get("limit"), asked.getlist("state"))
-    service: Service = request.app.state.service
-    return await service.jobs(states, limit, asked.get("cursor"), call_of(request, "generate"))
+    return states, limit, asked.get("cursor")
 
 
 async def get_job(request: Request, id: str) -> Response:
@@ -111,8 +141,8 @@ async def job_events(request: Request, id: str) -> Response:
         await service.status(id, call)
         return Response(status_code=204)
     told = Accepted()
-    events = service.events(id, last, told, call)
-    return await event_stream(events, told, request.state.request_id, request.app.state.ping_s, job_line)
+    stream = service.events(id, last, told, call)
+    return await event_stream(stream, told, request.state.request_id, request.app.state.ping_s, job_line)
 
 
 async def get_picture(request: Request, id: str) -> Response:

@@ -1,11 +1,13 @@
 """Who asks: the key of a request, what it may do, and whether one is needed.
 
-A key comes as `Authorization: Bearer tp_…` or `x-api-key: tp_…`. Without keys, on loopback, everybody may do everything
+A key comes as `Authorization: Bearer tp_…` or `x-api-key: tp_…`, or as the password of `Basic`, which is what A1111's
+clients can send. Without keys, on loopback, everybody may do everything
 but administer, and the body's `user` says whose budgets count; with them, the key says it.
 """
 
 from __future__ import annotations
 
+import base64
 import re
 import time
 from collections import OrderedDict
@@ -45,6 +47,7 @@ class Access:
     tenant: whose budgets and jobs it is about; None: the one that the body's `user` names, for no key says it
     sees:   whose jobs it may see; None: everybody's;   priority: the highest class that it may ask for
     admin_possible: whether there is a key with which it might administer
+    looks:  whether it may see what operators see, and change nothing
     """
 
     tenant: str | None = None
@@ -53,6 +56,7 @@ class Access:
     priority: Priority = "interactive"
     sees: str | None = None
     admin_possible: bool = True
+    looks: bool = False
 
     def caller(self, label: str) -> Caller:
         """Who a submission is from; label: the body's `user`."""
@@ -64,11 +68,16 @@ class Access:
             return
         if scope == "admin" and not self.admin_possible:
             remedy = f"make a key (`triptych keys create --scope admin`), or set {ADMIN_KEY} where the server runs"
-            raise RequestError(f"policies cannot be seen or changed over HTTP here; {remedy}", None, "admin_disabled")
+            raise RequestError(f"nobody can administer over HTTP here yet; {remedy}", None, "admin_disabled")
         if scope == "admin" and self.key_id is None:
             raise RequestError("this needs an admin key, as `Authorization: Bearer KEY`", None, "admin_key_required")
         has = ", ".join(sorted(self.scopes)) or "none"
         raise RequestError(f"this needs a key with scope {scope}; yours has {has}", None, "scope_missing")
+
+    def need_to_look(self) -> None:
+        """Raises `RequestError` if it may not see what operators see."""
+        if not self.looks:
+            self.need("admin")
 
     def clamped(self, asked: Priority) -> Priority:
         """The class asked for, or the highest one that the key may have."""
@@ -140,7 +149,9 @@ class Keys:
             raise RequestError(message, None, "key_required")
         possible = bool(gate.admin_key) or found.keyed
         label, sees = ("", "") if found.keyed else (None, None)
-        return Access(label, None, frozenset(("generate", "feedback")), sees=sees, admin_possible=possible)
+        # Whoever reaches loopback without any key may look: it could read the store's files as well.
+        looks = gate.loopback and not possible
+        return Access(label, None, frozenset(("generate", "feedback")), sees=sees, admin_possible=possible, looks=looks)
 
     async def _identify(self, hash: str | None) -> Identity:
         now_s = time.monotonic()
@@ -165,7 +176,17 @@ def given_key(headers: Headers) -> str | None:
     scheme, _, token = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and token.strip():
         return token.strip()
+    if scheme.lower() == "basic" and (password := _password(token)):
+        return password
     return headers.get("x-api-key", "").strip() or None
+
+
+def _password(token: str) -> str:
+    """Of `user:password` in base64; "" if it is none."""
+    try:
+        return base64.b64decode(token.strip(), validate=True).decode().partition(":")[2]
+    except ValueError:
+        return ""
 
 
 def access_of(request: HTTPConnection, scope: KeyScope | None = None) -> Access:

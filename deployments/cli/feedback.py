@@ -175,7 +175,7 @@ def retrain(
         raise RequestError("say what to learn from: triptych router retrain --from-feedback [LOG]")
     settings = load_serve_config(config).settings
     catalogue = catalogue_of(settings)
-    judged = find_policy(settings, known_of(catalogue), policy or settings.policies.default)
+    judged = find_policy(settings, known_of(catalogue, settings.safety.moderators), policy or settings.policies.default)
     folder = artefact or settings.artifact_path
     done = learn(_log(settings, file), source, folder, judged, catalogue, out_folder, seed, dry_run)
     wins, _ = done.comparison.verdict

@@ -31,7 +31,8 @@ def validate(
     from deployments.known_names import known_of
     from policies import load_policy
 
-    known = known_of(catalogue_of(load_serve_config(config).settings))
+    settings = load_serve_config(config).settings
+    known = known_of(catalogue_of(settings), settings.safety.moderators)
     files = _files(paths)
     problems: dict[str, list[str]] = {}
     for file in files:
@@ -113,8 +114,9 @@ def diff(
     from dataclasses import asdict
 
     from deployments.cli import tables as render
-    from deployments.offline.diff import differences, read_bodies, summary
+    from deployments.offline.diff import differences, read_bodies
     from deployments.offline.rehearsal import Rehearsal
+    from deployments.operating.differences import summary
 
     bodies = read_bodies(prompts)
     rehearsal = Rehearsal(load_serve_config(config).settings)

@@ -15,10 +15,12 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, 
 from ray.serve.handle import DeploymentHandle
 
 from deployments.jobs.values import Delivered, File, Identity, JobEvent, JobView, Submission
+from deployments.observing import tracing
+from deployments.operating.values import Operations, PolicyPreview
 from deployments.orchestration.orchestrator import begun
 from deployments.orchestration.results import Refused, WorkerLostError
 from deployments.store.errors import FencedError
-from deployments.store.records import JobState
+from deployments.store.records import JobState, KeyRecord
 from deployments.workers.statuses import Sightings
 from deployments.workers.worker import OnBatchProgress, OnProgress, WorkerStatus
 from router.cost.queues import Queues
@@ -76,12 +78,14 @@ class HandleWorker:
         self, step: Step, inputs: Sequence[Value], deadline_s: float, on_progress: OnProgress | None = None
     ) -> StepResult:
         with own_failures(f"model {step.model!r}"):
-            items = self._steps.run.remote(step, list(inputs), deadline_s, on_progress is not None)
-            async with aclosing(_cancelling(items)) as arriving:
+            given, carried = (step, list(inputs), deadline_s), list(tracing.together())
+            if on_progress is None:
+                return await _cancelled_with(self._handle.result.remote(*given, carried))
+            async with aclosing(_cancelling(self._steps.run.remote(*given, carried))) as arriving:
                 async for item in arriving:
                     if isinstance(item, StepResult):
                         return item
-                    if isinstance(item, Progress) and on_progress is not None:
+                    if isinstance(item, Progress):
                         on_progress(item)
         raise StepError(f"model {step.model!r} ended step {step.id!r} without a result")
 
@@ -93,14 +97,14 @@ class HandleWorker:
         on_progress: OnBatchProgress | None = None,
     ) -> list[StepResult | TriptychError]:
         with own_failures(f"model {steps[0].model!r}"):
-            given = list(steps), [list(values) for values in inputs]
-            items = self._steps.run_batch.remote(*given, deadline_s, on_progress is not None)
-            async with aclosing(_cancelling(items)) as arriving:
+            given = list(steps), [list(values) for values in inputs], deadline_s, list(tracing.together())
+            if on_progress is None:
+                return await _cancelled_with(self._handle.results.remote(*given))
+            async with aclosing(_cancelling(self._steps.run_batch.remote(*given))) as arriving:
                 async for item in arriving:
                     if isinstance(item, list):
                         return item
-                    if on_progress is not None:
-                        on_progress(*item)
+                    on_progress(*item)
         raise StepError(f"model {steps[0].model!r} ended step {steps[0].id!r} and those with it without a result")
 
     async def statuses(self, queued_s: float) -> list[dict[str, WorkerStatus]] | None:
@@ -225,6 +229,21 @@ class RemoteJobs:
     async def put_policy(self, name: str, text: str, expected: str | None) -> Any:
         return await self._call(self._handle.put_policy.remote(name, text, expected))
 
+    async def operations(self) -> Operations:
+        return await self._patiently(lambda: self._handle.operations.remote())
+
+    async def all_keys(self) -> Sequence[KeyRecord]:
+        return await self._patiently(lambda: self._handle.all_keys.remote())
+
+    async def add_key(self, key: KeyRecord) -> None:
+        await self._call(self._handle.add_key.remote(key))
+
+    async def revoke_key(self, id: str) -> KeyRecord:
+        return await self._patiently(lambda: self._handle.revoke_key.remote(id))
+
+    async def preview_policy(self, name: str, text: str) -> PolicyPreview:
+        return await self._call(self._handle.preview_policy.remote(name, text))
+
     def _due(self, submission: Submission) -> float:
         """On the monotonic clock: when nobody waits for this request any more."""
         request = submission.request
@@ -325,6 +344,15 @@ async def _followed(items: Any, again: Callable[[], Awaitable[Any]]) -> AsyncGen
 
 async def _awaited(response: Any) -> Any:
     return await response
+
+
+async def _cancelled_with(response: Any) -> Any:
+    """What is answered; whoever stops waiting for it cancels the other side."""
+    try:
+        return await response
+    except asyncio.CancelledError:
+        response.cancel()
+        raise
 
 
 async def _cancelling(items: Any) -> AsyncGenerator[Any]:

@@ -1,6 +1,6 @@
 """Jobs of one orchestrator: accepted in the store, run here, followed by whoever asks, taken over after a death.
 
-A submission that is admitted is written to the store before anything is done; from then on it is carried on, by this
+A submission that is admitted is written to the store before anybody is told so; from then on it is carried on, by this
 process or, should it die, by the next one, which makes the pictures that are missing. Steps are seeded and pure, so
 what is made again is the same. Whoever waits for a job may leave and come back: it goes on without them.
 """
@@ -11,7 +11,8 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import asdict, replace
 from typing import Any, TypeVar
@@ -26,8 +27,17 @@ from deployments.jobs.pictures import Listener, Pictures
 from deployments.jobs.values import Delivered, File, Identity, JobEvent, JobView, Renderer, Submission
 from deployments.jobs.views import live_view, record_of, view_of
 from deployments.jobs.webhooks import Webhooks
-from deployments.orchestration.orchestrator import Admitted, Orchestrator
+from deployments.observing import tracing
+from deployments.operating import counting
+from deployments.operating.exporter import Sample
+from deployments.operating.gauges import samples
+from deployments.operating.looking import models_of
+from deployments.operating.preview import DECISIONS, previewed
+from deployments.operating.refusals import Refusals
+from deployments.operating.values import Operations, PolicyPreview
+from deployments.orchestration.orchestrator import Orchestrator
 from deployments.orchestration.results import (
+    Admitted,
     Finished,
     Outcome,
     Overview,
@@ -56,6 +66,8 @@ TRIES = 3  # processes that may die over one job before it is given up
 KEPT_S = 60.0  # for which a job that has ended is answered from memory
 LOOK_S = 1.0  # between two looks whether another orchestrator has begun
 TIDY_S = 300.0
+NOTE_S = 10.0  # between two times at which it is written when keys were used
+WINDOW_S = 86_400.0  # over which operators see what was served
 
 FALLBACK_SECRET = secrets.token_bytes(32)  # of addresses that this process alone has to know again
 
@@ -81,6 +93,8 @@ class Jobs:
         self.store = store
         self.keys = KeyRing(lambda: self._access.do(store.keys))
         self.limits = KeyLimits(orchestrator.tenant_budgets)
+        self.refusals = Refusals(WINDOW_S)
+        self._since = time.time()
         self._url_secret = url_secret
         self._renderer = renderer
         self._webhooks = webhooks
@@ -118,10 +132,12 @@ class Jobs:
             job = self._live[record.id] = LiveJob(record, stored)
             job.charge = charges.get(record.id)
             logger.info("job %s is carried on; %d of %d pictures were made", record.id, len(stored), record.n)
-            job.task = asyncio.ensure_future(self._carry_on(job))
+            carried = {"job": record.id, "request": str(record.request.get("id", ""))}
+            with tracing.begun(carried, "take over", job=record.id):
+                job.task = asyncio.ensure_future(self._carry_on(job))
         if self._webhooks is not None:
             self._webhooks.start(self._fence)
-        for often_s, what in ((LOOK_S, self._look), (TIDY_S, self._tidy)):
+        for often_s, what in ((LOOK_S, self._look), (TIDY_S, self._tidy), (NOTE_S, self._note_used)):
             self._background.append(asyncio.ensure_future(self._every(often_s, what)))
 
     async def stop(self, wait_s: float = 0.0) -> None:
@@ -141,6 +157,7 @@ class Jobs:
             await asyncio.wait(self._closing, timeout=wait_s)
         with suppress(StoreError):
             await self._access.do(self.store.save_costs, self.orchestrator.costs_snapshot())
+            await self._note_used()
         self._access.close()
 
     async def drain(self, limit_s: float) -> tuple[int, int]:
@@ -168,6 +185,10 @@ class Jobs:
     async def _tidy(self) -> None:
         await self._access.do(self.store.save_costs, self.orchestrator.costs_snapshot())
         await self._access.do(self.store.tidy, time.time())
+
+    async def _note_used(self) -> None:
+        if used := self.keys.used():
+            await self._access.do(self.store.keys_used, used)
 
     async def _every(self, often_s: float, what: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -280,9 +301,7 @@ class Jobs:
             job.cancelled = True
             job.task.cancel()
             await ended(job.task)
-            if not job.ended:  # its task had not begun, and could take nothing back
-                if job.admitted is not None:
-                    self.orchestrator.give_up(job.admitted)
+            if not job.ended:  # its task had not begun
                 self._close(job, "cancelled")
             view = self._view(job)
         return view
@@ -322,9 +341,67 @@ class Jobs:
     async def put_policy(self, name: str, text: str, expected: str | None = None) -> PolicyFile:
         return await self.orchestrator.put_policy(name, text, expected)
 
+    # ------------------------------------------------------------------------------------------- what operators ask
+
+    async def operations(self) -> Operations:
+        """How everything is, and what was served within a day. Raises `StoreError`."""
+        overview, now = await self.orchestrator.overview(), time.time()
+        served = await self._access.do(self.store.served_since, now - WINDOW_S)
+        rated = await self._access.do(self.store.rated_since, now - WINDOW_S)
+        budgets = self.limits.tightest(await self.keys.all())
+        states = Counter(job.state for job in self._live.values())
+        return Operations(
+            since=self._since,
+            now=now,
+            window_s=WINDOW_S,
+            models=models_of(self.orchestrator, overview),
+            jobs={"queued": states["queued"], "running": states["running"], **counting.ended(served)},
+            recipes=counting.shares(served, rated),
+            tenants=counting.uses(served, budgets.get),
+            refusals=self.refusals.counts(),
+        )
+
+    def samples(self) -> Iterable[Sample]:
+        """The gauges as they are now. On the event loop of the jobs."""
+        states = Counter[str](job.state for job in self._live.values())
+        return samples(self.orchestrator, states, self.limits.tightest(self.keys.known))
+
+    async def all_keys(self) -> Sequence[KeyRecord]:
+        """Every key, revoked ones included, the oldest first, as the store has them. Raises `StoreError`."""
+        return await self._access.do(self.store.keys)
+
+    async def add_key(self, key: KeyRecord) -> None:
+        """Raises `RequestError` for an id or hash that is there already, `StoreError`."""
+        await self._access.do(self.store.add_key, key)
+        self.keys.changed()
+
+    async def revoke_key(self, id: str) -> KeyRecord:
+        """End a key. Raises `NotFoundError`, `StoreError`."""
+        revoked = await self._access.do(self.store.revoke_key, id)
+        self.keys.changed()
+        return revoked
+
+    async def preview_policy(self, name: str, text: str) -> PolicyPreview:
+        """What a policy would change of what its predecessor decided, or, if it is new, of what all have. Raises
+        `StoreError`."""
+        known = name if name in self.orchestrator.policies.names() else None
+        records = await self._access.do(self.store.recent_requests, known, 2 * DECISIONS)
+        decided = [(unpacked(record.request), str((record.decision or {}).get("policy"))) for record in records]
+        return await asyncio.to_thread(previewed, self.orchestrator, name, text, decided)
+
     # ------------------------------------------------------------------------------------------------------- accepting
 
     async def _submitted(self, submission: Submission) -> JobView:
+        with tracing.resumed(submission.trace), tracing.saying(job=submission.id):
+            try:
+                with tracing.span("admit", job=submission.id):
+                    return await self._taken_in(submission)
+            except TriptychError as error:
+                self.refusals.count(error.code)
+                self.orchestrator.metrics.record("triptych_refusals_total", reason=error.code)
+                raise
+
+    async def _taken_in(self, submission: Submission) -> JobView:
         await self.start()
         if self._fenced:
             raise fenced()
@@ -337,23 +414,31 @@ class Jobs:
         caller = await self._key_of(submission)
         entered_s = self.limits.enter(caller) if caller is not None else 0.0
         rate = self.limits.rate(caller) if caller is not None else None
-        admitted = None
+        admitted, job = None, None
         try:
             admitted = await self.orchestrator.admit(submission.request)
             if caller is not None:
                 self.limits.charge(caller, admitted)
             record = record_of(submission, admitted, self._fence)
-            stored = await asyncio.wrap_future(self.store.accept_soon(record, admitted.charge.rows(record.id)))
+            accepting = self.store.accept_soon(record, admitted.charge.rows(record.id))
+            # Its first step may be on its way while the store commits: nobody is told of the job before that.
+            job = self._begin(record, admitted, submission.trace)
+            stored = await asyncio.wrap_future(accepting)
         except BaseException:
-            self._take_back(caller, entered_s, admitted)
+            await self._take_back(caller, entered_s, admitted, job)
             raise
         if stored.id != record.id:  # the same key came twice at once, and the other was first
-            self._take_back(caller, entered_s, admitted)
+            await self._take_back(caller, entered_s, admitted, job)
             return await self.status(stored.id)
-        job = self._live[record.id] = LiveJob(record)
-        job.admit(admitted, self.orchestrator.shares(admitted.route.plan))
-        job.task = asyncio.ensure_future(self._run(job))
+        self._live[record.id] = job
         return replace(self._view(job), rate=rate)
+
+    def _begin(self, record: JobRecord, admitted: Admitted, trace: tracing.Carrier) -> LiveJob:
+        job = LiveJob(record)
+        job.admit(admitted, self.orchestrator.shares(admitted.route.plan))
+        with tracing.resumed({**trace, "job": record.id}):  # goes on after those who asked
+            job.task = asyncio.ensure_future(self._run(job))
+        return job
 
     async def _key_of(self, submission: Submission) -> KeyRecord | None:
         """The key that a submission came with. Raises `RequestError` if it was revoked meanwhile."""
@@ -363,8 +448,13 @@ class Jobs:
             raise RequestError(f"key {id} was revoked; ask for another", None, "invalid_api_key")
         return key
 
-    def _take_back(self, key: KeyRecord | None, entered_s: float, admitted: Admitted | None) -> None:
-        """What was not accepted leaves no trace in limits, budgets and queues."""
+    async def _take_back(
+        self, key: KeyRecord | None, entered_s: float, admitted: Admitted | None, job: LiveJob | None
+    ) -> None:
+        """What was not accepted leaves no trace in limits, budgets and queues, and nothing of it runs on."""
+        for task in () if job is None or job.task is None else (job.task, *job.work):
+            task.cancel()
+            await ended(task)
         if key is not None:
             self.limits.leave(key, entered_s)
         if admitted is not None:
@@ -415,10 +505,12 @@ class Jobs:
     async def _run(self, job: LiveJob) -> None:
         admitted = job.admitted
         assert admitted is not None
-        listen = Listener(job, admitted, self._pictures, self._begun)
+        listen = Listener(job, admitted, self._pictures, self._begun, self._routed)
+        recipe = admitted.route.decision.recipe
         try:
-            outcome = await self.orchestrator.run(admitted, listen, job.missing, lambda: job.followers > 0)
-            await self._finish(job, outcome, listen)
+            with tracing.span("job", job=job.record.id, recipe=recipe, tenant=job.record.tenant):
+                outcome = await self.orchestrator.run(admitted, listen, job.missing, lambda: job.followers > 0)
+                await self._finish(job, outcome, listen)
         except asyncio.CancelledError:
             if job.cancelled:
                 self._close(job, "cancelled")
@@ -433,6 +525,7 @@ class Jobs:
         here = {one.index for one in outcome.made}
         earlier = {index: facts for index, facts in job.facts.items() if index not in here}
         result = await self._access.do(self._renderer.result, outcome, job.record.body, job.record.id, earlier)
+        job.outcome = outcome
         job.end("done", result)
         self._close(job, "done")
 
@@ -457,15 +550,25 @@ class Jobs:
         if job.charge is not None:
             job.charge.settle()
         rows = job.charge.rows(job.record.id) if job.charge is not None else None
+        used = (job.charge.work_s, job.charge.cost_usd) if job.charge is not None else (0.0, 0.0)
+        served = counting.row_of(job.record, state, job.decision, job.outcome, used)
+        counting.count(self.orchestrator.metrics, served, job.record.priority)
+        where = f"{served.policy}/{served.recipe}"
+        logger.info("job %s is %s after %.3f s, by %s", job.record.id, state, served.latency_s, where)
 
         async def write() -> None:
-            ending = self.store.finished_soon(job.record.id, self._fence, state, job.result, job.error, rows)
+            ending = self.store.finished_soon(job.record.id, self._fence, state, job.result, job.error, rows, served)
             await asyncio.wrap_future(ending)
 
         await self._access.insist(write)
         if self._webhooks is not None and job.record.webhook is not None:
             self._webhooks.wake()
         asyncio.get_running_loop().call_later(KEPT_S, self._live.pop, job.record.id, None)
+
+    def _routed(self, job: LiveJob, route: Route) -> None:
+        """How a job is done, also when that changes while it waits."""
+        if job.admitted is not None:
+            job.admit(replace(job.admitted, route=route), self.orchestrator.shares(route.plan))
 
     def _begun(self, job: LiveJob) -> None:
         """Write that a job is running, and by which decision, without waiting for it: the next process counts it as one

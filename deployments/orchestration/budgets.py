@@ -78,6 +78,12 @@ class Charge:
             for _, account, entry in self.entries:
                 account.change(entry, _units(self.work_s), _units(self.cost_usd))
 
+    def covers(self, work_s: float, cost_usd: float) -> bool:
+        """Whether every budget was charged for as much as that. True if none binds the request."""
+        work, cost = _units(work_s), _units(cost_usd)
+        with self.lock:
+            return all(work <= entry.work and cost <= entry.cost for _, _, entry in self.entries)
+
     def adopt(self, before: Charge) -> None:
         """Go on with what the charge of an earlier try has outside of policies (`TenantBudgets.also`)."""
         with self.lock:
@@ -151,6 +157,16 @@ class TenantBudgets:
             account.add(entry)
             charge.entries.append((key, account, entry))
             return None
+
+    def used_usd(self, key: _Key, window_s: float) -> float:
+        """What is reserved and used on an account outside of policies (`also`) within its window."""
+        with self._lock:
+            account = self._accounts.get(key)
+            if account is None:
+                return 0.0
+            account.window_s = window_s
+            account.drop_old(self._clock())
+            return account.cost * UNIT
 
     def restore(self, rows: Iterable[UsageRow]) -> dict[str, Charge]:
         """Take in what an earlier process granted; the charges by job, for those that are carried on.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -92,19 +93,38 @@ async def until(holds: Callable[[], bool]) -> None:
     raise AssertionError("it did not come about")
 
 
-async def test_a_job_is_in_the_store_before_anything_is_run(make: Make, store: Store) -> None:
+async def test_a_job_is_in_the_store_before_anybody_is_told_of_it(make: Make, store: Store) -> None:
     """When `submit` returns, the job is committed; when it is done, so are its answer and its pictures."""
     script = Script({}, delay_s=0.05)
     jobs = make(script)
     view = await jobs.submit(asked(n=2))
     assert store.job(view.id) is not None
-    assert (view.state, view.n, view.pictures) == ("queued", 2, ())
+    assert (view.n, view.pictures) == (2, ())
     done = await jobs.answer(view.id)
     await until(lambda: store.job(view.id).state == "done")  # type: ignore[union-attr]
     kept = store.pictures(view.id)
     assert [store.read(one) for one in kept] == [file.data for file in done.files]
     assert [one.seed for one in kept] == [7, 8]
     assert store.job(view.id).result == done.result  # type: ignore[union-attr]
+    await jobs.stop()
+
+
+async def test_what_cannot_be_committed_is_not_run_on(
+    make: Make, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step may begin while the store commits; if it cannot, the step is stopped and nothing is reserved any more."""
+    script = Script({}, delay_s=30.0)
+    jobs = make(script)
+    await jobs.start()
+    accepting: Future[Any] = Future()
+    monkeypatch.setattr(store, "accept_soon", lambda *_: accepting)
+    asking = asyncio.ensure_future(jobs.submit(asked()))
+    await until(lambda: script.ran == ["generate sd15"])
+    accepting.set_exception(StoreError("the disk is gone"))
+    with pytest.raises(StoreError):
+        await asking
+    assert jobs.orchestrator.queued_s("sd15") == 0.0
+    assert jobs.orchestrator.step_queues.snapshot()["sd15"]["running"] == 0
     await jobs.stop()
 
 
@@ -132,12 +152,12 @@ async def test_an_idempotency_key_stands_for_one_request_of_a_tenant(make: Make)
     await jobs.stop()
 
 
-async def test_a_job_goes_on_without_whoever_asked(make: Make) -> None:
+async def test_a_job_goes_on_without_whoever_asked(make: Make, store: Store) -> None:
     """A client that goes away ends nothing; who comes back with the id finds the pictures."""
     script = Script({}, delay_s=0.05)
     jobs = make(script)
     waiting = asyncio.ensure_future(jobs.complete(asked()))
-    await until(lambda: bool(script.ran))
+    await until(lambda: store.job("job_1") is not None)
     waiting.cancel()
     assert len((await jobs.answer("job_1")).files) == 1
     await jobs.stop()
@@ -201,24 +221,26 @@ async def test_a_cancelled_job_stops_and_says_so(make: Make, store: Store) -> No
     await jobs.stop()
 
 
-async def test_a_job_that_is_cancelled_before_it_begins_leaves_nothing(
+async def test_a_job_that_is_cancelled_before_it_is_carried_on_leaves_nothing(
     make: Make, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also in the moment before its task begins: it has ended, in the store too, and its place in the queue is free."""
+    first = make(Script({}, delay_s=60.0))
+    view = await first.submit(asked())
+    await first.stop()
     script = Script({})
-    jobs = make(script)
-    usual, cancelling = LiveJob.admit, []
+    second, usual, cancelling = make(script), LiveJob.__init__, []
 
-    def admit(job: LiveJob, *args: Any) -> None:
+    def init(job: LiveJob, *args: Any) -> None:
         usual(job, *args)
-        cancelling.append(asyncio.ensure_future(jobs.cancel(job.record.id)))  # it runs before the job's own task
+        cancelling.append(asyncio.ensure_future(second.cancel(view.id)))  # it runs before the job's own task
 
-    monkeypatch.setattr(LiveJob, "admit", admit)
-    view = await jobs.submit(asked())
+    monkeypatch.setattr(LiveJob, "__init__", init)
+    await second.start()
     assert [(await one).state for one in cancelling] == ["cancelled"]
-    assert (script.ran, jobs.orchestrator.queued_s("sd15")) == ([], 0)
+    assert (script.ran, second.orchestrator.queued_s("sd15")) == ([], 0)
     await until(lambda: store.job(view.id).state == "cancelled")  # type: ignore[union-attr]
-    await jobs.stop()
+    await second.stop()
 
 
 async def test_another_tenant_s_job_is_not_there(make: Make) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.orchestration.order import CLASSES, PATIENCE, Claim, Order
+from router.cost.order import CLASSES, PATIENCE, Claim, Order
 
 FAR = 1e6
 
