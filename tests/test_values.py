@@ -25,6 +25,7 @@ WORKED_ON = {
     "deployments.orchestration.step_queues._Batch",
     "deployments.orchestration.step_queues._Entry",
     "deployments.orchestration.step_queues._Line",
+    "deployments.orchestration.rerouting._Waiting",
     "deployments.jobs.webhooks.Webhooks",
 }
 """What is changed by the one function that it belongs to, and passed to nobody who would not expect that."""
@@ -38,6 +39,7 @@ def test_bodies_are_frozen_and_know_no_infinity() -> None:
         for module in [importlib.import_module(f"deployments.api.wire.{found.name}")]
         for name, kind in vars(module).items()
         if isinstance(kind, type) and issubclass(kind, BaseModel) and kind.__module__ == module.__name__
+        if kind.model_config.get("extra") == "forbid"  # the others are answers
         if not kind.model_config.get("frozen") or kind.model_config.get("allow_inf_nan", True)
     }
     assert loose == set()
