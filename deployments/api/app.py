@@ -30,12 +30,14 @@ from deployments.api.wire import responses as explain
 from deployments.api.wire.bodies import read_json
 from deployments.api.wire.feedback import FeedbackRequest, parse_feedback
 from deployments.api.wire.requests import ImageRequest
+from deployments.page import serving as page
 from deployments.settings import Limits
 from router.errors import NotFoundError, RequestError, TriptychError
 
 logger = logging.getLogger("triptych.ingress")
 
 ENDPOINTS = {
+    "GET /": "the page, for browsers; this list for others",
     "POST /v1/images/generations": "make pictures; the body is OpenAI's, with further fields",
     "POST /v1/route": "the same body: which recipe would be taken, and why; nothing is run",
     "POST /v1/feedback": "how good a picture is: an id of an answer with a rating (1 to 5), a thumb or a score",
@@ -53,6 +55,8 @@ EXPOSED = ("x-request-id", "retry-after", "location", "x-triptych-recipe", "x-tr
            "x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests",
            "idempotent-replayed", "preference-applied")  # fmt: skip
 """Headers that pages of other origins may read."""
+
+_INDEX: dict[str, Any] = {"application/json": {}, "text/html": {}}
 
 
 def create_app(
@@ -80,7 +84,9 @@ def create_app(
     content: dict[str, Any] = {"application/json": {}, "text/event-stream": {}}
     pictures = {"description": "Pictures; with `stream`, events.", "content": content, "headers": RATED}
     made: Responses = {200: pictures, **job_api.accepted_response(), **answers(*ASKED)}
-    app.get("/", responses=answers(405))(index)
+    shown: Responses = {200: {"description": "The page, or what is here.", "content": _INDEX}, **answers(405)}
+    app.get("/", responses=shown, response_model=None)(index)
+    app.get(f"/{page.FOLDER}/{{name}}", include_in_schema=False)(page_file)
     app.get("/health", responses=answers(405))(health)
     app.get("/readyz", responses={**answers(405, 500), 503: {"description": "Models are still loading."}})(readyz)
     app.get("/v1/models", responses=answers(*KEYED, *READ))(list_models)
@@ -111,9 +117,19 @@ def create_app(
 # ---------------------------------------------------------------------------------------------------------- endpoints
 
 
-async def index() -> dict[str, Any]:
-    """What is here."""
-    return {"name": "triptych", "endpoints": ENDPOINTS}
+async def index(request: Request) -> Response:
+    """The page to browsers, to others what is here."""
+    if page.is_browser(request.headers):
+        return page.document(request)
+    return JSONResponse({"name": "triptych", "endpoints": ENDPOINTS}, headers={"Vary": "Accept"})
+
+
+async def page_file(name: str) -> Response:
+    """A file of the page."""
+    if (found := page.part(name)) is None:
+        message = f"the page has no file {name[:60]!r}; load / again, it names those that there are"
+        raise NotFoundError(message, None, "unknown_url")
+    return found
 
 
 async def health() -> dict[str, str]:

@@ -266,10 +266,12 @@ class Jobs:
     ) -> tuple[list[JobView], str | None]:
         """Jobs, newest first, and the cursor of the next page, if there is one."""
         records, after = await self._access.do(self.store.jobs, tenant, states, limit, cursor)
+        made = await self._access.do(self.store.pictures_of, [record.id for record in records])
         views = []
         for record in records:
             job = self._live.get(record.id)
-            views.append(replace(self._view(job), webhook=record.webhook) if job is not None else view_of(record))
+            stored = view_of(record, made.get(record.id, ()))
+            views.append(replace(self._view(job), webhook=record.webhook) if job is not None else stored)
         return views, after
 
     async def cancel(self, job_id: str, tenant: str | None = None) -> JobView:

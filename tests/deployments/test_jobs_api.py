@@ -70,7 +70,7 @@ async def test_a_job_s_pictures_are_those_of_the_call_that_waits(app: Served) ->
 
 
 async def test_a_list_has_pages_and_states(app: Served) -> None:
-    """Latest first, page by page, by state; without pictures and results."""
+    """Latest first, page by page, by state; with the addresses of pictures and the request, without results."""
     ids = [(await app.http.post(JOBS, json={**BODY, "seed": seed})).json()["id"] for seed in range(5)]
     for id in ids:
         await app.done(id)
@@ -78,7 +78,10 @@ async def test_a_list_has_pages_and_states(app: Served) -> None:
     assert ([one["id"] for one in first["data"]], first["has_more"]) == ([ids[4], ids[3]], True)
     rest = (await app.http.get(JOBS, params={"limit": 9, "cursor": first["next_cursor"]})).json()
     assert ([one["id"] for one in rest["data"]], rest["has_more"]) == ([ids[2], ids[1], ids[0]], False)
-    assert not {"pictures", "result"} & set(first["data"][0])
+    shown = first["data"][0]
+    assert "result" not in shown
+    assert (await app.http.get(shown["pictures"][0]["url"])).content.startswith(b"\x89PNG")
+    assert shown["request"] == {**BODY, "seed": 4}
     assert (await app.http.get(JOBS, params={"state": "failed,cancelled"})).json()["data"] == []
     assert len((await app.http.get(JOBS, params={"state": "done"})).json()["data"]) == 5
 

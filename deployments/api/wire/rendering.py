@@ -8,7 +8,7 @@ from typing import Any
 from deployments.api import errors as failures
 from deployments.api.wire import responses as explain
 from deployments.api.wire.requests import ImageRequest
-from deployments.orchestration.results import Made, Outcome
+from deployments.orchestration.results import Checked, Chosen, Made, Outcome, Routed
 from models.handover import resize
 from models.provenance import encode_image
 from router.route import Route
@@ -44,6 +44,11 @@ class Rendering:
         pixels = resize(picture.pixels, width, height)
         file = encode_image(pixels, wire.output_format, None, wire.output_compression)
         return file, MEDIA_TYPES[wire.output_format], width, height
+
+    def said(self, event: Routed | Checked | Chosen, body: Mapping[str, Any]) -> dict[str, Any]:
+        if isinstance(event, Routed):
+            return explain.routed_report(event.route, unpacked(body))
+        return explain.checked_report(event.check) if isinstance(event, Checked) else explain.chosen_report(event)
 
     def facts(self, made: Made) -> dict[str, Any]:
         return explain.picture_report(made)
