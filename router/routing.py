@@ -78,6 +78,13 @@ class Router:
         """The predictor that decides now."""
         return self.knowledge.predictor
 
+    def apart(self, queues: Queues) -> Router:
+        """One that decides with the same knowledge over other queues, for decisions that are not carried out."""
+        other = Router(self.catalogue, self.embedder, self.predictor, queues)
+        other.knowledge = self.knowledge
+        other._views, other._lock = self._views, self._lock  # what was understood of a prompt holds for both
+        return other
+
     def route(self, request: GenerationRequest, policy: Policy, context: Context = NO_CONTEXT) -> Route:
         """Decide. Raises `RequestError`, `NotFoundError` (no such recipe or model), and what `evaluate` raises."""
         began = time.perf_counter()

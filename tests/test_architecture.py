@@ -44,7 +44,7 @@ FLOORS = {
     ),
     "deployments": (
         "cli", "app", "cluster", "offline", "in_process", "assembly", "served_recipes", "known_names", "api",
-        "page", "jobs", "orchestration", "store", "workers", "settings", "placement", "section",
+        "page", "jobs", "operating", "orchestration", "store", "workers", "settings", "placement", "section",
     ),
 }  # fmt: skip
 MOST_MODULES = 12

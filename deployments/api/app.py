@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from deployments.api import errors as failures
 from deployments.api import jobs as job_api
 from deployments.api import policies as policy_api
+from deployments.api.admin import endpoints as admin_api
 from deployments.api.calls import body_of_request, call_of, prefers_async
 from deployments.api.keys import Gate, Keys, access_of
 from deployments.api.openapi import ASKED, KEYED, RATED, READ, Responses, answers, body_of, document, parameter
@@ -46,6 +47,7 @@ ENDPOINTS = {
     "GET /health": "whether the process answers",
     "GET /readyz": "whether the models are loaded, one by one",
     **policy_api.ENDPOINTS,
+    **admin_api.ENDPOINTS,
     "GET /docs": "this API as OpenAPI",
 }
 
@@ -96,6 +98,7 @@ def create_app(
     app.post("/v1/feedback", openapi_extra=body_of(FeedbackRequest), responses=answers(*ASKED))(feedback)
     job_api.add_endpoints(app)
     policy_api.add_endpoints(app)
+    admin_api.add_endpoints(app)
     app.add_exception_handler(TriptychError, on_failure)
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(RequestValidationError, on_validation_error)

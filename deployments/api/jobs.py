@@ -14,6 +14,7 @@ from deployments.api.service import Answer, Service
 from deployments.api.streams import Accepted, event_stream, job_line
 from deployments.api.wire.jobs import LAST, MOST, page_of
 from deployments.api.wire.requests import ImageRequest
+from deployments.store.records import JobState
 from router.errors import RequestError
 
 ENDPOINTS = {
@@ -28,6 +29,12 @@ ENDPOINTS = {
 _IDEMPOTENT = parameter("Idempotency-Key", "header", "Sent again, the same request is the same job.")
 _JOB: dict[str, Any] = {"content": {"application/json": {"schema": job_schema()}}}
 _LIMIT = {"type": "integer", "minimum": 1, "maximum": MOST}
+LISTED = [
+    parameter("limit", "query", "Jobs on a page; 20 if it is left out.", _LIMIT),
+    parameter("cursor", "query", "`next_cursor` of the page before."),
+    parameter("state", "query", "queued, running, done, failed, cancelled; several with commas."),
+]
+"""What a list of jobs may be asked for."""
 _LOCATION = {"Location": {"description": "Where the job is.", "schema": {"type": "string"}}}
 
 
@@ -44,12 +51,7 @@ def add_endpoints(app: FastAPI) -> None:
         "/v1/jobs", openapi_extra=images, status_code=202, response_model=None,
         responses={**accepted_response(), **answers(*ASKED)},
     )(submit)  # fmt: skip
-    query = [
-        parameter("limit", "query", "Jobs on a page; 20 if it is left out.", _LIMIT),
-        parameter("cursor", "query", "`next_cursor` of the page before."),
-        parameter("state", "query", "queued, running, done, failed, cancelled; several with commas."),
-    ]  # fmt: skip
-    app.get("/v1/jobs", openapi_extra={"parameters": query}, responses=answers(400, *KEYED, *READ))(list_jobs)
+    app.get("/v1/jobs", openapi_extra={"parameters": LISTED}, responses=answers(400, *KEYED, *READ))(list_jobs)
     app.get("/v1/jobs/{id}", responses={**found, **answers(*KEYED, *READ)}, response_model=None)(get_job)
     app.delete("/v1/jobs/{id}", responses={**found, **answers(*KEYED, *READ)}, response_model=None)(cancel_job)
     stream: Responses = {
@@ -82,13 +84,19 @@ def accepted(request: Request, answer: Answer, **headers: str) -> Response:
 
 async def list_jobs(request: Request) -> dict[str, Any]:
     """Your jobs, the latest first."""
+    states, limit, cursor = asked_page(request)
+    service: Service = request.app.state.service
+    return await service.jobs(states, limit, cursor, call_of(request, "generate"))
+
+
+def asked_page(request: Request) -> tuple[tuple[JobState, ...], int, str | None]:
+    """Which jobs are asked for: states, how many, from where on. Raises `RequestError`."""
     asked = request.query_params
     if unknown := sorted(set(asked) - {"limit", "cursor", "state"}):
         name = unknown[0][:40]
         raise RequestError(f"{name}: unknown; there are limit, cursor and state", name, "unknown_parameter")
     limit, states = page_of(asked.get("limit"), asked.getlist("state"))
-    service: Service = request.app.state.service
-    return await service.jobs(states, limit, asked.get("cursor"), call_of(request, "generate"))
+    return states, limit, asked.get("cursor")
 
 
 async def get_job(request: Request, id: str) -> Response:

@@ -45,6 +45,7 @@ class Access:
     tenant: whose budgets and jobs it is about; None: the one that the body's `user` names, for no key says it
     sees:   whose jobs it may see; None: everybody's;   priority: the highest class that it may ask for
     admin_possible: whether there is a key with which it might administer
+    looks:  whether it may see what operators see, and change nothing
     """
 
     tenant: str | None = None
@@ -53,6 +54,7 @@ class Access:
     priority: Priority = "interactive"
     sees: str | None = None
     admin_possible: bool = True
+    looks: bool = False
 
     def caller(self, label: str) -> Caller:
         """Who a submission is from; label: the body's `user`."""
@@ -64,11 +66,16 @@ class Access:
             return
         if scope == "admin" and not self.admin_possible:
             remedy = f"make a key (`triptych keys create --scope admin`), or set {ADMIN_KEY} where the server runs"
-            raise RequestError(f"policies cannot be seen or changed over HTTP here; {remedy}", None, "admin_disabled")
+            raise RequestError(f"nobody can administer over HTTP here yet; {remedy}", None, "admin_disabled")
         if scope == "admin" and self.key_id is None:
             raise RequestError("this needs an admin key, as `Authorization: Bearer KEY`", None, "admin_key_required")
         has = ", ".join(sorted(self.scopes)) or "none"
         raise RequestError(f"this needs a key with scope {scope}; yours has {has}", None, "scope_missing")
+
+    def need_to_look(self) -> None:
+        """Raises `RequestError` if it may not see what operators see."""
+        if not self.looks:
+            self.need("admin")
 
     def clamped(self, asked: Priority) -> Priority:
         """The class asked for, or the highest one that the key may have."""
@@ -140,7 +147,10 @@ class Keys:
             raise RequestError(message, None, "key_required")
         possible = bool(gate.admin_key) or found.keyed
         label, sees = ("", "") if found.keyed else (None, None)
-        return Access(label, None, frozenset(("generate", "feedback")), sees=sees, admin_possible=possible)
+        # Whoever reaches loopback without any key may look: it could read the store's files as well.
+        looks = gate.loopback and not possible
+        scopes: frozenset[KeyScope] = frozenset(("generate", "feedback"))
+        return Access(label, None, scopes, sees=sees, admin_possible=possible, looks=looks)
 
     async def _identify(self, hash: str | None) -> Identity:
         now_s = time.monotonic()

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, Field
 
+from deployments.api.wire.admin import KeyRequest
 from deployments.api.wire.feedback import FeedbackRequest
 from deployments.api.wire.requests import ImageRequest
 
@@ -140,7 +141,7 @@ def document(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         made = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         schemas = made.setdefault("components", {}).setdefault("schemas", {})
-        bodies: tuple[type[BaseModel], ...] = (ImageRequest, FeedbackRequest, PolicyVersion)
+        bodies: tuple[type[BaseModel], ...] = (ImageRequest, FeedbackRequest, PolicyVersion, KeyRequest)
         for body in bodies:
             schemas |= component(body)
         schemas |= component(Job, nullable=False)

@@ -45,12 +45,12 @@ def add_endpoints(app: FastAPI) -> None:
 
 async def list_policies(request: Request) -> dict[str, Any]:
     """All policies in force."""
-    return await _service(request).policies()
+    return await _shown(request).policies()
 
 
 async def get_policy(request: Request, name: str, digest: str | None = None) -> Response:
     """The file as YAML if that is what is accepted, else as JSON with its history."""
-    found = await _service(request).policy(name, digest)
+    found = await _shown(request).policy(name, digest)
     headers = {"ETag": f'"{found["digest"]}"'}
     if "yaml" in request.headers.get("accept", ""):
         return PlainTextResponse(found["text"], headers=headers, media_type="application/yaml")
@@ -60,7 +60,7 @@ async def get_policy(request: Request, name: str, digest: str | None = None) -> 
 async def put_policy(request: Request, name: str) -> dict[str, Any]:
     """Validate and put in force."""
     service = _service(request)
-    text = await _text(request)
+    text = await policy_text(request)
     expected = request.headers.get("if-match", "").strip().strip('"') or None
     return await service.put_policy(name, text, expected)
 
@@ -75,13 +75,20 @@ async def roll_back(request: Request, name: str) -> dict[str, Any]:
     return await service.roll_back(name, digest)
 
 
+def _shown(request: Request) -> Service:
+    """The service, if the request may see what operators see."""
+    access_of(request).need_to_look()
+    return request.app.state.service
+
+
 def _service(request: Request) -> Service:
     """The service, if the request carries an admin key."""
     access_of(request, "admin")
     return request.app.state.service
 
 
-async def _text(request: Request) -> str:
+async def policy_text(request: Request) -> str:
+    """The body, as YAML. Raises `RequestError`."""
     try:
         return (await read_body(request, MAX_BYTES)).decode("utf-8-sig")
     except UnicodeDecodeError:

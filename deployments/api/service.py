@@ -15,6 +15,7 @@ from deployments.api.errors import rate_headers
 from deployments.api.keys import OPEN, Access, warned
 from deployments.api.request_ids import new_job_id, new_request_id
 from deployments.api.urls import Signed, UrlSigner
+from deployments.api.wire import admin
 from deployments.api.wire import jobs as job_wire
 from deployments.api.wire import responses as explain
 from deployments.api.wire.feedback import FeedbackRequest, feedback_report, parse_feedback
@@ -22,9 +23,10 @@ from deployments.api.wire.rendering import packed
 from deployments.api.wire.requests import ImageRequest, parse_request, to_request
 from deployments.jobs.values import Delivered, File, Identity, JobEvent, JobView, Rate, Submission
 from deployments.jobs.webhooks import Allowed
+from deployments.operating.values import Operations, PolicyPreview
 from deployments.orchestration.results import Overview, PolicyFile
 from deployments.settings import Limits, UrlSettings, WebhookSettings
-from deployments.store.records import JobState
+from deployments.store.records import JobState, KeyRecord
 from router.errors import NotFoundError, PolicyError, RequestError, did_you_mean
 from router.learning.feedback import Receipt
 from router.route import Route
@@ -67,6 +69,16 @@ class Backend(Protocol):
     async def policy_file(self, name: str, digest: str | None) -> PolicyFile: ...
 
     async def put_policy(self, name: str, text: str, expected: str | None) -> PolicyFile: ...
+
+    async def operations(self) -> Operations: ...
+
+    async def all_keys(self) -> Sequence[KeyRecord]: ...
+
+    async def add_key(self, key: KeyRecord) -> None: ...
+
+    async def revoke_key(self, id: str) -> KeyRecord: ...
+
+    async def preview_policy(self, name: str, text: str) -> PolicyPreview: ...
 
 
 @dataclass(frozen=True)
@@ -310,6 +322,37 @@ class Service:
             raise NotFoundError(f"policy {name!r} has no earlier version to go back to", "digest")
         wanted = await self._backend.policy_file(name, digest or earlier[0])
         return await self.put_policy(name, wanted.text, present.digest)
+
+    # ----------------------------------------------------------------------------------------------- what operators ask
+
+    async def operations(self) -> dict[str, Any]:
+        """How everything is, and what was served within a day."""
+        return admin.overview_report(await self._backend.operations())
+
+    async def all_jobs(self, states: Sequence[JobState], limit: int, cursor: str | None, call: Call) -> dict[str, Any]:
+        """Jobs of all tenants, the latest first. Raises `RequestError` for a cursor that is none."""
+        views, after = await self._backend.list(None, states, limit, cursor)
+        sign = await self._sign(call)
+        data = [{**job_wire.job_report(view, sign, whole=False), "tenant": view.tenant} for view in views]
+        return {"object": "list", "data": data, "has_more": after is not None, "next_cursor": after}
+
+    async def keys(self) -> dict[str, Any]:
+        """Every key, revoked ones included, without the keys themselves."""
+        return {"object": "list", "data": [admin.key_report(key) for key in await self._backend.all_keys()]}
+
+    async def make_key(self, body: Any) -> dict[str, Any]:
+        """Make a key, which is shown this once. Raises `RequestError`."""
+        key, record = admin.parse_key(body)
+        await self._backend.add_key(record)
+        return {**admin.key_report(record), "key": key}
+
+    async def revoke_key(self, id: str) -> dict[str, Any]:
+        """End a key. Raises `NotFoundError`."""
+        return admin.key_report(await self._backend.revoke_key(id))
+
+    async def preview_policy(self, name: str, text: str) -> dict[str, Any]:
+        """What a policy would change; what is wrong with it is part of the answer."""
+        return admin.preview_report(await self._backend.preview_policy(name, text))
 
     def _parsed(self, body: Any) -> ImageRequest:
         return body if isinstance(body, ImageRequest) else parse_request(body, self._limits)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,15 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from deployments.cli.console import AsJson, Config, err, out, print_json, say
-from deployments.jobs.keys import CLASSES, SCOPES, hash_of, new_key, new_key_id
+from deployments.jobs.keys import CLASSES, SCOPES, made_key
 from deployments.settings import DEFAULT_CONFIG, load_serve_config
 from deployments.store.records import KeyRecord
-from router.errors import RequestError
 
 keys_app = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
-
-WINDOWS_S = {"minute": 60.0, "hour": 3600.0, "day": 86_400.0, "week": 604_800.0, "month": 2_592_000.0}
-_BUDGET = re.compile(r"(\d+(?:\.\d+)?) ?usd ?(?:/|per) ?(?:(\d+) ?)?([a-z]+?)s?")
 
 
 @keys_app.command("create")
@@ -38,18 +32,7 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Make a key and show it, once: the store only has its hash. Running servers know it within seconds."""
-    if not tenant.strip() or len(tenant) > 256:
-        raise RequestError("--tenant: it has 1 to 256 characters", "tenant")
-    scopes = tuple(dict.fromkeys(scope or ("generate", "feedback")))
-    for one in scopes:
-        if one not in SCOPES:
-            raise RequestError(f"--scope {one}: it is one of {', '.join(SCOPES)}", "scope")
-    if priority not in CLASSES:
-        raise RequestError(f"--priority {priority}: it is one of {', '.join(CLASSES)}", "priority")
-    key = new_key()
-    record = KeyRecord(
-        new_key_id(), hash_of(key), tenant, name, scopes, rpm, budget_of(budget), priority, created_at=time.time()
-    )
+    key, record = made_key(tenant, name, scope or None, rpm, budget, priority)
     _store(config).add_key(record)
     if as_json:
         print_json({"key": key, **_shown(record)})
@@ -97,16 +80,6 @@ def webhook_secret(
 
     master = assembly.webhook_secret(load_serve_config(config).settings)()
     say(shown(secret_of(master, tenant)))
-
-
-def budget_of(text: str | None) -> dict[str, float] | None:
-    """`5usd/day`, `0.5usd/hour`, `20usd/30days`. Raises `RequestError`."""
-    if text is None:
-        return None
-    found = _BUDGET.fullmatch(text.strip().lower())
-    if found is None or found[3] not in WINDOWS_S or float(found[1]) <= 0 or found[2] == "0":
-        raise RequestError(f"--budget {text}: write it as 5usd/day; windows are {', '.join(WINDOWS_S)}", "budget")
-    return {"cost_usd": float(found[1]), "window_s": WINDOWS_S[found[3]] * int(found[2] or 1)}
 
 
 def _store(config: Path) -> Any:

@@ -113,8 +113,9 @@ def diff(
     from dataclasses import asdict
 
     from deployments.cli import tables as render
-    from deployments.offline.diff import differences, read_bodies, summary
+    from deployments.offline.diff import differences, read_bodies
     from deployments.offline.rehearsal import Rehearsal
+    from deployments.operating.differences import summary
 
     bodies = read_bodies(prompts)
     rehearsal = Rehearsal(load_serve_config(config).settings)

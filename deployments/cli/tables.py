@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 from rich.text import Text
 
-from deployments.offline.diff import Difference
+from deployments.operating.differences import Difference
 from deployments.settings import ROOT
 from deployments.store.records import KeyRecord
 from router.learning.off_policy import Comparison

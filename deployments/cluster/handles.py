@@ -15,10 +15,11 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, 
 from ray.serve.handle import DeploymentHandle
 
 from deployments.jobs.values import Delivered, File, Identity, JobEvent, JobView, Submission
+from deployments.operating.values import Operations, PolicyPreview
 from deployments.orchestration.orchestrator import begun
 from deployments.orchestration.results import Refused, WorkerLostError
 from deployments.store.errors import FencedError
-from deployments.store.records import JobState
+from deployments.store.records import JobState, KeyRecord
 from deployments.workers.statuses import Sightings
 from deployments.workers.worker import OnBatchProgress, OnProgress, WorkerStatus
 from router.cost.queues import Queues
@@ -224,6 +225,21 @@ class RemoteJobs:
 
     async def put_policy(self, name: str, text: str, expected: str | None) -> Any:
         return await self._call(self._handle.put_policy.remote(name, text, expected))
+
+    async def operations(self) -> Operations:
+        return await self._patiently(lambda: self._handle.operations.remote())
+
+    async def all_keys(self) -> Sequence[KeyRecord]:
+        return await self._patiently(lambda: self._handle.all_keys.remote())
+
+    async def add_key(self, key: KeyRecord) -> None:
+        await self._call(self._handle.add_key.remote(key))
+
+    async def revoke_key(self, id: str) -> KeyRecord:
+        return await self._patiently(lambda: self._handle.revoke_key.remote(id))
+
+    async def preview_policy(self, name: str, text: str) -> PolicyPreview:
+        return await self._call(self._handle.preview_policy.remote(name, text))
 
     def _due(self, submission: Submission) -> float:
         """On the monotonic clock: when nobody waits for this request any more."""

@@ -25,10 +25,11 @@ from deployments.cluster.handles import HandleMonitor, HandleWorker, RemoteJobs
 from deployments.cluster.scaling import QUEUED_S
 from deployments.cluster.serve_metrics import ServeMetrics
 from deployments.jobs.values import Delivered, File, Identity, JobEvent, JobView, Submission
+from deployments.operating.values import Operations, PolicyPreview
 from deployments.orchestration.results import PolicyFile, Refused
 from deployments.placement import WorkerSettings
 from deployments.settings import AppSettings
-from deployments.store.records import JobState
+from deployments.store.records import JobState, KeyRecord
 from deployments.workers.statuses import Sightings
 from deployments.workers.streams import stream
 from deployments.workers.worker import WorkerStatus
@@ -236,6 +237,21 @@ class OrchestratorReplica:
 
     async def put_policy(self, name: str, text: str, expected: str | None) -> PolicyFile | Refused:
         return await told(self._jobs.put_policy(name, text, expected))
+
+    async def operations(self) -> Operations | Refused:
+        return await told(self._jobs.operations())
+
+    async def all_keys(self) -> Sequence[KeyRecord] | Refused:
+        return await told(self._jobs.all_keys())
+
+    async def add_key(self, key: KeyRecord) -> Refused | None:
+        return await told(self._jobs.add_key(key))
+
+    async def revoke_key(self, id: str) -> KeyRecord | Refused:
+        return await told(self._jobs.revoke_key(id))
+
+    async def preview_policy(self, name: str, text: str) -> PolicyPreview | Refused:
+        return await told(self._jobs.preview_policy(name, text))
 
 
 @serve.ingress()

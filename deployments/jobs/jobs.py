@@ -11,6 +11,7 @@ import asyncio
 import logging
 import secrets
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import asdict, replace
@@ -26,6 +27,11 @@ from deployments.jobs.pictures import Listener, Pictures
 from deployments.jobs.values import Delivered, File, Identity, JobEvent, JobView, Renderer, Submission
 from deployments.jobs.views import live_view, record_of, view_of
 from deployments.jobs.webhooks import Webhooks
+from deployments.operating import counting
+from deployments.operating.looking import models_of
+from deployments.operating.preview import DECISIONS, previewed
+from deployments.operating.refusals import Refusals
+from deployments.operating.values import Operations, PolicyPreview
 from deployments.orchestration.orchestrator import Admitted, Orchestrator
 from deployments.orchestration.results import (
     Finished,
@@ -56,6 +62,8 @@ TRIES = 3  # processes that may die over one job before it is given up
 KEPT_S = 60.0  # for which a job that has ended is answered from memory
 LOOK_S = 1.0  # between two looks whether another orchestrator has begun
 TIDY_S = 300.0
+NOTE_S = 10.0  # between two times at which it is written when keys were used
+WINDOW_S = 86_400.0  # over which operators see what was served
 
 FALLBACK_SECRET = secrets.token_bytes(32)  # of addresses that this process alone has to know again
 
@@ -81,6 +89,8 @@ class Jobs:
         self.store = store
         self.keys = KeyRing(lambda: self._access.do(store.keys))
         self.limits = KeyLimits(orchestrator.tenant_budgets)
+        self.refusals = Refusals(WINDOW_S)
+        self._since = time.time()
         self._url_secret = url_secret
         self._renderer = renderer
         self._webhooks = webhooks
@@ -121,7 +131,7 @@ class Jobs:
             job.task = asyncio.ensure_future(self._carry_on(job))
         if self._webhooks is not None:
             self._webhooks.start(self._fence)
-        for often_s, what in ((LOOK_S, self._look), (TIDY_S, self._tidy)):
+        for often_s, what in ((LOOK_S, self._look), (TIDY_S, self._tidy), (NOTE_S, self._note_used)):
             self._background.append(asyncio.ensure_future(self._every(often_s, what)))
 
     async def stop(self, wait_s: float = 0.0) -> None:
@@ -141,6 +151,7 @@ class Jobs:
             await asyncio.wait(self._closing, timeout=wait_s)
         with suppress(StoreError):
             await self._access.do(self.store.save_costs, self.orchestrator.costs_snapshot())
+            await self._note_used()
         self._access.close()
 
     async def drain(self, limit_s: float) -> tuple[int, int]:
@@ -168,6 +179,10 @@ class Jobs:
     async def _tidy(self) -> None:
         await self._access.do(self.store.save_costs, self.orchestrator.costs_snapshot())
         await self._access.do(self.store.tidy, time.time())
+
+    async def _note_used(self) -> None:
+        if used := self.keys.used():
+            await self._access.do(self.store.keys_used, used)
 
     async def _every(self, often_s: float, what: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -324,9 +339,59 @@ class Jobs:
     async def put_policy(self, name: str, text: str, expected: str | None = None) -> PolicyFile:
         return await self.orchestrator.put_policy(name, text, expected)
 
+    # ------------------------------------------------------------------------------------------- what operators ask
+
+    async def operations(self) -> Operations:
+        """How everything is, and what was served within a day. Raises `StoreError`."""
+        overview, now = await self.orchestrator.overview(), time.time()
+        served = await self._access.do(self.store.served_since, now - WINDOW_S)
+        rated = await self._access.do(self.store.rated_since, now - WINDOW_S)
+        budgets = self.limits.tightest(await self.keys.all())
+        states = Counter(job.state for job in self._live.values())
+        return Operations(
+            since=self._since,
+            now=now,
+            window_s=WINDOW_S,
+            models=models_of(self.orchestrator, overview),
+            jobs={"queued": states["queued"], "running": states["running"], **counting.ended(served)},
+            recipes=counting.shares(served, rated),
+            tenants=counting.uses(served, budgets.get),
+            refusals=self.refusals.counts(),
+        )
+
+    async def all_keys(self) -> Sequence[KeyRecord]:
+        """Every key, revoked ones included, the oldest first, as the store has them. Raises `StoreError`."""
+        return await self._access.do(self.store.keys)
+
+    async def add_key(self, key: KeyRecord) -> None:
+        """Raises `RequestError` for an id or hash that is there already, `StoreError`."""
+        await self._access.do(self.store.add_key, key)
+        self.keys.changed()
+
+    async def revoke_key(self, id: str) -> KeyRecord:
+        """End a key. Raises `NotFoundError`, `StoreError`."""
+        revoked = await self._access.do(self.store.revoke_key, id)
+        self.keys.changed()
+        return revoked
+
+    async def preview_policy(self, name: str, text: str) -> PolicyPreview:
+        """What a policy would change of what its predecessor decided, or, if it is new, of what all have. Raises
+        `StoreError`."""
+        known = name if name in self.orchestrator.policies.names() else None
+        records = await self._access.do(self.store.recent_requests, known, 2 * DECISIONS)
+        decided = [(unpacked(record.request), str((record.decision or {}).get("policy"))) for record in records]
+        return await asyncio.to_thread(previewed, self.orchestrator, name, text, decided)
+
     # ------------------------------------------------------------------------------------------------------- accepting
 
     async def _submitted(self, submission: Submission) -> JobView:
+        try:
+            return await self._taken_in(submission)
+        except TriptychError as error:
+            self.refusals.count(error.code)
+            raise
+
+    async def _taken_in(self, submission: Submission) -> JobView:
         await self.start()
         if self._fenced:
             raise fenced()
@@ -435,6 +500,7 @@ class Jobs:
         here = {one.index for one in outcome.made}
         earlier = {index: facts for index, facts in job.facts.items() if index not in here}
         result = await self._access.do(self._renderer.result, outcome, job.record.body, job.record.id, earlier)
+        job.outcome = outcome
         job.end("done", result)
         self._close(job, "done")
 
@@ -459,9 +525,11 @@ class Jobs:
         if job.charge is not None:
             job.charge.settle()
         rows = job.charge.rows(job.record.id) if job.charge is not None else None
+        used = (job.charge.work_s, job.charge.cost_usd) if job.charge is not None else (0.0, 0.0)
+        served = counting.row_of(job.record, state, job.decision, job.outcome, used)
 
         async def write() -> None:
-            ending = self.store.finished_soon(job.record.id, self._fence, state, job.result, job.error, rows)
+            ending = self.store.finished_soon(job.record.id, self._fence, state, job.result, job.error, rows, served)
             await asyncio.wrap_future(ending)
 
         await self._access.insist(write)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Literal, get_args
 
 from deployments.jobs.values import Identity
 from deployments.store.errors import StoreError
 from deployments.store.records import KeyRecord
+from router.errors import RequestError
 from router.types import Priority
 
 logger = logging.getLogger("triptych.keys")
@@ -22,6 +24,10 @@ Scope = Literal["generate", "feedback", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 CLASSES: tuple[Priority, ...] = ("batch", "standard", "interactive")
 """Priority classes, the lowest first."""
+
+WINDOWS_S = {"minute": 60.0, "hour": 3600.0, "day": 86_400.0, "week": 604_800.0, "month": 2_592_000.0}
+_BUDGET = re.compile(r"(\d+(?:\.\d+)?) ?usd ?(?:/|per) ?(?:(\d+) ?)?([a-z]+?)s?")
+SHOWN = len(PREFIX) + 6  # characters of a key by which its owner knows it
 
 FRESH_S = 2.0  # so old may be what is known of the keys
 UNKNOWN_S = 0.25  # and so old, when a key comes that is not known: it may be new
@@ -40,6 +46,62 @@ def new_key_id() -> str:
 def hash_of(key: str) -> str:
     """SHA-256 of a key, hex. The keys are random, so nothing slower is needed."""
     return hashlib.sha256(key.encode()).hexdigest()
+
+
+def made_key(
+    tenant: str,
+    name: str = "",
+    scopes: Sequence[str] | None = None,
+    rpm: int | None = None,
+    budget: str | None = None,
+    priority: str | None = None,
+) -> tuple[str, KeyRecord]:
+    """A new key and its record, which is not stored yet. scopes: by default generate and feedback. Raises
+    `RequestError`."""
+    if not tenant.strip() or len(tenant) > 256:
+        raise RequestError("tenant: it has 1 to 256 characters", "tenant", "invalid_value")
+    if len(name) > 256:
+        raise RequestError("name: it has 256 characters at most", "name", "invalid_value")
+    chosen = tuple(dict.fromkeys(scopes if scopes is not None else ("generate", "feedback")))
+    for one in chosen:
+        if one not in SCOPES:
+            raise RequestError(f"scope {one!r}: it is one of {', '.join(SCOPES)}", "scopes", "invalid_value")
+    if not chosen:
+        raise RequestError(f"scopes: name one at least, of {', '.join(SCOPES)}", "scopes", "invalid_value")
+    if priority is not None and priority not in CLASSES:
+        raise RequestError(f"priority {priority!r}: it is one of {', '.join(CLASSES)}", "priority", "invalid_value")
+    if rpm is not None and not 1 <= rpm < 2**31:
+        raise RequestError("rpm: it is 1 or more", "rpm", "invalid_value")
+    key, allowed = new_key(), budget_of(budget)
+    record = KeyRecord(
+        new_key_id(), hash_of(key), tenant, name, chosen, rpm, allowed, priority or "interactive", time.time(),
+        prefix=key[:SHOWN],
+    )  # fmt: skip
+    return key, record
+
+
+def budget_of(text: str | None) -> dict[str, float] | None:
+    """`5usd/day`, `0.5usd/hour`, `20usd/30days`. Raises `RequestError`."""
+    if text is None:
+        return None
+    found = _BUDGET.fullmatch(text.strip().lower()) if len(text) < 100 else None
+    if found is None or found[3] not in WINDOWS_S or float(found[1]) <= 0 or found[2] in ("0", "00"):
+        message = f"budget {text[:80]!r}: write it as 5usd/day; windows are {', '.join(WINDOWS_S)}"
+        raise RequestError(message, "budget", "invalid_value")
+    return {"cost_usd": float(found[1]), "window_s": WINDOWS_S[found[3]] * int(found[2] or 1)}
+
+
+def budget_text(budget: Mapping[str, float] | None) -> str | None:
+    """The other way round."""
+    return None if budget is None else f"{budget['cost_usd']:g}usd/{period_of(budget['window_s'])}"
+
+
+def period_of(window_s: float) -> str:
+    """A window in words: `day`, `30days`, `90minutes`."""
+    for name, seconds in reversed(WINDOWS_S.items()):
+        if window_s >= seconds and window_s % seconds == 0:
+            return name if window_s == seconds else f"{window_s / seconds:.0f}{name}s"
+    return f"{window_s:g}s"
 
 
 class KeyRing:
@@ -63,6 +125,7 @@ class KeyRing:
         self._by_id: dict[str, KeyRecord] = {}
         self._loaded_s = float("-inf")
         self._loading = asyncio.Lock()
+        self._used: dict[str, float] = {}
 
     async def identify(self, hash: str | None) -> Identity:
         """Whose key has this hash. Raises `StoreError` if the keys were never read."""
@@ -70,6 +133,8 @@ class KeyRing:
         if hash is not None and hash not in self._by_hash:
             await self._refresh(self._unknown_s)
         found = None if hash is None else self._by_hash.get(hash)
+        if found is not None and found.revoked_at is None:
+            self._used[found.id] = time.time()
         return Identity(found if found is not None and found.revoked_at is None else None, bool(self._by_id))
 
     async def get(self, id: str) -> KeyRecord | None:
@@ -79,6 +144,15 @@ class KeyRing:
             await self._refresh(self._unknown_s)
         found = self._by_id.get(id)
         return found if found is not None and found.revoked_at is None else None
+
+    def used(self) -> dict[str, float]:
+        """When keys were used since this was asked last (Unix seconds), by their id."""
+        used, self._used = self._used, {}
+        return used
+
+    def changed(self) -> None:
+        """The keys are read anew when they are asked for next."""
+        self._loaded_s = min(self._loaded_s, self._clock() - self._fresh_s)
 
     async def all(self) -> Sequence[KeyRecord]:
         """Every key, revoked ones included."""

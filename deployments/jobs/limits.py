@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from deployments.jobs.values import Rate
+from deployments.operating.values import BudgetUse
 from deployments.orchestration.budgets import TenantBudgets
 from deployments.orchestration.orchestrator import Admitted
 from deployments.store.records import KeyRecord, UsageRow
@@ -81,6 +82,21 @@ class KeyLimits:
             raise error
         message = f"{whole} has less left than the {cost_usd:.3g} USD that this request may cost"
         raise BudgetError(f"{message}; try again in {math.ceil(wait_s)} s", wait_s)
+
+    def spent_usd(self, key: KeyRecord) -> float:
+        """What of the key's budget is reserved and used now."""
+        return self._budgets.used_usd((*KEY, key.id), float((key.budget or {}).get("window_s", MINUTE_S)))
+
+    def tightest(self, keys: Iterable[KeyRecord]) -> dict[str, BudgetUse]:
+        """By tenant, the budget of a key of its of which most is used."""
+        found: dict[str, BudgetUse] = {}
+        for key in keys:
+            if key.budget is not None and key.revoked_at is None:
+                use = BudgetUse(key.budget["cost_usd"], self.spent_usd(key), key.budget["window_s"])
+                known = found.get(key.tenant)
+                if known is None or use.share > known.share:
+                    found[key.tenant] = use
+        return found
 
     def rate(self, key: KeyRecord) -> Rate | None:
         """What the key has left now; None: there is no limit."""

@@ -10,6 +10,7 @@ from typing import Any
 from deployments.jobs.values import ENDS, EventKind, File, JobEvent
 from deployments.orchestration.budgets import Charge
 from deployments.orchestration.orchestrator import Admitted
+from deployments.orchestration.results import Outcome
 from deployments.store.records import JobRecord, JobState, PictureRecord
 
 PREVIEWS_PER_STEP = 3  # about what an engine sends for one denoising step of a plan
@@ -37,6 +38,7 @@ class LiveJob:
         self.result: dict[str, Any] | None = None
         self.error: dict[str, Any] | None = None
         self.failure: BaseException | None = None
+        self.outcome: Outcome | None = None
         self.cancelled = False
         self.task: asyncio.Task[None] | None = None
         self.work: list[asyncio.Task[Any]] = []  # files that are being made and stored

@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from router.errors import StepError, TriptychError
 
@@ -92,6 +93,13 @@ class Breaker:
             circuit.until = self._clock() + min(MOST_S, FIRST_S * 2**circuit.opened)
             circuit.opened += 1
             circuit.probing = False
+
+    def state(self, model: str) -> Literal["closed", "open", "half_open"]:
+        """open: nothing is sent; half_open: one step is, to see."""
+        circuit = self._circuits.get(model)
+        if circuit is None or circuit.until is None:
+            return "closed"
+        return "open" if self._is_out(circuit) else "half_open"
 
     def opens_at(self, model: str) -> float | None:
         """When a probe may be sent, on the clock; None if nothing is in the way, or a probe is on its way."""

@@ -152,6 +152,16 @@ class TenantBudgets:
             charge.entries.append((key, account, entry))
             return None
 
+    def used_usd(self, key: _Key, window_s: float) -> float:
+        """What is reserved and used on an account outside of policies (`also`) within its window."""
+        with self._lock:
+            account = self._accounts.get(key)
+            if account is None:
+                return 0.0
+            account.window_s = window_s
+            account.drop_old(self._clock())
+            return account.cost * UNIT
+
     def restore(self, rows: Iterable[UsageRow]) -> dict[str, Charge]:
         """Take in what an earlier process granted; the charges by job, for those that are carried on.
 

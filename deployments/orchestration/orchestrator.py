@@ -48,14 +48,17 @@ from router.errors import (
     DeadlineError,
     LoadError,
     NoRecipeError,
+    NotFoundError,
     OverloadedError,
+    TriptychError,
     UnlikelyError,
 )
 from router.learning.feedback import Receipt
+from router.planning.plan import make_plan
 from router.quality.live import LivePredictor
 from router.route import Route
 from router.routing import Router
-from router.types import Catalogue, Context, GenerationRequest, Plan
+from router.types import Catalogue, Context, Generate, GenerationRequest, Plan
 from router.verification.case import Knowledge
 from router.verification.score_reading import ScoreReading
 
@@ -110,6 +113,8 @@ class Orchestrator:
         self._admitting = asyncio.Lock()
         self._shadows = Shadows(router, self.metrics)
         self._costs = costs
+        self._worker_of = dict(worker_of or {})
+        self._batch_sizes = batch_sizes
         self.step_queues = StepQueues(
             workers,
             router.queues.replicas,
@@ -219,6 +224,37 @@ class Orchestrator:
             artifact=self._router.predictor.digest,
             artifact_problem=self._live.problem if self._live else "",
         )
+
+    def unhindered(self) -> Router:
+        """A router that decides as this orchestrator does, if nothing waited and nothing were broken."""
+        return self._router.apart(self._router.queues.empty())
+
+    def chosen_by_policy(self, request: GenerationRequest) -> bool:
+        """Whether a policy may choose what this request gets; not if it names a recipe or a model."""
+        if request.recipe is not None:
+            return False
+        try:
+            return self.policies.resolve(request.target, self.catalogue.ids(), refresh=False)[1] is None
+        except NotFoundError:
+            return False
+
+    def seconds_per_picture(self, model: str) -> tuple[float, int] | None:
+        """What a picture of a model alone is expected to take at its card's settings, and how many are made at once as
+        far as was learned. None: it makes none by itself."""
+        if self.catalogue[model].role != "base":
+            return None
+        try:
+            plan = make_plan(model, Generate(model), GenerationRequest("-"), self.catalogue, {})
+        except TriptychError:
+            return None
+        seconds = plan_seconds(plan, self._costs)
+        drawing = next((step for step in plan.steps if step.model == model), None)
+        batch = 1 if drawing is None or self._batch_sizes is None else self._batch_sizes.best(drawing)
+        return sum(seconds[step.id] for step in plan.steps if step.model == model), batch
+
+    def worker_of(self, model: str) -> str:
+        """The name of the worker that holds a model."""
+        return self._worker_of.get(model, model)
 
     async def policy_file(self, name: str, digest: str | None = None) -> PolicyFile:
         """The file in force, or that of an earlier digest. Raises `NotFoundError`."""

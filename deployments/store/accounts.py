@@ -1,17 +1,18 @@
-"""Who may ask, what they used, and what work has cost so far."""
+"""Who may ask, what they used, what they were served, and what work has cost so far."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, or_, select, update
 
-from deployments.store.database import put, value_of
+from deployments.store.database import add, put, value_of
 from deployments.store.jobs import storable
-from deployments.store.records import KeyRecord, UsageRow
-from deployments.store.tables import costs, keys, usage
+from deployments.store.records import KeyRecord, ServedRow, UsageRow
+from deployments.store.tables import costs, keys, served, usage
 from router.errors import NotFoundError, RequestError
 
 
@@ -40,6 +41,13 @@ def all_keys(db: Connection) -> list[KeyRecord]:
     return list(map(_key, db.execute(select(keys).order_by(keys.c.created_at, keys.c.id))))
 
 
+def keys_used(db: Connection, at: Mapping[str, float]) -> None:
+    """When keys were used last (Unix seconds), by their id; an earlier time changes nothing."""
+    for id, used_at in sorted(at.items()):
+        earlier = or_(keys.c.last_used_at.is_(None), keys.c.last_used_at < used_at)
+        db.execute(update(keys).where(keys.c.id == id, earlier).values(last_used_at=used_at))
+
+
 def _key(row: Any) -> KeyRecord:
     values = dict(row._mapping)
     return KeyRecord(**{**values, "scopes": tuple(values["scopes"])})
@@ -49,6 +57,35 @@ def usage_since(db: Connection, since: float) -> list[UsageRow]:
     """What was used and reserved after `since` (Unix seconds), the oldest first."""
     rows = db.execute(select(usage).where(usage.c.at > since).order_by(usage.c.at, usage.c.job))
     return [UsageRow(**row._mapping) for row in rows]
+
+
+MINUTES_S = 600.0  # over which jobs are summed up
+SERVED_S = 31 * 86_400.0  # for which the sums are kept
+_NAMES = ("tenant", "policy", "recipe", "state")
+_SUMS = tuple(column.name for column in served.c if not column.primary_key)
+
+
+def add_served(db: Connection, row: ServedRow) -> None:
+    """Count a job that has ended."""
+    at = row.at // MINUTES_S * MINUTES_S
+    add(db, served, asdict(replace(row, at=at)), "at", *_NAMES)
+
+
+def served_since(db: Connection, since: float) -> list[ServedRow]:
+    """The sums of all jobs that ended after `since` (Unix seconds, taken down to ten minutes), by tenant, policy,
+    recipe and state."""
+    names = [served.c[name] for name in _NAMES]
+    sums = [func.sum(served.c[name]).label(name) for name in _SUMS]
+    first = func.min(served.c["at"]).label("at")
+    query = select(first, *names, *sums).where(served.c["at"] >= since // MINUTES_S * MINUTES_S)
+    rows = db.execute(query.group_by(*names).order_by(*names))
+    whole = ("jobs", "pictures", "checked")
+    return [ServedRow(**{**row._mapping, **{name: int(getattr(row, name)) for name in whole}}) for row in rows]
+
+
+def forget_served(db: Connection, now: float) -> int:
+    """Drop what nobody looks at any more; returns how many rows that were."""
+    return db.execute(delete(served).where(served.c["at"] < now - SERVED_S)).rowcount
 
 
 def save_costs(db: Connection, snapshot: dict[str, Any]) -> None:

@@ -205,6 +205,11 @@ def put(db: Connection, table: Table, row: Mapping[str, Any], *key: str) -> None
     db.execute(_putting(db.dialect.name, table, key), dict(row))
 
 
+def add(db: Connection, table: Table, row: Mapping[str, Any], *key: str) -> None:
+    """Insert a row, all columns of it, or add it to the one with the same `key` columns."""
+    db.execute(_adding(db.dialect.name, table, key), dict(row))
+
+
 # Building a statement takes longer than running it.
 
 
@@ -218,6 +223,14 @@ def _inserting(dialect: str, table: Table) -> Any:
 def _putting(dialect: str, table: Table, key: tuple[str, ...]) -> Any:
     insert: Any = _INSERTS[dialect](table)
     changed = {column.name: insert.excluded[column.name] for column in table.c if column.name not in key}
+    return insert.on_conflict_do_update(index_elements=list(key), set_=changed)
+
+
+@cache
+def _adding(dialect: str, table: Table, key: tuple[str, ...]) -> Any:
+    insert: Any = _INSERTS[dialect](table)
+    names = [column.name for column in table.c if column.name not in key]
+    changed = {name: table.c[name] + insert.excluded[name] for name in names}
     return insert.on_conflict_do_update(index_elements=list(key), set_=changed)
 
 

@@ -27,10 +27,20 @@ from deployments.settings import state_folder
 from deployments.store.database import Database, put
 from deployments.store.errors import StoreError
 from deployments.store.jobs import storable
+from deployments.store.records import RatedRow
 from deployments.store.tables import decisions, feedback, imports
 from deployments.store.writer import Writer
 from router.errors import ArtifactError, NotFoundError, RequestError
-from router.learning.feedback import DecisionRecord, Feedback, Receipt, Retention, decision_of, facts_in, packed_facts
+from router.learning.feedback import (
+    RATING,
+    DecisionRecord,
+    Feedback,
+    Receipt,
+    Retention,
+    decision_of,
+    facts_in,
+    packed_facts,
+)
 from router.learning.ratings import normal_group
 
 logger = logging.getLogger("triptych.decisions")
@@ -269,6 +279,15 @@ class DecisionLog:
     def _key_file(self) -> Path:
         file = self.database.file
         return state_folder() / "decisions.key" if file is None else _key_of(file)
+
+
+def rated_since(db: Connection, since: float) -> list[RatedRow]:
+    """What people said of pictures after `since` (Unix seconds), by policy and recipe."""
+    by = (decisions.c.policy, feedback.c.recipe)
+    said = select(*by, func.count().label("count"), func.avg(feedback.c.value).label("mean"))
+    said = said.join(decisions, decisions.c.number == feedback.c.decision)
+    rows = db.execute(said.where(feedback.c.source == RATING, feedback.c.at_s > since).group_by(*by).order_by(*by))
+    return [RatedRow(row.policy, row.recipe, int(row.count), float(row.mean)) for row in rows]
 
 
 def _said(number: int, one: Feedback, at_s: float) -> dict[str, Any]:

@@ -205,6 +205,20 @@ def listed(
     return found, _cursor(found[-1]) if more else None
 
 
+def recent(db: Connection, policy: str | None, limit: int, look_at: int) -> list[JobRecord]:
+    """The latest jobs with a decision of `policy` (None: of any), the latest first, without their answers; at most
+    `limit`, among the latest `look_at` jobs."""
+    without = [column for column in _COLUMNS if column.name not in ("result", "error", "body", "webhook")]
+    latest = select(*without).order_by(jobs.c.created_at.desc(), jobs.c.id.desc()).limit(look_at)
+    found: list[JobRecord] = []
+    for row in db.execute(latest):
+        if row.decision is not None and policy in (None, row.decision.get("policy")):
+            found.append(JobRecord(**row._mapping, body={}))
+            if len(found) == limit:
+                break
+    return found
+
+
 def _cursor(last: JobRecord) -> str:
     return base64.urlsafe_b64encode(json.dumps([last.created_at, last.id]).encode()).decode().rstrip("=")
 

@@ -80,6 +80,7 @@ class KeyRecord:
     hash:     SHA-256 of the key, hex; the key itself is nowhere
     scopes:   of "generate", "admin", "feedback";   rpm: requests a minute, None: no limit
     budget:   {"cost_usd", "window_s"}, None: no limit;   priority: the highest class that it may ask for
+    prefix:   its first characters, by which its owner knows it;   last_used_at: some seconds late
     """
 
     id: str
@@ -92,6 +93,8 @@ class KeyRecord:
     priority: str = "interactive"
     created_at: float = 0.0
     revoked_at: float | None = None
+    prefix: str | None = None
+    last_used_at: float | None = None
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,42 @@ class UsageRow:
     at: float
     work_s: float = 0.0
     cost_usd: float = 0.0
+
+
+@dataclass(frozen=True)
+class ServedRow:
+    """A job that has ended, or the sum of several, as operators look at them.
+
+    at:      when they ended, Unix seconds;   recipe: that was chosen, "" if none was;   pictures: that were made
+    work_s:  seconds of work and `cost_usd` dollars as measured;   latency_s: from arrival to answer, summed up
+    expected, verified: quality (0..1), summed up over pictures: of all of them as it was expected (`expected`), and of
+             the `checked` ones as it was expected (`expected_checked`) and as it was at the first look (`verified`)
+    """
+
+    at: float
+    tenant: str
+    policy: str
+    recipe: str
+    state: JobState
+    jobs: int = 1
+    pictures: int = 0
+    cost_usd: float = 0.0
+    work_s: float = 0.0
+    latency_s: float = 0.0
+    expected: float = 0.0
+    checked: int = 0
+    expected_checked: float = 0.0
+    verified: float = 0.0
+
+
+@dataclass(frozen=True)
+class RatedRow:
+    """What people said of the pictures of a recipe: how often, and the mean on 0..1."""
+
+    policy: str
+    recipe: str
+    count: int
+    mean: float
 
 
 Record = TypeVar("Record", JobRecord, PictureRecord, KeyRecord, UsageRow)

@@ -9,21 +9,21 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from deployments.settings import FeedbackSettings, StoreSettings, state_folder
 from deployments.store import accounts, jobs, pictures
 from deployments.store.blobs import Blobs
 from deployments.store.database import Database, insert_new, value_of
-from deployments.store.decision_log import DecisionLog
+from deployments.store.decision_log import DecisionLog, rated_since
 from deployments.store.errors import FencedError, StoreError, StoreFullError
-from deployments.store.records import JobRecord, JobState, KeyRecord, PictureRecord, UsageRow
+from deployments.store.records import JobRecord, JobState, KeyRecord, PictureRecord, RatedRow, ServedRow, UsageRow
 from deployments.store.tables import store as store_table
 from deployments.store.tidying import Tidying
 from deployments.store.writer import Writer
@@ -147,10 +147,11 @@ class Store:
         result: dict[str, Any] | None = None,
         error: dict[str, Any] | None = None,
         usage: Sequence[UsageRow] | None = None,
+        served: ServedRow | None = None,
     ) -> bool:
-        """A job has ended. usage: in place of what was reserved; None: that stays. Its first end counts; returns
-        whether this was it."""
-        return self.finished_soon(id, fence, state, result, error, usage).result()
+        """A job has ended. usage: in place of what was reserved; None: that stays.   served: what operators see of it.
+        Its first end counts; returns whether this was it."""
+        return self.finished_soon(id, fence, state, result, error, usage, served).result()
 
     def finished_soon(
         self,
@@ -160,9 +161,17 @@ class Store:
         result: dict[str, Any] | None = None,
         error: dict[str, Any] | None = None,
         usage: Sequence[UsageRow] | None = None,
+        served: ServedRow | None = None,
     ) -> Future[bool]:
         """`finished`, without waiting for the commit."""
-        return self._writer.submit(lambda db: jobs.finished(db, id, fence, state, result, error, usage))
+
+        def end(db: Connection) -> bool:
+            first = jobs.finished(db, id, fence, state, result, error, usage)
+            if first and served is not None:
+                accounts.add_served(db, served)
+            return first
+
+        return self._writer.submit(end)
 
     def set_webhook(self, id: str, fence: int, webhook: dict[str, Any]) -> None:
         """What became of a job's webhook. It is due at `webhook["next_at"]` (Unix seconds), never if that is None."""
@@ -259,6 +268,26 @@ class Store:
     def revoke_key(self, id: str) -> KeyRecord:
         """The key, which is of no use from now on. Raises `NotFoundError`."""
         return self._writer.do(lambda db: accounts.revoke_key(db, id))
+
+    def keys_used(self, at: Mapping[str, float]) -> None:
+        """When keys were used last (Unix seconds), by their id."""
+        self._writer.do(lambda db: accounts.keys_used(db, at))
+
+    def served_since(self, since: float) -> list[ServedRow]:
+        """Sums of what ended after `since` (Unix seconds, ten minutes exact), by tenant, policy, recipe and state. Kept
+        for 31 days."""
+        with self.database.reading() as db:
+            return accounts.served_since(db, since)
+
+    def rated_since(self, since: float) -> list[RatedRow]:
+        """What people said of pictures after `since` (Unix seconds), by policy and recipe that made them."""
+        with self.database.reading() as db:
+            return rated_since(db, since)
+
+    def recent_requests(self, policy: str | None, limit: int, look_at: int = 1000) -> list[JobRecord]:
+        """The latest jobs that this policy decided (None: any), the latest first, among the latest `look_at` of all."""
+        with self.database.reading() as db:
+            return jobs.recent(db, policy, limit, look_at)
 
     def usage_since(self, since: float) -> list[UsageRow]:
         """What was reserved and used after `since` (Unix seconds), the oldest first. Kept for 367 days."""

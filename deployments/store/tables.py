@@ -21,7 +21,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0001"
+HEAD = "0002"
 """The revision that these tables are."""
 SCHEMA_TABLE = "triptych_schema"
 """Where Alembic keeps the revision; not its own name, since another application may share the database."""
@@ -79,6 +79,7 @@ jobs = Table(
     UniqueConstraint("tenant", "idempotency_key", name="jobs_by_idempotency_key"),
     Index("jobs_by_tenant", "tenant", "created_at", "id"),
     Index("jobs_by_age", "created_at", "id"),
+    Index("jobs_by_state", "state", "created_at", "id"),
     Index("jobs_by_end", "finished_at"),
     Index(
         "jobs_open",
@@ -124,6 +125,8 @@ keys = Table(
     Column("priority", Text, nullable=False),
     Column("created_at", Double, nullable=False),
     Column("revoked_at", Double),
+    Column("prefix", Text),  # the first characters, by which its owner knows it; not of keys of before
+    Column("last_used_at", Double),
 )
 
 # No foreign key: a budget remembers for longer than jobs are kept.
@@ -138,6 +141,26 @@ usage = Table(
     Column("work_s", Double, nullable=False),
     Column("cost_usd", Double, nullable=False),
     Index("usage_by_time", "at"),
+)
+
+# Sums over the jobs that ended within ten minutes, so that nobody counts jobs to know what was served today.
+served = Table(
+    "served",
+    metadata,
+    Column("at", Double, primary_key=True),  # the beginning of these minutes
+    Column("tenant", Text, primary_key=True),
+    Column("policy", Text, primary_key=True),
+    Column("recipe", Text, primary_key=True),  # that was chosen
+    Column("state", Text, primary_key=True),
+    Column("jobs", Integer, nullable=False),
+    Column("pictures", Integer, nullable=False),
+    Column("cost_usd", Double, nullable=False),
+    Column("work_s", Double, nullable=False),
+    Column("latency_s", Double, nullable=False),
+    Column("expected", Double, nullable=False),
+    Column("checked", Integer, nullable=False),
+    Column("expected_checked", Double, nullable=False),
+    Column("verified", Double, nullable=False),
 )
 
 costs = Table(
@@ -179,6 +202,7 @@ feedback = Table(
     Column("attempt", Integer, primary_key=True),
     Column("value", Double, nullable=False),
     Column("at_s", Double, nullable=False),
+    Index("feedback_by_source", "source", "at_s"),
 )
 
 imports = Table(

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, delete, func, select
 
-from deployments.store import pictures
+from deployments.store import accounts, pictures
 from deployments.store.blobs import Blobs
 from deployments.store.database import Database
 from deployments.store.records import OPEN
@@ -45,6 +45,7 @@ class Tidying:
         while (beyond := self._bytes() - self._max_bytes) > 0 and (some := self._oldest(beyond)):
             self._forget(some, counts)
         self._writer.do(lambda db: db.execute(delete(usage).where(usage.c.at < now - USAGE_S)).rowcount)
+        self._writer.do(lambda db: accounts.forget_served(db, now))
         for name in self._orphans(now):
             self._blobs.delete(name)
             counts["orphans"] += 1

@@ -213,9 +213,7 @@ class PolicyBook:
         expected: the digest that the caller saw; if another one is in force, nothing is changed (`RequestError`).
         Raises `PolicyError` with every problem, or `RequestError` if the folder cannot be written to.
         """
-        policy = load_policy_text(text, f"{name}.yaml", known=self._known)
-        if policy.name != name:
-            raise PolicyError(f"{name}.yaml: the policy is named {policy.name!r}; put it under that name", ())
+        policy = self._loaded(name, text)
         try:
             with locked(self.directory):
                 self.refresh(wait=True)
@@ -228,6 +226,19 @@ class PolicyBook:
                 "read_only",
             ) from None
         self.refresh(wait=True)
+        return policy
+
+    def check(self, name: str, text: str) -> Policy:
+        """The policy that `put` would put in force. Raises `PolicyError` with every problem."""
+        policy = self._loaded(name, text)
+        self.refresh()
+        self._check_put(policy, None)
+        return policy
+
+    def _loaded(self, name: str, text: str) -> Policy:
+        policy = load_policy_text(text, f"{name}.yaml", known=self._known)
+        if policy.name != name:
+            raise PolicyError(f"{name}.yaml: the policy is named {policy.name!r}; put it under that name", ())
         return policy
 
     def _check_put(self, policy: Policy, expected: str | None) -> None:

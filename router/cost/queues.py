@@ -42,6 +42,11 @@ class Queues:
         self._estimates: LRUCache[tuple[int, int], tuple[_Alone, tuple[float, ...], Resources]] = LRUCache(ESTIMATES)
         self._priced_at = -1
 
+    def empty(self) -> Queues:
+        """The same workers with nothing to do, for decisions that nobody waits for."""
+        with self._lock:
+            return Queues(self._costs, self._replicas, self._places)
+
     def set_replicas(self, worker: str, count: int) -> None:
         """Tell how many replicas of a worker there are now; without any, one is counted on that will come."""
         with self._lock:

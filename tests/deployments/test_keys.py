@@ -346,7 +346,7 @@ async def test_keys_are_followed_and_stay_while_the_store_is_away() -> None:
 )  # fmt: skip
 def test_budgets_are_written_as_one_says_them(text: str, budget: dict[str, float]) -> None:
     """Dollars by a window."""
-    from deployments.cli.keys import budget_of
+    from deployments.jobs.keys import budget_of
 
     assert budget_of(text) == budget
 

@@ -1,0 +1,1 @@
+"""What operators ask over HTTP, for keys of scope admin."""

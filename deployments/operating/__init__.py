@@ -1,0 +1,1 @@
+"""What operators ask: how everything is, what was served, and what a policy would change."""
