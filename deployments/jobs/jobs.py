@@ -484,7 +484,9 @@ class Jobs:
         assert admitted is not None
         listen = Listener(job, admitted, self._pictures, self._begun)
         try:
-            outcome = await self.orchestrator.run(admitted, listen, job.missing, lambda: job.followers > 0)
+            # Whoever asked for previews comes to follow them; the first step would have begun by then.
+            previews = self._pictures.wanted_previews(job) > 0
+            outcome = await self.orchestrator.run(admitted, listen, job.missing, lambda: previews or job.followers > 0)
             await self._finish(job, outcome, listen)
         except asyncio.CancelledError:
             if job.cancelled:

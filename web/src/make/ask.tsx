@@ -3,7 +3,7 @@
 import { edit, comparing, form, ticked } from "../settings";
 import { entries } from "./history";
 import { make, sending } from "./make";
-import { models, recipesOf, refusal } from "./route";
+import { decision, models, recipesOf, refusal } from "./route";
 
 const EXAMPLES = ["a red circle above a blue square", "two green stars", "a yellow ring left of a purple triangle"];
 const MOST = 8;
@@ -73,7 +73,7 @@ export function Ask() {
           aria-pressed={comparing.value}
           onClick={() => {
             comparing.value = !comparing.value;
-            if (comparing.value && !ticked.value.length) ticked.value = recipesOf(now.model).slice(0, 3);
+            if (comparing.value && !ticked.value.length) ticked.value = worthComparing(now.model);
           }}
         >
           Compare
@@ -116,6 +116,18 @@ export function Ask() {
       </details>
     </form>
   );
+}
+
+/** The one that the policy takes, the best, the fastest: what one would want to see side by side. */
+function worthComparing(model: string): string[] {
+  const names = recipesOf(model);
+  const found = decision.value;
+  if (!found) return names.slice(0, 3);
+  const known = names.flatMap((name) => (found.estimates[name] ? [{ name, is: found.estimates[name] }] : []));
+  const best = known.toSorted((a, b) => b.is.quality.mean - a.is.quality.mean).map((one) => one.name);
+  const fast = known.toSorted((a, b) => a.is.latency_s - b.is.latency_s).map((one) => one.name);
+  const picked = new Set([found.recipe, best[0], fast[0], ...fast].filter((name) => name !== undefined));
+  return [...picked].slice(0, 3);
 }
 
 function Names({ chosen }: { chosen: string }) {

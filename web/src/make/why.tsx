@@ -1,6 +1,6 @@
 /** Why this recipe, what to be aware of, and why others are out. */
 
-import { form } from "../settings";
+import { comparing, form } from "../settings";
 import { decision, refusal } from "./route";
 
 const FIRST = 3; // reasons that stand there without asking
@@ -22,7 +22,7 @@ export function Why() {
   return (
     <div class="why" aria-live="polite">
       <h2>
-        Why <em>{found.recipe}</em>
+        {comparing.value ? "The policy would take" : "Why"} <em>{found.recipe}</em>
       </h2>
       {found.warnings.map((text) => (
         <p class="warning">{sentence(text)}</p>

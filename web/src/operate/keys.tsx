@@ -12,7 +12,7 @@ interface Key {
   tenant: string;
   scopes: string[];
   rpm: number | null;
-  budget: string | { limit_usd: number; period: string } | null;
+  budget: string | null;
   priority: string | null;
   created_at: number;
   last_used_at: number | null;
@@ -69,9 +69,9 @@ export function Keys() {
             <strong>{one.tenant}</strong>,
             <code>{one.prefix ?? one.id}</code>,
             one.scopes.join(", "),
-            one.priority ?? "standard",
+            one.priority ?? "interactive",
             one.rpm ?? "–",
-            budgetOf(one),
+            one.budget ?? "–",
             when(one.created_at),
             one.last_used_at === null ? "never" : when(one.last_used_at),
             one.revoked_at === null ? (
@@ -84,11 +84,6 @@ export function Keys() {
       />
     </section>
   );
-}
-
-function budgetOf({ budget }: Key): string {
-  if (budget === null) return "–";
-  return typeof budget === "string" ? budget : `$${budget.limit_usd} a ${budget.period}`;
 }
 
 /** Asked twice, since it cannot be taken back. */
@@ -136,7 +131,7 @@ function Make({ onMade }: { onMade: (body: object) => void }) {
           <span class="row">
             {SCOPES.map((scope) => (
               <label class="row">
-                <input type="checkbox" name={scope} defaultChecked={scope === "generate"} />
+                <input type="checkbox" name={scope} defaultChecked={scope !== "admin"} />
                 {scope}
               </label>
             ))}
@@ -153,8 +148,8 @@ function Make({ onMade }: { onMade: (body: object) => void }) {
         <label class="field">
           <span class="caption">Highest class</span>
           <select name="priority">
-            <option value="">standard</option>
-            <option value="interactive">interactive</option>
+            <option value="">interactive</option>
+            <option value="standard">standard</option>
             <option value="batch">batch</option>
           </select>
         </label>

@@ -68,7 +68,9 @@ function Editor({ name, onChange }: { name: string; onChange: () => void }) {
   }, [path, key.value]);
 
   useEffect(() => {
-    if (!file) return;
+    setPreview(null);
+    setUnchecked("");
+    if (!file || text === file.text) return;
     const control = new AbortController();
     const timer = window.setTimeout(() => {
       ask<PreviewReport>(`${path}/preview`, { text, signal: control.signal })
@@ -163,7 +165,12 @@ function Editor({ name, onChange }: { name: string; onChange: () => void }) {
         </p>
         <p role="status">{said}</p>
         {unchecked && <p class="warning">{unchecked}</p>}
-        {preview && <Preview of={preview} changed={changed} onGo={go} onMend={mend} />}
+        {preview && <Preview of={preview} onGo={go} onMend={mend} />}
+        {!changed && (
+          <p class="small">
+            Change something: it is checked as you write, and tried on the last hundred decisions before it is in force.
+          </p>
+        )}
         {file.versions.length > 1 && (
           <details>
             <summary>Versions</summary>

@@ -16,19 +16,19 @@ export interface PreviewReport {
   changed: number;
   before: Record<string, number>;
   after: Record<string, number>;
+  refused: { before: number; after: number };
   seconds: { before: number | null; after: number | null };
   quality: { before: number | null; after: number | null };
-  examples: { prompt: string | null; before: string; after: string; why: string }[];
+  examples: { prompt: string | null; before: string | null; after: string | null; why: string }[];
 }
 
 interface Props {
   of: PreviewReport;
-  changed: boolean;
   onGo: (line: number, column: number) => void;
   onMend: (problem: Problem) => void;
 }
 
-export function Preview({ of, changed, onGo, onMend }: Props) {
+export function Preview({ of, onGo, onMend }: Props) {
   if (!of.valid) {
     return (
       <div id="verdict" aria-live="polite">
@@ -53,11 +53,9 @@ export function Preview({ of, changed, onGo, onMend }: Props) {
   }
   return (
     <div id="verdict" aria-live="polite" class="verdict">
-      <h2>{changed ? "What it would change" : "Valid"}</h2>
+      <h2>What it would change</h2>
       {of.decisions === 0 ? (
-        <p class="small">No decision is on record yet, so there is nothing to compare with.</p>
-      ) : !changed ? (
-        <p class="small">Change something: it is tried on the last {plural(of.decisions, "decision")} before it is in force.</p>
+        <p class="small">It is valid. The policy has decided nothing yet, so there is nothing to compare with.</p>
       ) : (
         <Compared of={of} />
       )}
@@ -95,6 +93,13 @@ function Compared({ of }: { of: PreviewReport }) {
               <td class="number">{share((of.after[name] ?? 0) / total)}</td>
             </tr>
           ))}
+          {of.refused.before + of.refused.after > 0 && (
+            <tr>
+              <td>(refused)</td>
+              <td class="number">{share(of.refused.before / total)}</td>
+              <td class="number">{share(of.refused.after / total)}</td>
+            </tr>
+          )}
           <tr class="sum">
             <td>Expected quality</td>
             <td class="number">{of.quality.before?.toFixed(2) ?? "–"}</td>
@@ -113,7 +118,7 @@ function Compared({ of }: { of: PreviewReport }) {
           <ul class="examples-of">
             {of.examples.map((one) => (
               <li>
-                {one.prompt && <q>{one.prompt}</q>} {one.before} → <strong>{one.after}</strong>
+                {one.prompt && <q>{one.prompt}</q>} {one.before ?? "refused"} → <strong>{one.after ?? "refused"}</strong>
                 <span class="small"> {one.why}</span>
               </li>
             ))}
