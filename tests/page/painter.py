@@ -9,7 +9,7 @@ import numpy as np
 
 from deployments.workers.worker import OnProgress, WorkerStatus
 from router.errors import StepError
-from router.types import Picture, Progress, Scores, Step, StepResult, Value
+from router.types import Latents, Picture, Progress, Scores, Step, StepResult, Value
 from tests.deployments.scripted import Script
 
 MODELS = ("sd15", "sdxl", "sdxl-turbo", "sdxl-refiner", "flux", "alignment")
@@ -45,6 +45,8 @@ class Painter(Script):
             if on_progress is not None:
                 preview = painted(size, done / TICKS, step) if done % 3 == 0 else None
                 on_progress(Progress(step.id, done, TICKS, preview))
+        if step.produces == "latents":
+            return StepResult(Latents(np.zeros((4, size[0] // 8, size[1] // 8), np.float32), "sdxl", 0.8), 0.05)
         return StepResult(painted(size, 1.0, step), 0.05)
 
     async def statuses(self) -> Mapping[str, WorkerStatus]:
