@@ -4,7 +4,7 @@ import { signal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { key, wordsOf } from "../api";
 import { isOpen, jobs, open, submit } from "../jobs";
-import { bodyOf, comparing, form, show, shown, ticked } from "../settings";
+import { bodyOf, comparing, form, show, shown, ticked, view } from "../settings";
 import type { Body } from "../types";
 import { Ask } from "./ask";
 import { History, entries, remember, reload } from "./history";
@@ -60,7 +60,7 @@ export function Make() {
     void reload().then(() => {
       // Come back in the middle of a job, it is where one left it.
       const running = entries.value.filter((one) => one.state === "queued" || one.state === "running");
-      if (!shown.value.length && running[0]) show([running[0].id]);
+      if (view.value === "make" && !shown.value.length && running[0]) show([running[0].id]);
     });
   }, [key.value]);
   useEffect(() => {

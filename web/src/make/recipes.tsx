@@ -23,7 +23,7 @@ export function Recipes() {
       <div class="recipe head" aria-hidden="true">
         <span />
         <span />
-        <span>Expected quality</span>
+        <span>Quality</span>
         <span class="number">Time</span>
         <span class="number">Cost</span>
       </div>
