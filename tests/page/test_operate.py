@@ -66,9 +66,7 @@ async def test_jobs_of_all_are_listed_and_ended(site: Site, visit: Visit) -> Non
     await page.get_by_text("There are none.").wait_for()
 
 
-async def test_without_an_admin_key_policies_are_closed_with_the_remedy(
-    site: Site, visit: Visit, seen: Seen
-) -> None:
+async def test_without_an_admin_key_policies_are_closed_with_the_remedy(site: Site, visit: Visit, seen: Seen) -> None:
     """The page says what is needed, takes the key, and opens them."""
     seen.allowed = (401, 403)
     page = await visit(site.url + "#/operate/policies")

@@ -47,7 +47,9 @@ async def test_axe_finds_nothing_serious(site: Site, visit: Visit, scheme: str) 
     await page.keyboard.press("Escape")
     for place in PLACES[1:]:
         await page.goto(site.url + place)
-        await page.locator(".operate table, .operate .editor, .operate details").locator("visible=true").first.wait_for()
+        await (
+            page.locator(".operate table, .operate .editor, .operate details").locator("visible=true").first.wait_for()
+        )
         found += await serious(page)
     assert found == []
 
@@ -55,7 +57,9 @@ async def test_axe_finds_nothing_serious(site: Site, visit: Visit, scheme: str) 
 @pytest.mark.parametrize("width", [320, 390])
 async def test_a_phone_shows_all_of_it_without_scrolling_sideways(site: Site, visit: Visit, width: int) -> None:
     """Nothing is wider than the screen, a picture is brought into view when it is asked for, and targets suit a thumb."""
-    page = await visit(site.url, viewport={"width": width, "height": 740}, is_mobile=True, has_touch=True, device_scale_factor=2)
+    page = await visit(
+        site.url, viewport={"width": width, "height": 740}, is_mobile=True, has_touch=True, device_scale_factor=2
+    )
     await page.locator("label.recipe").nth(7).wait_for()
     await ask_for(page)
     await page.locator(MADE).wait_for()
@@ -120,7 +124,11 @@ async def test_the_keyboard_reaches_everything_and_is_seen(site: Site, visit: Vi
 async def tab_to(page: Any, selector: str, back: bool = False) -> None:
     """Press Tab until the element has the focus. Wherever it comes by, the focus can be seen."""
     for _ in range(60):
-        if await page.locator(selector).locator("visible=true").evaluate_all("all => all.includes(document.activeElement)"):
+        if (
+            await page.locator(selector)
+            .locator("visible=true")
+            .evaluate_all("all => all.includes(document.activeElement)")
+        ):
             return
         await page.keyboard.press("Shift+Tab" if back else "Tab")
         outline, border = await page.evaluate(

@@ -127,10 +127,12 @@ function stateOf(job: Job): string {
   if (state === "running") return "is being made";
   if (state === "failed") return "failed";
   if (state === "cancelled") return "cancelled";
-  const checks = job.report.result?.x_triptych.pictures.flatMap((one) => one.checks.filter((check) => check.recipe === one.recipe && check.seed === one.seed)) ?? [];
+  const checks = (job.report.result?.x_triptych.pictures ?? []).flatMap((one) =>
+    one.checks.filter((check) => check.recipe === one.recipe && check.seed === one.seed),
+  );
   if (!checks.length) return "made";
   const least = Math.min(...checks.map((check) => check.probability));
-  return `made; right with a probability of ${share(least)}`;
+  return least < 0.5 ? `made, but probably not right: ${share(least)}` : `made, probably right: ${share(least)}`;
 }
 
 // ---------------------------------------------------------------------------------------------------------------- acts
