@@ -106,7 +106,7 @@ async def test_previews_come_and_the_plan_lights_up(site: Site, visit: Visit) ->
 
 
 async def test_what_was_looked_at_and_tried_again_is_told(site: Site, visit: Visit) -> None:
-    """A picture that is probably wrong, and the one that was made instead, stand one below the other with the reason."""
+    """A picture that is probably wrong, and the one that was made instead, stand below each other with the reason."""
     page = await visit(site.url)
     site.painter.looks = [0.01, 0.97]
     await ask_for(page, "two green stars and three red rings left of a blue square")

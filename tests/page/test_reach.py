@@ -56,7 +56,7 @@ async def test_axe_finds_nothing_serious(site: Site, visit: Visit, scheme: str) 
 
 @pytest.mark.parametrize("width", [320, 390])
 async def test_a_phone_shows_all_of_it_without_scrolling_sideways(site: Site, visit: Visit, width: int) -> None:
-    """Nothing is wider than the screen, a picture is brought into view when it is asked for, and targets suit a thumb."""
+    """Nothing is wider than the screen, a picture comes into view when it is asked for, targets suit a thumb."""
     page = await visit(
         site.url, viewport={"width": width, "height": 740}, is_mobile=True, has_touch=True, device_scale_factor=2
     )

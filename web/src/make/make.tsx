@@ -35,13 +35,15 @@ export async function send(bodies: readonly Body[]): Promise<void> {
       const job = await submit(body);
       made.push(job.id);
       remember(job.report);
-      show(made);
     }
-    inView();
   } catch (error) {
     problem.value = wordsOf(error);
   } finally {
     sending.value = false;
+    if (made.length) {
+      show(made); // all at once: each has its place from the beginning
+      inView();
+    }
   }
 }
 
