@@ -287,10 +287,12 @@ class Jobs:
     ) -> tuple[list[JobView], str | None]:
         """Jobs, newest first, and the cursor of the next page, if there is one."""
         records, after = await self._access.do(self.store.jobs, tenant, states, limit, cursor)
+        made = await self._access.do(self.store.pictures_of, [record.id for record in records])
         views = []
         for record in records:
             job = self._live.get(record.id)
-            views.append(replace(self._view(job), webhook=record.webhook) if job is not None else view_of(record))
+            stored = view_of(record, made.get(record.id, ()))
+            views.append(replace(self._view(job), webhook=record.webhook) if job is not None else stored)
         return views, after
 
     async def cancel(self, job_id: str, tenant: str | None = None) -> JobView:
@@ -509,8 +511,11 @@ class Jobs:
         listen = Listener(job, admitted, self._pictures, self._begun, self._routed)
         recipe = admitted.route.decision.recipe
         try:
+            # Whoever asked for previews comes to follow them; the first step would have begun by then.
+            previews = self._pictures.wanted_previews(job) > 0
             with tracing.span("job", job=job.record.id, recipe=recipe, tenant=job.record.tenant):
-                outcome = await self.orchestrator.run(admitted, listen, job.missing, lambda: job.followers > 0)
+                followed = lambda: previews or job.followers > 0  # noqa: E731
+                outcome = await self.orchestrator.run(admitted, listen, job.missing, followed)
                 await self._finish(job, outcome, listen)
         except asyncio.CancelledError:
             if job.cancelled:

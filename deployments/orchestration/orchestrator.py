@@ -322,7 +322,7 @@ class Orchestrator:
         within_s = self._runner.due(request, started) - started
         return Admitted(decided.policy, decided.route, request, charge, ticket, within_s)
 
-    def _chosen(self, request: GenerationRequest, look: bool = True) -> Chosen:
+    def _chosen(self, request: GenerationRequest, look: bool = True) -> Resolved:
         """The policy that a request is for, and the one that answers it. Raises `NotFoundError`."""
         models = self.catalogue.ids()
         policy, pinned = self.policies.resolve(request.target, models, drawing(self.catalogue), refresh=look)
@@ -330,9 +330,9 @@ class Orchestrator:
         if pinned is not None:
             request = replace(request, recipe=pinned)
         served = (None if request.recipe else self.policies.canary_of(policy, request)) or policy
-        return Chosen(request, policy, served)
+        return Resolved(request, policy, served)
 
-    async def _looked_at(self, chosen: Chosen) -> SafetyReport | None:
+    async def _looked_at(self, chosen: Resolved) -> SafetyReport | None:
         """What the policy's safety says of the prompt. Raises `SafetyError` if it blocks it, or `UnavailableError`."""
         served, request = chosen.served, chosen.request
         if served.safety is None:
@@ -352,7 +352,7 @@ class Orchestrator:
 
     def _decide(
         self,
-        chosen: Chosen,
+        chosen: Resolved,
         draw: float | None,
         safety: SafetyReport | None,
         further: tuple[Allowance, ...] = (),
@@ -501,7 +501,7 @@ def _refusing(route: Route) -> bool:
 
 
 @dataclass(frozen=True)
-class Chosen:
+class Resolved:
     """A request with what its `model` pinned. policy: the one asked for;   served: the one that answers, its canary"""
 
     request: GenerationRequest
