@@ -45,7 +45,7 @@ def admitted(latency_s: float, queue_s: float) -> Any:
     return SimpleNamespace(route=route, charge=None)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     n=st.integers(1, 4),
     shares=st.dictionaries(st.tuples(st.integers(0, 3), st.sampled_from(["draw", "refine", "other"])), SHARES),
@@ -77,7 +77,7 @@ def test_what_is_missing_is_what_no_earlier_process_made() -> None:
     assert job(1).missing == {0}
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(wanted=st.integers(0, 3), steps=st.integers(0, 12), pictures=st.integers(1, 2))
 def test_as_many_previews_as_are_wanted_are_spread_over_a_picture(wanted: int, steps: int, pictures: int) -> None:
     """Of the previews that are expected of a picture, those go on that come right after each equal part of it,
@@ -255,7 +255,7 @@ REQUESTS = st.builds(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(request=REQUESTS)
 def test_a_request_is_itself_again_after_the_store(request: GenerationRequest) -> None:
     """Every field, in builtins; what another version wrote beside them is left out, what it did not write is as by
