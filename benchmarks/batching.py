@@ -26,12 +26,12 @@ from tqdm import tqdm
 
 from benchmarks.command import is_full, parser, results
 from deployments.assembly import catalogue_of, engine_loader
-from deployments.orchestration.order import Claim
 from deployments.orchestration.step_queues import StepQueues
 from deployments.settings import DEFAULT_CONFIG, load_serve_config
 from deployments.workers.worker import ModelWorker
 from router.cost.batches import BatchSizes
 from router.cost.model import CostModel
+from router.cost.order import Claim
 from router.learning.intervals import resampled
 from router.types import Catalogue, ModelCard, Picture, Scalar, Step, StepResult
 

@@ -25,6 +25,7 @@ from deployments.orchestration.orchestrator import Orchestrator
 from deployments.orchestration.recorder import Recorder
 from deployments.orchestration.step_queues import WorkerClient
 from deployments.placement import Placement, WorkerSettings
+from deployments.safety.guard import Guard
 from deployments.served_recipes import served_recipes, stranger
 from deployments.settings import AppSettings, ConfigError
 from deployments.store import Store, open_store
@@ -35,6 +36,7 @@ from deployments.workers.host import ModelHost
 from deployments.workers.memory import GIB, MemoryPlan
 from deployments.workers.worker import StepEngine
 from models.catalogue import Catalogue, load_catalogue
+from models.provenance.credentials import Credentials
 from models.weights.footprints import Footprint, footprint
 from models.weights.memory import GB, RESERVE_GB, free_memory_gb
 from models.weights.revisions import revision
@@ -70,7 +72,9 @@ def policies_of(settings: AppSettings, catalogue: Catalogue) -> PolicyBook:
     """The policies, checked against the models that are here. Raises `PolicyError` with every problem."""
     if not settings.policies.path.is_dir():
         raise ConfigError(f"policies.directory: there is no folder {settings.policies.path}", "policies.directory")
-    return PolicyBook(settings.policies.path, settings.policies.default, known=known_of(catalogue))
+    return PolicyBook(
+        settings.policies.path, settings.policies.default, known=known_of(catalogue, settings.safety.moderators)
+    )
 
 
 def build_orchestrator(
@@ -106,6 +110,7 @@ def build_orchestrator(
         queue_settings=settings.queues,
         worker_of={model: str(chosen.worker) for model, chosen in settings.models.items()},
         batch_sizes=BatchSizes(costs, lambda model: settings.models[model].max_batch),
+        guard=Guard.of(settings.safety.moderators),
     )
 
 
@@ -126,7 +131,17 @@ def jobs_in(store: Store, settings: AppSettings, orchestrator: Orchestrator) -> 
         return job_report(view, lambda picture: signer.sign(picture, base))
 
     webhooks = Webhooks(store, settings.webhooks, report, webhook_secret(settings))
-    return Jobs(orchestrator, store, Rendering(), webhooks, secret)
+    return Jobs(orchestrator, store, Rendering(credentials_of(settings)), webhooks, secret)
+
+
+def credentials_of(settings: AppSettings) -> Credentials | None:
+    """What pictures are signed with, None if nothing is configured. Raises `ConfigError`."""
+    if (chosen := settings.provenance.c2pa) is None:
+        return None
+    try:
+        return Credentials(chosen.certificate_path, chosen.key_path)
+    except LoadError as error:
+        raise ConfigError(f"provenance.c2pa: {error.message}", "provenance.c2pa") from None
 
 
 def url_secret(settings: AppSettings) -> Callable[[], bytes]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
+from deployments.safety import nsfw
 from models.engine.schedulers import SCHEDULERS
 from policies import Known, PlannedRecipe
 from router.cost.model import CostModel
@@ -17,8 +18,11 @@ from router.prompts.lexical import SIGNALS
 from router.types import Catalogue, GenerationRequest, Plan, Recipe
 
 
-def known_of(catalogue: Catalogue) -> Known:
-    """The names that a policy may use, and the planner on these model cards."""
+def known_of(catalogue: Catalogue, moderators: Collection[str] | None = None) -> Known:
+    """The names that a policy may use, and the planner on these model cards.
+
+    moderators: endpoints that the config has; None: a policy may name any
+    """
     scorers = tuple(model for model in catalogue.ids() if catalogue[model].role == "scorer")
     idle = Queues(CostModel(catalogue))
 
@@ -27,7 +31,8 @@ def known_of(catalogue: Catalogue) -> Known:
         timing = idle.estimate(plan)
         return PlannedRecipe(plan, least * least, timing.latency_s, timing.work_s, timing.cost_usd)
 
-    return Known(catalogue.ids(), tuple(SIGNALS), tuple(SCHEDULERS), scorers, arrange)
+    missing = {} if nsfw.installed() else {"nsfw": nsfw.REMEDY}
+    return Known(catalogue.ids(), tuple(SIGNALS), tuple(SCHEDULERS), scorers, moderators, missing, arrange)
 
 
 def _plan(name: str, recipe: Recipe, recipes: Mapping[str, Recipe], catalogue: Catalogue) -> tuple[Plan, int]:

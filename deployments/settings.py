@@ -132,6 +132,55 @@ class WebhookSettings(Section):
     private: bool = False
 
 
+class C2paSettings(Section):
+    """What pictures are signed with, by C2PA; needs the extra `c2pa`. Both files are PEM, read by the orchestrator.
+
+    certificate: the signer's, then those that issued it
+    key:         of the signer's, without a password; readable by the server alone
+    """
+
+    certificate: str
+    key: str
+
+    @property
+    def certificate_path(self) -> Path:
+        return ROOT / Path(self.certificate).expanduser()
+
+    @property
+    def key_path(self) -> Path:
+        return ROOT / Path(self.key).expanduser()
+
+
+class ProvenanceSettings(Section):
+    """What the files of pictures say beyond their policies' `provenance`. c2pa: sign them; by default they are not"""
+
+    c2pa: C2paSettings | None = None
+
+
+class ModeratorSettings(Section):
+    """An endpoint of OpenAI's moderation shape, which policies may name.
+
+    url:       such as `https://api.openai.com/v1/moderations`; no other host is ever asked
+    model:     sent with each request; by default the endpoint chooses
+    key_env:   the environment variable with its key, where the orchestrator runs
+    timeout_s: seconds for one check
+    """
+
+    url: str = Field(pattern=r"^https?://[^/\s@]+(/[^\s]*)?$")
+    model: str | None = Field(default=None, min_length=1)
+    key_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    timeout_s: float = Field(default=5.0, gt=0, le=60)
+
+
+class SafetySettings(Section):
+    """What the checks of policies may ask.
+
+    moderators: endpoints by the name that policies give
+    """
+
+    moderators: dict[str, ModeratorSettings] = Field(default_factory=dict)
+
+
 class FeedbackSettings(Section):
     """The log of decisions, a part of the store, which feedback is attached to and retraining learns from.
 
@@ -209,6 +258,47 @@ class StoreSettings(Section):
         return str(state_folder() / "pictures")
 
 
+class MetricsSettings(Section):
+    """Where Prometheus scrapes the series of all processes: `http://host:port/metrics`, without a key.
+
+    host: of the machine that the orchestrator runs on; only this machine can reach 127.0.0.1
+    port: null: nowhere
+    """
+
+    host: str = "127.0.0.1"
+    port: int | None = Field(default=9464, ge=1, le=65535)
+
+
+class TracingSettings(Section):
+    """Where traces go.
+
+    otlp:  of a collector, OTLP over HTTP, such as `http://127.0.0.1:4318/v1/traces`; by default nowhere
+    share: of the traces that begin here; those that a client began follow its word
+    """
+
+    otlp: str | None = Field(default=None, pattern=r"^https?://[^/\s]+(/[^\s]*)?$")
+    share: float = Field(default=1.0, ge=0, le=1)
+
+
+class LogSettings(Section):
+    """Where log lines go, as JSON, one file a process.
+
+    folder:    by default `logs` in the state folder ($XDG_STATE_HOME/triptych)
+    max_mib:   a file that is full is put aside;   files: so many of these are kept for each process
+    keep_days: files of processes that ended are deleted after so long
+    """
+
+    folder: str | None = None
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    max_mib: float = Field(default=20.0, gt=0)
+    files: int = Field(default=3, ge=1)
+    keep_days: float = Field(default=14.0, gt=0)
+
+    @property
+    def path(self) -> Path:
+        return state_folder() / "logs" if self.folder is None else ROOT / Path(self.folder).expanduser()
+
+
 class AppSettings(Section):
     """Everything that `deployments.app:build` needs.
 
@@ -232,6 +322,11 @@ class AppSettings(Section):
     auth: AuthSettings = Field(default_factory=AuthSettings)
     urls: UrlSettings = Field(default_factory=UrlSettings)
     webhooks: WebhookSettings = Field(default_factory=WebhookSettings)
+    provenance: ProvenanceSettings = Field(default_factory=ProvenanceSettings)
+    metrics: MetricsSettings = Field(default_factory=MetricsSettings)
+    tracing: TracingSettings = Field(default_factory=TracingSettings)
+    logs: LogSettings = Field(default_factory=LogSettings)
+    safety: SafetySettings = Field(default_factory=SafetySettings)
     env_vars: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")

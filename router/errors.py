@@ -2,7 +2,8 @@
 
 TriptychError
 ├── RequestError        the request is malformed or asks for something impossible      400
-│   └── NotFoundError   no such model, policy, recipe or picture                        404
+│   ├── NotFoundError   no such model, policy, recipe or picture                        404
+│   └── SafetyError     a policy's `safety` blocks the prompt, or every picture of it   400
 ├── NoRecipeError       no recipe passed the gates; carries every rejection             422
 ├── PolicyError         a policy file is broken; carries all problems with file:line
 ├── CatalogueError        a model card is broken, or there is no such model
@@ -52,6 +53,22 @@ class RequestError(TriptychError):
 
 class NotFoundError(RequestError):
     code = "not_found"
+
+
+class SafetyError(RequestError):
+    """stage: `input`, the prompt, or `output`, what was made;   categories: what was found, as the check says it"""
+
+    code = "content_policy_violation"
+
+    def __init__(self, message: str, stage: str = "input", categories: Sequence[str] = ()) -> None:
+        super().__init__(
+            message,
+            "prompt" if stage == "input" else None,
+            "content_policy_violation" if stage == "input" else "moderation_blocked",
+        )
+        self.args = (message, stage, tuple(categories))
+        self.stage = stage
+        self.categories = tuple(categories)
 
 
 class NoRecipeError(TriptychError):

@@ -15,6 +15,7 @@ class Route:
 
     alternatives: plans of the recipes that the decision may escalate to
     turns: what the chosen recipe came to, if it is a search; with them, it is the same plan at another moment
+    alternative_turns: the same of those recipes of `alternatives` that are searches
     score_reading: how the scores of the decision's verification are read; None if nothing is verified
     artifact: digest of the predictor's artefact
     """
@@ -29,3 +30,8 @@ class Route:
     score_reading: ScoreReading | None = None
     artifact: str = ""
     turns: tuple[Turn, ...] = ()
+    alternative_turns: Mapping[str, tuple[Turn, ...]] = field(default_factory=dict)
+
+    def turns_of(self, recipe: str) -> tuple[Turn, ...]:
+        """What `recipe` came to, which is the chosen one or an alternative; () if it is no search."""
+        return self.turns if recipe == self.decision.recipe else self.alternative_turns.get(recipe, ())

@@ -5,6 +5,7 @@ request ─▶ view of the prompt ─▶ policy.evaluate( bounds ─▶ plans an
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
 from collections.abc import Mapping
@@ -95,6 +96,15 @@ class Router:
         offered = _Offered()
         decision = policy.evaluate(request, view, partial(self._offer, case, context, offered), context)
         return self._answer(case, offered, decision, began)
+
+    def behind(self, ticket: int) -> Router:
+        """This router as if it decided in the place of a ticket of its queues: only what was reserved before is in the
+        way. Reserves nothing itself."""
+        other = copy.copy(self)
+        other.queues = self.queues.before(ticket)
+        other._searches = Searches(self.catalogue, other.queues)
+        other._estimates = LRUCache(1)  # those of other queues
+        return other
 
     def understand(self, request: GenerationRequest) -> None:
         """What of `route` depends on the prompt alone, ahead of it. Raises `RequestError`."""
@@ -190,6 +200,9 @@ class Router:
             score_reading=reading,
             artifact=case.knowledge.predictor.digest,
             turns=search.recipe.turns if search is not None else (),
+            alternative_turns={
+                name: offered.searches[name].recipe.turns for name in further if name in offered.searches
+            },
         )
 
     def _foreseen(self, decision: Decision, offered: _Offered, reading: ScoreReading) -> str:

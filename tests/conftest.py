@@ -6,8 +6,11 @@ import random
 import shutil
 import sys
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -78,16 +81,40 @@ ADMIN_KEY = "open sesame"
 
 @dataclass(frozen=True)
 class RayApp:
-    """The running application. cluster_gpus: accelerators that were declared."""
+    """The running application. cluster_gpus: accelerators that were declared;   metrics_url: where it is scraped
+    logs: the folder of its log lines;   spans: bodies that its processes sent to a collector, OTLP"""
 
     url: str
     settings: dict[str, Any]
     policies: Path
+    metrics_url: str
+    logs: Path
+    spans: list[bytes]
     cluster_gpus: int = 3
 
 
+@contextmanager
+def collector() -> Iterator[tuple[str, list[bytes]]]:
+    """A collector of traces on loopback: its URL, and what it was sent."""
+    sent: list[bytes] = []
+
+    class Take(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            sent.append(self.rfile.read(int(self.headers["content-length"])))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            """Nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Take)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/v1/traces", sent
+    server.shutdown()
+
+
 @pytest.fixture(scope="session")
-def ray_app(tiny_settings: dict[str, Any]) -> Iterator[RayApp]:
+def ray_app(tiny_settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayApp]:
     """Triptych on a Ray of its own with three declared GPUs, one each for sd15, sdxl and flux (they compute on CPU).
 
     Two ingresses, so that what must hold across replicas is seen to.
@@ -100,9 +127,13 @@ def ray_app(tiny_settings: dict[str, Any]) -> Iterator[RayApp]:
         models[name]["num_gpus"] = 1
     env_vars = {"TRIPTYCH_ADMIN_KEY": ADMIN_KEY}
     settings = {**tiny_settings, "models": models, "env_vars": env_vars, "ingress": {"replicas": 2}}
-    config = ServeConfig(settings=parse_settings(settings))
-    with start(config, port=free_port(), num_gpus=3, timeout_s=500) as running:
-        yield RayApp(running.url, settings, Path(tiny_settings["policies"]["directory"]))
+    port, logs = free_port(), tmp_path_factory.mktemp("logs")
+    policies, metrics_url = Path(tiny_settings["policies"]["directory"]), f"http://127.0.0.1:{port}/metrics"
+    with collector() as (url, spans):
+        settings |= {"metrics": {"port": port}, "logs": {"folder": str(logs)}, "tracing": {"otlp": url}}
+        config = ServeConfig(settings=parse_settings(settings))
+        with start(config, port=free_port(), num_gpus=3, timeout_s=500) as running:
+            yield RayApp(running.url, settings, policies, metrics_url, logs, spans)
 
 
 @pytest.fixture(scope="session")

@@ -44,7 +44,8 @@ FLOORS = {
     ),
     "deployments": (
         "cli", "app", "cluster", "offline", "in_process", "assembly", "served_recipes", "known_names", "api",
-        "page", "jobs", "operating", "orchestration", "store", "workers", "settings", "placement", "section",
+        "page", "jobs", "operating", "orchestration", "safety", "store", "workers", "observing", "settings",
+        "placement", "section",
     ),
 }  # fmt: skip
 MOST_MODULES = 12
@@ -218,11 +219,13 @@ def test_nothing_unsafe_is_loaded(package: str) -> None:
 
 
 def test_mutations_are_shown_to_tests_that_exist() -> None:
-    """Every test file that `make mutants` asks is there: a renamed one would let mistakes pass unseen."""
-    from tools.mutants import ALWAYS, TESTS
+    """Whatever `make mutants` names is there: a renamed folder or file would let mistakes pass unseen."""
+    from tools.mutants import ALWAYS, FOLDERS, NOT_ASKED, SUITES, asked
 
-    assert [name for names in (*TESTS.values(), ALWAYS) for name in names if not (ROOT / name).is_file()] == []
-    assert [folder for folder in TESTS if not (ROOT / folder).is_dir()] == []
+    assert [folder for folder in FOLDERS if not any((ROOT / folder).glob("*.py"))] == []
+    assert [suite for suite in SUITES if not any(name.startswith(f"tests/{suite}/") for name in asked())] == []
+    assert [name for name in ALWAYS if not (ROOT / name).is_file()] == []
+    assert [name for name in NOT_ASKED if not any((ROOT / "tests").rglob(name))] == []
 
 
 def test_what_is_called_equivalent_can_still_be_done() -> None:

@@ -7,7 +7,8 @@ import importlib
 import pkgutil
 
 FLOORS = ("router.types", "router.planning", "router.cost", "router.verification", "router.learning",
-          "policies.deciding", "deployments.orchestration", "deployments.api")  # fmt: skip
+          "router.learning.tables", "policies.deciding", "policies.store", "deployments.orchestration",
+          "deployments.api", "deployments.api.wire", "deployments.jobs", "deployments.store")  # fmt: skip
 WORKED_ON = {
     "router.planning.plan._Draft",
     "router.verification.best_of_n._Path",
@@ -17,11 +18,12 @@ WORKED_ON = {
     "deployments.orchestration.budgets.Charge",
     "deployments.orchestration.verifier.Verifier",
     "deployments.orchestration.breaker._Circuit",
-    "deployments.orchestration.order._Flow",
-    "deployments.orchestration.order._Waiting",
+    "router.cost.order._Flow",
+    "router.cost.order._Waiting",
     "deployments.orchestration.step_queues._Batch",
     "deployments.orchestration.step_queues._Entry",
     "deployments.orchestration.step_queues._Line",
+    "deployments.jobs.webhooks.Webhooks",
 }
 """What is changed by the one function that it belongs to, and passed to nobody who would not expect that."""
 

@@ -2,7 +2,8 @@
 `max`, `and` for `or`, a dropped `not`, statement, lock or `finally`.
 
 What no test can be expected to notice is left alone: annotations, docstrings, messages of errors, logging, how values
-are shown and stored.
+are shown and stored, how many results a cache keeps (`maxsize`), and `strict` of a `zip`, which only asserts that two
+things are equally long that are so by construction.
 """
 
 from __future__ import annotations
@@ -80,8 +81,11 @@ def _unlooked(node: ast.AST) -> Iterator[ast.AST]:
     for field in ("annotation", "returns"):
         if (inner := getattr(node, field, None)) is not None:
             yield from ast.walk(inner)
-    if isinstance(node, ast.keyword) and node.arg in ("repr", "slots"):
+    if isinstance(node, ast.keyword) and node.arg in ("repr", "slots", "maxsize"):
         yield from ast.walk(node)
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "zip":
+        for keyword in node.keywords:
+            yield from ast.walk(keyword)
     if isinstance(node, ast.JoinedStr | ast.Raise):
         yield from ast.walk(node)
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):

@@ -1,6 +1,7 @@
 """Would the tests notice? Mistakes are put into the modules that carry the promises, one at a time.
 
     python -m tools.mutants --sample 300             300 mistakes, evenly over the modules, drawn with --seed
+    python -m tools.mutants --sample 300 --minutes 20        of these as many as that takes: a fair sample, too
     python -m tools.mutants router/cost              every mistake in the files of one folder
     python -m tools.mutants --only queues.py:66      the mistakes of one line
 
@@ -15,10 +16,12 @@ from __future__ import annotations
 import argparse
 import ast
 import hashlib
+import itertools
 import json
 import math
 import random
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -32,42 +35,24 @@ ROOT = Path(__file__).resolve().parents[1]
 KEPT = ROOT / ".mutants"
 EQUIVALENT = Path(__file__).with_name("equivalent.yaml")
 
-TESTS: dict[str, tuple[str, ...]] = {
-    "policies/deciding": ("tests/policies/test_decide.py", "tests/policies/test_afterwards.py",
-                          "tests/policies/test_terms.py", "tests/policies/test_arithmetic.py",
-                          "tests/policies/test_boundaries.py", "tests/policies/test_properties.py"),
-    "router/planning": ("tests/router/test_planning.py", "tests/router/test_planning_refusals.py",
-                        "tests/router/test_planning_denoise.py", "tests/router/test_execution.py",
-                        "tests/router/test_recipes.py", "tests/router/test_sizes.py",
-                         "tests/router/test_negative_prompts.py", "tests/router/test_arranging.py",
-                         "tests/router/test_plans.py"),
-    "router/cost": ("tests/router/test_costs.py", "tests/router/test_batches.py", "tests/router/test_arranging.py"),
-    "router/verification": ("tests/router/test_search.py", "tests/router/test_escalation.py",
-                             "tests/router/test_score_reading.py", "tests/router/test_recalibrating.py",
-                             "tests/router/test_figures.py", "tests/deployments/test_verification.py"),
-    "router/learning": ("tests/router/test_off_policy.py", "tests/store/test_decision_log.py",
-                         "tests/router/test_evaluation.py", "tests/router/test_training.py",
-                         "tests/router/test_adding.py", "tests/router/test_votes.py",
-                         "tests/router/test_contrasts.py", "tests/router/test_tables.py",
-                         "tests/router/test_figures.py", "tests/router/test_real_ratings.py",
-                         "tests/deployments/test_feedback_api.py",
-                         "tests/deployments/test_cli_tables.py", "tests/deployments/test_retraining.py"),
-    "deployments/orchestration": ("tests/deployments/test_order.py", "tests/deployments/test_breaker.py",
-                                  "tests/deployments/test_step_queues.py",
-                                  "tests/deployments/test_budgets.py", "tests/deployments/test_limits.py",
-                                  "tests/deployments/test_verification.py", "tests/deployments/test_paths.py",
-                                  "tests/deployments/test_policy_effects.py",
-                                  "tests/deployments/test_orchestrator.py", "tests/deployments/test_answers.py",
-                                  "tests/deployments/test_app.py", "tests/deployments/test_wire.py"),
-    "deployments/api/wire": ("tests/deployments/test_schemas.py", "tests/deployments/test_wire.py",
-                             "tests/deployments/test_warnings.py", "tests/deployments/test_answers.py"),
-    "deployments/api": ("tests/deployments/test_schemas.py", "tests/deployments/test_wire.py",
-                        "tests/deployments/test_warnings.py", "tests/deployments/test_http_conduct.py",
-                        "tests/deployments/test_answers.py", "tests/deployments/test_openapi.py",
-                        "tests/deployments/test_feedback_api.py", "tests/deployments/test_policy_api.py",
-                        "tests/deployments/test_http.py"),
-}  # fmt: skip
-"""Which tests are asked about which folder."""
+FOLDERS = (
+    "router/cost",
+    "deployments/orchestration",
+    "deployments/jobs",
+    "router/learning",
+    "router/learning/tables",
+    "deployments/store",
+    "router/verification",
+    "router/planning",
+    "policies/deciding",
+    "deployments/api/wire",
+    "deployments/api",
+)
+"""Whose mistakes count, those first where money, limits, jobs and learning are."""
+SUITES = ("policies", "router", "golden", "store", "jobs", "deployments")
+"""The folders of tests that are asked, each of all of its files that can be."""
+NOT_ASKED = {"test_serve.py", "test_serve_workers.py", "test_docs.py", "test_cli_output.py"}
+"""Which need a cluster, or look at documents and terminals."""
 ALWAYS = ("tests/test_values.py",)
 """Which are asked about everything that is imported anew."""
 
@@ -87,11 +72,17 @@ class Mutant:
         return f"{self.file}:{self.line}: {self.what}"
 
 
+def asked() -> tuple[str, ...]:
+    """The tests that are asked about a mistake, if they reach it."""
+    files = (path for suite in SUITES for path in sorted((ROOT / "tests" / suite).glob("test_*.py")))
+    return tuple(path.relative_to(ROOT).as_posix() for path in files if path.name not in NOT_ASKED)
+
+
 def found(folders: list[str]) -> list[Mutant]:
     """Everything below `folders` (all, if there are none) that is not equivalent."""
     same = {(known["file"], known["line"], known["what"]) for known in equivalent()}
     mutants = []
-    for folder in TESTS:
+    for folder in FOLDERS:
         for file in _files(folder):
             if folders and not any(file.startswith(wanted.rstrip("/")) for wanted in folders):
                 continue
@@ -111,7 +102,7 @@ def stale() -> list[dict]:
     """Those of `equivalent` that no mistake answers to any more."""
     there = {
         (file, _source(file).splitlines()[mistake.line - 1].strip(), mistake.what)
-        for folder in TESTS
+        for folder in FOLDERS
         for file in _files(folder)
         for mistake in _mistakes(file)
     }
@@ -121,12 +112,13 @@ def stale() -> list[dict]:
 def drawn(mutants: list[Mutant], count: int, seed: int) -> list[Mutant]:
     """So many, as evenly over the folders as can be."""
     chance, left, taken = random.Random(seed), count, []
-    strata = sorted((_of(mutants, folder) for folder in TESTS), key=len)
+    strata = sorted((_of(mutants, folder) for folder in FOLDERS), key=len)
     for place, stratum in enumerate(strata):
         share = min(len(stratum), left // (len(strata) - place))
         left -= share
         taken += chance.sample(stratum, share)
-    return sorted(taken, key=mutants.index)
+    chance.shuffle(taken)  # so that whoever stops early has a sample of the sample
+    return taken
 
 
 def wilson(killed: int, tried: int) -> tuple[float, float]:
@@ -142,7 +134,7 @@ def wilson(killed: int, tried: int) -> tuple[float, float]:
 def table(mutants: list[Mutant], verdicts: list[dict], population: dict[str, int]) -> list[dict]:
     """A row for each folder and one for all of them, each folder in it as heavy as its mistakes are many."""
     rows = []
-    for folder in dict.fromkeys(mutant.folder for mutant in mutants):
+    for folder in (folder for folder in FOLDERS if _of(mutants, folder)):
         of = [v["verdict"] for m, v in zip(mutants, verdicts, strict=True) if m.folder == folder]
         rows.append(_row(folder, population[folder], len(of), sum(verdict in ("killed", "timeout") for verdict in of)))
     total = _row("all", sum(r["mistakes"] for r in rows), sum(r["tried"] for r in rows), sum(r["killed"] for r in rows))
@@ -185,27 +177,21 @@ def _digest(*parts: str) -> str:
 
 
 class Results:
-    """What was tried, in a file: verdicts stand for as long as the tests that gave them."""
+    """What was tried, in a file: a verdict stands for as long as the tests that gave it are the same."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._known: dict[str, dict] = json.loads(path.read_text()) if path.is_file() else {}
 
-    def of(self, mutant: Mutant) -> dict | None:
-        """What is known of a mutant, if it still holds."""
+    def of(self, mutant: Mutant, tests: list[str]) -> dict | None:
+        """What is known of a mutant that `tests` reach, if it still holds."""
         known = self._known.get(self._key(mutant))
-        return known if known is not None and known["asked"] == self._asked(mutant, known["by"]) else None
+        return known if known is not None and known["asked"] == _asked(known["by"], tests) else None
 
-    def add(self, mutant: Mutant, verdict: str, by: str, seconds: float) -> dict:
-        """Keeps a verdict. by: the test that noticed, or "" """
-        noted = {
-            **asdict(mutant),
-            "verdict": verdict,
-            "by": by,
-            "s": round(seconds, 2),
-            "asked": self._asked(mutant, by),
-        }
-        self._known[self._key(mutant)] = noted
+    def add(self, mutant: Mutant, tests: list[str], verdict: str, by: str, seconds: float) -> dict:
+        """Keeps a verdict of `tests`. by: the one that noticed, or "" """
+        of = {"verdict": verdict, "by": by, "s": round(seconds, 2), "asked": _asked(by, tests)}
+        noted = self._known[self._key(mutant)] = {**asdict(mutant), **of}
         self._path.parent.mkdir(parents=True, exist_ok=True)
         new = self._path.with_suffix(".new")
         new.write_text(json.dumps(self._known, indent=1))
@@ -215,10 +201,11 @@ class Results:
     def _key(self, mutant: Mutant) -> str:
         return _digest(mutant.file, ast.unparse(_tree(mutant)))
 
-    def _asked(self, mutant: Mutant, by: str) -> str:
-        file = by.split("::")[0]
-        tests = (*TESTS[mutant.folder], *ALWAYS)
-        return _digest(*map(_source, [file] if file in tests else tests))
+
+def _asked(by: str, tests: list[str]) -> str:
+    """Of the test that noticed, or of all that did not."""
+    files = sorted({test.split("::")[0] for test in ([by] if "::" in by else tests)})
+    return _digest(*files, *map(_source, files))
 
 
 def main() -> None:
@@ -226,6 +213,7 @@ def main() -> None:
     parser.add_argument("folders", nargs="*", help="default: all")
     parser.add_argument("--sample", type=int, metavar="N", help="so many, evenly over the folders")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--minutes", type=float, metavar="N", help="stop after so long, with what was tried")
     parser.add_argument("--only", metavar="FILE:LINE", help="as the survivors are named")
     parser.add_argument("--list", action="store_true", help="count, run nothing")
     parser.add_argument("--results", type=Path, default=KEPT / "results.json", help="what was tried")
@@ -235,7 +223,7 @@ def main() -> None:
     if gone := stale():
         print(f"{EQUIVALENT.name}: no such mistake any more: {gone}", file=sys.stderr)
     mutants = found(args.folders)
-    population = {folder: len(_of(mutants, folder)) for folder in TESTS}
+    population = {folder: len(_of(mutants, folder)) for folder in FOLDERS}
     if args.list:
         print(json.dumps({**population, "all": len(mutants)}, indent=1))
         return
@@ -243,11 +231,9 @@ def main() -> None:
         mutants = [mutant for mutant in mutants if args.only in mutant.name]
     if args.sample:
         mutants = drawn(mutants, args.sample, args.seed)
-    results = Results(args.results)
-    for mutant, verdict, by, seconds in tried([mutant for mutant in mutants if results.of(mutant) is None]):
-        results.add(mutant, verdict, by, seconds)
-        print(f"{verdict:9} {seconds:5.1f} s  {mutant.name}  {by.split('::')[-1]}", file=sys.stderr, flush=True)
-    verdicts = [known for mutant in mutants if (known := results.of(mutant)) is not None]
+    until_s = math.inf if args.minutes is None else time.monotonic() + 60 * args.minutes
+    verdicts = list(itertools.takewhile(lambda _: time.monotonic() < until_s, tried(mutants, Results(args.results))))
+    mutants = mutants[: len(verdicts)]
     survivors = [m.name for m, v in zip(mutants, verdicts, strict=True) if v["verdict"] in ("survived", "unreached")]
     rows = table(mutants, verdicts, population)
     for row in rows:
@@ -262,34 +248,31 @@ def main() -> None:
         args.report.write_text(json.dumps(written, indent=1) + "\n")
 
 
-def tried(mutants: list[Mutant]) -> Iterator[tuple[Mutant, str, str, float]]:
-    """(mutant, verdict, the test that noticed, seconds) of each, after a control of each folder: no mistake, no
-    verdict."""
+def tried(mutants: list[Mutant], results: Results) -> Iterator[dict]:
+    """What is known of each, which is tried if nothing is, after a control of each folder: no mistake, no verdict."""
     from tools.noticing import Noticing, Question
 
-    if not mutants:
-        return
-    folders = list(dict.fromkeys(mutant.folder for mutant in mutants))
-    asked = [*dict.fromkeys(test for folder in folders for test in TESTS[folder]), *ALWAYS]
-    bench = Noticing(ROOT, [file for folder in TESTS for file in _files(folder)], asked, KEPT / "reach")
-    controls = [next(mutant for mutant in mutants if mutant.folder == folder) for folder in folders]
+    def question(mutant: Mutant) -> Question:
+        return Question(mutant.file, _tree(mutant), _mistakes(mutant.file)[mutant.number].lines, ALWAYS)
 
-    def questions() -> Iterator[Question]:
-        for mutant in controls:
-            lines = 1, len(_source(mutant.file).splitlines())
-            yield Question(mutant.file, ast.parse(_source(mutant.file)), lines, TESTS[mutant.folder], ALWAYS)
-        for mutant in mutants:
-            lines = _mistakes(mutant.file)[mutant.number].lines
-            yield Question(mutant.file, _tree(mutant), lines, TESTS[mutant.folder], ALWAYS)
-
+    bench = Noticing(ROOT, [file for folder in FOLDERS for file in _files(folder)], [*asked(), *ALWAYS], KEPT / "reach")
     try:
-        answers = bench.answers(questions())
-        for mutant in controls:
-            verdict, by, _ = next(answers)
-            if verdict in ("killed", "timeout"):
-                raise SystemExit(f"{mutant.file} is said to be wrong as it is: {verdict} {by}")
+        controlled: set[str] = set()
         for mutant in mutants:
-            yield mutant, *next(answers)
+            tests = bench.tests(question(mutant))
+            known = results.of(mutant, tests)
+            if known is None and mutant.folder not in controlled:
+                controlled.add(mutant.folder)
+                source = _source(mutant.file)
+                control = Question(mutant.file, ast.parse(source), (1, len(source.splitlines())), ALWAYS)
+                verdict, by, _ = bench.answer(control)
+                if verdict in ("killed", "timeout"):
+                    raise SystemExit(f"{mutant.file} is said to be wrong as it is: {verdict} {by}")
+            if known is None:
+                verdict, by, seconds = bench.answer(question(mutant))
+                known = results.add(mutant, tests, verdict, by, seconds)
+                print(f"{verdict:9} {seconds:5.1f} s  {mutant.name}  {by.split('::')[-1]}", file=sys.stderr, flush=True)
+            yield known
     finally:
         bench.close()
 

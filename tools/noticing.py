@@ -1,10 +1,10 @@
 """Whether tests notice a mistake, in milliseconds: one process collects them, and forks once for each mistake.
 
 Before the first, the tests run once in forks that note their seconds and the lines that they reach; of a mistake only
-those tests are asked that reach it, the fastest first, until one fails. In the fork, the functions of the module get
-the code that they would have with the mistake. What is not inside a function (a default, a table, a decorator), or ran
-while modules were imported, is tried in a fork that was made before anything of ours was imported, and imports the
-module with the mistake.
+those tests are asked that reach it, until one fails. In the fork, the functions of the module get the code that they
+would have with the mistake. What is not inside a function (a default, a table, a decorator), or ran while modules were
+imported, is tried in a fork that was made before anything of ours was imported, and imports the module with the
+mistake.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import hashlib
 import importlib
 import importlib.machinery
 import importlib.util
+import itertools
 import json
 import os
 import shutil
@@ -25,7 +26,7 @@ import tempfile
 import threading
 import time
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import Pipe
@@ -36,12 +37,17 @@ from typing import Any
 import pytest
 from _pytest.runner import runtestprotocol
 
-PATIENCE_S = 60.0
-"""For how long a mistake may hold up tests beyond ten times what they take; then it counts as noticed."""
-MOST_S = 20.0
-"""Tests beyond this sum of seconds are not asked about a mistake."""
+PATIENCE_S = 15.0
+"""For how long a mistake may hold up a test beyond five times what it takes; then it counts as noticed."""
+START_S = 120.0
+"""For how long it may hold up the import of everything."""
+MOST_S = 6.0, 3.0
+"""Tests beyond this sum of seconds are not asked about a mistake: of those of its own package, and of the others."""
+NEAR = 8
+"""So many lines further on tests count as near a mistake."""
 FIRST = ("numpy", "torch", "diffusers", "transformers", "ray.serve", "fastapi", "httpx", "sklearn.linear_model",
-         "onnxruntime", "tokenizers", "PIL.Image", "cv2", "typer", "pydantic", "yaml", "hypothesis")  # fmt: skip
+         "onnxruntime", "tokenizers", "PIL.Image", "cv2", "typer", "pydantic", "yaml", "hypothesis", "scipy.stats",
+         "scipy.optimize", "sqlalchemy", "alembic.command", "httpcore", "openai", "fsspec", "rich.console")  # fmt: skip
 """What every fork needs and none changes."""
 OPTIONS = ("-x", "-o", "addopts=--strict-markers", "-p", "no:cacheprovider", "-p", "no:terminal",
            "-m", "not slow and not gpu and not ray and not shipped_weights")  # fmt: skip
@@ -51,13 +57,14 @@ Lines = frozenset[tuple[str, int]]
 
 @dataclass(frozen=True)
 class Question:
-    """A mistake as the tree of its file (relative to the root), the lines that must run for it to be noticed, and the
-    tests' files that are asked; always: those that are asked whatever they reach, if the module is imported anew."""
+    """A mistake as the tree of its file (relative to the root), and the lines that must run for it to be noticed.
+
+    always: the files of tests that are asked whatever they reach, if the module is imported anew
+    """
 
     file: str
     tree: ast.Module
     lines: tuple[int, int]
-    asked: tuple[str, ...]
     always: tuple[str, ...] = ()
 
 
@@ -87,22 +94,38 @@ class Reach:
         self.failed += other.failed
 
     def tests(self, question: Question, anywhere: bool) -> list[str]:
-        """Those that reach the lines of a question (or any line of its file), the fastest first."""
+        """Those that reach the lines of a question (or any line of its file), those of its own package first."""
         wanted = {(question.file, line) for line in range(question.lines[0], question.lines[1] + 1)}
         found = [
             test
             for test, lines in self.lines.items()
             if (anywhere and test.split("::")[0] in question.always)
-            or (
-                test.split("::")[0] in question.asked
-                and (any(file == question.file for file, _ in lines) if anywhere else not lines.isdisjoint(wanted))
-            )
+            or (any(file == question.file for file, _ in lines) if anywhere else not lines.isdisjoint(wanted))
         ]
-        found.sort(key=self.seconds.__getitem__)
+        at_home = set(question.file.split("/"))  # tests/router is at home in router/, tests/jobs in deployments/jobs
+        home = [test for test in found if test.split("/")[1] in at_home]
+        away = [test for test in found if test not in set(home)]
+        # What is changed in the head of a function, or above a few lines of a table, is used near by.
+        near = {(question.file, line) for line in range(question.lines[0], question.lines[1] + NEAR)}
+        return self._in_turn(home, MOST_S[0], near) + self._in_turn(away, MOST_S[1], near)
+
+    def _in_turn(self, tests: list[str], most_s: float, near: set[tuple[str, int]]) -> list[str]:
+        """Half of so many seconds for what is quick and reaches little else, for that says most about what it reaches;
+        the other half for the first of each file that is left, then the second of each, and so on."""
+        specific = sorted(
+            tests, key=lambda test: (near.isdisjoint(self.lines[test]), self.seconds[test] * len(self.lines[test]))
+        )
         total, asked = 0.0, []
-        for test in found:
-            total += self.seconds[test]
-            if total <= MOST_S:
+        for test in specific:
+            if total + self.seconds[test] <= most_s / 2:
+                total += self.seconds[test]
+                asked.append(test)
+        files: dict[str, list[str]] = {}
+        for test in (test for test in specific if test not in set(asked)):
+            files.setdefault(test.split("::")[0], []).append(test)
+        for test in (test for one in itertools.zip_longest(*files.values()) for test in one if test is not None):
+            if total + self.seconds[test] <= most_s:
+                total += self.seconds[test]
                 asked.append(test)
         return asked
 
@@ -126,39 +149,46 @@ class Noticing:
         gc.collect()
         gc.freeze()
 
-    def answers(self, questions: Iterator[Question]) -> Iterator[tuple[str, str, float]]:
-        """For each question in order: "killed", "survived", "timeout" or "unreached"; the test that failed; seconds."""
-        (asked, there), (back, answers) = Pipe(duplex=False), Pipe(duplex=False)
-        if (server := os.fork()) == 0:
+        (asked, self._there), (self._back, answers) = Pipe(duplex=False), Pipe(duplex=False)
+        self._server = os.fork()
+        if self._server == 0:
             with _left():
                 _serve(self, asked, answers)
-        try:
-            if (told := back.recv()) is None:
-                raise SystemExit("The tests cannot be collected; see `make test-fast`.")
-            reach, imported = told
-            for test in reach.failed:
-                print(f"not asked, for it fails without a mistake: {test}", file=sys.stderr)
-            for question in questions:
-                began = time.monotonic()
-                path = self.root / question.file
-                was, becomes = _compiled(ast.parse(path.read_text("utf-8")), path), _compiled(question.tree, path)
-                run = {(question.file, line) for line in range(question.lines[0], question.lines[1] + 1)}
-                fresh = _shell(was) != _shell(becomes) or not imported.isdisjoint(run)
-                tests = reach.tests(question, anywhere=fresh)
-                patience = PATIENCE_S + 10 * sum(reach.seconds[test] for test in tests)
-                verdict, by = ("unreached", "") if not tests else ("fresh", "")
-                if tests and not fresh:
-                    there.send((question, tests, patience))
-                    verdict, by = back.recv() or ("fresh", "")
-                if verdict == "fresh":
-                    verdict, by = _asked(self, patience, partial(_imported, self, question, tests))
-                yield verdict, by, time.monotonic() - began
-        finally:
-            os.kill(server, signal.SIGKILL)
-            os.waitpid(server, 0)
+        if (told := self._back.recv()) is None:
+            self.close()
+            raise SystemExit("The tests cannot be collected; see `make test-fast`.")
+        self.reach: Reach = told[0]
+        self._on_import: Lines = told[1]
+        for test in self.reach.failed:
+            print(f"not asked, for it fails without a mistake: {test}", file=sys.stderr)
+
+    def tests(self, question: Question) -> list[str]:
+        """Those that are asked, by node id, the fastest first."""
+        return self.reach.tests(question, anywhere=self._afresh(question))
+
+    def answer(self, question: Question) -> tuple[str, str, float]:
+        """("killed", "survived", "timeout" or "unreached", the test that failed, seconds)"""
+        began = time.monotonic()
+        tests = self.tests(question)
+        verdict, by = "fresh" if tests else "unreached", ""
+        if tests and not self._afresh(question):
+            self._there.send((question, tests))
+            verdict, by = self._back.recv() or ("fresh", "")
+        if verdict == "fresh":
+            verdict, by = _asked(self, self.reach.seconds, partial(_imported, self, question, tests))
+        return verdict, by, time.monotonic() - began
+
+    def _afresh(self, question: Question) -> bool:
+        """Whether the module must be imported with the mistake."""
+        path = self.root / question.file
+        was, becomes = _compiled(ast.parse(path.read_text("utf-8")), path), _compiled(question.tree, path)
+        run = {(question.file, line) for line in range(question.lines[0], question.lines[1] + 1)}
+        return _shell(was) != _shell(becomes) or not self._on_import.isdisjoint(run)
 
     def close(self) -> None:
-        """Removes what the forks wrote."""
+        """Ends the forks and removes what they wrote."""
+        os.kill(self._server, signal.SIGKILL)
+        os.waitpid(self._server, 0)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -172,8 +202,15 @@ class _left:
         os._exit(0 if error[0] is None else 70)
 
 
-def _asked(bench: Noticing, patience: float, ask: Callable[[], str]) -> tuple[str, str]:
-    """(verdict, test that failed) of `ask`, which runs in a fork and returns the test, "" for none, or "fresh"."""
+Begins = Callable[[str], None]
+"""Is told of each test before it runs."""
+
+
+def _asked(bench: Noticing, seconds: Mapping[str, float], ask: Callable[[Begins], str]) -> tuple[str, str]:
+    """(verdict, test that failed) of `ask`, which runs in a fork and returns the test, "" for none, or "fresh".
+
+    seconds: what each test takes
+    """
     told, tell = Pipe(duplex=False)
     if (child := os.fork()) == 0:
         with _left():
@@ -181,19 +218,23 @@ def _asked(bench: Noticing, patience: float, ask: Callable[[], str]) -> tuple[st
             os.environ["XDG_STATE_HOME"] = str(place / "state")
             os.environ["PYTEST_DEBUG_TEMPROOT"] = str(place)
             _silent()
-            tell.send(ask())
+            tell.send(("", ask(lambda test: tell.send((test, "")))))
     tell.close()
-    try:
-        by = told.recv() if told.poll(patience) else None
-    except EOFError:
-        by = "(the process died)"
+    by, held_up, patience_s = None, "", START_S
+    while by is None and told.poll(patience_s):
+        try:
+            held_up, said = told.recv()
+            by = said if not held_up else None
+        except EOFError:
+            by = "(the process died)"
+        patience_s = PATIENCE_S + 5 * seconds.get(held_up, 0.0)
     told.close()
     _end(child)
     for leftover in bench.folder.iterdir():
         if leftover.name.startswith("tmp"):
             shutil.rmtree(leftover, ignore_errors=True)
     if by is None:
-        return "timeout", ""
+        return "timeout", held_up
     return ("fresh", "") if by == "fresh" else ("killed", by) if by else ("survived", "")
 
 
@@ -276,11 +317,10 @@ class _Loop:
             reach.add(self._reach(file, [item for item in session.items if item.nodeid.split("::")[0] == file]))
         self.answers.send((reach, imported))
         while True:
-            question, tests, patience = self.questions.recv()
+            question, tests = self.questions.recv()
             chosen = [items[test] for test in tests]
-            self.answers.send(
-                _asked(self.bench, patience, lambda q=question, c=chosen: _changed(self.bench, q, c, ours))
-            )
+            ask = partial(_changed, self.bench, question, chosen, ours)
+            self.answers.send(_asked(self.bench, reach.seconds, ask))
 
     def _reach(self, file: str, items: list[pytest.Item]) -> Reach:
         """What the tests of one file reach: kept, or found by running them in a fork."""
@@ -359,7 +399,7 @@ def _prepared(bench: Noticing) -> None:
     tiny.save_all, evidence.train_tiny = copied(weights), copied(artifact)  # type: ignore[assignment]
 
 
-def _changed(bench: Noticing, question: Question, items: list[pytest.Item], functions: list) -> str:
+def _changed(bench: Noticing, question: Question, items: list[pytest.Item], functions: list, begins: Begins) -> str:
     """The test that fails when functions have their code with the mistake."""
     path = bench.root / question.file
     was, becomes = _compiled(ast.parse(path.read_text("utf-8")), path), _compiled(question.tree, path)
@@ -377,6 +417,7 @@ def _changed(bench: Noticing, question: Question, items: list[pytest.Item], func
     if not changed and was != becomes:
         return "fresh"
     for item, following in zip(items, [*items[1:], items[0]], strict=True):
+        begins(item.nodeid)
         if any(report.failed for report in runtestprotocol(item, log=False, nextitem=following)):
             return item.nodeid
     return ""
@@ -397,10 +438,10 @@ def _twins(was: types.CodeType, becomes: types.CodeType) -> Iterator[tuple[types
 # In a fork that has imported nothing of ours.
 
 
-def _imported(bench: Noticing, question: Question, tests: list[str]) -> str:
+def _imported(bench: Noticing, question: Question, tests: list[str], begins: Begins) -> str:
     """The test that fails when the module is imported with the mistake."""
     sys.meta_path.insert(0, _Finder(bench.root, question))
-    chosen = _Chosen(tests)
+    chosen = _Chosen(tests, begins)
     code = pytest.main([*OPTIONS, *dict.fromkeys(test.split("::")[0] for test in tests)], plugins=[chosen])
     return "" if code == 0 else chosen.failed
 
@@ -429,13 +470,17 @@ class _Loader(importlib.machinery.SourceFileLoader):
 class _Chosen:
     """Leaves some tests, in a given order, and notes which failed."""
 
-    def __init__(self, tests: list[str]) -> None:
+    def __init__(self, tests: list[str], begins: Begins) -> None:
+        self._begins = begins
         self._order = {test: place for place, test in enumerate(tests)}
         self.failed = "(on import)"
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         items[:] = sorted((i for i in items if i.nodeid in self._order), key=lambda i: self._order[i.nodeid])
+
+    def pytest_runtest_logstart(self, nodeid: str, location: Any) -> None:
+        self._begins(nodeid)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed:

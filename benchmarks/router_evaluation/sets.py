@@ -12,12 +12,13 @@ import csv
 import gzip
 import random
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from router.learning.ratings import Rating
+from router.learning.tables.table import Table, read_table
 from router.quality.ratings_table import Scale
 
 
@@ -80,13 +81,18 @@ def rows_of(folder: Path, name: str) -> list[Row]:
     """The rows of a set. Scores outside the set's scale are typing errors of their source, and left out."""
     chosen = SETS[name]
     found = []
-    for row in _table(folder / chosen.file):
-        if chosen.metric and row["metric"] != chosen.metric:
+    table = read_table(folder / chosen.file)
+    prompt, places = table.place("prompt"), {model: table.place(model) for model in chosen.models}
+    decimals = table.decimals(tuple(places.values()))
+    group, categories, part = (_optional(table, name) for name in ("prompt_group", "categories", "split"))
+    for row in table.rows:
+        fields = row[1]
+        if chosen.metric and fields[table.place("metric")] != chosen.metric:
             continue
-        given = {model: float(row[model]) for model in chosen.models if row[model]}
+        given = {model: table.number(row, k, decimals) for model, k in places.items() if fields[k]}
         scores = {m: score for m, score in given.items() if chosen.scale.low <= score <= chosen.scale.high}
-        categories = tuple(part for part in row.get("categories", "").split("|") if part)
-        found.append(Row(row["prompt"], row.get("prompt_group", ""), categories, row.get("split", ""), scores))
+        parts = tuple(one for one in categories(fields).split("|") if one)
+        found.append(Row(fields[prompt], group(fields), parts, part(fields), scores))
     return found
 
 
@@ -152,6 +158,7 @@ def made_up(folder: Path, names: Collection[str]) -> None:
                 writer.writerow([prompt, prompt, categories, chosen.metric, part if name == "pqpp" else "", *scores])
 
 
-def _table(file: Path) -> Iterator[dict[str, str]]:
-    with gzip.open(file, "rt", encoding="utf-8", newline="") as text:
-        yield from csv.DictReader(text, delimiter="\t")
+def _optional(table: Table, name: str) -> Callable[[list[str]], str]:
+    """What a row has in a column that a table may lack."""
+    place = table.place(name) if table.has(name) else None
+    return lambda fields: "" if place is None else fields[place]

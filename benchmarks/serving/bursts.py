@@ -3,22 +3,24 @@
     python -m benchmarks.serving.bursts [--quick] [--requests 1500]
 
 The real router, policies, step queues and predictor; the workers are scripted: each model has one, and a step takes
-what the cost model expects, give or take a fifth. Requests come at random moments, in bursts of four times what the
+what the cost model expects, give or take a fifth. Requests come at random moments, in bursts of ten times what the
 longest recipe could be made at, and calmer between; each prompt is one of the held-out ones of `embedded_outcomes`, and
 each picture's mark is the one that this recipe really got there. A request must be answered within its deadline; one
 that is refused counts as missed, too.
 
-Aware: estimates have the work in the queues. Blind: the same policy, as if the queues were empty. The dial is what a
+Aware: estimates have the work in the queues. Reroute: they do, and what waits is decided anew when the queues have
+changed (`reroute: true`). Blind: the same policy, as if the queues were empty. The dial is what a
 second is worth; since whoever spends less time misses less, misses are compared where the marks are equal.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,17 +29,23 @@ from benchmarks.embedded_outcomes.run import shipped
 from benchmarks.frontier.run import Outcomes, read
 from benchmarks.serving.figures import command, kept, pyplot, save, told
 from deployments.known_names import known_of
-from deployments.orchestration.order import Claim
+from deployments.orchestration.budgets import Charge
+from deployments.orchestration.metrics import Tally
+from deployments.orchestration.rerouting import Rerouting, Waiting, reroutable
+from deployments.orchestration.results import Admitted, OnEvent, StepBegun
+from deployments.orchestration.runner import Batch
 from deployments.orchestration.step_queues import StepQueues
 from deployments.settings import DEFAULT_CONFIG, load_serve_config
 from policies import Policy, load_policy_text
 from router.cost.model import CostModel
+from router.cost.order import Claim
 from router.cost.queues import Queues
 from router.errors import TriptychError
 from router.planning.execution import execute
 from router.prompts.embedding import MiniLMEmbedder
 from router.quality.predictor import QualityPredictor
 from router.registry.artifact import load_artifact
+from router.route import Route
 from router.routing import Router
 from router.types import GenerationRequest, Latents, Picture, Scores, Step, StepResult, Value
 from tests.deployments.virtual_time import in_virtual_time
@@ -52,8 +60,9 @@ RECIPES = {
     "sdxl-turbo>sdxl-refiner:strength=0.3": f"polished: {{chain: [turbo, {REFINE}, strength: 0.3}}}}]}}",
     "sdxl>sdxl-refiner:from=0.8": f"standard: {{chain: [{BASE}, until: 0.8}}}}, {REFINE}, from: 0.8}}}}]}}",
 }
+WAYS = ("aware", "reroute", "blind")
 SLACK = 2.0  # a deadline is so many times what the longest recipe takes alone
-CALM, BURST = 0.4, 4.0  # requests in the time of the longest recipe
+CALM, BURST = 0.4, 10.0  # requests in the time of the longest recipe
 
 
 @dataclass(frozen=True)
@@ -144,17 +153,22 @@ class Simulation:
     def router(self, costs: CostModel, kind: type[Queues]) -> Router:
         return Router(self.catalogue, self.embedder, self.predictor, kind(costs))
 
-    def run(self, kind: type[Queues], dial: float) -> list[Answer]:
-        """The whole trace, decided with or without a look at the queues."""
-        return in_virtual_time(self._run(kind, dial))
+    def run(self, way: str, dial: float) -> list[Answer]:
+        """The whole trace, decided with or without a look at the queues, once or as long as a request waits."""
+        return in_virtual_time(self._run(Blind if way == "blind" else Queues, dial, way == "reroute"))
 
-    async def _run(self, kind: type[Queues], dial: float) -> list[Answer]:
+    async def _run(self, kind: type[Queues], dial: float, reroute: bool) -> list[Answer]:
         costs, chance, loop = CostModel(self.catalogue), random.Random(4), asyncio.get_running_loop()
-        router, policy = self.router(costs, kind), policy_of(dial, self.catalogue)
+        router, policy = self.router(costs, kind), replace(policy_of(dial, self.catalogue), reroute=reroute)
         workers = {model: Scripted(costs, chance) for model in self.catalogue.ids()}
         queues = StepQueues(
             workers, lambda model: 1, lambda step, batch: costs.seconds(step, batch=batch), clock=loop.time
         )
+
+        async def aside(decide: Callable[..., Route | None], *given: Any) -> Route | None:
+            return decide(*given)  # in simulated time nothing may happen elsewhere
+
+        rerouting = Rerouting(router, asyncio.Lock(), dict, Tally(), loop.time, aside)
 
         async def ask(number: int, arrival: Arrival) -> Answer:
             await asyncio.sleep(arrival.at_s)
@@ -166,22 +180,31 @@ class Simulation:
                 return Answer("refused", None, False)
             deadline = arrival.at_s + self.deadline_s
             ticket = router.queues.reserve(route.plan)
+            waiting = Waiting(Admitted(policy, route, request, Charge(), ticket, self.deadline_s), arrival.at_s)
 
-            async def perform(step: Step, inputs: Sequence[Value]) -> StepResult:
-                if step.model is None:
-                    return StepResult(nothing(step), 0.0)
-                claim = Claim(str(number), "", "standard", deadline, costs.seconds(step))
-                result = await queues.run(step, inputs, claim)
-                router.queues.release(ticket, step.id)
-                return result
+            async def start(now: Admitted, on_event: OnEvent | None) -> Batch:
+                async def perform(step: Step, inputs: Sequence[Value]) -> StepResult:
+                    if step.model is None:
+                        return StepResult(nothing(step), 0.0)
+                    claim = Claim(str(number), "", "standard", deadline, costs.seconds(step))
+                    begun = None if on_event is None else functools.partial(on_event, StepBegun(0, step.id))
+                    result = await queues.run(step, inputs, claim, on_sent=begun)
+                    router.queues.release(ticket, step.id)
+                    return result
 
-            name = route.decision.recipe
+                await execute(now.route.plan, perform)
+                return Batch(())
+
             try:
-                await execute(route.plan, perform)
+                if reroutable(waiting.admitted):
+                    await rerouting.follow(waiting, start, None)
+                else:
+                    await start(waiting.admitted, None)
             except TriptychError:
-                return Answer(name, None, True)
+                return Answer(waiting.admitted.route.decision.recipe, None, True)
             finally:
                 router.queues.release(ticket)
+            name = waiting.admitted.route.decision.recipe
             at = self.outcomes.at(self.names[name])
             return Answer(name, float(self.outcomes.exact[arrival.row, at, arrival.seed]), False)
 
@@ -213,15 +236,16 @@ def at_marks(points: Sequence[Mapping[str, Any]], marks: float) -> float | None:
 
 
 def compared(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """Misses of both at marks that both reach."""
+    """Misses of all at marks that all reach."""
     spans = [(min(p["marks"] for p in curve), max(p["marks"] for p in curve)) for curve in curves.values()]
     low, high = max(span[0] for span in spans), min(span[1] for span in spans)
     found = []
     for marks in np.linspace(low, high, 7) if high > low else ():
-        aware, blind = (at_marks(curves[name], float(marks)) for name in ("aware", "blind"))
-        if aware is not None and blind is not None:
-            ratio = aware / blind if blind else None
-            found.append({"marks": float(marks), "aware": aware, "blind": blind, "ratio": ratio})
+        missed = {name: at_marks(curve, float(marks)) for name, curve in curves.items()}
+        if all(one is not None for one in missed.values()):
+            ratio = missed["aware"] / missed["blind"] if missed["blind"] else None
+            again = missed["reroute"] / missed["aware"] if missed["aware"] else None
+            found.append({"marks": float(marks), **missed, "ratio": ratio, "reroute_of_aware": again})
     return found
 
 
@@ -244,8 +268,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         simulation = Simulation(count)
         told("trace", requests=count, seconds=simulation.trace[-1].at_s, deadline_s=simulation.deadline_s)
         curves: dict[str, list[dict[str, Any]]] = {}
-        for name, kind in (("aware", Queues), ("blind", Blind)):
-            curves[name] = [{"dial": dial, **point(simulation.run(kind, dial))} for dial in dials]
+        for name in WAYS:
+            curves[name] = [{"dial": dial, **point(simulation.run(name, dial))} for dial in dials]
             for found in curves[name]:
                 told(f"{name}, {found['dial']:g}/s", **{key: found[key] for key in ("missed", "refused", "marks")})
         equal = compared(curves)

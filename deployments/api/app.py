@@ -22,15 +22,33 @@ from deployments.api import jobs as job_api
 from deployments.api import policies as policy_api
 from deployments.api.admin import endpoints as admin_api
 from deployments.api.calls import body_of_request, call_of, prefers_async
+from deployments.api.compat import routes as compat_api
+from deployments.api.compat import sdapi
 from deployments.api.keys import Gate, Keys, access_of
-from deployments.api.openapi import ASKED, KEYED, RATED, READ, Responses, answers, body_of, document, parameter
+from deployments.api.openapi import (
+    ASKED,
+    KEYED,
+    RATED,
+    READ,
+    PolicyVersion,
+    Responses,
+    answered,
+    answers,
+    body_of,
+    document,
+    events,
+    parameter,
+)
 from deployments.api.request_ids import RequestIds
 from deployments.api.service import Service
 from deployments.api.streams import PING_S, Accepted, event_stream, openai_line
+from deployments.api.wire import examples, shapes
 from deployments.api.wire import responses as explain
+from deployments.api.wire.admin import KeyRequest
 from deployments.api.wire.bodies import read_json
 from deployments.api.wire.feedback import FeedbackRequest, parse_feedback
 from deployments.api.wire.requests import ImageRequest
+from deployments.observing.http import Answered, Observed
 from deployments.page import serving as page
 from deployments.settings import Limits
 from router.errors import NotFoundError, RequestError, TriptychError
@@ -48,17 +66,25 @@ ENDPOINTS = {
     "GET /readyz": "whether the models are loaded, one by one",
     **policy_api.ENDPOINTS,
     **admin_api.ENDPOINTS,
+    **compat_api.ENDPOINTS,
     "GET /docs": "this API as OpenAPI",
 }
 
 
-EXPOSED = ("x-request-id", "retry-after", "location", "x-triptych-recipe", "x-triptych-policy",
+BODIES = (ImageRequest, FeedbackRequest, PolicyVersion, KeyRequest, *compat_api.BODIES)
+"""What the document has of what is sent."""
+
+_FROM_TEXT = "pictures are made from text only: POST /v1/images/generations"
+NOT_HERE = {
+    "/images/edits": _FROM_TEXT, "/images/variations": _FROM_TEXT, "/sdapi/v1/img2img": "POST /sdapi/v1/txt2img is",
+}  # fmt: skip
+"""What clients of these APIs ask for and is not here -> what is."""
+
+EXPOSED = ("x-request-id", "x-trace-id", "retry-after", "location", "x-triptych-recipe", "x-triptych-policy",
            "x-triptych-policy-digest", "x-triptych-latency-s", "x-triptych-cost", "x-triptych-job",
            "x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests",
            "idempotent-replayed", "preference-applied")  # fmt: skip
 """Headers that pages of other origins may read."""
-
-_INDEX: dict[str, Any] = {"application/json": {}, "text/html": {}}
 
 
 def create_app(
@@ -69,36 +95,27 @@ def create_app(
     cors: Sequence[str] = (),
     ping_s: float = PING_S,
     gate: Gate | None = None,
+    answered: Answered = lambda *_: None,
 ) -> FastAPI:
     """The ASGI application. Every failure leaves as OpenAI's error envelope.
 
     admin_key: of the environment;   gate: whether others need a key, too; default: no
     cors: origins whose pages may call it;   ping_s: seconds between two signs of life of a stream
+    answered: told of each answer, for the metrics
     """
     gate = gate or Gate(admin_key=admin_key)
-    app = FastAPI(title="Triptych", description="A routing orchestrator for text-to-image models.")
+    app = FastAPI(
+        title="Triptych",
+        description="A routing orchestrator for text-to-image models.",
+        generate_unique_id_function=lambda one: one.name,
+    )
     app.state.service, app.state.limits, app.state.ping_s = service, limits, ping_s
-    app.openapi = lambda: document(app)  # type: ignore[method-assign]
-    images = body_of(ImageRequest)
-    idempotent = parameter("Idempotency-Key", "header", "Sent again, the same request has the same pictures.")
-    prefer = parameter("Prefer", "header", "respond-async: answer with a job at once.")
-    making = {**images, "parameters": [idempotent, prefer]}
-    content: dict[str, Any] = {"application/json": {}, "text/event-stream": {}}
-    pictures = {"description": "Pictures; with `stream`, events.", "content": content, "headers": RATED}
-    made: Responses = {200: pictures, **job_api.accepted_response(), **answers(*ASKED)}
-    shown: Responses = {200: {"description": "The page, or what is here.", "content": _INDEX}, **answers(405)}
-    app.get("/", responses=shown, response_model=None)(index)
-    app.get(f"/{page.FOLDER}/{{name}}", include_in_schema=False)(page_file)
-    app.get("/health", responses=answers(405))(health)
-    app.get("/readyz", responses={**answers(405, 500), 503: {"description": "Models are still loading."}})(readyz)
-    app.get("/v1/models", responses=answers(*KEYED, *READ))(list_models)
-    app.get("/v1/models/{name:path}", responses=answers(*KEYED, *READ))(get_model)
-    app.post("/v1/route", openapi_extra=images, responses=answers(*ASKED))(route)
-    app.post("/v1/images/generations", openapi_extra=making, responses=made, response_model=None)(generate)
-    app.post("/v1/feedback", openapi_extra=body_of(FeedbackRequest), responses=answers(*ASKED))(feedback)
+    app.openapi = lambda: document(app, BODIES)  # type: ignore[method-assign]
+    _add_endpoints(app)
     job_api.add_endpoints(app)
     policy_api.add_endpoints(app)
     admin_api.add_endpoints(app)
+    compat_api.add_endpoints(app)
     app.add_exception_handler(TriptychError, on_failure)
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(RequestValidationError, on_validation_error)
@@ -113,11 +130,47 @@ def create_app(
             allow_headers=["*"],
             expose_headers=list(EXPOSED),
         )
+    app.add_middleware(Observed, answered=answered)
     app.add_middleware(RequestIds, echo=echo_request_id)
     return app
 
 
 # ---------------------------------------------------------------------------------------------------------- endpoints
+
+
+def _add_endpoints(app: FastAPI) -> None:
+    """What this module has, with what the document says of it."""
+    images = body_of(ImageRequest, told=examples.IMAGES)
+    rated = body_of(FeedbackRequest, told=examples.FEEDBACK)
+    idempotent = parameter("Idempotency-Key", "header", "Sent again, the same request has the same pictures.")
+    prefer = parameter("Prefer", "header", "respond-async: answer with a job at once.")
+    making = {**images, "parameters": [idempotent, prefer]}
+    stream = events(examples.IMAGE_EVENTS, shapes.PartialImageEvent, shapes.CompletedEvent)
+    pictures = answered(shapes.ImagesAnswer, "Pictures; with `stream`, events.", content=stream, headers=RATED)
+    made: Responses = {**pictures, **job_api.accepted_response(), **answers(*ASKED)}
+    ready = answered(shapes.Readiness, "Every model is loaded, or out.")
+    loading: Responses = {503: {"model": shapes.Readiness, "description": "Models are still loading."}}
+    names = answered(shapes.ModelList, "All names.", examples.MODEL_LIST)
+    name = answered(shapes.Model, "The name.", examples.MODEL_LIST["data"][0])
+    decided = answered(shapes.Decided, "The decision.")
+    kept = answered(shapes.FeedbackAnswer, "What it was attached to.")
+
+    def get(path: str, endpoint: Any, responses: Responses) -> None:
+        app.get(path, responses=responses, response_model=None)(endpoint)
+
+    def post(path: str, endpoint: Any, responses: Responses, body: dict[str, Any]) -> None:
+        app.post(path, openapi_extra=body, responses=responses, response_model=None)(endpoint)
+
+    listed = answered(shapes.Index, "The page for browsers, the endpoints for others.", content={"text/html": {}})
+    get("/", index, {**listed, **answers(405)})
+    app.get(f"/{page.FOLDER}/{{name}}", include_in_schema=False)(page_file)
+    get("/health", health, {**answered(shapes.Health, "It does.", {"status": "ok"}), **answers(405)})
+    get("/readyz", readyz, {**ready, **answers(405, 500), **loading})
+    get("/v1/models", list_models, {**names, **answers(*KEYED, *READ)})
+    get("/v1/models/{name:path}", get_model, {**name, **answers(*KEYED, *READ)})
+    post("/v1/route", route, {**decided, **answers(*ASKED)}, images)
+    post("/v1/images/generations", generate, made, making)
+    post("/v1/feedback", feedback, {**kept, **answers(*ASKED)}, rated)
 
 
 async def index(request: Request) -> Response:
@@ -175,8 +228,8 @@ async def generate(request: Request) -> Response:
         return job_api.accepted(request, answer, **{"Preference-Applied": "respond-async"})
     if wire.stream:
         told = Accepted()
-        events = service.stream(wire, request_id, told, call)
-        return await event_stream(events, told, request_id, request.app.state.ping_s, openai_line)
+        stream = service.stream(wire, request_id, told, call)
+        return await event_stream(stream, told, request_id, request.app.state.ping_s, openai_line)
     made = await service.made(wire, request_id, call)
     return JSONResponse(made.body, headers=dict(made.headers))
 
@@ -243,7 +296,8 @@ async def on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path = request.url.path
     if error.status_code == 404:
-        return _failure(request, NotFoundError(f"there is nothing at {path}; GET / lists what is", None, "unknown_url"))
+        why = next((why for ending, why in NOT_HERE.items() if path.endswith(ending)), "GET / lists what is")
+        return _failure(request, NotFoundError(f"there is nothing at {path}; {why}", None, "unknown_url"))
     if error.status_code == 405:
         allowed = ", ".join(_allowed(request))
         message = f"{request.method} is not possible at {path}, but {allowed}; GET / lists what is"
@@ -270,4 +324,5 @@ def _failure(request: Request, error: Exception) -> Response:
     """The response, and a line in the log with the request's id."""
     request_id = request.scope["state"]["request_id"]
     failures.log(logger, error, request_id, f"{request.method} {request.url.path}")
-    return JSONResponse(failures.envelope(error, request_id), failures.status_of(error), failures.headers(error))
+    shape = sdapi.envelope if request.url.path.startswith("/sdapi/") else failures.envelope
+    return JSONResponse(shape(error, request_id), failures.status_of(error), failures.headers(error))

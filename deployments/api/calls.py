@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from fastapi import Request
 
@@ -10,7 +11,7 @@ from deployments.api.edge import arrived_s
 from deployments.api.keys import access_of
 from deployments.api.service import Call
 from deployments.api.wire.bodies import read_json
-from deployments.api.wire.requests import ImageRequest, parse_body
+from deployments.api.wire.requests import ImageRequest, json_of, parse_body
 from deployments.jobs.keys import Scope
 from deployments.settings import Limits
 from router.errors import RequestError
@@ -30,11 +31,20 @@ def base_url(request: Request) -> str:
 
 async def body_of_request(request: Request) -> ImageRequest:
     """The body of a request for pictures. Raises `RequestError`."""
-    limits: Limits = request.app.state.limits
-    wire = parse_body(await read_json(request, limits.max_body_bytes, limits.body_timeout_s), limits)
+    wire = parse_body(await _raw(request), request.app.state.limits)
     if wire.response_format == "bytes":
         raise RequestError("response_format: bytes cannot stand in JSON; use b64_json or url", "response_format")
     return wire
+
+
+async def json_of_request(request: Request, example: str = '{"prompt": "a red circle"}') -> Any:
+    """The body as builtins. Raises `RequestError`."""
+    return json_of(await _raw(request), example)
+
+
+async def _raw(request: Request) -> bytes:
+    limits: Limits = request.app.state.limits
+    return await read_json(request, limits.max_body_bytes, limits.body_timeout_s)
 
 
 def prefers_async(request: Request) -> bool:

@@ -45,7 +45,14 @@ STATUS_OF_CODE = {
     "conflict": 409,
     "policy_refused": 422,
     "worker_lost": 503,
+    "safety_unavailable": 503,
+    "content_policy_violation": 400,
+    "moderation_blocked": 400,
 }
+
+
+MODERATED = ("moderation_blocked", "content_policy_violation")
+"""Codes of what a policy's `safety` blocked: a prompt, or what was made of it."""
 
 
 def status_of(error: BaseException) -> int:
@@ -66,6 +73,9 @@ def envelope(error: BaseException, request_id: str = "") -> dict[str, Any]:
         body["error"]["rejected"] = [
             {"recipe": r.recipe, "gate": r.gate, "reason": r.reason} for r in error.rejections
         ]  # fmt: skip
+    if isinstance(error, errors.SafetyError):
+        details = {"moderation_stage": error.stage, "categories": list(error.categories)}
+        body["error"] |= {"type": "image_generation_user_error", "moderation_details": details}
     if isinstance(error, errors.PolicyError) and error.problems:
         body["error"]["problems"] = list(error.problems)
     return body

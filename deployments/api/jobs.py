@@ -9,9 +9,22 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
 from deployments.api.calls import body_of_request, call_of
-from deployments.api.openapi import ASKED, KEYED, READ, Responses, answers, body_of, job_schema, parameter
+from deployments.api.openapi import (
+    ASKED,
+    KEYED,
+    READ,
+    JobList,
+    Responses,
+    answered,
+    answers,
+    body_of,
+    events,
+    job_schema,
+    parameter,
+)
 from deployments.api.service import Answer, Service
 from deployments.api.streams import Accepted, event_stream, job_line
+from deployments.api.wire import examples, shapes
 from deployments.api.wire.jobs import LAST, MOST, page_of
 from deployments.api.wire.requests import ImageRequest
 from deployments.store.records import JobState
@@ -35,6 +48,7 @@ LISTED = [
     parameter("state", "query", "queued, running, done, failed, cancelled; several with commas."),
 ]
 """What a list of jobs may be asked for."""
+_FILE = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
 _LOCATION = {"Location": {"description": "Where the job is.", "schema": {"type": "string"}}}
 
 
@@ -46,26 +60,34 @@ def accepted_response() -> Responses:
 def add_endpoints(app: FastAPI) -> None:
     """Jobs and their pictures."""
     found: Responses = {200: {"description": "The job.", **_JOB}}
-    images = {**body_of(ImageRequest), "parameters": [_IDEMPOTENT]}
+    images = {**body_of(ImageRequest, told=examples.IMAGES), "parameters": [_IDEMPOTENT]}
     app.post(
         "/v1/jobs", openapi_extra=images, status_code=202, response_model=None,
         responses={**accepted_response(), **answers(*ASKED)},
     )(submit)  # fmt: skip
-    app.get("/v1/jobs", openapi_extra={"parameters": LISTED}, responses=answers(400, *KEYED, *READ))(list_jobs)
+    listed = {**answered(JobList, "A page of jobs."), **answers(400, *KEYED, *READ)}
+    app.get("/v1/jobs", openapi_extra={"parameters": LISTED}, response_model=None, responses=listed)(list_jobs)
     app.get("/v1/jobs/{id}", responses={**found, **answers(*KEYED, *READ)}, response_model=None)(get_job)
     app.delete("/v1/jobs/{id}", responses={**found, **answers(*KEYED, *READ)}, response_model=None)(cancel_job)
     stream: Responses = {
-        200: {"description": "Events until the job ends.", "content": {"text/event-stream": {}}},
+        200: {"description": "Events until the job ends.", "content": events(examples.JOB_EVENTS, shapes.JobEvent)},
         204: {"description": "All of them were seen: Last-Event-ID is the last one's."},
     }
     last = [parameter("Last-Event-ID", "header", "The id of the last event that was seen.")]
     app.get(
-        "/v1/jobs/{id}/events", openapi_extra={"parameters": last}, response_model=None,
+        "/v1/jobs/{id}/events", openapi_extra={"parameters": last}, response_model=None, response_class=Response,
         responses={**stream, **answers(400, *KEYED, *READ)},
     )(job_events)  # fmt: skip
     kinds = ("image/png", "image/webp", "image/jpeg")
-    picture: Responses = {200: {"description": "The picture.", "content": {kind: {} for kind in kinds}}}
-    app.get("/v1/images/{id}/content", responses={**picture, **answers(403, *READ)}, response_model=None)(get_picture)
+    picture: Responses = {200: {"description": "The picture.", "content": {kind: dict(_FILE) for kind in kinds}}}
+    signed = [
+        parameter("expires", "query", "Unix seconds, as in the address."),
+        parameter("signature", "query", "As in the address."),
+    ]
+    app.get(
+        "/v1/images/{id}/content", openapi_extra={"parameters": signed}, response_model=None, response_class=Response,
+        responses={**picture, **answers(403, *READ)},
+    )(get_picture)  # fmt: skip
 
 
 async def submit(request: Request) -> Response:
@@ -119,8 +141,8 @@ async def job_events(request: Request, id: str) -> Response:
         await service.status(id, call)
         return Response(status_code=204)
     told = Accepted()
-    events = service.events(id, last, told, call)
-    return await event_stream(events, told, request.state.request_id, request.app.state.ping_s, job_line)
+    stream = service.events(id, last, told, call)
+    return await event_stream(stream, told, request.state.request_id, request.app.state.ping_s, job_line)
 
 
 async def get_picture(request: Request, id: str) -> Response:

@@ -1,11 +1,13 @@
 """Who asks: the key of a request, what it may do, and whether one is needed.
 
-A key comes as `Authorization: Bearer tp_…` or `x-api-key: tp_…`. Without keys, on loopback, everybody may do everything
+A key comes as `Authorization: Bearer tp_…` or `x-api-key: tp_…`, or as the password of `Basic`, which is what A1111's
+clients can send. Without keys, on loopback, everybody may do everything
 but administer, and the body's `user` says whose budgets count; with them, the key says it.
 """
 
 from __future__ import annotations
 
+import base64
 import re
 import time
 from collections import OrderedDict
@@ -149,8 +151,7 @@ class Keys:
         label, sees = ("", "") if found.keyed else (None, None)
         # Whoever reaches loopback without any key may look: it could read the store's files as well.
         looks = gate.loopback and not possible
-        scopes: frozenset[KeyScope] = frozenset(("generate", "feedback"))
-        return Access(label, None, scopes, sees=sees, admin_possible=possible, looks=looks)
+        return Access(label, None, frozenset(("generate", "feedback")), sees=sees, admin_possible=possible, looks=looks)
 
     async def _identify(self, hash: str | None) -> Identity:
         now_s = time.monotonic()
@@ -175,7 +176,17 @@ def given_key(headers: Headers) -> str | None:
     scheme, _, token = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and token.strip():
         return token.strip()
+    if scheme.lower() == "basic" and (password := _password(token)):
+        return password
     return headers.get("x-api-key", "").strip() or None
+
+
+def _password(token: str) -> str:
+    """Of `user:password` in base64; "" if it is none."""
+    try:
+        return base64.b64decode(token.strip(), validate=True).decode().partition(":")[2]
+    except ValueError:
+        return ""
 
 
 def access_of(request: HTTPConnection, scope: KeyScope | None = None) -> Access:

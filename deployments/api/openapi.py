@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, Field
 
-from deployments.api.wire.admin import KeyRequest
-from deployments.api.wire.feedback import FeedbackRequest
-from deployments.api.wire.requests import ImageRequest
+from deployments.api.compat.shapes import SdError
+from deployments.api.wire import examples, shapes
 
 _SCHEMAS = "#/components/schemas/"
 
@@ -97,6 +97,15 @@ class Job(BaseModel):
     result: dict[str, Any] | None = Field(default=None, description="The answer of generations; not in lists.")
 
 
+class JobList(BaseModel):
+    """A page of jobs, the latest first."""
+
+    object: Literal["list"]
+    data: list[Job] = Field(description="Without pictures and result.")
+    has_more: bool
+    next_cursor: str | None
+
+
 class PolicyVersion(BaseModel):
     """What `POST /v1/policies/{name}/rollback` takes."""
 
@@ -108,7 +117,28 @@ Responses = dict[int | str, dict[str, Any]]
 
 def answers(*statuses: int) -> Responses:
     """`responses` of a route: every status as an error envelope."""
-    return {status: {"model": ErrorEnvelope, "description": REASONS[status]} for status in statuses}
+    content = {"application/json": {"example": examples.ERROR}}
+    return {status: {"model": ErrorEnvelope, "description": REASONS[status], "content": content} for status in statuses}
+
+
+def sd_answers(*statuses: int) -> Responses:
+    """The same in A1111's shape."""
+    return {status: {"model": SdError, "description": REASONS[status]} for status in statuses}
+
+
+def answered(schema: type[BaseModel], what: str, example: Any = None, **further: Any) -> Responses:
+    """200 of a route. further: what stands beside, such as headers"""
+    content = {} if example is None else {"content": {"application/json": {"example": example}}}
+    return {200: {"model": schema, "description": what, **content, **further}}
+
+
+def events(example: str, *schemas: type[BaseModel]) -> dict[str, Any]:
+    """`content` of a stream: the schema is that of one event, as OpenAPI 3.2's `itemSchema`, whose data are JSON."""
+    one = {"anyOf": [{"$ref": _SCHEMAS + schema.__name__} for schema in schemas]}
+    text = {"type": "string"}
+    data = {**text, "contentMediaType": "application/json", "contentSchema": one}
+    event = {"type": "object", "required": ["data"], "properties": {"data": data, "event": text, "id": text}}
+    return {"text/event-stream": {"schema": event, "x-example": example}}
 
 
 RATED: dict[str, Any] = {
@@ -130,21 +160,26 @@ def job_schema() -> dict[str, Any]:
     return {"$ref": _SCHEMAS + "Job"}
 
 
-def body_of(schema: type[BaseModel], required: bool = True) -> dict[str, Any]:
-    """`openapi_extra` of a route: its JSON body, since FastAPI does not parse it."""
-    content = {"application/json": {"schema": {"$ref": _SCHEMAS + schema.__name__}}}
-    return {"requestBody": {"required": required, "content": content}}
+def body_of(schema: type[BaseModel], required: bool = True, told: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """`openapi_extra` of a route: its JSON body, since FastAPI does not parse it. told: examples, by name"""
+    content: dict[str, Any] = {"schema": {"$ref": _SCHEMAS + schema.__name__}}
+    if told:
+        content["examples"] = dict(told)
+    return {"requestBody": {"required": required, "content": {"application/json": content}}}
 
 
-def document(app: FastAPI) -> dict[str, Any]:
-    """The document, made once."""
+def document(app: FastAPI, bodies: Iterable[type[BaseModel]]) -> dict[str, Any]:
+    """The document, made once. bodies: those that `body_of` refers to"""
     if app.openapi_schema is None:
         made = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-        schemas = made.setdefault("components", {}).setdefault("schemas", {})
-        bodies: tuple[type[BaseModel], ...] = (ImageRequest, FeedbackRequest, PolicyVersion, KeyRequest)
+        parts = made.setdefault("components", {})
+        schemas = parts.setdefault("schemas", {})
         for body in bodies:
             schemas |= component(body)
-        schemas |= component(Job, nullable=False)
+        for answer in (Job, shapes.PartialImageEvent, shapes.CompletedEvent, shapes.JobEvent):
+            schemas |= component(answer, nullable=False)
+        parts["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer", "description": "A key: tp_…"}}
+        made["security"] = [{}, {"key": []}]
         app.openapi_schema = made
     return app.openapi_schema
 

@@ -11,8 +11,9 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
 from deployments.api.keys import access_of
-from deployments.api.openapi import MANAGED, PolicyVersion, Responses, answers, body_of
+from deployments.api.openapi import MANAGED, PolicyVersion, answered, answers, body_of
 from deployments.api.service import Service
+from deployments.api.wire import examples, shapes
 from deployments.api.wire.bodies import read_body, read_json, unsupported
 from deployments.api.wire.requests import json_of
 from policies.language.source import MAX_BYTES
@@ -31,16 +32,16 @@ ENDPOINTS = {
 def add_endpoints(app: FastAPI) -> None:
     """For keys of scope admin; where there can be none, they are closed."""
     failed = answers(*MANAGED)
-    shown: Responses = {
-        200: {"description": "The policy.", "content": {"application/json": {}, "application/yaml": {}}}
-    }
-    written = {"requestBody": {"required": True, "content": {"application/yaml": {"schema": {"type": "string"}}}}}
-    app.get("/v1/policies", responses=failed)(list_policies)
+    text = {"schema": {"type": "string"}, "example": examples.POLICY}
+    shown = answered(shapes.PolicyText, "The policy.", content={"application/yaml": text})
+    put = {**answered(shapes.PolicyText, "It is in force."), **failed}
+    written = {"requestBody": {"required": True, "content": {"application/yaml": text}}}
+    listed = {**answered(shapes.PolicyList, "The policies."), **failed}
+    app.get("/v1/policies", responses=listed, response_model=None)(list_policies)
     app.get("/v1/policies/{name}", responses={**shown, **failed}, response_model=None)(get_policy)
-    app.put("/v1/policies/{name}", openapi_extra=written, responses=failed)(put_policy)
-    app.post("/v1/policies/{name}/rollback", openapi_extra=body_of(PolicyVersion, required=False), responses=failed)(
-        roll_back
-    )
+    app.put("/v1/policies/{name}", openapi_extra=written, responses=put, response_model=None)(put_policy)
+    version = body_of(PolicyVersion, required=False, told=examples.ROLL_BACK)
+    app.post("/v1/policies/{name}/rollback", openapi_extra=version, responses=put, response_model=None)(roll_back)
 
 
 async def list_policies(request: Request) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from deployments.api.wire.rendering import packed
 from deployments.api.wire.requests import ImageRequest, parse_request, to_request
 from deployments.jobs.values import Delivered, File, Identity, JobEvent, JobView, Rate, Submission
 from deployments.jobs.webhooks import Allowed
+from deployments.observing import tracing
 from deployments.operating.values import Operations, PolicyPreview
 from deployments.orchestration.results import Overview, PolicyFile
 from deployments.settings import Limits, UrlSettings, WebhookSettings
@@ -126,11 +127,12 @@ class Service:
     async def answer(self, ask: Callable[[str], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
         """`await ask(request id)`, with failures as an error envelope: for callers that do not have our exceptions."""
         request_id = new_request_id()
-        try:
-            return await ask(request_id)
-        except Exception as error:
-            failures.log(logger, error, request_id, "by handle")
-            return failures.envelope(error, request_id)
+        with tracing.begun({"request": request_id}, "by handle", request=request_id):
+            try:
+                return await ask(request_id)
+            except Exception as error:
+                failures.log(logger, error, request_id, "by handle")
+                return failures.envelope(error, request_id)
 
     async def told_each(self, events: AsyncGenerator[dict[str, Any]]) -> AsyncGenerator[dict[str, Any]]:
         """The events, and a failure as an envelope in the place of the last one."""
@@ -366,7 +368,8 @@ class Service:
             raise RequestError(message, "Idempotency-Key", "invalid_value")
         request = self._request(wire, request_id, call)
         caller = call.access.caller(request.tenant)
-        return Submission(new_job_id(), request, packed(wire), caller, key, wire.webhook, call.base_url)
+        trace = {**tracing.carrier(), "request": request_id}
+        return Submission(new_job_id(), request, packed(wire), caller, key, wire.webhook, call.base_url, trace=trace)
 
     def _request(self, wire: ImageRequest, request_id: str, call: Call) -> GenerationRequest:
         request = to_request(wire, self._limits, request_id)

@@ -1,4 +1,4 @@
-"""What the commands of `triptych` share: two consoles, JSON on stdout, and the options that several of them have."""
+"""What the commands of `triptych` share: two consoles, JSON on stdout, exit codes, and options of several of them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,28 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from deployments.settings import ConfigError
+from deployments.store.errors import StoreError
+from router import errors
+
 # Prompts, names of recipes and messages are data: `[bold]` and `:x:` in them are letters, not markup or emoji.
 out = Console(markup=False, emoji=False, highlight=False)
 err = Console(stderr=True, markup=False, emoji=False, highlight=False)
+
+EXIT_CODES: dict[type[BaseException], int] = {
+    errors.RequestError: 2,
+    errors.PolicyError: 2,
+    errors.CatalogueError: 2,
+    errors.ArtifactError: 2,
+    ConfigError: 2,
+    errors.NoRecipeError: 3,
+    errors.PlanError: 3,
+    errors.LoadError: 4,
+    errors.OverloadedError: 4,
+    errors.DeadlineError: 4,
+    StoreError: 4,
+    KeyboardInterrupt: 130,
+}
 
 Config = Annotated[
     Path,
@@ -36,3 +55,8 @@ def say(line: str) -> None:
 def complain(line: str) -> None:
     """A line about what is wrong."""
     err.print(line, style="red", highlight=False, soft_wrap=True, markup=False)
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code of a failure; 1 for whatever is not in the table."""
+    return next((EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES), 1)

@@ -29,6 +29,7 @@ def feedback(
     rating: Annotated[
         float | None, typer.Option(help="A person's: 1 (useless) to 5 (just what was asked for).")
     ] = None,
+    thumb: Annotated[str | None, typer.Option(metavar="up|down", help="A person's, with two buttons.")] = None,
     score: Annotated[float | None, typer.Option(help="A program's: 0 to 1; with --scorer.")] = None,
     scorer: Annotated[str | None, typer.Option(help="Which program said so.")] = None,
     image: Annotated[int | None, typer.Option(help="Which picture, from 0 (default: all of the request).")] = None,
@@ -39,7 +40,7 @@ def feedback(
     """Say how good the pictures of a request are."""
     from deployments.api.wire.feedback import parse_feedback
 
-    given = {"id": request_id, "rating": rating, "score": score, "scorer": scorer, "image": image}
+    given = {"id": request_id, "rating": rating, "thumb": thumb, "score": score, "scorer": scorer, "image": image}
     wire = parse_feedback({key: value for key, value in given.items() if value is not None})
     body = wire.model_dump(exclude_none=True)
     report = asyncio.run(_sent(url, body) if url else _written(config, body))
@@ -174,7 +175,7 @@ def retrain(
         raise RequestError("say what to learn from: triptych router retrain --from-feedback [LOG]")
     settings = load_serve_config(config).settings
     catalogue = catalogue_of(settings)
-    judged = find_policy(settings, known_of(catalogue), policy or settings.policies.default)
+    judged = find_policy(settings, known_of(catalogue, settings.safety.moderators), policy or settings.policies.default)
     folder = artefact or settings.artifact_path
     done = learn(_log(settings, file), source, folder, judged, catalogue, out_folder, seed, dry_run)
     wins, _ = done.comparison.verdict

@@ -1,4 +1,4 @@
-"""The command `triptych`: serve, generate, route, feedback, policy, models, keys, router.
+"""The command `triptych`: serve, generate, route, replay, inspect, feedback, policy, models, keys, router.
 
 Exit codes are `MEANINGS`, and the table in docs/operations.md. Results go to stdout, the rest to stderr; with `--json`,
 stdout has one JSON document in any case: the result, or the error in the envelope that HTTP has.
@@ -18,31 +18,17 @@ import typer
 from deployments.api.errors import envelope
 from deployments.cli import feedback as cli_feedback
 from deployments.cli import router as cli_router
-from deployments.cli.console import AsJson, Config, Prompt, err, out, print_json
+from deployments.cli.console import EXIT_CODES, AsJson, Config, Prompt, err, exit_code, out, print_json
 from deployments.cli.keys import keys_app
+from deployments.cli.pictures.inspect import inspect
+from deployments.cli.pictures.replay import replay
 from deployments.cli.policy import policy_app
-from deployments.settings import DEFAULT_CONFIG, ConfigError, load_serve_config
-from deployments.store.errors import StoreError
+from deployments.settings import DEFAULT_CONFIG, load_serve_config
 from router import errors
-
-EXIT_CODES: dict[type[BaseException], int] = {
-    errors.RequestError: 2,
-    errors.PolicyError: 2,
-    errors.CatalogueError: 2,
-    errors.ArtifactError: 2,
-    ConfigError: 2,
-    errors.NoRecipeError: 3,
-    errors.PlanError: 3,
-    errors.LoadError: 4,
-    errors.OverloadedError: 4,
-    errors.DeadlineError: 4,
-    StoreError: 4,
-    KeyboardInterrupt: 130,
-}
 
 MEANINGS = {
     0: "done",
-    1: "failed, or not better (router retrain), or a probe failed (policy eval)",
+    1: "failed, or not better (router retrain), or a probe failed (policy eval), or a picture differs (replay)",
     2: "the input is wrong: an option, a request, a policy, a table, a config",
     3: "no recipe may make this picture",
     4: "what it needs is not there: weights, a server, a database, time",
@@ -129,7 +115,9 @@ def serve(
         broken = asyncio.run(_not_ready(running.url))
         for model, why in broken.items():
             err.print(f"{model} did not load; recipes that need it are left out: {why}", style="red", markup=False)
-        out.print(render.welcome(running.url), highlight=False, soft_wrap=True, markup=False)
+        dials, log = loaded.settings.metrics, loaded.settings.logs
+        metrics = "" if dials.port is None else f"http://{dials.host}:{dials.port}/metrics"
+        out.print(render.welcome(running.url, metrics, str(log.path)), highlight=False, soft_wrap=True, markup=False)
         running.wait()
         err.print("stopping: what is being made may finish; Ctrl-C again ends all at once", highlight=False)
 
@@ -239,6 +227,8 @@ def models_list(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> Non
 
 
 cli_feedback.add_to(app, cli_router.app)
+app.command()(inspect)
+app.command()(replay)
 
 
 def request_body(**given: Any) -> dict[str, Any]:
@@ -255,11 +245,6 @@ def write_pictures(answer: Mapping[str, Any], output: Path) -> list[Path]:
         file.write_bytes(base64.b64decode(item["b64_json"]))
         files.append(file)
     return files
-
-
-def exit_code(error: BaseException) -> int:
-    """The exit code of a failure; 1 for whatever is not in the table."""
-    return next((EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES), 1)
 
 
 def main() -> None:

@@ -31,7 +31,8 @@ def validate(
     from deployments.known_names import known_of
     from policies import load_policy
 
-    known = known_of(catalogue_of(load_serve_config(config).settings))
+    settings = load_serve_config(config).settings
+    known = known_of(catalogue_of(settings), settings.safety.moderators)
     files = _files(paths)
     problems: dict[str, list[str]] = {}
     for file in files:

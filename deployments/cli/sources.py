@@ -45,14 +45,17 @@ class LocalSource:
     """Runs everything in this process, without Ray."""
 
     def __init__(self, config: Path) -> None:
+        from deployments.assembly import credentials_of
         from deployments.in_process import build_local
 
         self._settings = load_serve_config(config).settings
+        self._credentials = credentials_of(self._settings)
         self._orchestrator = build_local(self._settings)
 
     async def generate(self, body: dict[str, Any], console: Console) -> dict[str, Any]:
         from deployments.api.request_ids import new_request_id
         from deployments.api.wire import responses as explain
+        from deployments.api.wire.files import encoded
         from deployments.api.wire.requests import parse_request, to_request
         from deployments.orchestration.results import Advanced, Event
 
@@ -72,7 +75,7 @@ class LocalSource:
 
             request = to_request(wire, self._settings.limits, request_id := new_request_id())
             outcome = await self._orchestrator.generate(request, on_event)
-        files = [explain.encoded(made, outcome.route, wire) for made in outcome.made]
+        files = [encoded(made, outcome.route, wire, self._credentials) for made in outcome.made]
         return explain.with_files(explain.images_result(outcome, wire, request_id), files, wire)
 
     async def route(self, body: dict[str, Any]) -> dict[str, Any]:

@@ -277,8 +277,10 @@ def deploying(console: Console) -> Iterator[Callable[[Mapping[str, str]], None]]
         yield on_change
 
 
-def welcome(url: str) -> str:
-    """What a person sees when the application is ready."""
+def welcome(url: str, metrics: str = "", logs: str = "") -> str:
+    """What a person sees when the application is ready. metrics: their URL;   logs: their folder"""
+    where = [*([f"metrics at {metrics}"] if metrics else []), *([f"logs in {logs}"] if logs else [])]
+    there = f"\nWhat it does: {', '.join(where)}\n" if where else ""
     body = '{"prompt": "a red circle above a blue square", "seed": 1}'
     picture = 'json.load(sys.stdin)["data"][0]["b64_json"]'
     save = f'import sys,json,base64;open("circle.png","wb").write(base64.b64decode({picture}))'
@@ -293,7 +295,7 @@ The same without this command:
 
 Why a recipe would be chosen, without running it:
   {called()} route "two green stars above a blue ring" --url {url}
-
+{there}
 Ctrl-C stops it."""
 
 

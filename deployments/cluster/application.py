@@ -11,7 +11,7 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
-from deployments.assembly import catalogue_of, held_by, policies_of
+from deployments.assembly import catalogue_of, credentials_of, held_by, policies_of
 from deployments.cluster.replicas import IngressReplica, OrchestratorReplica, WorkerReplica
 from deployments.placement import Autoscaling, ReplicaSettings, WorkerSettings
 from deployments.settings import AppSettings
@@ -25,6 +25,7 @@ def build(args: AppSettings) -> Application:
     """The application of these settings. Raises `CatalogueError`, `PolicyError` or `ConfigError` first."""
     catalogue = catalogue_of(args)
     policies_of(args, catalogue)
+    credentials_of(args)
     workers = {name: _worker(name, catalogue, placed, args) for name, placed in args.workers.items()}
     settings = args.model_dump(mode="json")
     orchestrator = serve.deployment(OrchestratorReplica, name="orchestrator", **_light(args.orchestrator, args))
@@ -43,7 +44,7 @@ def _worker(name: str, catalogue: Catalogue, placed: WorkerSettings, args: AppSe
         **_worker_replicas(placed),
         **HEALTH,
     )
-    return deployment.bind(name, held_by(name, args, catalogue), placed)
+    return deployment.bind(name, held_by(name, args, catalogue), placed, args.logs, args.tracing)
 
 
 def _worker_replicas(placed: WorkerSettings) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, 
 from ray.serve.handle import DeploymentHandle
 
 from deployments.jobs.values import Delivered, File, Identity, JobEvent, JobView, Submission
+from deployments.observing import tracing
 from deployments.operating.values import Operations, PolicyPreview
 from deployments.orchestration.orchestrator import begun
 from deployments.orchestration.results import Refused, WorkerLostError
@@ -77,12 +78,14 @@ class HandleWorker:
         self, step: Step, inputs: Sequence[Value], deadline_s: float, on_progress: OnProgress | None = None
     ) -> StepResult:
         with own_failures(f"model {step.model!r}"):
-            items = self._steps.run.remote(step, list(inputs), deadline_s, on_progress is not None)
-            async with aclosing(_cancelling(items)) as arriving:
+            given, carried = (step, list(inputs), deadline_s), list(tracing.together())
+            if on_progress is None:
+                return await _cancelled_with(self._handle.result.remote(*given, carried))
+            async with aclosing(_cancelling(self._steps.run.remote(*given, carried))) as arriving:
                 async for item in arriving:
                     if isinstance(item, StepResult):
                         return item
-                    if isinstance(item, Progress) and on_progress is not None:
+                    if isinstance(item, Progress):
                         on_progress(item)
         raise StepError(f"model {step.model!r} ended step {step.id!r} without a result")
 
@@ -94,14 +97,14 @@ class HandleWorker:
         on_progress: OnBatchProgress | None = None,
     ) -> list[StepResult | TriptychError]:
         with own_failures(f"model {steps[0].model!r}"):
-            given = list(steps), [list(values) for values in inputs]
-            items = self._steps.run_batch.remote(*given, deadline_s, on_progress is not None)
-            async with aclosing(_cancelling(items)) as arriving:
+            given = list(steps), [list(values) for values in inputs], deadline_s, list(tracing.together())
+            if on_progress is None:
+                return await _cancelled_with(self._handle.results.remote(*given))
+            async with aclosing(_cancelling(self._steps.run_batch.remote(*given))) as arriving:
                 async for item in arriving:
                     if isinstance(item, list):
                         return item
-                    if on_progress is not None:
-                        on_progress(*item)
+                    on_progress(*item)
         raise StepError(f"model {steps[0].model!r} ended step {steps[0].id!r} and those with it without a result")
 
     async def statuses(self, queued_s: float) -> list[dict[str, WorkerStatus]] | None:
@@ -341,6 +344,15 @@ async def _followed(items: Any, again: Callable[[], Awaitable[Any]]) -> AsyncGen
 
 async def _awaited(response: Any) -> Any:
     return await response
+
+
+async def _cancelled_with(response: Any) -> Any:
+    """What is answered; whoever stops waiting for it cancels the other side."""
+    try:
+        return await response
+    except asyncio.CancelledError:
+        response.cancel()
+        raise
 
 
 async def _cancelling(items: Any) -> AsyncGenerator[Any]:

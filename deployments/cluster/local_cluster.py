@@ -144,6 +144,8 @@ def _prepare_environment(limits: Limits) -> None:
     os.environ[BODY_BYTES] = str(max(limits.max_body_bytes, MAX_BYTES))
     os.environ[BODY_TIMEOUT_S] = str(limits.body_timeout_s)
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # Ray's own series would listen on all interfaces, open to everybody; ours have a port of their own.
+    os.environ.setdefault("RAY_enable_metrics_collection", "0")
     # Serve's proxy echoes whatever id it is sent, and waits for bodies: what is unsound has to end before.
     os.environ.setdefault("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "deployments.api.edge.for_serve_proxy")
     for who in ("REPLICA", "HANDLE"):  # what the autoscaler hears; it decides every second, by default on what is old

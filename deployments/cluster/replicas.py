@@ -21,14 +21,18 @@ from deployments.api.app import create_app
 from deployments.api.keys import ADMIN_KEY, Gate
 from deployments.api.service import Call, Overview, Service
 from deployments.assembly import Held, build_jobs, build_orchestrator, host_of
+from deployments.cluster.counts import Count, ForwardedCounts
 from deployments.cluster.handles import HandleMonitor, HandleWorker, RemoteJobs
 from deployments.cluster.scaling import QUEUED_S
-from deployments.cluster.serve_metrics import ServeMetrics
 from deployments.jobs.values import Delivered, File, Identity, JobEvent, JobView, Submission
+from deployments.observing import tracing
+from deployments.observing.process import observe
+from deployments.operating import exporter
+from deployments.operating.exporter import PrometheusMetrics
 from deployments.operating.values import Operations, PolicyPreview
 from deployments.orchestration.results import PolicyFile, Refused
 from deployments.placement import WorkerSettings
-from deployments.settings import AppSettings
+from deployments.settings import AppSettings, LogSettings, TracingSettings
 from deployments.store.records import JobState, KeyRecord
 from deployments.workers.statuses import Sightings
 from deployments.workers.streams import stream
@@ -47,37 +51,59 @@ TOLD_S = 10.0
 class WorkerReplica:
     """The models of one worker on the accelerator that Ray assigned to this process."""
 
-    def __init__(self, name: str, held: Sequence[Held], placed: WorkerSettings) -> None:
+    def __init__(
+        self, name: str, held: Sequence[Held], placed: WorkerSettings, log: LogSettings, traces: TracingSettings
+    ) -> None:
+        observe(f"worker-{name}", log, traces)
         here = _whereabouts(name)
         self._queued = (float("-inf"), 0.0)
         self._host = host_of(held, placed, lambda card: {**_described(card), **here})
         self._host.load()
 
-    async def run(
-        self, step: Step, inputs: Sequence[Value], deadline_s: float, want_progress: bool
-    ) -> AsyncGenerator[Progress | StepResult]:
-        """Progress (if wanted), then the result."""
-        if not want_progress:
-            yield await self._host.run(step, inputs, deadline_s)
-            return
+    async def result(
+        self, step: Step, inputs: Sequence[Value], deadline_s: float, carried: Sequence[tracing.Carrier] = ()
+    ) -> StepResult:
+        """A step of which nobody asks how far it is: one message instead of a stream of them. carried: its place in a
+        trace"""
+        with tracing.beside(carried):
+            return await self._host.run(step, inputs, deadline_s)
 
-        def start(emit: Callable[[Progress], None]) -> Awaitable[StepResult]:
-            return self._host.run(step, inputs, deadline_s, emit)
+    async def results(
+        self,
+        steps: Sequence[Step],
+        inputs: Sequence[Sequence[Value]],
+        deadline_s: float,
+        carried: Sequence[tracing.Carrier] = (),
+    ) -> list[StepResult | TriptychError]:
+        """The same for steps of one batch: what became of each."""
+        with tracing.beside(carried):
+            return await self._host.run_batch(steps, inputs, deadline_s)
+
+    async def run(
+        self, step: Step, inputs: Sequence[Value], deadline_s: float, carried: Sequence[tracing.Carrier] = ()
+    ) -> AsyncGenerator[Progress | StepResult]:
+        """Progress, then the result."""
+
+        async def start(emit: Callable[[Progress], None]) -> StepResult:
+            with tracing.beside(carried):
+                return await self._host.run(step, inputs, deadline_s, emit)
 
         async with aclosing(stream(start)) as items:
             async for item in items:
                 yield item
 
     async def run_batch(
-        self, steps: Sequence[Step], inputs: Sequence[Sequence[Value]], deadline_s: float, want_progress: bool
+        self,
+        steps: Sequence[Step],
+        inputs: Sequence[Sequence[Value]],
+        deadline_s: float,
+        carried: Sequence[tracing.Carrier] = (),
     ) -> AsyncGenerator[tuple[int, Progress] | list[StepResult | TriptychError]]:
-        """Progress (if wanted) as (number of the step, how far it is), then what became of each step."""
-        if not want_progress:
-            yield await self._host.run_batch(steps, inputs, deadline_s)
-            return
+        """Progress as (number of the step, how far it is), then what became of each step."""
 
-        def start(emit: Callable[[tuple[int, Progress]], None]) -> Awaitable[list[StepResult | TriptychError]]:
-            return self._host.run_batch(steps, inputs, deadline_s, lambda number, told: emit((number, told)))
+        async def start(emit: Callable[[tuple[int, Progress]], None]) -> list[StepResult | TriptychError]:
+            with tracing.beside(carried):
+                return await self._host.run_batch(steps, inputs, deadline_s, lambda number, told: emit((number, told)))
 
         async with aclosing(stream(start)) as items:
             async for item in items:
@@ -138,6 +164,11 @@ async def told_each(items: AsyncGenerator[Answer]) -> AsyncGenerator[Answer | Re
         yield Refused(error)
 
 
+async def awaited(response: Any) -> None:
+    """Wait for what a handle returned."""
+    await response
+
+
 def only_this_machine() -> bool:
     """Whether Serve listens on loopback, so that nobody else can reach it. No, where that cannot be known."""
     from ipaddress import ip_address
@@ -164,19 +195,27 @@ class OrchestratorReplica:
     async def __init__(  # type: ignore[misc]  # Serve awaits it
         self, settings: dict[str, Any], workers: dict[str, DeploymentHandle]
     ) -> None:
-        logging.getLogger("triptych").setLevel(logging.INFO)
         chosen = AppSettings.model_validate(settings)
+        observe("orchestrator", chosen.logs, chosen.tracing)
         by_name = {name: HandleWorker(handle) for name, handle in workers.items()}
         clients = {model: by_name[str(placed.worker)] for model, placed in chosen.models.items()}
         self._monitor = HandleMonitor(
             {name: (worker, _sightings(name, chosen)) for name, worker in by_name.items()},
         )
-        orchestrator = build_orchestrator(chosen, clients, self._monitor, ServeMetrics())
+        self._metrics = PrometheusMetrics()
+        orchestrator = build_orchestrator(chosen, clients, self._monitor, self._metrics)
         self._monitor.queues = orchestrator.queues
         self._scaled = [name for name, placed in chosen.workers.items() if placed.scaling is not None]
         self._looking: asyncio.Task[Any] | None = None
         self._jobs = build_jobs(chosen, orchestrator)
         await self._jobs.start()
+        self._metrics.now = self._jobs.samples
+        self._scraped = asyncio.create_task(exporter.serve(self._metrics, chosen.metrics))
+
+    async def counts(self, counts: Sequence[Count]) -> None:
+        """What another process counted."""
+        for name, value, tags in counts:
+            self._metrics.record(name, value, **tags)
 
     async def check_health(self) -> None:
         """Ray Serve asks this every second: then workers that scale are told what waits for them."""
@@ -265,16 +304,28 @@ class IngressReplica:
     """
 
     def __init__(self, settings: dict[str, Any], orchestrator: DeploymentHandle) -> None:
-        logging.getLogger("triptych").setLevel(logging.INFO)
         chosen = AppSettings.model_validate(settings)
+        observe("ingress", chosen.logs, chosen.tracing)
         self._limits, self._cors = chosen.limits, chosen.cors.origins
         jobs = RemoteJobs(orchestrator, self._limits.request_timeout_s)
         self._service = Service(jobs, self._limits, chosen.urls, chosen.webhooks)
+        self._counts = ForwardedCounts(lambda counts: awaited(orchestrator.counts.remote(counts)))
         self._gate = Gate(chosen.auth.required, only_this_machine(), os.environ.get(ADMIN_KEY))
 
     def __serve_build_asgi_app__(self) -> Any:
         # Serve's proxy puts the request id on the response; a second header would contradict it.
-        return create_app(self._service, self._limits, echo_request_id=False, cors=self._cors, gate=self._gate)
+        return create_app(
+            self._service,
+            self._limits,
+            echo_request_id=False,
+            cors=self._cors,
+            gate=self._gate,
+            answered=self._answered,
+        )
+
+    def _answered(self, method: str, route: str, status: int, seconds: float) -> None:
+        self._counts.record("triptych_http_requests_total", method=method, route=route, status=str(status))
+        self._counts.record("triptych_http_seconds", seconds, route=route)
 
     async def generate(self, body: dict[str, Any]) -> dict[str, Any]:
         """`POST /v1/images/generations` without HTTP; `response_format: bytes` spares the base64."""

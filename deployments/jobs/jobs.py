@@ -1,6 +1,6 @@
 """Jobs of one orchestrator: accepted in the store, run here, followed by whoever asks, taken over after a death.
 
-A submission that is admitted is written to the store before anything is done; from then on it is carried on, by this
+A submission that is admitted is written to the store before anybody is told so; from then on it is carried on, by this
 process or, should it die, by the next one, which makes the pictures that are missing. Steps are seeded and pure, so
 what is made again is the same. Whoever waits for a job may leave and come back: it goes on without them.
 """
@@ -12,7 +12,7 @@ import logging
 import secrets
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import asdict, replace
 from typing import Any, TypeVar
@@ -27,13 +27,17 @@ from deployments.jobs.pictures import Listener, Pictures
 from deployments.jobs.values import Delivered, File, Identity, JobEvent, JobView, Renderer, Submission
 from deployments.jobs.views import live_view, record_of, view_of
 from deployments.jobs.webhooks import Webhooks
+from deployments.observing import tracing
 from deployments.operating import counting
+from deployments.operating.exporter import Sample
+from deployments.operating.gauges import samples
 from deployments.operating.looking import models_of
 from deployments.operating.preview import DECISIONS, previewed
 from deployments.operating.refusals import Refusals
 from deployments.operating.values import Operations, PolicyPreview
-from deployments.orchestration.orchestrator import Admitted, Orchestrator
+from deployments.orchestration.orchestrator import Orchestrator
 from deployments.orchestration.results import (
+    Admitted,
     Finished,
     Outcome,
     Overview,
@@ -128,7 +132,9 @@ class Jobs:
             job = self._live[record.id] = LiveJob(record, stored)
             job.charge = charges.get(record.id)
             logger.info("job %s is carried on; %d of %d pictures were made", record.id, len(stored), record.n)
-            job.task = asyncio.ensure_future(self._carry_on(job))
+            carried = {"job": record.id, "request": str(record.request.get("id", ""))}
+            with tracing.begun(carried, "take over", job=record.id):
+                job.task = asyncio.ensure_future(self._carry_on(job))
         if self._webhooks is not None:
             self._webhooks.start(self._fence)
         for often_s, what in ((LOOK_S, self._look), (TIDY_S, self._tidy), (NOTE_S, self._note_used)):
@@ -297,9 +303,7 @@ class Jobs:
             job.cancelled = True
             job.task.cancel()
             await ended(job.task)
-            if not job.ended:  # its task had not begun, and could take nothing back
-                if job.admitted is not None:
-                    self.orchestrator.give_up(job.admitted)
+            if not job.ended:  # its task had not begun
                 self._close(job, "cancelled")
             view = self._view(job)
         return view
@@ -359,6 +363,11 @@ class Jobs:
             refusals=self.refusals.counts(),
         )
 
+    def samples(self) -> Iterable[Sample]:
+        """The gauges as they are now. On the event loop of the jobs."""
+        states = Counter[str](job.state for job in self._live.values())
+        return samples(self.orchestrator, states, self.limits.tightest(self.keys.known))
+
     async def all_keys(self) -> Sequence[KeyRecord]:
         """Every key, revoked ones included, the oldest first, as the store has them. Raises `StoreError`."""
         return await self._access.do(self.store.keys)
@@ -385,11 +394,14 @@ class Jobs:
     # ------------------------------------------------------------------------------------------------------- accepting
 
     async def _submitted(self, submission: Submission) -> JobView:
-        try:
-            return await self._taken_in(submission)
-        except TriptychError as error:
-            self.refusals.count(error.code)
-            raise
+        with tracing.resumed(submission.trace), tracing.saying(job=submission.id):
+            try:
+                with tracing.span("admit", job=submission.id):
+                    return await self._taken_in(submission)
+            except TriptychError as error:
+                self.refusals.count(error.code)
+                self.orchestrator.metrics.record("triptych_refusals_total", reason=error.code)
+                raise
 
     async def _taken_in(self, submission: Submission) -> JobView:
         await self.start()
@@ -404,23 +416,31 @@ class Jobs:
         caller = await self._key_of(submission)
         entered_s = self.limits.enter(caller) if caller is not None else 0.0
         rate = self.limits.rate(caller) if caller is not None else None
-        admitted = None
+        admitted, job = None, None
         try:
             admitted = await self.orchestrator.admit(submission.request)
             if caller is not None:
                 self.limits.charge(caller, admitted)
             record = record_of(submission, admitted, self._fence)
-            stored = await asyncio.wrap_future(self.store.accept_soon(record, admitted.charge.rows(record.id)))
+            accepting = self.store.accept_soon(record, admitted.charge.rows(record.id))
+            # Its first step may be on its way while the store commits: nobody is told of the job before that.
+            job = self._begin(record, admitted, submission.trace)
+            stored = await asyncio.wrap_future(accepting)
         except BaseException:
-            self._take_back(caller, entered_s, admitted)
+            await self._take_back(caller, entered_s, admitted, job)
             raise
         if stored.id != record.id:  # the same key came twice at once, and the other was first
-            self._take_back(caller, entered_s, admitted)
+            await self._take_back(caller, entered_s, admitted, job)
             return await self.status(stored.id)
-        job = self._live[record.id] = LiveJob(record)
-        job.admit(admitted, self.orchestrator.shares(admitted.route.plan))
-        job.task = asyncio.ensure_future(self._run(job))
+        self._live[record.id] = job
         return replace(self._view(job), rate=rate)
+
+    def _begin(self, record: JobRecord, admitted: Admitted, trace: tracing.Carrier) -> LiveJob:
+        job = LiveJob(record)
+        job.admit(admitted, self.orchestrator.shares(admitted.route.plan))
+        with tracing.resumed({**trace, "job": record.id}):  # goes on after those who asked
+            job.task = asyncio.ensure_future(self._run(job))
+        return job
 
     async def _key_of(self, submission: Submission) -> KeyRecord | None:
         """The key that a submission came with. Raises `RequestError` if it was revoked meanwhile."""
@@ -430,8 +450,13 @@ class Jobs:
             raise RequestError(f"key {id} was revoked; ask for another", None, "invalid_api_key")
         return key
 
-    def _take_back(self, key: KeyRecord | None, entered_s: float, admitted: Admitted | None) -> None:
-        """What was not accepted leaves no trace in limits, budgets and queues."""
+    async def _take_back(
+        self, key: KeyRecord | None, entered_s: float, admitted: Admitted | None, job: LiveJob | None
+    ) -> None:
+        """What was not accepted leaves no trace in limits, budgets and queues, and nothing of it runs on."""
+        for task in () if job is None or job.task is None else (job.task, *job.work):
+            task.cancel()
+            await ended(task)
         if key is not None:
             self.limits.leave(key, entered_s)
         if admitted is not None:
@@ -482,12 +507,14 @@ class Jobs:
     async def _run(self, job: LiveJob) -> None:
         admitted = job.admitted
         assert admitted is not None
-        listen = Listener(job, admitted, self._pictures, self._begun)
+        listen = Listener(job, admitted, self._pictures, self._begun, self._routed)
+        recipe = admitted.route.decision.recipe
         try:
             # Whoever asked for previews comes to follow them; the first step would have begun by then.
-            previews = self._pictures.wanted_previews(job) > 0
-            outcome = await self.orchestrator.run(admitted, listen, job.missing, lambda: previews or job.followers > 0)
-            await self._finish(job, outcome, listen)
+            shown = self._pictures.wanted_previews(job) > 0
+            with tracing.span("job", job=job.record.id, recipe=recipe, tenant=job.record.tenant):
+                outcome = await self.orchestrator.run(admitted, listen, job.missing, lambda: shown or job.followers > 0)
+                await self._finish(job, outcome, listen)
         except asyncio.CancelledError:
             if job.cancelled:
                 self._close(job, "cancelled")
@@ -529,6 +556,9 @@ class Jobs:
         rows = job.charge.rows(job.record.id) if job.charge is not None else None
         used = (job.charge.work_s, job.charge.cost_usd) if job.charge is not None else (0.0, 0.0)
         served = counting.row_of(job.record, state, job.decision, job.outcome, used)
+        counting.count(self.orchestrator.metrics, served, job.record.priority)
+        where = f"{served.policy}/{served.recipe}"
+        logger.info("job %s is %s after %.3f s, by %s", job.record.id, state, served.latency_s, where)
 
         async def write() -> None:
             ending = self.store.finished_soon(job.record.id, self._fence, state, job.result, job.error, rows, served)
@@ -538,6 +568,11 @@ class Jobs:
         if self._webhooks is not None and job.record.webhook is not None:
             self._webhooks.wake()
         asyncio.get_running_loop().call_later(KEPT_S, self._live.pop, job.record.id, None)
+
+    def _routed(self, job: LiveJob, route: Route) -> None:
+        """How a job is done, also when that changes while it waits."""
+        if job.admitted is not None:
+            job.admit(replace(job.admitted, route=route), self.orchestrator.shares(route.plan))
 
     def _begun(self, job: LiveJob) -> None:
         """Write that a job is running, and by which decision, without waiting for it: the next process counts it as one

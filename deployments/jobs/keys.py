@@ -145,6 +145,11 @@ class KeyRing:
         found = self._by_id.get(id)
         return found if found is not None and found.revoked_at is None else None
 
+    @property
+    def known(self) -> Sequence[KeyRecord]:
+        """Every key as it was read last."""
+        return tuple(self._by_id.values())
+
     def used(self) -> dict[str, float]:
         """When keys were used since this was asked last (Unix seconds), by their id."""
         used, self._used = self._used, {}

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from deployments.jobs.values import Rate
 from deployments.operating.values import BudgetUse
 from deployments.orchestration.budgets import TenantBudgets
-from deployments.orchestration.orchestrator import Admitted
+from deployments.orchestration.results import Admitted
 from deployments.store.records import KeyRecord, UsageRow
 from router.errors import BudgetError, OverloadedError
 

@@ -9,8 +9,7 @@ from typing import Any
 
 from deployments.jobs.values import ENDS, EventKind, File, JobEvent
 from deployments.orchestration.budgets import Charge
-from deployments.orchestration.orchestrator import Admitted
-from deployments.orchestration.results import Outcome
+from deployments.orchestration.results import Admitted, Outcome
 from deployments.store.records import JobRecord, JobState, PictureRecord
 
 PREVIEWS_PER_STEP = 3  # about what an engine sends for one denoising step of a plan

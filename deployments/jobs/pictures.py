@@ -11,8 +11,8 @@ from deployments.jobs.access import StoreAccess
 from deployments.jobs.live import LiveJob, Previews
 from deployments.jobs.values import File, Renderer
 from deployments.jobs.views import pinned
-from deployments.orchestration.orchestrator import Admitted
 from deployments.orchestration.results import (
+    Admitted,
     Advanced,
     Checked,
     Chosen,
@@ -25,6 +25,7 @@ from deployments.orchestration.results import (
 )
 from deployments.store.records import PictureRecord
 from deployments.store.store import Store
+from router.route import Route
 from router.types import Picture
 
 
@@ -65,12 +66,12 @@ class Pictures:
 
         job.work.append(asyncio.ensure_future(self._access.insist(write)))
 
-    async def preview(self, job: LiveJob, admitted: Admitted, index: int, number: int, picture: Picture) -> None:
+    async def preview(self, job: LiveJob, index: int, number: int, picture: Picture) -> None:
         """Make the file of a preview and tell of it, unless its picture is there by now."""
         async with job.turn:
-            if index in job.files:
+            if index in job.files or job.admitted is None:
                 return
-            route = admitted.route
+            route = job.admitted.route
             made = await self._access.do(self._renderer.preview, picture, route, job.record.body)
             data, media_type, width, height = made
             file = File(f"{job.record.id}-{index}", index, route.request.seed + index, media_type, width, height, data)
@@ -103,15 +104,20 @@ class Pictures:
 class Listener:
     """Turns what an orchestrator tells of a request into events and files of its job.
 
-    on_begin: called when its first step goes to a worker
+    on_begin: called when its first step goes to a worker;   on_route: with each decision on it, the first one included
     rendering: files that are being made
     """
 
     def __init__(
-        self, job: LiveJob, admitted: Admitted, pictures: Pictures, on_begin: Callable[[LiveJob], None]
+        self,
+        job: LiveJob,
+        admitted: Admitted,
+        pictures: Pictures,
+        on_begin: Callable[[LiveJob], None],
+        on_route: Callable[[LiveJob, Route], None],
     ) -> None:
-        self._job, self._admitted = job, admitted
-        self._pictures, self._on_begin = pictures, on_begin
+        self._job, self._pictures = job, pictures
+        self._on_begin, self._on_route = on_begin, on_route
         steps = sum(step.kind in ("generate", "denoise", "refine") for step in admitted.route.plan.steps)
         self._previews = Previews(pictures.wanted_previews(job), steps)
         self._begun: set[int] = set()
@@ -120,6 +126,7 @@ class Listener:
     def __call__(self, event: Event) -> None:
         job = self._job
         if isinstance(event, Routed):
+            self._on_route(job, event.route)
             job.decision = pinned(event.route.decision)
             job.tell("routed", self._pictures.said(event, job))
         elif isinstance(event, Checked):
@@ -141,7 +148,7 @@ class Listener:
                 told = {"index": event.index, "step": progress.step, "done": progress.done, "total": progress.total}
                 job.tell("step", told)
             elif (number := self._previews.take(event.index)) is not None:
-                work = self._pictures.preview(job, self._admitted, event.index, number, progress.preview)
+                work = self._pictures.preview(job, event.index, number, progress.preview)
                 self.rendering.append(asyncio.ensure_future(work))
         elif isinstance(event, Finished):
             (made,) = event.alone.made

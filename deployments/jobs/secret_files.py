@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Callable
@@ -43,4 +44,4 @@ def _kept(file: Path) -> bytes:
             pass
         finally:
             made.unlink()
-    return file.read_bytes().strip()
+    raise OSError(errno.EINVAL, "it is empty; remove it")

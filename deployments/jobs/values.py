@@ -49,7 +49,7 @@ class Submission:
     id: of the job, chosen by whoever receives the request first, so that it may be sent again after a broken connection
     body: the wire request, of which only the renderer knows what it means;   webhook: told when the job has ended
     base_url: of this server as the client knows it, for addresses that the webhook is told
-    again: this was sent before, and may be accepted already
+    again: this was sent before, and may be accepted already;   trace: its place in a trace (`observing.tracing`)
     """
 
     id: str
@@ -60,6 +60,7 @@ class Submission:
     webhook: str | None = None
     base_url: str = ""
     again: bool = False
+    trace: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 from deployments.jobs.codec import digest_of, packed
 from deployments.jobs.live import LiveJob
 from deployments.jobs.values import File, JobView, Submission
-from deployments.orchestration.orchestrator import Admitted
+from deployments.orchestration.results import Admitted
 from deployments.store.records import JobRecord, PictureRecord
 from router.types import Decision
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from deployments.operating.values import BudgetUse, RecipeShare, TenantUse
+from deployments.orchestration.metrics import Metrics
 from deployments.orchestration.results import Outcome
 from deployments.store.records import JobRecord, JobState, RatedRow, ServedRow
 
@@ -42,6 +43,23 @@ def row_of(
         expected_checked=expected * len(first),
         verified=sum(check.probability for check in first),
     )
+
+
+def count(metrics: Metrics, row: ServedRow, priority: str) -> None:
+    """The same for whoever scrapes."""
+    metrics.record("triptych_jobs_total", state=row.state, priority=priority)
+    if not row.recipe:
+        return
+    of = {"policy": row.policy, "recipe": row.recipe}
+    metrics.record("triptych_work_seconds_total", row.work_s, **of)
+    metrics.record("triptych_cost_usd_total", row.cost_usd, **of)
+    if row.state == "done":
+        metrics.record("triptych_request_seconds", row.latency_s, **of, priority=priority)
+        metrics.record("triptych_pictures_total", row.pictures, **of)
+    if row.checked:
+        metrics.record("triptych_checked_pictures_total", row.checked, **of)
+        metrics.record("triptych_checked_expected_total", row.expected_checked, **of)
+        metrics.record("triptych_checked_quality_total", row.verified, **of)
 
 
 def shares(rows: Iterable[ServedRow], rated: Iterable[RatedRow]) -> list[RecipeShare]:

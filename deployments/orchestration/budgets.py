@@ -78,6 +78,12 @@ class Charge:
             for _, account, entry in self.entries:
                 account.change(entry, _units(self.work_s), _units(self.cost_usd))
 
+    def covers(self, work_s: float, cost_usd: float) -> bool:
+        """Whether every budget was charged for as much as that. True if none binds the request."""
+        work, cost = _units(work_s), _units(cost_usd)
+        with self.lock:
+            return all(work <= entry.work and cost <= entry.cost for _, _, entry in self.entries)
+
     def adopt(self, before: Charge) -> None:
         """Go on with what the charge of an earlier try has outside of policies (`TenantBudgets.also`)."""
         with self.lock:

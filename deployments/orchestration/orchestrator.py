@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import random
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from deployments.observing import tracing
 from deployments.orchestration.availability import Availability, Monitor, load_error
 from deployments.orchestration.budgets import Charge, TenantBudgets
 from deployments.orchestration.metrics import Metrics, Tally
 from deployments.orchestration.recorder import Recorder
+from deployments.orchestration.rerouting import Rerouting, Waiting, reroutable
 from deployments.orchestration.results import (
+    Admitted,
+    Advanced,
+    Decided,
     Event,
     Finished,
     Made,
@@ -36,6 +40,7 @@ from deployments.orchestration.results import (
 from deployments.orchestration.runner import Batch, Runner
 from deployments.orchestration.shadows import Shadows
 from deployments.orchestration.step_queues import StepQueues, WorkerClient
+from deployments.safety.guard import Guard, blocking, refusal, together
 from deployments.settings import QueueSettings
 from deployments.workers.streams import stream
 from policies import Policy, PolicyBook
@@ -50,6 +55,7 @@ from router.errors import (
     NoRecipeError,
     NotFoundError,
     OverloadedError,
+    SafetyError,
     TriptychError,
     UnlikelyError,
 )
@@ -59,6 +65,7 @@ from router.quality.live import LivePredictor
 from router.route import Route
 from router.routing import Router
 from router.types import Catalogue, Context, Generate, GenerationRequest, Plan
+from router.types.safety import SafetyReport
 from router.verification.case import Knowledge
 from router.verification.score_reading import ScoreReading
 
@@ -77,6 +84,7 @@ class Orchestrator:
     live:      the predictor's folder, which is followed; by default the router's predictor stays.
     score_readings: how scores are read beside the artefact with a digest; asked when the predictor changes.
     queue_settings, worker_of, batch_sizes: of the step queues.
+    guard: makes the checks of policies' safety.
     """
 
     def __init__(
@@ -97,6 +105,7 @@ class Orchestrator:
         queue_settings: QueueSettings | None = None,
         worker_of: Mapping[str, str] | None = None,
         batch_sizes: BatchSizes | None = None,
+        guard: Guard | None = None,
     ) -> None:
         self.catalogue = catalogue
         self.policies = policies
@@ -115,6 +124,7 @@ class Orchestrator:
         self._costs = costs
         self._worker_of = dict(worker_of or {})
         self._batch_sizes = batch_sizes
+        self._guard = guard or Guard()
         self.step_queues = StepQueues(
             workers,
             router.queues.replicas,
@@ -125,13 +135,16 @@ class Orchestrator:
             metrics=self.metrics,
         )
         self.availability = Availability(monitor, self.step_queues.breaker)
+        self._rerouting = Rerouting(router, self._admitting, lambda: self.availability.unavailable, self.metrics)
         self._runner = Runner(router.queues, costs, self.step_queues, self.availability, self.metrics, timeout_s)
 
     async def route(self, request: GenerationRequest) -> Route:
         """Decide, run nothing, leave nothing to chance. Raises `NotFoundError`, `NoRecipeError`, `RequestError`,
         `LoadError`, or `OverloadedError`."""
         await self.availability.refresh()
-        return (await asyncio.to_thread(self._decide, request, None)).route
+        chosen = await asyncio.to_thread(self._chosen, request)
+        safety = await self._looked_at(chosen)
+        return (await asyncio.to_thread(self._decide, chosen, None, safety)).route
 
     async def admit(self, request: GenerationRequest, charge: Charge | None = None) -> Admitted:
         """Decide, charge the tenant's budgets and reserve the work on the queues, as one: whoever comes next sees all
@@ -282,9 +295,14 @@ class Orchestrator:
             await asyncio.wait_for(self.availability.refresh(), max(0.0, left_s))
         except TimeoutError:
             raise DeadlineError("no worker said how it is before the deadline passed") from None
+        chosen = await asyncio.to_thread(self._chosen, request, look)
+        safety = await self._looked_at(chosen)
         await asyncio.to_thread(self._router.understand, request)  # most of a decision, and nobody need wait for it
         async with self._admitting:
-            decided = await asyncio.to_thread(self._decide, request, self._draw(), look)
+            with tracing.span("decide") as span:
+                decided = await asyncio.to_thread(self._decide, chosen, self._draw(), safety)
+                span.set_attribute("triptych.policy", decided.policy.name)
+                span.set_attribute("triptych.recipe", decided.route.decision.recipe)
             work_s, cost_usd = decided.expected()
             charge = charge or self.tenant_budgets.charge(decided.policy, request.tenant, work_s, cost_usd)
             if charge is None:
@@ -294,14 +312,37 @@ class Orchestrator:
         within_s = self._runner.due(request, started) - started
         return Admitted(decided.policy, decided.route, request, charge, ticket, within_s)
 
-    def _decide(self, request: GenerationRequest, draw: float | None, look: bool = True) -> Decided:
-        self._look_at_artifact()
+    def _chosen(self, request: GenerationRequest, look: bool = True) -> Chosen:
+        """The policy that a request is for, and the one that answers it. Raises `NotFoundError`."""
         models = self.catalogue.ids()
         policy, pinned = self.policies.resolve(request.target, models, drawing(self.catalogue), refresh=look)
         self._count_policies()
         if pinned is not None:
             request = replace(request, recipe=pinned)
         served = (None if request.recipe else self.policies.canary_of(policy, request)) or policy
+        return Chosen(request, policy, served)
+
+    async def _looked_at(self, chosen: Chosen) -> SafetyReport | None:
+        """What the policy's safety says of the prompt. Raises `SafetyError` if it blocks it, or `UnavailableError`."""
+        served, request = chosen.served, chosen.request
+        if served.safety is None:
+            return None
+        report = await self._guard.prompt(served.safety, request.prompt, request.lenient)
+        self._count_findings(served.name, report)
+        if (finding := blocking(report)) is not None:
+            self.metrics.record("triptych_refused_total", policy=served.name, code=SafetyError.code)
+            raise refusal(finding)
+        return report
+
+    def _count_findings(self, policy: str, report: SafetyReport) -> None:
+        for one in report.findings:
+            self.metrics.record(
+                "triptych_safety_total", policy=policy, stage=one.stage, check=one.check, action=one.action
+            )
+
+    def _decide(self, chosen: Chosen, draw: float | None, safety: SafetyReport | None) -> Decided:
+        self._look_at_artifact()
+        request, policy, served = chosen.request, chosen.policy, chosen.served
         allowances = self.tenant_budgets.allowances(served, request.tenant)
         unavailable = self.availability.unavailable
         try:
@@ -315,6 +356,9 @@ class Orchestrator:
             self.metrics.record("triptych_canary_total", policy=policy.name, canary=served.name)
             note = f"canary: {served.name} answers a share of the requests to {policy.name}"
             route = replace(route, decision=replace(route.decision, reasons=(*route.decision.reasons, note)))
+        if safety is not None:
+            reasons = (*route.decision.reasons, *map(str, safety.findings), *safety.notes)
+            route = replace(route, decision=replace(route.decision, reasons=reasons, safety=safety))
         return Decided(served, route)
 
     def _count_policies(self) -> None:
@@ -346,6 +390,7 @@ class Orchestrator:
     def _count(self, route: Route) -> None:
         decision = route.decision
         self.metrics.record("triptych_decisions_total", policy=decision.policy, recipe=decision.recipe)
+        self.metrics.record("triptych_decide_seconds", route.decided_in_s, policy=decision.policy)
         if decision.explored:
             self.metrics.record("triptych_explored_total", policy=decision.policy)
         if decision.degraded_from:
@@ -362,63 +407,88 @@ class Orchestrator:
         followed: Callable[[], bool],
         *notes: str,
     ) -> Outcome:
-        route = admitted.route
+        waiting = Waiting(admitted, started)
+        safety = admitted.policy.safety if admitted.policy.safety and admitted.policy.safety.image else None
+        reports: dict[int, SafetyReport] = {}
+        if safety is not None and on_event is not None:
+            on_event = without_previews(on_event)
 
-        refusing = route.decision.verify is not None and route.decision.verify.or_refuse
+        async def screen(made: Made) -> Made:
+            assert safety is not None
+            screened = await self._guard.picture(
+                safety, made.picture, made.index, waiting.admitted.route.request.lenient
+            )
+            report = screened.report
+            reports[made.index] = report
+            self._count_findings(admitted.policy.name, report)
+            if (finding := blocking(report)) is not None:
+                raise refusal(finding)
+            notes = (*made.notes, *map(str, report.findings), *report.notes)
+            return replace(made, picture=screened.picture, findings=report.findings, notes=notes)
 
         def tell(made: Made) -> None:
-            if on_event is not None and (likely(made) or not refusing):  # what may be refused is kept until the end
+            route = waiting.admitted.route
+            if on_event is not None and (likely(made) or not _refusing(route)):  # else it is kept until the end
                 cost_usd = self._runner.cost_usd(made)
                 alone = _outcome(route, Batch((made,)), started, cost_usd, share=1 / route.request.n)
-                on_event(Finished(alone))
+                of_it = [reports[made.index]] if made.index in reports else []
+                on_event(Finished(replace(alone, safety=together(route.decision.safety, of_it))))
 
-        try:
-            batch = await self._runner.pictures(
-                route, admitted.charge, started, admitted.ticket, on_event, tell, only, followed
+        def start(now: Admitted, on_event: OnEvent | None) -> Coroutine[Any, Any, Batch]:
+            return self._runner.pictures(
+                now.route,
+                now.charge,
+                started,
+                now.ticket,
+                on_event,
+                tell,
+                screen if safety else None,
+                only,
+                followed if heard else lambda: False,
             )
+
+        heard = on_event is not None
+        try:
+            if reroutable(admitted):
+                batch = await self._rerouting.follow(waiting, start, on_event)
+            else:
+                batch = await start(admitted, on_event)
         finally:
             self.give_up(admitted)
-        outcome = _outcome(route, batch, started, admitted.charge.cost_usd, *notes)
+        route = waiting.admitted.route
+        outcome = _outcome(route, batch, started, admitted.charge.cost_usd, *notes, *waiting.notes)
+        outcome = replace(outcome, safety=together(route.decision.safety, list(reports.values())))
         recipes = self._router.candidates(route.request, admitted.policy)
         await self._recorder.remember(outcome, recipes, self._router.predictor)
-        if refusing and not any(map(likely, batch.made)):
+        if _refusing(route) and not any(map(likely, batch.made)):
             self.metrics.record("triptych_refused_total", policy=route.decision.policy, code=UnlikelyError.code)
             told = "; ".join(outcome.warnings)
             raise UnlikelyError(f"{told}; the policy would rather give none (verify: or: refuse)")
         return outcome
 
 
-@dataclass(frozen=True)
-class Decided:
-    """A decision, and the policy that made it."""
+def _refusing(route: Route) -> bool:
+    return route.decision.verify is not None and route.decision.verify.or_refuse
 
+
+@dataclass(frozen=True)
+class Chosen:
+    """A request with what its `model` pinned. policy: the one asked for;   served: the one that answers, its canary"""
+
+    request: GenerationRequest
     policy: Policy
-    route: Route
-
-    def expected(self) -> tuple[float, float]:
-        """Seconds of work and dollars if every try is needed that the verification allows."""
-        decision, estimates = self.route.decision, self.route.estimates
-        chosen = estimates[decision.recipe]
-        if (verify := decision.verify) is None:
-            return chosen.work_s, chosen.cost_usd
-        tries = [estimates[name] for name in verify.tries(decision.recipe)]
-        tries = sorted(tries, key=lambda e: -e.cost_usd)[: None if verify.most is None else verify.most - 1]
-        work_s, cost_usd = sum(e.work_s for e in tries), sum(e.cost_usd for e in tries)
-        return (
-            chosen.work_s + min(work_s, math.inf if verify.work_s is None else verify.work_s),
-            chosen.cost_usd + min(cost_usd, math.inf if verify.cost_usd is None else verify.cost_usd),
-        )
+    served: Policy
 
 
-@dataclass(frozen=True)
-class Admitted(Decided):
-    """A decision that is charged to its tenant and has its place in the queues. asked: the request as it came, which
-    may name no recipe;   ticket: of the queues;   within_s: from arrival to the deadline"""
+def without_previews(on_event: OnEvent) -> OnEvent:
+    """The same events, of which none shows what was not looked at."""
 
-    asked: GenerationRequest
-    charge: Charge
-    ticket: int
-    within_s: float
+    def told(event: Event) -> None:
+        if isinstance(event, Advanced) and event.progress.preview is not None:
+            event = replace(event, progress=replace(event.progress, preview=None))
+        on_event(event)
+
+    return told
 
 
 def drawing(catalogue: Catalogue) -> list[str]:

@@ -22,7 +22,8 @@ from router.types import Catalogue, Recipe
 
 logger = logging.getLogger("triptych.decisions")
 
-PATIENCE_S = 3.0  # how long a file system that does not respond holds up an answer at most
+SOON_S = 0.1  # how long an answer waits at most until its request can be found; writing goes on without it
+PATIENCE_S = 3.0  # and how long feedback waits until it is written
 MOST_WAITING = 64  # writes that wait for it; beyond, nothing is logged until it responds
 COMPLAIN_EVERY_S = 60.0
 
@@ -41,7 +42,8 @@ class Recorder:
     async def remember(self, outcome: Outcome, recipes: Mapping[str, Recipe], predictor: QualityPredictor) -> None:
         """Log a decision among `recipes` with its outcome, and what verification said as the scorer's feedback.
 
-        Returns when the request can be found by its id. Whatever goes wrong is a warning and counted, never raised.
+        Returns when the request can be found by its id, or soon: what comes to be said of it is written after it in any
+        case. Whatever goes wrong is a warning and counted, never raised.
         """
         if (log := self._log) is None or not outcome.route.request.id:
             return
@@ -50,12 +52,23 @@ class Recorder:
             log.record(record_of(outcome, recipes, predictor, self._catalogue), verdicts(outcome))
 
         try:
-            await self._written(write)
-        except Exception as error:
-            self._metrics.record("triptych_log_failures_total")
-            if time.monotonic() - self._complained_s > COMPLAIN_EVERY_S:
-                self._complained_s = time.monotonic()
-                logger.warning("decisions are not logged to %s: %s", log.path, error or type(error).__name__)
+            writing = self._begun(write)
+        except TimeoutError as error:
+            self._failed(log, error)
+            return
+        writing.add_done_callback(lambda done: self._failed(log, done.exception()))
+        written = asyncio.wrap_future(writing)
+        written.add_done_callback(lambda done: done.cancelled() or done.exception())  # marks it as seen
+        await asyncio.wait({written}, timeout=SOON_S)
+
+    def _failed(self, log: DecisionLog, error: BaseException | None) -> None:
+        """Count a decision that was not logged, and say so from time to time. None: it was."""
+        if error is None:
+            return
+        self._metrics.record("triptych_log_failures_total")
+        if time.monotonic() - self._complained_s > COMPLAIN_EVERY_S:
+            self._complained_s = time.monotonic()
+            logger.warning("decisions are not logged to %s: %s", log.path, error or type(error).__name__)
 
     async def attach(self, request_id: str, source: str, value: float, image: int | None) -> Receipt:
         """Say how good a picture is; see `DecisionLog.attach`. Also raises `RequestError` for the name of a scorer that
@@ -78,12 +91,15 @@ class Recorder:
         return receipt
 
     async def _written(self, write: Any) -> Any:
+        return await asyncio.wait_for(asyncio.wrap_future(self._begun(write)), PATIENCE_S)
+
+    def _begun(self, write: Any) -> Future[Any]:
         self._waiting = [future for future in self._waiting if not future.done()]
         if len(self._waiting) >= MOST_WAITING:
             raise TimeoutError(f"{MOST_WAITING} writes wait for the file system already")
         future = self._thread.submit(write)
         self._waiting.append(future)
-        return await asyncio.wait_for(asyncio.wrap_future(future), PATIENCE_S)
+        return future
 
 
 def record_of(

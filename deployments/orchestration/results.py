@@ -1,16 +1,23 @@
-"""What an orchestrator says: events while a request runs, its outcome, and an overview of what is installed."""
+"""What passes through an orchestrator and what it says.
+
+A decision, and one that is admitted; events while a request runs, its outcome, an overview of what is installed.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from deployments.orchestration.budgets import Charge
 from deployments.workers.worker import WorkerStatus
+from policies import Policy
 from policies.store.history import Version
 from router.errors import StepError, TriptychError
 from router.route import Route
-from router.types import ModelCard, Picture, Plan, Progress, StepTrace
+from router.types import GenerationRequest, ModelCard, Picture, Plan, Progress, StepTrace
+from router.types.safety import Finding, SafetyReport
 
 
 class WorkerLostError(StepError):
@@ -25,6 +32,39 @@ class Refused:
     """An expected failure on its way between processes: a value, since Ray logs every exception with its traceback."""
 
     error: TriptychError
+
+
+@dataclass(frozen=True)
+class Decided:
+    """A decision, and the policy that made it."""
+
+    policy: Policy
+    route: Route
+
+    def expected(self) -> tuple[float, float]:
+        """Seconds of work and dollars if every try is needed that the verification allows."""
+        decision, estimates = self.route.decision, self.route.estimates
+        chosen = estimates[decision.recipe]
+        if (verify := decision.verify) is None:
+            return chosen.work_s, chosen.cost_usd
+        tries = [estimates[name] for name in verify.tries(decision.recipe)]
+        tries = sorted(tries, key=lambda e: -e.cost_usd)[: None if verify.most is None else verify.most - 1]
+        work_s, cost_usd = sum(e.work_s for e in tries), sum(e.cost_usd for e in tries)
+        return (
+            chosen.work_s + min(work_s, math.inf if verify.work_s is None else verify.work_s),
+            chosen.cost_usd + min(cost_usd, math.inf if verify.cost_usd is None else verify.cost_usd),
+        )
+
+
+@dataclass(frozen=True)
+class Admitted(Decided):
+    """A decision that is charged to its tenant and has its place in the queues. asked: the request as it came, which
+    may name no recipe;   ticket: of the queues;   within_s: from arrival to the deadline"""
+
+    asked: GenerationRequest
+    charge: Charge
+    ticket: int
+    within_s: float
 
 
 @dataclass(frozen=True)
@@ -121,6 +161,7 @@ class Made:
     checks: every picture that was scored on the way, in order; empty if none was
     choices: what was decided on the way: to check, to try again or another recipe, to stop
     index: which picture of the request it is, from 0
+    findings: what the policy's safety found in it
     """
 
     picture: Picture
@@ -132,6 +173,7 @@ class Made:
     choices: tuple[VerificationChoice, ...] = ()
     notes: tuple[str, ...] = ()
     index: int = 0
+    findings: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -178,6 +220,7 @@ class Outcome:
 
     cost_usd: seconds as measured, checks and tries included, at the cards' prices;   estimated_cost_usd: what was
     expected beforehand of the chosen recipe and of the tries that were made
+    safety: what was checked and found, of the prompt and of all pictures; None: the policy checks nothing
     notes: in words, what happened on the way;   warnings: what a client should not overlook
     """
 
@@ -189,6 +232,7 @@ class Outcome:
     estimated_cost_usd: float | None = None
     warnings: tuple[str, ...] = ()
     failed: tuple[Failure, ...] = ()
+    safety: SafetyReport | None = None
 
 
 Event = Routed | StepBegun | Advanced | StepEnded | Checked | Chosen | Finished

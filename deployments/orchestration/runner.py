@@ -10,14 +10,14 @@ import hashlib
 import itertools
 import logging
 import time
-from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from deployments.observing import tracing
 from deployments.orchestration.availability import Availability
 from deployments.orchestration.budgets import Charge
 from deployments.orchestration.metrics import Metrics
-from deployments.orchestration.order import Claim
 from deployments.orchestration.results import (
     Advanced,
     Check,
@@ -37,6 +37,7 @@ from deployments.workers.streams import ended
 from deployments.workers.worker import OnProgress
 from models.fusion.kinds import run_step
 from router.cost.model import CostModel
+from router.cost.order import Claim
 from router.cost.queues import Queues
 from router.errors import DeadlineError, LoadError, StepError, TriptychError
 from router.planning.execution import execute
@@ -91,12 +92,14 @@ class Runner:
         ticket: int,
         on_event: OnEvent | None,
         on_made: Callable[[Made], None] | None = None,
+        screen: Callable[[Made], Awaitable[Made]] | None = None,
         only: Collection[int] | None = None,
         followed: Callable[[], bool] = lambda: True,
     ) -> Batch:
         """The `n` pictures of a route side by side. What the steps used is added to `charge`.
 
         started: when the request arrived, on the monotonic clock;   ticket: the work that is reserved for them
+        screen: looks at each picture before anybody else does, and may change or refuse it by an error
         on_made: called with each picture when it is made;   only: which of them are wanted; default: all
         followed: whether somebody wants to know how far a step is; asked when it begins
         A picture that fails ends no other; only if all of them fail, the first failure is raised.
@@ -110,6 +113,8 @@ class Runner:
 
         async def picture(index: int, seed: int) -> Made:
             made = replace(await self._picture(run, ticket, index, seed), index=index)
+            if screen is not None:
+                made = await screen(made)
             if on_made is not None:
                 on_made(made)
             return made
@@ -181,6 +186,10 @@ class Runner:
 
     async def step(self, step: Step, inputs: Sequence[Value], run: _Run, index: int) -> StepResult:
         """One step of picture `index` where it belongs: in this process, or on the worker of its model."""
+        with tracing.span(f"step {step.kind}", step=step.id, model=step.model, picture=index):
+            return await self._step(step, inputs, run, index)
+
+    async def _step(self, step: Step, inputs: Sequence[Value], run: _Run, index: int) -> StepResult:
         if step.model is None:
             return await within(run.left(step), asyncio.to_thread(run_step, step, inputs), step)
         try:

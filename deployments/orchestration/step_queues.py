@@ -17,14 +17,15 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
+from deployments.observing import tracing
 from deployments.orchestration.breaker import Breaker, unexpected
 from deployments.orchestration.metrics import Metrics, Tally
-from deployments.orchestration.order import CLASSES, Claim, Order
 from deployments.orchestration.results import WorkerLostError
 from deployments.settings import QueueSettings
 from deployments.workers.streams import ended
 from deployments.workers.worker import OnBatchProgress, OnProgress
 from router.cost.batches import BatchSizes, batch_key
+from router.cost.order import CLASSES, Claim, Order
 from router.errors import DeadlineError, LoadError, StepError, TriptychError
 from router.types import Progress, Step, StepResult, Value
 
@@ -118,7 +119,7 @@ class StepQueues:
         loop = asyncio.get_running_loop()
         key = batch_key(step, inputs) if self._may_batch(model) and not claim.alone else None
         entry = _Entry(step, model, tuple(inputs), claim, on_progress, loop.create_future(), self._clock(), key)
-        entry.on_sent = on_sent
+        entry.on_sent, entry.carried = on_sent, tracing.carrier()
         self._enter(entry)
         try:
             await asyncio.wait({entry.done}, timeout=left_s)
@@ -269,7 +270,11 @@ class StepQueues:
         self._metrics.record("triptych_batches_total", model=first.model, size=str(len(entries)))
         for entry in entries:
             waited_s, priority = now - entry.since, entry.claim.priority
-            self._metrics.record("triptych_waited_seconds_total", waited_s, model=first.model, priority=priority)
+            self._metrics.record("triptych_wait_seconds", waited_s, model=first.model, priority=priority)
+            self._timed(entry, "wait", waited_s)
+            if tracing.active():
+                sent_ns = time.time_ns()
+                tracing.recorded(entry.carried, "wait", sent_ns - int(waited_s * 1e9), sent_ns, priority=priority)
         batch.task = asyncio.ensure_future(self._run(batch))
         batch.task.add_done_callback(lambda task: self._came_back(line, batch, task))
 
@@ -298,12 +303,14 @@ class StepQueues:
 
     async def _run(self, batch: _Batch) -> None:
         try:
-            results = await self._on_worker(batch)
+            with tracing.beside([entry.carried for entry in batch.entries]):
+                results = await self._on_worker(batch)
         except asyncio.CancelledError:
             if (task := asyncio.current_task()) is not None and task.cancelling():
                 raise
             lost = WorkerLostError(f"the worker of {batch.model!r} cancelled the step; it may be restarting; try again")
             results = [lost] * len(batch.entries)
+        self._count(batch, results)
         self._judge(batch, results)
         for entry, result in zip(batch.entries, results, strict=True):
             if isinstance(result, StepResult):
@@ -344,6 +351,22 @@ class StepQueues:
             if isinstance(too_many, int) and self._sizes is not None:
                 self._sizes.ran_out_of_memory(entry.step, too_many)
 
+    def _count(self, batch: _Batch, results: Sequence[StepResult | Exception]) -> None:
+        """What came back; and of what was made, how long it took on its model, and beside that on the way."""
+        drawn_s = sum(result.seconds for result in results if isinstance(result, StepResult))
+        way_s = max(0.0, self._clock() - batch.sent_at - drawn_s)
+        for entry, result in zip(batch.entries, results, strict=True):
+            made, lost = isinstance(result, StepResult), isinstance(result, WorkerLostError)
+            outcome, kind = "made" if made else "lost" if lost else "failed", entry.step.kind
+            self._metrics.record("triptych_steps_total", model=batch.model, kind=kind, outcome=outcome)
+            if isinstance(result, StepResult):
+                self._timed(entry, "draw", result.seconds)
+                self._timed(entry, "way", way_s)
+
+    def _timed(self, entry: _Entry, phase: str, seconds: float) -> None:
+        model, kind = entry.model, entry.step.kind
+        self._metrics.record("triptych_step_seconds", seconds, model=model, kind=kind, phase=phase)
+
     def _judge(self, batch: _Batch, results: Sequence[StepResult | Exception]) -> None:
         """Tell the breaker; and those who wait, if there is nothing to wait for."""
         wrong = [result for result in results if isinstance(result, Exception) and unexpected(result)]
@@ -378,7 +401,7 @@ class StepQueues:
 @dataclass(eq=False, slots=True)
 class _Entry:
     """A step on its way. done: its result, cancelled when nobody waits for it; since: when it came; key: of what it
-    can be made with; batch: with which it is at a worker; again: its next try"""
+    can be made with; batch: with which it is at a worker; again: its next try; carried: its place in a trace"""
 
     step: Step
     model: str
@@ -392,6 +415,7 @@ class _Entry:
     batch: _Batch | None = None
     again: asyncio.TimerHandle | None = None
     on_sent: Callable[[], None] | None = None
+    carried: tracing.Carrier = field(default_factory=dict)
 
     def alike(self, other: _Entry) -> bool:
         """Whether the other one may go along."""

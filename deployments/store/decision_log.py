@@ -284,10 +284,10 @@ class DecisionLog:
 def rated_since(db: Connection, since: float) -> list[RatedRow]:
     """What people said of pictures after `since` (Unix seconds), by policy and recipe."""
     by = (decisions.c.policy, feedback.c.recipe)
-    said = select(*by, func.count().label("count"), func.avg(feedback.c.value).label("mean"))
+    said = select(*by, func.count().label("said"), func.avg(feedback.c.value).label("mean"))
     said = said.join(decisions, decisions.c.number == feedback.c.decision)
     rows = db.execute(said.where(feedback.c.source == RATING, feedback.c.at_s > since).group_by(*by).order_by(*by))
-    return [RatedRow(row.policy, row.recipe, int(row.count), float(row.mean)) for row in rows]
+    return [RatedRow(row.policy, row.recipe, int(row.said), float(row.mean)) for row in rows]
 
 
 def _said(number: int, one: Feedback, at_s: float) -> dict[str, Any]:

@@ -8,6 +8,7 @@ Neither torch nor Ray is imported here; the engine comes from the `load` functio
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 import logging
 import threading
@@ -20,6 +21,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, Protocol, TypeVar
 
+from deployments.observing import tracing
 from deployments.workers.streams import ended
 from deployments.workers.turns import Turn
 from router.errors import DeadlineError, LoadError, StepError, TriptychError
@@ -197,13 +199,14 @@ class ModelWorker:
         never shared by two steps.
         """
         listen: OnBatchProgress | None = None if on_progress is None else (lambda _, told: on_progress(told))
+        drawing = self._drawing(step)
         async with self._in_turn(step, deadline_s) as engine:
 
             def work(report: OnBatchProgress | None, should_stop: Callable[[], bool]) -> StepResult:
                 report_one = None if report is None else partial(report, 0)
                 return engine.run(step, inputs, on_progress=report_one, should_stop=should_stop)
 
-            return await self._on_thread(work, listen)
+            return await self._on_thread(work, listen, drawing)
 
     async def run_batch(
         self,
@@ -214,6 +217,7 @@ class ModelWorker:
     ) -> list[StepResult | TriptychError]:
         """Run steps that are alike in one turn, as one where that is possible. A step that fails is an error in its
         place. What concerns all of them is raised as by `run`; so is a cancellation, which stops all."""
+        drawing = self._drawing(steps[0])
         async with self._in_turn(steps[0], deadline_s) as engine:
 
             def work(
@@ -221,7 +225,11 @@ class ModelWorker:
             ) -> list[StepResult | TriptychError]:
                 return engine.run_batch(steps, inputs, on_progress=report, should_stop=should_stop)
 
-            return await self._on_thread(work, on_progress)
+            return await self._on_thread(work, on_progress, drawing)
+
+    def _drawing(self, step: Step) -> tracing.Drawing | None:
+        """What makes spans of the work on the model, if somebody wants them."""
+        return tracing.Drawing(model=self._model, kind=step.kind) if tracing.active() else None
 
     @asynccontextmanager
     async def _in_turn(self, step: Step, deadline_s: float) -> AsyncIterator[StepEngine]:
@@ -258,13 +266,23 @@ class ModelWorker:
         self,
         work: Callable[[OnBatchProgress | None, Callable[[], bool]], Result],
         on_progress: OnBatchProgress | None,
+        drawing: tracing.Drawing | None,
     ) -> Result:
         stop = threading.Event()
         report = None if on_progress is None else _throttled(on_progress, asyncio.get_running_loop())
-        return await self._in_thread(lambda: work(report, stop.is_set), stop)
+
+        def drawn() -> Result:
+            began = time.perf_counter()
+            try:
+                return work(report, stop.is_set) if drawing is None else _watched(drawing, work, report, stop.is_set)
+            finally:
+                logger.info("model %s worked for %.3f s", self._model, time.perf_counter() - began)
+
+        return await self._in_thread(drawn, stop)
 
     async def _in_thread(self, work: Callable[[], Any], stop: threading.Event | None = None) -> Any:
-        future = asyncio.get_running_loop().run_in_executor(self._thread, work)
+        within = contextvars.copy_context()  # what is logged there has the request's id, too
+        future = asyncio.get_running_loop().run_in_executor(self._thread, within.run, work)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
@@ -272,6 +290,26 @@ class ModelWorker:
                 stop.set()
             await ended(future)
             raise
+
+
+def _watched(
+    drawing: tracing.Drawing,
+    work: Callable[[OnBatchProgress | None, Callable[[], bool]], Result],
+    report: OnBatchProgress | None,
+    should_stop: Callable[[], bool],
+) -> Result:
+    """`work`, with every denoising step noted, also those that nobody is told of."""
+
+    def heard(number: int, progress: Progress) -> None:
+        drawing.denoised(number, progress.done, progress.total)
+        if report is not None:
+            report(number, progress)
+
+    drawing.begin()
+    try:
+        return work(heard, should_stop)
+    finally:
+        drawing.end()
 
 
 def _throttled(on_progress: OnBatchProgress, loop: asyncio.AbstractEventLoop) -> OnBatchProgress:

@@ -10,7 +10,7 @@ import itertools
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any, TypeVar
 
@@ -21,6 +21,7 @@ from policies.checking.contradictions import unchecked
 from policies.checking.reachability import PlanRecipe, check_reach
 from policies.checking.recipes import arrangeable, build_recipes, check_members, check_recipes, named_inside
 from policies.checking.rules import check_condition, check_names, check_rules, in_order
+from policies.checking.safety import check_safety
 from policies.deciding.decide import Policy
 from policies.language.inheritance import expand
 from policies.language.messages import telling, translated
@@ -28,6 +29,7 @@ from policies.language.schema import BudgetSpec, OverloadSpec, PolicySpec, Split
 from policies.language.schema_choice import ExploreSpec, Limits, Objective
 from policies.language.schema_recipes import RecipeSpec
 from policies.language.schema_rules import Rule
+from policies.language.schema_safety import SafetySpec
 from policies.language.source import MAX_BYTES, MAX_PROBLEMS, Path, Problem, Source, decode, read
 from policies.language.spec import NAME
 from router.errors import PolicyError, did_you_mean
@@ -40,6 +42,8 @@ _Model = TypeVar("_Model", bound=BaseModel)
 class Known:
     """What a file may refer to outside of itself; None means that it is not checked.
 
+    moderators: endpoints that checks of `safety` may ask
+    missing_checks: those that cannot be made here -> the remedy
     arrange: plans a recipe on the model cards; with it, hand-overs and limits are checked, too
     """
 
@@ -47,6 +51,8 @@ class Known:
     signals: Collection[str] | None = None
     schedulers: Collection[str] | None = None
     scorers: Collection[str] | None = None
+    moderators: Collection[str] | None = None
+    missing_checks: Mapping[str, str] = field(default_factory=dict)
     arrange: PlanRecipe | None = None
 
 
@@ -115,9 +121,12 @@ def _built(spec: PolicySpec, origin: str, places: Mapping[str, tuple[int, int]])
         rules=in_order(spec.rules),
         verify=spec.verify,
         overload=spec.overload,
+        reroute=spec.reroute,
         explore=spec.explore,
         budgets=tuple(spec.budgets),
         ignore_negative_prompt=spec.ignore_negative_prompt or "refuse",
+        provenance=spec.provenance or "full",
+        safety=spec.safety,
         shadow=spec.shadow,
         canary=spec.canary,
         description=spec.description,
@@ -180,6 +189,7 @@ def _afterwards(top: Mapping[str, Any], recipes: Collection[str], known: Known) 
     for index, name in enumerate(names):
         if name is not None and first.setdefault(name, index) != index:
             yield ("budgets", index, "name"), f"budgets {first[name] + 1} and {index + 1} are both named {name!r}"
+    yield from check_safety(_sound(SafetySpec, top.get("safety")), known.moderators, known.missing_checks)
     for key in ("shadow", "canary"):
         if (split := _sound(SplitSpec, top.get(key))) and split.policy == top.get("name"):
             yield (key, "policy"), f"{key}: a policy cannot be its own {key}; name another one"

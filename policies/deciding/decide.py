@@ -16,7 +16,18 @@ from policies.deciding.verification import tightest, verification
 from policies.language.schema import BudgetSpec, OverloadSpec, SplitSpec, VerifySpec
 from policies.language.schema_choice import ExploreSpec, Limits, Objective
 from policies.language.schema_rules import Rule
-from router.types import NO_CONTEXT, Context, Decision, GenerationRequest, Offers, PromptView, Recipe, Resources
+from policies.language.schema_safety import SafetySpec
+from router.types import (
+    NO_CONTEXT,
+    Context,
+    Decision,
+    GenerationRequest,
+    Offers,
+    PromptView,
+    Provenance,
+    Recipe,
+    Resources,
+)
 
 
 @dataclass(frozen=True)
@@ -37,15 +48,25 @@ class Policy:
     rules: tuple[Rule, ...] = field(default=(), repr=False)
     verify: VerifySpec | None = field(default=None, repr=False)
     overload: OverloadSpec | None = field(default=None, repr=False)
+    reroute: bool = field(default=False, repr=False)
     explore: ExploreSpec | None = field(default=None, repr=False)
     budgets: tuple[BudgetSpec, ...] = field(default=(), repr=False)
     ignore_negative_prompt: Literal["refuse", "allow"] = field(default="refuse", repr=False)
+    provenance: Provenance = field(default="full", repr=False)
+    safety: SafetySpec | None = field(default=None, repr=False)
     shadow: SplitSpec | None = field(default=None, repr=False)
     canary: SplitSpec | None = field(default=None, repr=False)
     description: str = field(default="", repr=False)
     origin: str = ""
     places: Mapping[str, tuple[int, int]] = field(default_factory=dict, repr=False, compare=False)
     unchecked: tuple[str, ...] = field(default=(), repr=False, compare=False)
+
+    def asks(self, kind: str) -> bool:
+        """Whether any of its conditions, or a part of one, is of that kind, such as `language`."""
+        conditions = [rule.when for rule in self.rules]
+        if self.verify is not None and self.verify.when is not None:
+            conditions.append(self.verify.when)
+        return any(condition.asks(kind) for condition in conditions)
 
     def evaluate(
         self,
@@ -84,6 +105,7 @@ class Policy:
             verify=verify,
             degraded_from=taken.degraded_from,
             explored=taken.explored,
+            provenance=self.provenance,
         )
 
     def _applied(self, facts: Facts) -> list[Applied]:

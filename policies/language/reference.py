@@ -13,7 +13,7 @@ BEGIN, END = "<!-- reference: begin -->", "<!-- reference: end -->"
 ORDER = (
     "", "Defaults", "RecipeSpec", "GenerateSpec", "RefineSpec", "UpscaleSpec", "FuseSpec", "Course", "BestOfSpec",
     "Limits", "Objective", "Weight", "Bounds", "Criterion", "Rule", "Condition", "During", "Settings", "VerifySpec",
-    "OverloadSpec", "ExploreSpec", "BudgetSpec", "SplitSpec",
+    "OverloadSpec", "ExploreSpec", "BudgetSpec", "SafetySpec", "TextCheckSpec", "ImageCheckSpec", "SplitSpec",
 )  # fmt: skip
 TITLES = {
     "": "The file", "Defaults": "defaults", "RecipeSpec": "A recipe", "GenerateSpec": "generate",
@@ -22,7 +22,8 @@ TITLES = {
     "Objective": "objective", "Weight": "objective: weight", "Bounds": "objective: best_under",
     "Criterion": "objective: lexicographic", "Rule": "A rule", "Condition": "A condition",
     "During": "A condition: during", "Settings": "A rule: set", "VerifySpec": "verify", "OverloadSpec": "overload",
-    "ExploreSpec": "explore", "BudgetSpec": "A budget", "SplitSpec": "shadow, canary",
+    "ExploreSpec": "explore", "BudgetSpec": "A budget", "SafetySpec": "safety",
+    "TextCheckSpec": "safety: text", "ImageCheckSpec": "safety: image", "SplitSpec": "shadow, canary",
 }  # fmt: skip
 
 

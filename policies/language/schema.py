@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from policies.language.schema_choice import ExploreSpec, Limits, Objective
 from policies.language.schema_recipes import Price, RecipeSpec
 from policies.language.schema_rules import Condition, Names, Rule
+from policies.language.schema_safety import SafetySpec
 from policies.language.spec import ModelId, Name, Positive, Spec, Text, Unit, Window, at_least_one
 
 RESERVED = ("auto",)
@@ -137,6 +138,11 @@ class PolicySpec(Spec):
     rules: Annotated[list[Rule], Field(max_length=200)] = Field(default=[], description="default: none")
     verify: VerifySpec | None = Field(default=None, description="default: pictures are not checked")
     overload: OverloadSpec | None = Field(default=None, description="default: requests wait")
+    reroute: Annotated[bool, Field(strict=True)] = Field(
+        default=False,
+        description="whether a request that waits is decided anew when the queues have changed, as long as none of its "
+        "steps has begun; default: false",
+    )
     explore: ExploreSpec | None = Field(default=None, description="default: nothing is left to chance")
     budgets: Annotated[list[BudgetSpec], Field(max_length=50)] = Field(default=[], description="default: none")
     ignore_negative_prompt: Literal["refuse", "allow"] | None = Field(
@@ -144,6 +150,12 @@ class PolicySpec(Spec):
         description="what becomes of a recipe with a model that would ignore a request's negative prompt: it is ruled "
         "out, or it may be taken and the notes say so; default: refuse",
     )
+    provenance: Literal["full", "mark", "none"] | None = Field(
+        default=None,
+        description="what the pictures' files say: full: how they were made, so that they can be made again; mark: "
+        "only that a model made them; none: nothing, and the answer says so; default: full",
+    )
+    safety: SafetySpec | None = Field(default=None, description="default: neither prompts nor pictures are checked")
     shadow: SplitSpec | None = Field(
         default=None, description="this policy decides too, nothing is run, and the difference is reported"
     )

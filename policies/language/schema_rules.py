@@ -70,7 +70,9 @@ class Condition(Spec):
     )
     not_: Condition | None = Field(default=None, alias="not", description="this does not hold")
     tag: Text | None = Field(default=None, description="the request has this tag")
-    tenant: Text | None = Field(default=None, description="the request comes from this tenant (its field user)")
+    tenant: Text | None = Field(
+        default=None, description="the request comes from this tenant (of its key; without keys, its field user)"
+    )
     min_side: Side | None = Field(default=None, description="pixels; the longer side asked for is at least this")
     max_side: Side | None = Field(default=None, description="pixels; the longer side asked for is at most this")
     during: During | None = Field(default=None, description="the time of day")
@@ -94,6 +96,11 @@ class Condition(Spec):
         if isinstance(data, dict) and "in_domain_below" in data and "familiarity_below" not in data:
             return {("familiarity_below" if k == "in_domain_below" else k): value for k, value in data.items()}
         return data
+
+    def asks(self, kind: str) -> bool:
+        """Whether this or a condition within it is of that kind."""
+        inner = [*(self.all_ or ()), *(self.any_ or ()), *([self.not_] if self.not_ is not None else [])]
+        return self.kind == kind or any(child.asks(kind) for child in inner)
 
     @functools.cached_property
     def kind(self) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from policies.checking.load import Known, load_policy_text, load_with_text
 from policies.deciding.decide import Policy
 from policies.deciding.splits import falls_in
+from policies.language.prompt_language import warm_up
 from policies.language.schema import RESERVED
 from policies.store.folder import Stamp, look
 from policies.store.history import History, Version, locked, write_whole
@@ -80,6 +81,7 @@ class PolicyBook:
         if default not in self._policies:
             hint = did_you_mean(default, self._policies)
             raise PolicyError(f"{self.directory} has no policy {default!r} to use as the default{hint}")
+        _prepare({}, self._policies)
 
     @property
     def default(self) -> Policy:
@@ -127,6 +129,7 @@ class PolicyBook:
                 return False
             self._tell(self._shelf, shelf)
             self._policies = shelf.policies()
+            _prepare(before, self._policies)
             self._shelf = shelf
             self._revision += 1
             return self._policies != before
@@ -318,6 +321,12 @@ class PolicyBook:
         for problem in new.problems:
             if problem not in old.problems:
                 logger.error("a policy file is refused, what was in force stays: %s", problem)
+
+
+def _prepare(before: Mapping[str, Policy], after: Mapping[str, Policy]) -> None:
+    """Begins to load what only some policies need, when the first of them is put in force."""
+    if any(policy.asks("language") for policy in after.values() if before.get(policy.name) != policy):
+        warm_up()
 
 
 def _say_unchecked(policies: Mapping[str, Policy]) -> None:

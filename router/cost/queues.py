@@ -57,15 +57,22 @@ class Queues:
 
     def reserve(self, plan: Plan, n: int = 1) -> int:
         """Add the work of `n` pictures of `plan` to the queues of its models; returns a ticket."""
-        seconds = plan_seconds(plan, self._costs)
-        work = {(k, s.id): (self._place(s.model), seconds[s.id]) for k in range(n) for s in plan.steps if s.model}
+        work = self._work(plan, n)
         with self._lock:
             ticket = next(self._numbers)
-            self._tickets[ticket] = work
-            for place, step_s in work.values():
-                self._loads.setdefault(place, _Load()).add(step_s)
-            self._version += 1
+            self._add(ticket, work)
             return ticket
+
+    def _work(self, plan: Plan, n: int) -> dict[tuple[int, str], tuple[str, float]]:
+        """Worker and seconds of each step of each picture."""
+        seconds = plan_seconds(plan, self._costs)
+        return {(k, s.id): (self._place(s.model), seconds[s.id]) for k in range(n) for s in plan.steps if s.model}
+
+    def _add(self, ticket: int, work: dict[tuple[int, str], tuple[str, float]]) -> None:
+        self._tickets[ticket] = work
+        for place, step_s in work.values():
+            self._loads.setdefault(place, _Load()).add(step_s)
+        self._version += 1
 
     def release(self, ticket: int, step: str | None = None, picture: int | None = None) -> None:
         """Take a finished step (of one picture, or of the next unreleased one) off the queues; all without `step`."""
@@ -82,6 +89,33 @@ class Queues:
                 if self._loads[place].remove(step_s):
                     del self._loads[place]
             self._version += bool(ended)
+
+    def move(self, ticket: int, plan: Plan, n: int = 1) -> None:
+        """What is reserved under a ticket becomes that of another plan, in the place that the ticket has."""
+        work = self._work(plan, n)
+        with self._lock:
+            for place, step_s in self._tickets.get(ticket, {}).values():
+                if self._loads[place].remove(step_s):
+                    del self._loads[place]
+            self._add(ticket, work)
+
+    def delays_nobody(self, ticket: int, plan: Plan, n: int = 1) -> bool:
+        """Whether nothing that was reserved after the ticket would wait longer if it were `plan`'s: at every worker it
+        asks for no more than now, or nothing waits there behind it."""
+        with self._lock:
+            now, then = _by_place(self._tickets.get(ticket, {})), _by_place(self._work(plan, n))
+            more = {place for place, step_s in then.items() if step_s > now.get(place, 0.0)}
+            later = (work for number, work in self._tickets.items() if number > ticket)
+            return not any(place in more for work in later for place, _ in work.values())
+
+    def before(self, ticket: int) -> Queues:
+        """The queues as they are now, without what was reserved with this ticket or later: a copy."""
+        with self._lock:
+            found = Queues(self._costs, self._replicas, self._places)
+            for number, work in self._tickets.items():
+                if number < ticket:
+                    found._add(number, dict(work))
+            return found
 
     def outstanding_s(self, model: str) -> float:
         """Seconds of work reserved on the worker of `model` and not yet released."""
@@ -143,6 +177,13 @@ class Queues:
             takes = replace(alone.takes, latency_s=latency_s, queue_s=max(0.0, latency_s - alone.takes.latency_s))
             kept = self._estimates[id(alone.plan), n] = (alone, waiting, takes)
         return kept[2]
+
+
+def _by_place(work: Mapping[tuple[int, str], tuple[str, float]]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for place, step_s in work.values():
+        found[place] = found.get(place, 0.0) + step_s
+    return found
 
 
 @dataclass(frozen=True, slots=True)

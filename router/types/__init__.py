@@ -9,7 +9,17 @@ Import them from here: the modules below are how they are kept, not a second way
 """
 
 from router.types.cards import Catalogue, ModelCard, Scalar
-from router.types.decisions import Decision, Estimate, Offers, Policy, Quality, Ranked, Rejection, Verification
+from router.types.decisions import (
+    Decision,
+    Estimate,
+    Offers,
+    Policy,
+    Provenance,
+    Quality,
+    Ranked,
+    Rejection,
+    Verification,
+)
 from router.types.plans import HandOver, Plan, Step, StepKind, Unless
 from router.types.recipes import Chain, Fuse, Generate, Prices, Recipe, Refine, Search, Tile, Turn, Upscale
 from router.types.requests import NO_CONTEXT, Allowance, Context, GenerationRequest, Priority, PromptView
@@ -39,6 +49,7 @@ __all__ = [
     "Priority",
     "Progress",
     "PromptView",
+    "Provenance",
     "Quality",
     "Ranked",
     "Recipe",

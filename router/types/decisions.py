@@ -10,6 +10,7 @@ from router.types.plans import Plan
 from router.types.recipes import Prices, Recipe
 from router.types.requests import NO_CONTEXT, Context, GenerationRequest, PromptView
 from router.types.resources import Resources
+from router.types.safety import SafetyReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,10 @@ class Verification:
         return tuple(every)
 
 
+Provenance = Literal["full", "mark", "none"]
+"""What the files of pictures say: how they were made, only that a model made them, or nothing."""
+
+
 @dataclass(frozen=True)
 class Decision:
     """What was chosen and why.
@@ -97,6 +102,7 @@ class Decision:
     propensity: probability with which this recipe was chosen (1.0 when no chance was involved)
     verify:   how the picture is checked once it is made; None: it is not
     degraded_from: the recipe that would have been taken, were there less waiting; explored: whether chance chose
+    safety: what was found of the prompt; None: the policy checks nothing
     """
 
     recipe: str
@@ -110,6 +116,8 @@ class Decision:
     verify: Verification | None = None
     degraded_from: str | None = None
     explored: bool = False
+    provenance: Provenance = "full"
+    safety: SafetyReport | None = None
 
 
 @dataclass(frozen=True, slots=True)

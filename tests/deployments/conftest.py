@@ -40,6 +40,14 @@ def orchestrator(settings: AppSettings) -> Any:
 
 
 @pytest.fixture(autouse=True)
+def decisions_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer waits until its decision is in the log, however slow the machine is, since tests look there."""
+    from deployments.orchestration import recorder
+
+    monkeypatch.setattr(recorder, "SOON_S", 10.0)
+
+
+@pytest.fixture(autouse=True)
 def nothing_learned(request: pytest.FixtureRequest) -> None:
     """Before each test the shared orchestrator forgets what steps took, so that no test depends on those before it."""
     if "orchestrator" in request.fixturenames:

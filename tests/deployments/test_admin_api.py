@@ -17,13 +17,10 @@ from deployments.jobs import keys as keys_module
 from deployments.jobs.keys import budget_of, budget_text
 from deployments.operating.refusals import SLICE_S, Refusals
 from deployments.operating.values import Operations
-from deployments.settings import AppSettings, StoreSettings
-from deployments.store import open_store
-from deployments.store.records import STATES, ServedRow
-from tests.conftest import store_in
+from deployments.settings import AppSettings
+from deployments.store.records import STATES
 from tests.deployments.scripted import Script
 from tests.deployments.served import BODY, GENERATE, JOBS, Served, served
-from tests.store.values import job
 
 POLICY = """
 recipes: {draft: {generate: {model: sd15}}, fine: {generate: {model: sdxl}}}
@@ -331,23 +328,6 @@ def test_refusals_are_forgotten_after_the_window() -> None:
     assert refusals.counts() == {"overloaded": 3, "budget_exceeded": 1}
     now += 1800 + SLICE_S
     assert refusals.counts() == {"budget_exceeded": 1}
-
-
-def test_sums_add_up_and_are_dropped_in_time(tmp_path: Path) -> None:
-    """Rows of the same ten minutes become one, each job counts once; those of a month ago are tidied away."""
-    store = open_store(StoreSettings(**store_in(tmp_path)))
-    now = time.time() // 600 * 600 + 1
-    for name, ended_at in (("a", now), ("b", now + 300), ("c", now - 40 * 86_400)):
-        fence = store.begin()
-        store.accept(job(name, fence=fence))
-        row = ServedRow(ended_at, "acme", "main", "draft", "done", pictures=2)
-        assert store.finished(name, fence, "done", served=row)
-        assert not store.finished(name, fence, "done", served=row)
-    assert [(row.jobs, row.pictures) for row in store.served_since(now - 3600)] == [(2, 4)]
-    assert [row.jobs for row in store.served_since(0.0)] == [3]
-    store.tidy(now)
-    assert [row.jobs for row in store.served_since(0.0)] == [2]
-    store.close()
 
 
 def test_the_answers_are_as_documented() -> None:

@@ -20,6 +20,7 @@ from PIL import Image
 from deployments.api import errors as failures
 from deployments.api.wire import responses
 from deployments.api.wire.feedback import feedback_report, parse_feedback
+from deployments.api.wire.files import encoded
 from deployments.api.wire.requests import ImageRequest, json_of, parse_request, to_request
 from deployments.jobs.live import Previews
 from deployments.orchestration.results import Check, Failure, Made, Outcome, Overview, VerificationChoice
@@ -122,7 +123,8 @@ FAILURES: tuple[BaseException, ...] = (
     errors.NotFoundError("m", "model"), errors.PlanError("m", "size"), errors.LoadError("m"), errors.StepError("m"),
     errors.NoRecipeError("m", (Rejection("a", "limit", "why"),)), errors.OverloadedError("m", 0.2),
     errors.OverloadedError("m", 7.01), errors.BudgetError("m", 30.0), errors.DeadlineError("m"), ValueError("secret"),
-    errors.CatalogueError("m"), errors.UnlikelyError("m"),
+    errors.CatalogueError("m"), errors.UnlikelyError("m"), errors.SafetyError("m"),
+    errors.SafetyError("m", "output", ("nsfw",)),
 )  # fmt: skip
 
 
@@ -295,7 +297,7 @@ def test_what_clients_send_and_get_is_as_it_is_written_down(kind: str) -> None:
 
 def test_a_file_tells_how_its_picture_was_made() -> None:
     """Prompt, seed, recipe, policy, plan and the revision of every model are in the picture's file."""
-    file = responses.encoded(picture(guest_revision="guest"), ROUTE, wire())
+    file = encoded(picture(guest_revision="guest"), ROUTE, wire())
     assert base64.b64decode(responses.b64(file)) == file
     info = str(Image.open(io.BytesIO(file)).info)
     for word in (

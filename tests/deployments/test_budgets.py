@@ -155,6 +155,21 @@ def test_accounts_that_hold_nothing_are_forgotten(clock: Clock) -> None:
     assert budgets.size == 1
 
 
+def test_an_account_that_is_in_use_hides_no_other_that_is_not(clock: Clock) -> None:
+    """Looking goes round: behind tenants who come again and again, those who stay away are forgotten all the same."""
+    budgets = TenantBudgets(clock=clock)
+    for tenant in ("busy", "idle", "busier", "gone"):
+        budgets.charge(HOURLY, tenant, 1.0, 0.0)
+    clock.now_s += 3599
+    for tenant in ("busy", "busier"):
+        budgets.charge(HOURLY, tenant, 1.0, 0.0)
+    clock.now_s += 1
+    for _ in range(4):
+        budgets.charge(HOURLY, "busy", 1.0, 0.0)
+    assert budgets.size == 2
+    assert left(budgets, HOURLY, "busy")[0] == pytest.approx(95.0)
+
+
 STEPS = st.lists(
     st.tuples(
         st.sampled_from(["charge", "settle", "wait"]),

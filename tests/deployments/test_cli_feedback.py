@@ -50,7 +50,13 @@ def test_rating_by_command(triptych: Run, home: Path) -> None:
     assert "rating 1 of 0 to 1" in out and "replaces" in out
     code, out, _ = triptych("feedback", "req_None_0_3", "--score", 0.5, "--scorer", "mine", "--json", *config)
     assert code == 0 and json.loads(out)["source"] == "scorer:mine"
+    for thumb, value in (("up", 1), ("down", 0)):
+        code, out, _ = triptych("feedback", "req_None_0_3", "--thumb", thumb, "--json", *config)
+        assert code == 0 and json.loads(out)["value"] == value
+    triptych("feedback", "req_None_0_3", "--rating", 5, *config)
     for args, says in (
+        (("req_None_0_3", "--thumb", "sideways"), "up"),
+        (("req_None_0_3", "--thumb", "up", "--rating", 5), "one of them"),
         (("nobody", "--rating", 5), "no request 'nobody'"),
         (("req_None_0_3", "--rating", 9), "outside 1"),
         (("req_None_0_3",), "give a rating or a score"),

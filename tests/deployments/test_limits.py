@@ -51,6 +51,7 @@ def test_a_try_stays_within_the_share_of_its_picture(
     """Seconds of work and dollars alike: what was used and what comes on top are at most the picture's part."""
     verify = Verification(scorer="alignment", accept_above=0.7, escalate_to=("premium",), **{key: bound})  # type: ignore[arg-type]
     search = Verifier(MADE, verify, ScoreReading(), Patient(), share)  # type: ignore[arg-type]
+    assert (search.used_s, search.used_usd) == (0.0, 0.0)  # nothing was used yet
     search.used_s, search.used_usd = (used, 0.0) if key == "work_s" else (0.0, used)
     timing = Resources(1.0, more, 0.0) if key == "work_s" else Resources(1.0, 0.0, more)
     assert search._allowed("premium", timing) is allowed

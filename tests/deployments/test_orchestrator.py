@@ -14,12 +14,12 @@ from deployments.in_process import LocalWorkers
 from deployments.orchestration import runner
 from deployments.orchestration.availability import Availability, load_error
 from deployments.orchestration.orchestrator import Orchestrator
-from deployments.orchestration.order import Claim
 from deployments.orchestration.results import Advanced, Finished, Outcome, Routed, WorkerLostError
 from deployments.settings import AppSettings
 from deployments.workers.worker import OnProgress, WorkerStatus
 from policies.store import book
 from router.cost.batches import BatchSizes
+from router.cost.order import Claim
 from router.errors import DeadlineError, LoadError, NoRecipeError, StepError
 from router.types import GenerationRequest, Rejection, Step, StepResult, Value
 

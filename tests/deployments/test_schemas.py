@@ -46,6 +46,7 @@ LIMITS = Limits()
         ({"stream": True, "partial_images": 4}, "partial_images", "less than or equal to 3"),
         ({"output_compression": 50}, "output_compression", "lossless"),
         ({"quality": "max"}, "quality", "low, medium"),
+        ({"moderation": "strict"}, "moderation", "'auto' or 'low'"),
         ({"tags": "print"}, "tags", "tuple"),
     ],
 )

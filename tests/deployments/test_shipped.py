@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from deployments.api.wire import responses as explain
+from deployments.api.wire.files import encoded
 from deployments.api.wire.requests import parse_request, to_request
 from deployments.in_process import build_local
 from deployments.orchestration.orchestrator import Orchestrator
@@ -40,7 +41,7 @@ def test_a_prompt_becomes_a_picture_with_its_reasons(shipped: Orchestrator, prom
     limits = load_serve_config(DEFAULT_CONFIG).settings.limits
     wire = parse_request({"prompt": prompt, "model": "balanced", "seed": 1}, limits)
     outcome = asyncio.run(shipped.generate(to_request(wire, limits)))
-    picture = Image.open(io.BytesIO(explain.encoded(outcome.made[0], outcome.route, wire)))
+    picture = Image.open(io.BytesIO(encoded(outcome.made[0], outcome.route, wire)))
     assert (picture.format, picture.size) == ("PNG", (64, 64))
     decision = outcome.route.decision
     explained = {entry.recipe for entry in (*decision.ranking, *decision.rejected)}

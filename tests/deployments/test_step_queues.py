@@ -15,11 +15,11 @@ import pytest
 
 from deployments.orchestration.breaker import FIRST_S
 from deployments.orchestration.metrics import Tally
-from deployments.orchestration.order import Claim
 from deployments.orchestration.results import WorkerLostError
 from deployments.orchestration.step_queues import AGAIN_S, StepQueues
 from deployments.settings import QueueSettings
 from deployments.workers.worker import OnProgress
+from router.cost.order import Claim
 from router.errors import DeadlineError, LoadError, StepError, TriptychError
 from router.types import Picture, Progress, Step, StepResult, Value
 from tests.deployments.virtual_time import in_virtual_time
@@ -806,7 +806,7 @@ def test_a_snapshot_says_what_waits_and_runs() -> None:
         told = scene.queues.snapshot()["m"]
         assert told["running"] == 0 and told["batches"] == {1: 4}
         assert all(row["steps"] == 0 for row in told["waiting"].values())
-        waited_s = scene.tally.value("triptych_waited_seconds_total", model="m", priority="batch")
+        waited_s = scene.tally.value("triptych_wait_seconds", model="m", priority="batch")
         assert waited_s == pytest.approx(12, abs=0.1)
 
     played(play)

@@ -153,3 +153,25 @@ async def test_a_request_for_the_decision_warns_alike(settings: AppSettings, tmp
         {"prompt": "a (red:1.3)\u200b circle", "model": "sdxl", "quality": "hd", "style": "vivid"}
     )
     assert {warning.split(":")[0] for warning in report["warnings"][:4]} == {"quality", "style", "prompt"}
+
+
+async def test_steps_and_guidance_that_reach_a_part_of_the_recipe_are_a_warning(
+    settings: AppSettings, tmp_path: Path
+) -> None:
+    """Steps and guidance of a request are for what draws from noise; where a refiner keeps its own, that is said, and
+    where it shares the schedule of the base, or nothing is asked for, it is not."""
+    chains = """recipes:
+  pixels:  {chain: [{generate: {model: sdxl}}, {refine: {model: sdxl-refiner, strength: 0.5, steps: 7}}]}
+  latents: {chain: [{generate: {model: sdxl, until: 0.5}}, {refine: {model: sdxl-refiner, from: 0.5}}]}
+"""
+    made, _ = scripted(settings, tmp_path, Script(GOOD), {"main": chains + DRAFT})
+
+    async def told(recipe: str, **asked: float) -> list[str]:
+        request = GenerationRequest("a red circle", recipe=recipe, target="main", **asked)  # type: ignore[arg-type]
+        return [w for w in warnings(await made.route(request)) if "drawn from noise" in w]
+
+    (warning,) = await told("pixels", steps=9)
+    assert "steps: 9" in warning and "sdxl-refiner refines with 7" in warning
+    (warning,) = await told("pixels", guidance_scale=1.5)
+    assert warning.startswith("guidance_scale: 1.5")
+    assert not await told("pixels") and not await told("pixels", steps=7) and not await told("latents", steps=8)

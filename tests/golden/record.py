@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from deployments.api.wire import responses as explain
+from deployments.api.wire.files import encoded
 from deployments.api.wire.requests import parse_request, to_request
 from deployments.assembly import build_orchestrator
 from deployments.in_process import LocalWorkers
@@ -119,7 +119,7 @@ def drawn() -> dict[str, tuple[bytes, str]]:
             made = asyncio.run(
                 build_orchestrator(chosen, workers.by_model, workers).generate(to_request(wire, chosen.limits))
             )
-            file = explain.encoded(made.made[0], made.route, wire)
+            file = encoded(made.made[0], made.route, wire)
             pixels, bare = Image.open(io.BytesIO(file)).convert("RGB"), io.BytesIO()
             pixels.save(bare, "PNG")
             found[body["recipe"]] = bare.getvalue(), hashlib.sha256(file).hexdigest()[:16]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -24,9 +25,11 @@ from deployments.orchestration.results import WorkerLostError
 from deployments.settings import AppSettings, StoreSettings
 from deployments.store import Store, open_store
 from deployments.store.errors import FencedError, StoreError
+from deployments.store.records import UsageRow
 from router.errors import (
     BudgetError,
     DeadlineError,
+    LoadError,
     NotFoundError,
     OverloadedError,
     RequestError,
@@ -34,6 +37,7 @@ from router.errors import (
 )
 from tests.conftest import store_in
 from tests.deployments.scripted import Script, scripted
+from tests.store.values import job as a_job
 
 POLICY = """
 recipes: {draft: {generate: {model: sd15}}, pair: {chain: [{generate: {model: sd15}}, {upscale: {factor: 2}}]}}
@@ -89,19 +93,38 @@ async def until(holds: Callable[[], bool]) -> None:
     raise AssertionError("it did not come about")
 
 
-async def test_a_job_is_in_the_store_before_anything_is_run(make: Make, store: Store) -> None:
+async def test_a_job_is_in_the_store_before_anybody_is_told_of_it(make: Make, store: Store) -> None:
     """When `submit` returns, the job is committed; when it is done, so are its answer and its pictures."""
     script = Script({}, delay_s=0.05)
     jobs = make(script)
     view = await jobs.submit(asked(n=2))
     assert store.job(view.id) is not None
-    assert (view.state, view.n, view.pictures) == ("queued", 2, ())
+    assert (view.n, view.pictures) == (2, ())
     done = await jobs.answer(view.id)
     await until(lambda: store.job(view.id).state == "done")  # type: ignore[union-attr]
     kept = store.pictures(view.id)
     assert [store.read(one) for one in kept] == [file.data for file in done.files]
     assert [one.seed for one in kept] == [7, 8]
     assert store.job(view.id).result == done.result  # type: ignore[union-attr]
+    await jobs.stop()
+
+
+async def test_what_cannot_be_committed_is_not_run_on(
+    make: Make, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step may begin while the store commits; if it cannot, the step is stopped and nothing is reserved any more."""
+    script = Script({}, delay_s=30.0)
+    jobs = make(script)
+    await jobs.start()
+    accepting: Future[Any] = Future()
+    monkeypatch.setattr(store, "accept_soon", lambda *_: accepting)
+    asking = asyncio.ensure_future(jobs.submit(asked()))
+    await until(lambda: script.ran == ["generate sd15"])
+    accepting.set_exception(StoreError("the disk is gone"))
+    with pytest.raises(StoreError):
+        await asking
+    assert jobs.orchestrator.queued_s("sd15") == 0.0
+    assert jobs.orchestrator.step_queues.snapshot()["sd15"]["running"] == 0
     await jobs.stop()
 
 
@@ -129,12 +152,12 @@ async def test_an_idempotency_key_stands_for_one_request_of_a_tenant(make: Make)
     await jobs.stop()
 
 
-async def test_a_job_goes_on_without_whoever_asked(make: Make) -> None:
+async def test_a_job_goes_on_without_whoever_asked(make: Make, store: Store) -> None:
     """A client that goes away ends nothing; who comes back with the id finds the pictures."""
     script = Script({}, delay_s=0.05)
     jobs = make(script)
     waiting = asyncio.ensure_future(jobs.complete(asked()))
-    await until(lambda: bool(script.ran))
+    await until(lambda: store.job("job_1") is not None)
     waiting.cancel()
     assert len((await jobs.answer("job_1")).files) == 1
     await jobs.stop()
@@ -198,24 +221,26 @@ async def test_a_cancelled_job_stops_and_says_so(make: Make, store: Store) -> No
     await jobs.stop()
 
 
-async def test_a_job_that_is_cancelled_before_it_begins_leaves_nothing(
+async def test_a_job_that_is_cancelled_before_it_is_carried_on_leaves_nothing(
     make: Make, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also in the moment before its task begins: it has ended, in the store too, and its place in the queue is free."""
+    first = make(Script({}, delay_s=60.0))
+    view = await first.submit(asked())
+    await first.stop()
     script = Script({})
-    jobs = make(script)
-    usual, cancelling = LiveJob.admit, []
+    second, usual, cancelling = make(script), LiveJob.__init__, []
 
-    def admit(job: LiveJob, *args: Any) -> None:
+    def init(job: LiveJob, *args: Any) -> None:
         usual(job, *args)
-        cancelling.append(asyncio.ensure_future(jobs.cancel(job.record.id)))  # it runs before the job's own task
+        cancelling.append(asyncio.ensure_future(second.cancel(view.id)))  # it runs before the job's own task
 
-    monkeypatch.setattr(LiveJob, "admit", admit)
-    view = await jobs.submit(asked())
+    monkeypatch.setattr(LiveJob, "__init__", init)
+    await second.start()
     assert [(await one).state for one in cancelling] == ["cancelled"]
-    assert (script.ran, jobs.orchestrator.queued_s("sd15")) == ([], 0)
+    assert (script.ran, second.orchestrator.queued_s("sd15")) == ([], 0)
     await until(lambda: store.job(view.id).state == "cancelled")  # type: ignore[union-attr]
-    await jobs.stop()
+    await second.stop()
 
 
 async def test_another_tenant_s_job_is_not_there(make: Make) -> None:
@@ -236,13 +261,14 @@ async def test_an_orchestrator_that_was_replaced_stops(
 ) -> None:
     """Whoever waits there is told to ask the new one, which has the job; nothing new is accepted by the old one."""
     monkeypatch.setattr(jobs_module, "LOOK_S", 0.01)
-    slow = Script({}, delay_s=0.3)
+    slow = Script({}, delay_s=60)
     old, new = make(slow), make(Script({}))
     waiting = asyncio.ensure_future(old.complete(asked(1)))
     await until(lambda: bool(slow.ran))
     await new.start()
     with pytest.raises(FencedError):
         await waiting
+    await until(lambda: old.orchestrator.queued_s("sd15") == 0)  # what it had begun is stopped
     with pytest.raises(FencedError):
         await old.submit(asked(2))
     assert len((await new.complete(replace(asked(1), again=True))).files) == 1
@@ -269,6 +295,22 @@ async def test_the_end_waits_for_what_is_open_and_lets_nothing_in(make: Make) ->
     assert await stuck.drain(0.01) == (1, 1)
     await jobs.stop()
     await stuck.stop()
+
+
+async def test_stopping_waits_as_long_as_it_is_told_and_leaves_the_rest(make: Make, store: Store) -> None:
+    """What ends meanwhile is done, in the store too; what does not is stopped here and open for the next one."""
+    script = Script({}, delay_s=0.1)
+    jobs = make(script)
+    await jobs.submit(asked(1))
+    await jobs.stop(30)
+    assert store.job("job_1").state == "done"  # type: ignore[union-attr]
+    stuck = make(Script({}, delay_s=60))
+    await stuck.submit(asked(2))
+    await until(lambda: stuck._live["job_2"].state == "running")
+    task = stuck._live["job_2"].task
+    await stuck.stop(0.01)
+    assert task is not None and task.cancelled() and stuck.orchestrator.queued_s("sd15") == 0
+    await until(lambda: store.job("job_2").state in ("queued", "running"))  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("kind", [DeadlineError, OverloadedError, WorkerLostError, NotFoundError])
@@ -332,6 +374,21 @@ async def test_events_are_numbered_and_can_be_read_from_any_of_them(make: Make) 
     await jobs.stop()
 
 
+async def test_what_was_granted_counts_as_long_as_the_longest_window(make: Make, store: Store) -> None:
+    """The next orchestrator knows what a budget of an hour granted fifty minutes ago, and nothing from before that."""
+    budgets = "budgets: [{name: hourly, window_s: 3600, work_s: 100}, {name: short, window_s: 60, work_s: 100}]\n"
+    for ago_s, work_s in ((3000.0, 7.0), (4000.0, 11.0), (30.0, 1.0)):
+        of = f"job_{ago_s:g}", "main"
+        rows = [UsageRow(*of, name, "acme", time.time() - ago_s, work_s) for name in ("hourly", "short")]
+        store.accept(a_job(f"job_{ago_s:g}"), rows)
+        store.finished(f"job_{ago_s:g}", 0, "done", {})
+    jobs = make(Script({}), POLICY + budgets)
+    await jobs.start()
+    left = jobs.orchestrator.tenant_budgets.allowances(jobs.orchestrator.policies.get("main"), "acme")
+    assert {one.budget: one.work_s for one in left} == {"hourly": pytest.approx(92.0), "short": pytest.approx(99.0)}
+    await jobs.stop()
+
+
 async def test_of_a_thousand_at_once_as_many_enter_as_fit(make: Make) -> None:
     """A budget for five jobs lets five in, however many arrive together, also after a restart."""
     jobs = make(Script({}, took_s=0.5))
@@ -349,3 +406,55 @@ async def test_of_a_thousand_at_once_as_many_enter_as_fit(make: Make) -> None:
     await jobs.stop(5.0)
     with pytest.raises(BudgetError):
         await make(Script({}), bound).submit(asked(2000, "acme"))
+
+
+@pytest.mark.parametrize(
+    ("refusals", "left_s", "ends"),
+    [
+        ([OverloadedError("full", 0.0), LoadError("away")], 30.0, "done"),
+        ([], 30.0, "done"),
+        ([OverloadedError("full", 60.0)] * 99, 0.3, "failed"),
+        ([OverloadedError("full", 60.0)] * 99, -5.0, "failed"),
+    ],
+)
+async def test_what_was_accepted_waits_where_it_would_be_refused_until_its_deadline(
+    make: Make, store: Store, monkeypatch: pytest.MonkeyPatch, refusals: list[Exception], left_s: float, ends: str
+) -> None:
+    """The next orchestrator asks again, at the times that the refusal names but at most ten times as long as usual, and
+    gives up when the deadline would pass meanwhile: with 504, and what it waited for."""
+    monkeypatch.setattr(jobs_module, "AGAIN_S", 0.05)
+    first = make(Script({}, delay_s=60))
+    async with killed(first):
+        await first.submit(asked())
+        await until(lambda: first._live["job_1"].state == "running")
+    second, waited = make(Script({})), [0.0]
+    monkeypatch.setattr(store, "take_over", later := _due(store.take_over, left_s))
+    admit, sleep = second.orchestrator.admit, asyncio.sleep
+
+    async def refuse(request: Any, charge: Any = None) -> Any:
+        if refusals:
+            raise refusals.pop(0)
+        return await admit(request, charge)
+
+    async def nap(seconds: float) -> None:
+        waited.append(seconds)
+        await sleep(min(seconds, 0.1))
+
+    refusals = list(refusals)
+    second.orchestrator.admit = refuse  # type: ignore[method-assign]
+    monkeypatch.setattr(jobs_module.asyncio, "sleep", nap)
+    await second.start()
+    assert later
+    if ends == "done":
+        assert len((await second.answer("job_1")).files) == 1
+    else:
+        with pytest.raises(DeadlineError, match="its deadline passed while it waited: full"):
+            await second.answer("job_1")
+    monkeypatch.undo()
+    assert max([one for one in waited if one < 1.0], default=0.0) <= 0.5
+    await second.stop()
+
+
+def _due(take_over: Callable[..., Any], left_s: float) -> Callable[..., Any]:
+    """A take-over whose jobs have so many seconds left."""
+    return lambda *args: [replace(one, deadline_at=time.time() + left_s) for one in take_over(*args)]

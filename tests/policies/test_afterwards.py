@@ -239,6 +239,26 @@ def test_verification_is_part_of_the_decision() -> None:
     assert "below, standard, then premium is tried" in decision.reasons[-1]
 
 
+@pytest.mark.parametrize(
+    ("rest", "says"),
+    [
+        ("retry: 2", "accepted from 0.6 by alignment; each up to 2 times again"),
+        ("escalate_to: [premium], retry: 1", "below, premium is tried; each up to 1 times again"),
+        ("escalate_to: [premium]", "accepted from 0.6 by alignment; below, premium is tried"),
+    ],
+)
+def test_what_is_tried_is_told(rest: str, says: str) -> None:
+    """The bar, then the recipes, then how often again; what there is none of is not mentioned."""
+    words = decide(checked(rest), ASK, *THREE).reasons[-1]
+    assert words.endswith(says) and "nothing is tried" not in words
+
+
+def test_if_nothing_else_fits_it_is_told_that_nothing_is_tried() -> None:
+    """A recipe asked for by name is only looked at."""
+    words = decide(checked("retry: 2"), replace(ASK, recipe="draft"), *THREE).reasons[-1]
+    assert words.endswith("accepted from 0.6 by alignment; nothing is tried below")
+
+
 @pytest.mark.parametrize("faster", [1.0, 10.0, 1000.0])
 def test_a_price_per_try_is_the_same_on_fast_and_slow_models(faster: float) -> None:
     """With `quality_per_try` another picture of the chosen recipe costs so much quality, however long it takes."""

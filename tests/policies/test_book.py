@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from policies import PRESETS, PolicyBook
+from policies.language import prompt_language
 from policies.store.folder import policy_files
 from router.errors import NotFoundError, PolicyError
 from tests.policies.values import MODELS, QUALITY, RECIPES
@@ -337,3 +338,18 @@ def test_whoever_puts_a_policy_sees_it_in_force(shelf: Path) -> None:
     putter.join()
     reader.join()
     assert book.resolve("other", refresh=False)[0].objective.minimise == "cost_usd"
+
+
+def test_a_policy_that_asks_for_the_language_is_ready_when_it_is_in_force(shelf: Path) -> None:
+    """The library that tells languages apart is loaded when the first policy that needs it is put in force, at whatever
+    depth it asks, and not before; no request waits for that."""
+    prompt_language._identifier.cache_clear()
+    book = PolicyBook(shelf, "main", models=MODELS)
+    assert not prompt_language._identifier.cache_info().currsize
+    asks = "rules: [{name: r, when: {any: [{not: {language: de}}, {tag: x}]}, prefer: [draft]}]\n"
+    write(shelf, "other", QUALITY + asks)
+    assert book.get("other").asks("language") and not book.default.asks("language")
+    for thread in threading.enumerate():
+        if thread.name == "prompt-language":
+            thread.join(60)
+    assert prompt_language._identifier.cache_info().currsize

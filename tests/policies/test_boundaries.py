@@ -335,6 +335,10 @@ def test_sides_are_judged_by_the_longer_one(
         ("{uncertainty_above: 0.1}", Quality(0.5, 0.11), True),
         ("{familiarity_below: 0.4}", Quality(0.5, 0.1), False),
         ("{familiarity_below: 0.41}", Quality(0.5, 0.1), True),
+        ("{quality_below: 0}", Quality(0.0, 0.1), False),  # a bound of nothing is a bound
+        ("{familiarity_below: 0}", Quality(0.5, 0.1), False),
+        ("{uncertainty_above: 0}", Quality(0.5, 0.01), True),
+        ("{uncertainty_above: 0}", Quality(0.5, 0.0), False),
     ],
 )
 def test_what_is_verified_lies_beyond_the_bound(when: str, quality: Quality, holds_: bool) -> None:

@@ -19,7 +19,7 @@ from tests.router.cards import CATALOGUE
 
 BROKEN = sorted((Path(__file__).parent / "broken").glob("*.yaml"))
 EXPECTED = re.compile(rb"^# expect (\d+): (.+)$", re.MULTILINE)
-KNOWN = replace(known_of(CATALOGUE), schedulers=("default", "dpmsolver++"))
+KNOWN = replace(known_of(CATALOGUE, ["main"]), schedulers=("default", "dpmsolver++"))
 
 
 def test_there_are_enough_of_them() -> None:

@@ -287,3 +287,14 @@ def test_decision_names_its_policy() -> None:
     made = load_policy_text(HEAD + RECIPES + QUALITY)
     decision = decide(made, ASK, *THREE)
     assert (decision.policy, decision.policy_digest, decision.propensity) == ("test", made.digest, 1.0)
+
+
+# ------------------------------------------------------------------------------------------------------- provenance
+
+
+def test_a_decision_says_what_the_files_say() -> None:
+    """`provenance` of the policy goes with every decision, full by default, and another level is another digest."""
+    levels = {level: policy(QUALITY + f"provenance: {level}\n") for level in ("full", "mark", "none")}
+    assert {level: decide(made, ASK, *THREE).provenance for level, made in levels.items()} == {n: n for n in levels}
+    assert decide(policy(), ASK, *THREE).provenance == "full"
+    assert len({made.digest for made in levels.values()}) == 3

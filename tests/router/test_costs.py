@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router.cost.model import CostModel, Rate, _fit, denoising_steps
-from router.cost.queues import Queues
+from router.cost.queues import Queues, _Load
 from router.planning.plan import make_plan
 from router.types import Chain, Fuse, Generate, GenerationRequest, Plan, Recipe, Refine, Step, Upscale
 from tests.guarded import Guarded
@@ -175,6 +175,20 @@ def test_what_changes_the_work_has_a_law_of_its_own(other: str) -> None:
         costs.observe(changed, 3.0, **how)  # type: ignore[arg-type]
     assert costs.seconds(usual) == pytest.approx(4.0, rel=0.02)
     assert costs.seconds(changed, **how) == pytest.approx(3.0, rel=0.02)  # type: ignore[arg-type]
+
+
+def test_alone_is_what_is_meant_if_nothing_is_said() -> None:
+    """Observed and expected, a step is made alone by the usual engine unless it is said otherwise."""
+    costs = CostModel(CATALOGUE)
+    for _ in range(3):
+        costs.observe(generate(), 12.0)
+        costs.observe(generate(), 6.0, batch=2)
+        costs.observe(generate(), 3.0, engine="onnx")
+    assert costs.seconds(generate()) == pytest.approx(12.0, rel=0.02)
+    assert costs.seconds(generate(), batch=2) == pytest.approx(6.0, rel=0.02)
+    assert costs.seconds(generate(), engine="onnx") == pytest.approx(3.0, rel=0.02)
+    assert costs.rate(generate()) == costs.rate(generate(), 1) != costs.rate(generate(), 2)
+    assert [costs.measured(generate(), *one) for one in ((), (1,), (2,), (1, "onnx"), (3,))] == [3, 3, 3, 3, 0]
 
 
 def test_a_snapshot_of_before_is_still_read() -> None:
@@ -360,6 +374,16 @@ def test_waiting_is_what_the_queue_adds_and_falls_as_it_does() -> None:
             queues.release(ticket)
 
 
+def test_a_short_wait_is_told_as_short_as_it_is() -> None:
+    """A tenth of a second of others' work is a tenth of a second of waiting."""
+    queues, one = Queues(CostModel(CATALOGUE)), plan(Generate("sd15"))
+    alone = queues.estimate(one)
+    queues._loads["sd15"] = _Load()
+    queues._loads["sd15"].add(0.125)
+    assert queues.estimate(one).queue_s == pytest.approx(0.125)
+    assert queues.estimate(one).latency_s == pytest.approx(alone.latency_s + 0.125)
+
+
 def test_estimates_of_searches_wait_only_where_work_is() -> None:
     """Behind two models with different loads, each branch waits for its own, and the longer one decides."""
     queues = Queues(CostModel(CATALOGUE))
@@ -382,6 +406,8 @@ def test_work_of_what_needs_no_model_is_its_pixels_times_its_pictures() -> None:
     assert costs.seconds(enlarge) == pytest.approx(0.001 + 0.02)
     assert costs.seconds(Step("s", "select", None, ("x", "y"), "image", {}), pixels) == pytest.approx(0.0005)
     assert costs.work(Step("n", "upscale", None, (), "image", {}), pixels) == 1.0
+    for side in ("width", "height"):  # one side is no size
+        assert costs.work(Step("n", "upscale", None, (), "image", {side: 3000}), pixels) == 1.0
     assert costs.cost_usd(blend, 3600) == 0.0
     looks = Step("v", "score", "alignment", ("x", "y"), "scores", {"segments": 6})
     assert costs.work(looks) == 2 * 4
@@ -435,6 +461,16 @@ def test_a_change_is_told_from_a_warm_up_and_from_small_changes(caplog: pytest.L
         assert len(caplog.messages) == 1
 
 
+@pytest.mark.parametrize(("factor", "told"), [(2.0, True), (1.75, False), (0.5, True), (0.625, False)])
+def test_twice_or_half_as_long_is_a_change(factor: float, told: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """From exactly twice as long on, or half, it is told; below that it is not."""
+    costs, select = CostModel(CATALOGUE), Step("1", "select", None, (), "image")
+    with caplog.at_level(logging.INFO, "triptych.cost"):
+        for seconds in [1.0] * 6 + [factor] * 5:
+            costs.observe(select, seconds)
+    assert len(caplog.messages) == told
+
+
 def test_observations_of_one_model_leave_the_laws_of_others() -> None:
     """What is learned of sdxl changes no law of sdxl-refiner or of another kind of step, and is not lost itself."""
     costs = CostModel(CATALOGUE)
@@ -459,6 +495,13 @@ def test_the_law_of_a_fit_is_worked_out_by_hand() -> None:
     assert falling.per_unit_s >= 0.0 and falling.overhead_s >= 0.0
     none = _fit(Rate(0.0, 0.0), [(0.0, 2.0), (0.0, 2.0)])
     assert math.isfinite(none.overhead_s) and math.isfinite(none.per_unit_s)
+
+
+@pytest.mark.parametrize(("seconds", "learned"), [(3.0, True), (3.01, False), (1 / 3, True), (0.33, False)])
+def test_what_is_learned_lies_within_three_times_the_usual(seconds: float, learned: bool) -> None:
+    """At exactly three times the usual seconds, or a third of them, an observation counts; beyond it is a hiccup."""
+    law = _fit(Rate(0.0, 1.0), [*[(1.0, 1.0)] * 6, (1.0, seconds)])
+    assert (abs(law.seconds(1.0) - 1.0) > 0.01) is learned
 
 
 def test_recent_observations_weigh_more() -> None:

@@ -73,6 +73,30 @@ def test_the_hand_rule_is_what_it_says() -> None:
     """Written text, counts and colours ask for the better model; a negation does not."""
     assert hand_rule('three red cubes and a blue sign that says "OPEN"') > hand_rule("a red cube") == 0
     assert hand_rule("a street without cars") < 0
+    for prompt, wanted in {
+        "a cube and a blue ball": 0.0,
+        "a red cube and a blue ball": 1.0,
+        "a red cube, a blue ball and a green cone": 1.0,
+        "two cubes": 1.0,
+        "two cubes and three balls": 2.0,
+        "two cubes, three balls and five cones": 2.0,
+        "a cube above a ball": 1.0,
+        'a sign that says "OPEN"': 1.0,
+        "a street without cars, without people": -1.5,
+        "two cubes without a ball": -0.5,
+    }.items():
+        assert hand_rule(prompt) == wanted, prompt
+
+
+def test_all_of_a_gain_may_be_in_the_last_call() -> None:
+    """A ranking that puts the only prompt with a gain last needs all calls, and almost none of the area is its."""
+    gains = np.zeros(400)
+    gains[-1] = 1.0
+    points = curve(-np.arange(400.0)[::-1], gains, np.zeros(400, dtype=np.int64))
+    late = curve(np.arange(400.0)[::-1], gains, np.zeros(400, dtype=np.int64))
+    assert late[-2] == 0 < late[-1]
+    assert (calls_at(late, 0.5), apgr(late)) == (1.0, pytest.approx(0.005))
+    assert calls_at(points, 0.5) == 0.01
 
 
 def test_a_law_is_found_and_its_shuffling_is_not(embedder: MiniLMEmbedder) -> None:

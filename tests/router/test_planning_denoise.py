@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 
 from router.errors import PlanError
+from router.planning.checks import check_share
 from router.types import Generate, Recipe
-from tests.router.cards import LATENTS, REQUEST, together
+from tests.router.cards import CATALOGUE, LATENTS, REQUEST, together
 
 
 def test_two_models_of_one_space_denoise_on_one_worker() -> None:
@@ -25,6 +26,17 @@ def test_two_models_of_one_space_denoise_on_one_worker() -> None:
     swapped = together(replace(small, width=1024, height=1024), sdxl, shares=((1, 3), (3, 1)))
     assert swapped.steps == made.steps
     assert any("predict every step together, on the worker of sdxl" in note for note in made.notes)
+
+
+@pytest.mark.parametrize(("steps", "share", "fits"), [(3, 0.3333333, True), (3, 0.33333, False), (1, 1.0, True)])
+def test_a_share_leaves_a_whole_step(steps: int, share: float, fits: bool) -> None:
+    """A third, written with seven digits, is one of three steps; with five it is less, and the share has a name."""
+    if fits:
+        check_share(CATALOGUE["sdxl"], steps, share, "strength")
+        return
+    with pytest.raises(PlanError, match=f"strength leaves 'sdxl' less than one of {steps} steps") as refused:
+        check_share(CATALOGUE["sdxl"], steps, share, "strength")
+    assert refused.value.param == "steps"
 
 
 def test_a_request_sets_the_steps_and_guidance_of_both() -> None:

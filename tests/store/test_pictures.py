@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from deployments.settings import StoreSettings
+from deployments.store import tidying
 from deployments.store.blobs import Blobs
 from deployments.store.errors import FencedError, StoreError, StoreFullError
 from deployments.store.store import Store, open_store
@@ -119,6 +120,35 @@ def test_the_oldest_go_where_there_are_too_many_bytes(settings: Settings, place:
     store.put_picture(picture("open", 1), bytes(9000), 0)
     assert store.tidy()["jobs"] == 2
     assert store.tidy()["jobs"] == 0 and len(store.pictures("open")) == 2
+    store.close()
+
+
+def test_tidying_goes_on_until_nothing_is_due(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However few jobs are forgotten at once, all that are due go: by age, by bytes and by prompt; usage goes beyond
+    the longest window of a budget and a day, and not before."""
+    monkeypatch.setattr(tidying, "AT_ONCE", 2)
+    store = open_store(settings(pictures=str(tmp_path / "pictures"), max_gib=350 / 2**30))
+    now = time.time()
+
+    def five(letter: str) -> None:
+        for k in range(5):
+            store.accept(job(f"{letter}{k}", request={"prompt": letter}), [used(f"{letter}{k}", at=now - k * DAY_S)])
+            store.put_picture(picture(f"{letter}{k}"), bytes(100), 0)
+            store.finished(f"{letter}{k}", 0, "done", {})
+
+    five("a")
+    assert store.tidy(now) == {"jobs": 2, "pictures": 2, "bytes": 200, "orphans": 0}
+    assert sorted(one.id for one in store.jobs()[0]) == ["a2", "a3", "a4"]
+    five("b")
+    assert store.forget("b") == {"decisions": 0, "jobs": 5, "pictures": 5}
+    assert store.tidy(now + 8 * DAY_S) == {"jobs": 3, "pictures": 3, "bytes": 300, "orphans": 0}
+    assert len(store.usage_since(0)) == 10
+    store.tidy(now + 365 * DAY_S - 1)
+    assert sorted(row.job for row in store.usage_since(0)) == sorted(f"{k}{n}" for k in "ab" for n in range(3))
+    store.tidy(now + 367 * DAY_S + 1)
+    assert store.usage_since(0) == []
     store.close()
 
 

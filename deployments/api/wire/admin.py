@@ -15,6 +15,7 @@ from deployments.jobs.keys import budget_text, made_key, period_of
 from deployments.operating.differences import Difference, summary
 from deployments.operating.values import ModelState, Operations, PolicyPreview
 from deployments.store.records import KeyRecord
+from router.types import Estimate
 
 TENANTS = 200  # that an overview lists
 EXAMPLES = 10  # requests that a preview shows
@@ -142,8 +143,8 @@ def preview_report(preview: PolicyPreview) -> dict[str, Any]:
         "problems": [_problem(line) for line in preview.problems],
         "decisions": len(found),
         "changed": told["changed"],
-        "before": _chosen(one.before and one.before.recipe for one in found),
-        "after": _chosen(one.after and one.after.recipe for one in found),
+        "before": _chosen(one.before for one in found),
+        "after": _chosen(one.after for one in found),
         "refused": {"before": told["refused_before"], "after": told["refused_after"]},
         "seconds": {when: _round(told["latency_s"][when]) for when in ("before", "after")},
         "quality": {when: _round(told["quality"][when]) for when in ("before", "after")},
@@ -161,8 +162,8 @@ def _example(one: Difference, why: str) -> dict[str, Any]:
     }
 
 
-def _chosen(recipes: Iterable[str | None]) -> dict[str, int]:
-    return dict(Counter(recipe for recipe in recipes if recipe).most_common())
+def _chosen(estimates: Iterable[Estimate | None]) -> dict[str, int]:
+    return dict(Counter(one.recipe for one in estimates if one is not None).most_common())
 
 
 def _problem(line: str) -> dict[str, Any]:

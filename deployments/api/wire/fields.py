@@ -40,8 +40,8 @@ WITHOUT: dict[str, str] = {
     "scheduler scheduler_name clip_skip eta sigmas timesteps shift refiner refiner_checkpoint refiner_switch_at "
     "high_noise_frac enable_hr hr_scale hires_fix upscale upscaler tiling",
     "weights are named by model cards and recipes, not by requests": "lora loras lora_scale lora_weights vae",
-    "there is no content filter to set": "safety_checker enable_safety_checker disable_safety_checker safety_tolerance "
-    "nsfw",
+    "what is checked is a matter of the policy's safety; moderation: low leaves out what may be": "safety_checker "
+    "enable_safety_checker disable_safety_checker safety_tolerance nsfw",
     "prompts are taken as they are written": "enhance_prompt prompt_upsampling prompt_extend",
     "describe the style in the prompt": "style_preset styles",
     "this is not a chat; put the text into prompt": "messages",
@@ -84,8 +84,6 @@ def understood(given: Mapping[str, Any], known: Collection[str]) -> tuple[dict[s
         if key in WITHOUT_EFFECT and key not in known:
             if str(value).lower() not in _NEUTRAL:
                 warnings.append(f"{key}: {_short(value)} changes nothing here; {WITHOUT_EFFECT[key]}")
-        elif key == "moderation" and isinstance(value, str) and value not in ("auto", "low", "none"):
-            warnings.append(f"moderation: {_short(value)} changes nothing; no content filter is installed")
         else:
             kept[key] = value
     return kept, warnings

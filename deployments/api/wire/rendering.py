@@ -7,14 +7,14 @@ from typing import Any
 
 from deployments.api import errors as failures
 from deployments.api.wire import responses as explain
+from deployments.api.wire.files import encoded
 from deployments.api.wire.requests import ImageRequest
 from deployments.orchestration.results import Checked, Chosen, Made, Outcome, Routed
 from models.handover import resize
 from models.provenance import encode_image
+from models.provenance.credentials import MEDIA_TYPES, Credentials
 from router.route import Route
 from router.types import Picture
-
-MEDIA_TYPES = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}
 
 
 def packed(wire: ImageRequest) -> dict[str, Any]:
@@ -30,11 +30,14 @@ def unpacked(body: Mapping[str, Any]) -> ImageRequest:
 
 
 class Rendering:
-    """A `deployments.jobs.values.Renderer`."""
+    """A `deployments.jobs.values.Renderer`. credentials: to sign the files with"""
+
+    def __init__(self, credentials: Credentials | None = None) -> None:
+        self._credentials = credentials
 
     def file(self, made: Made, route: Route, body: Mapping[str, Any]) -> tuple[bytes, str]:
         wire = unpacked(body)
-        return explain.encoded(made, route, wire), MEDIA_TYPES[wire.output_format]
+        return encoded(made, route, wire, self._credentials), MEDIA_TYPES[wire.output_format]
 
     def previews(self, body: Mapping[str, Any]) -> int:
         return int(body["wire"].get("partial_images") or 0)
@@ -42,7 +45,8 @@ class Rendering:
     def preview(self, picture: Picture, route: Route, body: Mapping[str, Any]) -> tuple[bytes, str, int, int]:
         wire, width, height = unpacked(body), route.plan.width, route.plan.height
         pixels = resize(picture.pixels, width, height)
-        file = encode_image(pixels, wire.output_format, None, wire.output_compression)
+        mark = route.decision.provenance != "none"
+        file = encode_image(pixels, wire.output_format, None, wire.output_compression, mark=mark)
         return file, MEDIA_TYPES[wire.output_format], width, height
 
     def said(self, event: Routed | Checked | Chosen, body: Mapping[str, Any]) -> dict[str, Any]:

@@ -87,7 +87,9 @@ class ImageRequest(BaseModel):
     output_compression: Whole | None = Field(
         default=None, ge=0, le=100, description="Quality of webp and jpeg, 0 to 100."
     )
-    moderation: str = Field(default="auto", description="Accepted; no content filter is installed.")
+    moderation: Literal["auto", "low"] = Field(
+        default="auto", description="low: without the checks of the policy's safety that may be left out."
+    )
     response_format: Literal["b64_json", "url", "bytes"] = Field(
         default="b64_json", description="url: signed addresses that expire; bytes: only through a handle."
     )
@@ -270,6 +272,7 @@ def to_request(wire: ImageRequest, limits: Limits, request_id: str = "") -> Gene
         tags=wire.tags,
         tenant=wire.user or wire.safety_identifier,
         degradable=wire.degrade,
+        lenient=wire.moderation == "low",
         priority=wire.priority,
         deterministic=wire.deterministic,
         id=request_id,

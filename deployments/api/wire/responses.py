@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -16,33 +16,13 @@ from deployments.api.wire.requests import ImageRequest
 from deployments.orchestration.results import Check, Chosen, Made, Outcome, Overview, PolicyFile
 from deployments.settings import Limits
 from deployments.workers.worker import WorkerStatus
-from models.provenance import encode_image
 from router.route import Route
 from router.types import HandOver, ModelCard, Plan, StepTrace
+from router.types.safety import Finding, SafetyReport
 from router.verification.score_reading import ScoreReading
 
 SHOWN = 8  # words of a prompt that a warning lists
 PIXELS_PER_TOKEN = 16 * 16  # usage counts one image token for each patch of 16 x 16 pixels
-
-
-def encoded(made: Made, route: Route, wire: ImageRequest) -> bytes:
-    """The picture as a file that carries prompt, seed, recipe and model revisions."""
-    facts = {
-        "prompt": route.request.prompt,
-        "negative_prompt": route.request.negative_prompt,
-        "seed": made.seed,
-        "recipe": made.recipe,
-        "policy": f"{route.decision.policy}@{route.decision.policy_digest}",
-        "plan": made.plan_digest,
-        "models": dict(pair for trace in made.traces for pair in _revisions(trace)),
-    }
-    return encode_image(made.picture.pixels, wire.output_format, facts, wire.output_compression)
-
-
-def _revisions(trace: StepTrace) -> Iterator[tuple[str, str]]:
-    """Every model that a step ran on, with the revision of its weights; the guest's has a fact of its own."""
-    for model, key in zip(trace.step.models, ("revision", "guest_revision"), strict=False):
-        yield model, str(trace.facts.get(key, "unknown"))
 
 
 def images_result(outcome: Outcome, wire: ImageRequest, request_id: str, job: str = "") -> dict[str, Any]:
@@ -106,8 +86,9 @@ def outcome_report(outcome: Outcome, wire: ImageRequest, request_id: str) -> dic
     """Everything about how the pictures came to be."""
     return {
         "request_id": request_id,
-        **route_report(outcome.route, wire.warnings, [*unread(outcome), *outcome.warnings]),
-        "notes": list(outcome.notes),
+        **route_report(outcome.route, wire.warnings, [*unread(outcome), *withheld(outcome, wire), *outcome.warnings]),
+        "safety": safety_report(outcome.safety),
+        "notes": [*outcome.notes, *provenance_notes(outcome.route)],
         "pictures": [picture_report(made) for made in outcome.made],
         "seeds": [made.seed for made in outcome.made],
         "missing": [asdict(failure) for failure in outcome.failed],
@@ -116,6 +97,14 @@ def outcome_report(outcome: Outcome, wire: ImageRequest, request_id: str) -> dic
         "estimated_cost_usd": None if outcome.estimated_cost_usd is None else _round(outcome.estimated_cost_usd),
         "replay": _replay(outcome, wire),
     }
+
+
+def withheld(outcome: Outcome, wire: ImageRequest) -> list[str]:
+    """A warning where previews were asked for, and the policy checks pictures before anybody sees them."""
+    checks = outcome.safety is not None and any(label.startswith("image:") for label in outcome.safety.checked)
+    return ["partial_images: previews are withheld, since the policy checks pictures"] * (
+        checks and wire.partial_images > 0
+    )
 
 
 def picture_report(made: Made) -> dict[str, Any]:
@@ -127,7 +116,41 @@ def picture_report(made: Made) -> dict[str, Any]:
         "steps": [_trace(t) for t in made.traces],
         "checks": [checked_report(check) for check in made.checks],
         "choices": [_plain(asdict(choice)) for choice in made.choices],
+        "safety": [_finding(one) for one in made.findings],
     }
+
+
+def safety_report(report: SafetyReport | None) -> dict[str, Any] | None:
+    """What was checked and found; None if the policy checks nothing."""
+    if report is None:
+        return None
+    return {
+        "checked": list(report.checked),
+        "skipped": list(report.skipped),
+        "findings": [_finding(one) for one in report.findings],
+        "notes": list(report.notes),
+    }
+
+
+def _finding(one: Finding) -> dict[str, Any]:
+    return {
+        "check": one.check,
+        "stage": one.stage,
+        "action": one.action,
+        "found": list(one.found),
+        "score": None if one.score is None else _round(one.score),
+        "index": one.index,
+    }
+
+
+def provenance_notes(route: Route) -> list[str]:
+    """What the files do not say, because the policy has it so."""
+    left = {
+        "full": "",
+        "mark": "the files say that a model made them, and nothing else: they cannot be replayed",
+        "none": "the files say nothing of how they were made, not even that a model made them",
+    }[route.decision.provenance]
+    return [f"provenance: {route.decision.provenance} ({route.decision.policy}): {left}"] if left else []
 
 
 def checked_report(check: Check) -> dict[str, Any]:
@@ -186,6 +209,7 @@ def route_report(route: Route, asked: Sequence[str] = (), made: Sequence[str] = 
         "propensity": decision.propensity,
         "explored": decision.explored,
         "degraded_from": decision.degraded_from,
+        "provenance": decision.provenance,
         "verify": _verify(route),
         "features": {name: _round(value) for name, value in route.view.features.items() if value},
         "signals": {name: _round(value) for name, value in route.view.signals.items() if value},
@@ -196,6 +220,7 @@ def route_report(route: Route, asked: Sequence[str] = (), made: Sequence[str] = 
         "ranking": [{"recipe": r.recipe, "utility": _round(r.utility)} for r in decision.ranking],
         "rejected": [asdict(rejection) for rejection in decision.rejected],
         "plan": plan_report(route.plan),
+        "safety": safety_report(decision.safety),
         "decided_in_s": _round(route.decided_in_s),
     }
 
@@ -231,8 +256,28 @@ def warnings(route: Route) -> list[str]:
             f"this prompt is out of range: it is unlike those that the predictor was trained on (nearness "
             f"{view.familiarity:.2f} of 1), so the estimates are averages and say little about it"
         )
+    safety = route.decision.safety
+    if route.request.lenient and not (safety and safety.skipped):
+        found.append("moderation: 'low' changes nothing: there is no check here that may be left out")
     if expected.mean < 0.5:
         found.append(f"{route.decision.recipe} is expected to fail on this prompt (quality {expected.mean:.2f} of 1)")
+    return [*found, *partly_followed(route)]
+
+
+def partly_followed(route: Route) -> list[str]:
+    """A warning for the steps and the guidance that a request asks for where the recipe refines by its own: they are
+    for what draws from noise."""
+    found = []
+    for name, asked in (("steps", route.request.steps), ("guidance_scale", route.request.guidance_scale)):
+        own = {
+            f"{step.model} refines with {step.settings[name]:g}"
+            for step in route.plan.steps
+            if step.kind == "refine" and asked is not None and step.settings[name] != asked
+        }
+        if own:
+            found.append(
+                f"{name}: {asked:g} is for the pictures that are drawn from noise; {' and '.join(sorted(own))}"
+            )
     return found
 
 
@@ -306,7 +351,7 @@ def replay(route: Route, wire: ImageRequest, made_by: Collection[str] = ()) -> d
         "deterministic": request.deterministic or None,
         "output_compression": wire.output_compression,
         # The queues of another moment would resolve the search otherwise.
-        "turns": [asdict(turn) for turn in route.turns] if recipe == route.decision.recipe and route.turns else None,
+        "turns": [asdict(turn) for turn in route.turns_of(recipe)] or None,
     }
     size = "auto" if request.width is None else f"{request.width}x{request.height}"
     body |= {"n": request.n, "seed": request.seed, "size": size, "output_format": wire.output_format}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.orchestration.order import CLASSES, PATIENCE, Claim, Order
+from router.cost.order import CLASSES, PATIENCE, Claim, Order
 
 FAR = 1e6
 
@@ -224,6 +224,37 @@ def test_going_along_is_charged() -> None:
         order.take(item, 1.0, 0.0)
         turns.append(item)
     assert turns == ["b1", "b2", "b3", "a4", "b4", "b5"]
+
+
+@pytest.mark.parametrize(("weight", "turns"), [(1.0, "b1 b2 b3 a4"), (2.0, "b1 b2 a4 b3"), (0.5, "b1 b2 b3 b4")])
+def test_going_along_is_charged_by_the_weight_of_whom_it_is(weight: float, turns: str) -> None:
+    """Three steps of a second, two of them along with the first, are three seconds for a tenant of weight 1, half as
+    many for one that counts twice, and twice as many for one that counts half."""
+    order: Order[str] = Order(weights={"a": weight})
+    for name in ("a1", "a2", "a3", "a4"):
+        order.add(name, claim("a"), 0.0)
+    for number in range(1, 6):
+        order.add(f"b{number}", claim("b"), 0.0)
+    order.take("a1", 1.0, 0.0)
+    for name in ("a2", "a3"):
+        order.take(name, 1.0, 0.0, along=True)
+    seen = []
+    while len(seen) < 4 and (item := order.first(0.0)) is not None:
+        order.take(item, 1.0, 0.0)
+        seen.append(item)
+    assert seen == turns.split()
+
+
+def test_tenants_that_need_not_be_remembered_are_not() -> None:
+    """A thousand tenants that had less than another has had since are forgotten."""
+    order: Order[int] = Order()
+    for number in range(1000):
+        order.add(number, claim(f"t{number}", seconds=0.001), 0.0)
+    assert len(list(drained(order))) == 1000
+    for number in range(2):
+        order.add(number, claim("busy"), 0.0)
+        order.take(number, 1.0, 0.0)
+    assert list(order._classes[1].flows) == ["busy"]
 
 
 @given(st.lists(claims, max_size=25), claims)

@@ -1,0 +1,3 @@
+"""Checks of a policy's `safety`: a prompt or a picture comes in, what was found goes out. The orchestrator
+does what follows.
+"""
