@@ -86,8 +86,6 @@ EXPOSED = ("x-request-id", "x-trace-id", "retry-after", "location", "x-triptych-
            "idempotent-replayed", "preference-applied")  # fmt: skip
 """Headers that pages of other origins may read."""
 
-_INDEX: dict[str, Any] = {"text/html": {"schema": {"type": "string"}}}
-
 
 def create_app(
     service: Service,
@@ -114,7 +112,6 @@ def create_app(
     app.state.service, app.state.limits, app.state.ping_s = service, limits, ping_s
     app.openapi = lambda: document(app, BODIES)  # type: ignore[method-assign]
     _add_endpoints(app)
-    app.get(f"/{page.FOLDER}/{{name}}", include_in_schema=False)(page_file)
     job_api.add_endpoints(app)
     policy_api.add_endpoints(app)
     admin_api.add_endpoints(app)
@@ -164,7 +161,9 @@ def _add_endpoints(app: FastAPI) -> None:
     def post(path: str, endpoint: Any, responses: Responses, body: dict[str, Any]) -> None:
         app.post(path, openapi_extra=body, responses=responses, response_model=None)(endpoint)
 
-    get("/", index, {**answered(shapes.Index, "The page, or the endpoints.", content=_INDEX), **answers(405)})
+    listed = answered(shapes.Index, "The page for browsers, the endpoints for others.", content={"text/html": {}})
+    get("/", index, {**listed, **answers(405)})
+    app.get(f"/{page.FOLDER}/{{name}}", include_in_schema=False)(page_file)
     get("/health", health, {**answered(shapes.Health, "It does.", {"status": "ok"}), **answers(405)})
     get("/readyz", readyz, {**ready, **answers(405, 500), **loading})
     get("/v1/models", list_models, {**names, **answers(*KEYED, *READ)})

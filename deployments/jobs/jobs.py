@@ -512,10 +512,9 @@ class Jobs:
         recipe = admitted.route.decision.recipe
         try:
             # Whoever asked for previews comes to follow them; the first step would have begun by then.
-            previews = self._pictures.wanted_previews(job) > 0
+            shown = self._pictures.wanted_previews(job) > 0
             with tracing.span("job", job=job.record.id, recipe=recipe, tenant=job.record.tenant):
-                followed = lambda: previews or job.followers > 0  # noqa: E731
-                outcome = await self.orchestrator.run(admitted, listen, job.missing, followed)
+                outcome = await self.orchestrator.run(admitted, listen, job.missing, lambda: shown or job.followers > 0)
                 await self._finish(job, outcome, listen)
         except asyncio.CancelledError:
             if job.cancelled:

@@ -279,3 +279,14 @@ async def test_a_server_that_is_away_is_told_and_found_again(site: Site, visit: 
     await page.locator(".why h2", has_text="Why").wait_for()
     assert all("ERR_FAILED" in text for text in seen.errors)
     seen.errors.clear()
+
+
+async def test_an_address_of_a_job_that_is_not_kept_says_so(site: Site, visit: Visit, seen: Seen) -> None:
+    """An old link tells what is wrong, and the words go when something else is shown."""
+    seen.allowed = (404,)
+    page = await visit(site.url + "#/jobs/job_none")
+    problem = page.locator(".wall > .problem")
+    await problem.filter(has_text="job_none").wait_for()
+    await ask_for(page)
+    await page.locator(MADE).wait_for()
+    assert await problem.inner_text() == ""

@@ -14,6 +14,7 @@ import { Stage } from "./stage";
 import { Why } from "./why";
 
 export const problem = signal("");
+const unopened = signal(""); // why a job that is to be shown cannot be
 export const sending = signal(false);
 
 /** Send what the form says, once, or once for each recipe that is ticked, with one seed. */
@@ -66,7 +67,8 @@ export function Make() {
     });
   }, [key.value]);
   useEffect(() => {
-    for (const id of ids) open(id).catch((error: unknown) => (problem.value = wordsOf(error)));
+    unopened.value = "";
+    for (const id of ids) open(id).catch((error: unknown) => (unopened.value = wordsOf(error)));
   }, [ids.join(), key.value]);
   return (
     <div class="make">
@@ -78,7 +80,7 @@ export function Make() {
       </section>
       <section class="wall" aria-label="Pictures">
         <p class="problem" role="alert">
-          {problem.value}
+          {problem.value || unopened.value}
         </p>
         <Stage />
       </section>
