@@ -16,6 +16,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Seque
 from contextlib import aclosing, suppress
 from dataclasses import asdict, replace
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 from deployments.jobs.access import AGAIN_S, StoreAccess
 from deployments.jobs.codec import digest_of, unpacked
@@ -100,6 +101,7 @@ class Jobs:
         self._webhooks = webhooks
         self._live: dict[str, LiveJob] = {}
         self._accepting: dict[str, asyncio.Future[JobView]] = {}
+        self._entering: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()  # by idempotency key
         self._fence = 0
         self._fenced = self._draining = False
         self._access = StoreAccess()
@@ -394,6 +396,14 @@ class Jobs:
     # ------------------------------------------------------------------------------------------------------- accepting
 
     async def _submitted(self, submission: Submission) -> JobView:
+        """One after the other where an idempotency key comes several times at once: the first is begun, the others find
+        it."""
+        if (key := submission.idempotency_key) is None:
+            return await self._enter(submission)
+        async with self._entering.setdefault((submission.caller.tenant, key), asyncio.Lock()):
+            return await self._enter(submission)
+
+    async def _enter(self, submission: Submission) -> JobView:
         with tracing.resumed(submission.trace), tracing.saying(job=submission.id):
             try:
                 with tracing.span("admit", job=submission.id):

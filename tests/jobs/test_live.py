@@ -187,7 +187,8 @@ async def test_what_an_orchestrator_tells_is_the_job_s_progress_and_events() -> 
     async def add(of: LiveJob, outcome: Any) -> None:
         made.append(("picture", outcome.made[0].index))
 
-    pictures: Any = SimpleNamespace(wanted_previews=lambda of: 1, preview=preview, add=add)
+    said = {"recipe": "draft", "policy": "main"}
+    pictures: Any = SimpleNamespace(wanted_previews=lambda of: 1, preview=preview, add=add, said=lambda event, of: said)
     route: Any = SimpleNamespace(decision=decision, plan=plan)
     routes: list[Any] = []
     of: Any = SimpleNamespace(route=route)
@@ -213,6 +214,8 @@ async def test_what_an_orchestrator_tells_is_the_job_s_progress_and_events() -> 
     assert made == [("preview", 0, 0), ("picture", 0)]
     assert [(event.kind, dict(event.data)) for event in one._events] == [
         ("routed", {"recipe": "draft", "policy": "main"}),
+        ("step", {"index": 0, "step": "draw", "done": 0, "total": 1}),
+        ("step", {"index": 1, "step": "draw", "done": 0, "total": 1}),
         ("step", {"index": 0, "step": "draw", "done": 1, "total": 4}),
         ("step", {"index": 0, "step": "draw", "done": 1, "total": 1}),
         ("step", {"index": 1, "step": "draw", "done": 0, "total": 0}),
