@@ -41,7 +41,7 @@ def add_endpoints(app: FastAPI) -> None:
     app.get(
         "/v1/admin/jobs", openapi_extra={"parameters": LISTED}, response_model=None,
         responses={**jobs, **answers(400, *KEYED, *READ)},
-    )(list_jobs)  # fmt: skip
+    )(list_all_jobs)  # fmt: skip
     listed: Responses = {200: schemas.answer(schemas.AdminKeyList, "The keys.")}
     app.get("/v1/admin/keys", responses={**listed, **read}, response_model=None)(list_keys)
     made: Responses = {201: schemas.answer(schemas.AdminNewKey, "The key, which is shown this once.")}
@@ -64,7 +64,7 @@ async def get_overview(request: Request) -> JSONResponse:
     return JSONResponse(await _looked_at(request).operations(), headers=_FRESH)
 
 
-async def list_jobs(request: Request) -> JSONResponse:
+async def list_all_jobs(request: Request) -> JSONResponse:
     """Jobs of all tenants, the latest first."""
     service, (states, limit, cursor) = _looked_at(request), asked_page(request)
     call = Call(access_of(request), base_url=base_url(request))
