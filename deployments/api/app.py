@@ -161,7 +161,11 @@ def _add_endpoints(app: FastAPI) -> None:
     def post(path: str, endpoint: Any, responses: Responses, body: dict[str, Any]) -> None:
         app.post(path, openapi_extra=body, responses=responses, response_model=None)(endpoint)
 
-    listed = answered(shapes.Index, "The page for browsers, the endpoints for others.", content={"text/html": {}})
+    listed = answered(
+        shapes.Index,
+        "The page for browsers, the endpoints for others.",
+        content={"text/html": {"schema": {"type": "string"}}},
+    )
     get("/", index, {**listed, **answers(405)})
     app.get(f"/{page.FOLDER}/{{name}}", include_in_schema=False)(page_file)
     get("/health", health, {**answered(shapes.Health, "It does.", {"status": "ok"}), **answers(405)})
