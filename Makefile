@@ -9,7 +9,7 @@ SAY    := echo "Installing into $(VENV), once: some 150 packages, 2 to 6 GB of d
 
 .DEFAULT_GOAL := help
 MUTANTS ?=
-.PHONY: help serve test test-fast test-slow mutants docs lint format lock clean
+.PHONY: help serve page test test-fast test-slow mutants docs lint format lock clean
 
 help:  ## this list
 	@echo "Triptych: make serve, then the first command of the README. What there is:"
@@ -34,6 +34,9 @@ mutants: $(VENV)/.dev  ## put mistakes into the code and see whether the tests n
 docs: $(VENV)/.dev  ## the documents as a site in site/; a link that leads nowhere fails
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs --quiet build --strict  # the variable: no advertisement of its makers' next product
 	@echo "To look at it: $(BIN)/python -m http.server --directory site --bind 127.0.0.1 8080"
+
+page:  ## build the page anew from web/; needs Node 20.19 or newer, which a server does not
+	cd web && npm ci --no-audit --no-fund && npm run build
 
 lint: $(VENV)/.dev  ## ruff, mypy and codespell
 	$(BIN)/ruff check .
