@@ -9,10 +9,10 @@ import pytest
 
 from deployments.cli.mermaid import mermaid
 from deployments.offline.probes import load_probes, run_probes
-from deployments.offline.rehearsal import Rehearsal
+from deployments.offline.rehearsal import Rehearsal, find_policy
 from deployments.settings import DEFAULT_CONFIG, load_serve_config
 from policies import PRESETS
-from router.errors import PolicyError
+from router.errors import NotFoundError, PolicyError
 
 REAL = DEFAULT_CONFIG.with_name("real.yaml")
 
@@ -29,6 +29,14 @@ def test_every_preset_passes_its_probes(rehearsal: Rehearsal, path: Path) -> Non
     verdicts = run_probes(PRESETS / "probes" / path.name, rehearsal)
     assert {verdict.probe: verdict.failures for verdict in verdicts if verdict.failures} == {}
     assert len(verdicts) >= 3
+
+
+def test_a_folder_that_is_not_there_is_named(rehearsal: Rehearsal, tmp_path: Path) -> None:
+    """A config whose folder of policies does not exist is an error with its path and a remedy, not a traceback."""
+    settings = load_serve_config(DEFAULT_CONFIG).settings
+    policies = settings.policies.model_copy(update={"directory": str(tmp_path / "nowhere")})
+    with pytest.raises(NotFoundError, match=r"nowhere: .*; make it, or name another"):
+        find_policy(settings.model_copy(update={"policies": policies}), rehearsal.known, "shop")
 
 
 def test_eval_fails_with_reasons(triptych, tmp_path: Path) -> None:
