@@ -39,7 +39,7 @@ FLOORS = {
     ),
     "policies": ("store", "checking", "deciding", "language"),
     "models": (
-        "engine", "fusion", "scoring", "embedded", "catalogue", "schema", "handover", "weights", "families", "layouts",
+        "engine", "fusion", "scoring", "embedded", "catalogue", "schema", "remote", "handover", "weights", "families", "layouts",
         "call", "provenance",
     ),
     "deployments": (
