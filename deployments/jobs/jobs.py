@@ -507,9 +507,12 @@ class Jobs:
         assert admitted is not None
         listen = Listener(job, admitted, self._pictures, self._begun, self._routed)
         recipe = admitted.route.decision.recipe
+        previews = self._pictures.wanted_previews(job) > 0  # who asked for them may come after the first step has begun
         try:
             with tracing.span("job", job=job.record.id, recipe=recipe, tenant=job.record.tenant):
-                outcome = await self.orchestrator.run(admitted, listen, job.missing, lambda: job.followers > 0)
+                outcome = await self.orchestrator.run(
+                    admitted, listen, job.missing, lambda: previews or job.followers > 0
+                )
                 await self._finish(job, outcome, listen)
         except asyncio.CancelledError:
             if job.cancelled:
