@@ -21,6 +21,7 @@ import uvicorn
 import yaml
 
 from deployments.api.errors import status_of
+from deployments.api.wire.responses import unrepeatable
 from deployments.assembly import build_orchestrator, catalogue_of, held_by, host_of, known_of
 from deployments.orchestration.metrics import Tally
 from deployments.orchestration.orchestrator import Orchestrator
@@ -427,13 +428,15 @@ async def test_only_what_it_takes_is_sent(tmp_path: Path) -> None:
         ]  # fmt: skip
         assert outcome.made[0].traces[0].facts["revised_prompt"] == "a very red circle"
         assert "seed" not in outcome.made[0].traces[0].step.settings
+        (warning,) = unrepeatable(outcome)
+        assert "/m, which is told no seed" in warning
         with pytest.raises(NoRecipeError) as told:
             await asks.generate(steps=30)
         assert "cannot be told 'steps'" in told.value.rejections[0].reason
     server = Scripted(drawn())
     takes = {"seed": "seed", "steps": "num_inference_steps"}
     async with asking(tmp_path, server, source={"takes": takes}, card={"steps": 9}) as asks:
-        await asks.generate(seed=5)
+        assert not unrepeatable(await asks.generate(seed=5))
     assert {key: server.asked[0][key] for key in ("seed", "num_inference_steps")} == {
         "seed": 5,
         "num_inference_steps": 9,
