@@ -22,6 +22,13 @@ Side = Annotated[int, Field(ge=8, le=16384)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
+UNKNOWN_TOKENS = 1_000_000
+TOLD_BY_CARD = {
+    "steps": ("steps", "min_steps", "max_steps"),
+    "guidance_scale": ("guidance", "guidance_scale", "max_guidance_scale"),
+}
+"""Keys of a card that mean nothing to a server that is not told the setting."""
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -147,8 +154,8 @@ class CardFile(_Strict):
         for key in ("latent_space", "scheduler", "guests", "vocabulary", "tile_guidance_scale", "dtype", "memory_gb"):
             if key in self.model_fields_set:
                 raise ValueError(f"{key!r} means nothing where another server draws; leave it out")
-        for key, setting in (("steps", "steps"), ("min_steps", "steps"), ("max_steps", "steps")):
-            if key in self.model_fields_set and setting not in remote.takes:
+        for setting, keys in TOLD_BY_CARD.items():
+            for key in self.model_fields_set.intersection(keys) if setting not in remote.takes else ():
                 raise ValueError(f"{key!r} is nothing that the server is told; leave it out, or add it to 'takes'")
         if key := own_fields(self.settings, remote.takes):
             raise ValueError(f"'settings' has {key!r}, which each step says by itself; leave it out")
@@ -161,6 +168,8 @@ class CardFile(_Strict):
             remote = written.endpoint()
             source["remote"] = f"{remote.url}/{remote.model}"
             fields |= {"remote": remote, "memory_gb": 0.0, "takes_negative": "negative_prompt" in remote.takes}
+            # What a server reads of a prompt is seldom known; nothing is said of an end that may not be cut.
+            fields |= {} if "max_prompt_tokens" in self.model_fields_set else {"max_prompt_tokens": UNKNOWN_TOKENS}
             fields |= {} if "steps" in remote.takes else {"steps": 1, "min_steps": 1, "max_steps": 1}
             fields |= {} if "area_tolerance" in self.model_fields_set else {"area_tolerance": (1.0, 1.0)}
             fields |= {} if "aspect_tolerance" in self.model_fields_set else {"aspect_tolerance": 1.0}

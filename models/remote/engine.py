@@ -146,6 +146,9 @@ class RemoteEngine:
         except WorkerLostError:
             self._watch.doubt()
             raise
+        except LoadError as error:
+            self._watch.refused(error.message)
+            raise
         made = picture_of(item, step, self.card)
         self._watch.well()
         facts: dict[str, Scalar] = {

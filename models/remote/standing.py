@@ -63,6 +63,11 @@ class StandingWatch:
         self._known = Standing("", time.time())
         self._due = self._clock() + LOOK_S
 
+    def refused(self, reason: str) -> None:
+        """It has just said that nobody's request can succeed; that is believed until it is asked again."""
+        self._known = Standing(reason, time.time())
+        self._due = self._clock() + LOOK_S
+
     def doubt(self) -> None:
         """It has just not answered: it is asked as soon as somebody wants to know."""
         self._due = self._clock()

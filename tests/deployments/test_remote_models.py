@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import re
 import subprocess
 import sys
 import time
@@ -354,6 +355,8 @@ async def test_every_failure_of_the_other_side_has_a_meaning(
     async with asking(tmp_path, server) as asks:
         with pytest.raises(TriptychError, match=words) as told:
             await asyncio.wait_for(asks.generate(), 30)
+    if error is LoadError:
+        assert re.search(words, asks.host.statuses()["away"].reason)
     assert isinstance(told.value, error) or (error, told.value.code) == (WorkerLostError, WorkerLostError.code)
     assert status_of(told.value) == {RequestError: 400, SafetyError: 400, StepError: 500}.get(error, 503)
     assert len(server.asked) == asked

@@ -30,6 +30,7 @@ def test_a_remote_card_says_what_is_known(tmp_path: Path) -> None:
     card = load(tmp_path, native_sizes=[[1024, 1024], [1536, 1024]], max_pixels=1536 * 1024)
     assert (card.memory_gb, card.refines, card.relays, card.takes_negative, card.steps) == (0, False, False, False, 1)
     assert card.good_at(1536, 1024)
+    assert card.max_prompt_tokens > 100_000
     assert not card.good_at(1152, 1024)
     assert card.remote.name == "api.example.org/gpt-image-1"
     assert card.remote.url == "https://api.example.org/v1"
@@ -68,6 +69,7 @@ def test_its_price_is_of_a_picture_a_megapixel_or_an_hour(tmp_path: Path) -> Non
         ({"price_usd": -1}, {}, "greater than or equal to 0"),
         ({"timeout_s": 0}, {}, "greater than 0"),
         ({}, {"steps": 20}, "nothing that the server is told"),
+        ({}, {"guidance_scale": 2}, "nothing that the server is told"),
         ({}, {"latent_space": "sdxl"}, "means nothing where another server draws"),
         ({}, {"settings": {"size": "256x256"}}, "each step says by itself"),
         ({}, {"family": "sdxl", "latent_space": "x"}, "go together"),
