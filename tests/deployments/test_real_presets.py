@@ -46,7 +46,7 @@ def test_each_passes_its_probes(rehearsal: Rehearsal, path: Path) -> None:
 
 
 def test_every_model_draws_at_sizes_that_it_was_trained_on(settings: AppSettings) -> None:
-    """Whatever recipe makes 1024x1024, SDXL-Turbo draws 512x512 of it, and the others a size of their own; drafts cannot."""
+    """Whatever recipe makes 1024x1024, SDXL-Turbo draws 512x512 of it, others a size of their own; drafts cannot."""
     catalogue = catalogue_of(settings)
     book = policies_of(settings, catalogue)
     for policy in map(book.get, book.names()):
