@@ -62,10 +62,41 @@ _LOADING = threading.Lock()
 
 
 def catalogue_of(settings: AppSettings) -> Catalogue:
-    """The model cards behind the configured ids. Raises `CatalogueError`."""
-    return load_catalogue(
+    """The model cards behind the configured ids. Raises `CatalogueError`, and `ConfigError` for a worker that makes no
+    sense with them."""
+    catalogue = load_catalogue(
         {m: {"card": s.card, "overrides": s.overrides, "guests": s.guests} for m, s in settings.models.items()}
     )
+    for worker in settings.workers:
+        _check_elsewhere(worker, settings, catalogue)
+    return catalogue
+
+
+def slots_of(worker: str, settings: AppSettings, catalogue: Catalogue) -> int | None:
+    """How many steps each replica of a worker runs at once, where servers elsewhere draw for its models; None if they
+    are drawn on its device, one at a time."""
+    away = all(catalogue[model].remote is not None for model in settings.models_of(worker))
+    return settings.workers[worker].max_ongoing if away else None
+
+
+def _check_elsewhere(worker: str, settings: AppSettings, catalogue: Catalogue) -> None:
+    """Raise `ConfigError` if a worker has both remote models and others, or an accelerator for remote ones."""
+    models, placed = settings.models_of(worker), settings.workers[worker]
+    away = [model for model in models if catalogue[model].remote is not None]
+    here = [model for model in models if catalogue[model].remote is None]
+    if away and here:
+        raise ConfigError(
+            f"worker {worker!r}: {away[0]!r} is drawn elsewhere and {here[0]!r} in its process; give them two workers",
+            f"models.{away[0]}.worker",
+        )
+    if away and (placed.device == "cuda" or placed.gpus or placed.memory_gib is not None):
+        raise ConfigError(
+            f"worker {worker!r}: {away[0]!r} is drawn elsewhere and needs no accelerator here; leave out device, "
+            "num_gpus and memory_gib",
+            f"models.{away[0]}",
+        )
+    if typed := next((model for model in away if settings.models[model].dtype is not None), None):
+        raise ConfigError(f"models.{typed}.dtype: {typed!r} is drawn elsewhere, in whatever precision; leave it out")
 
 
 def policies_of(settings: AppSettings, catalogue: Catalogue) -> PolicyBook:
@@ -109,7 +140,7 @@ def build_orchestrator(
         score_readings=lambda digest: score_readings_of(settings, catalogue, digest),
         queue_settings=settings.queues,
         worker_of={model: str(chosen.worker) for model, chosen in settings.models.items()},
-        batch_sizes=BatchSizes(costs, lambda model: settings.models[model].max_batch),
+        batch_sizes=BatchSizes(costs, lambda model: 1 if catalogue[model].remote else settings.models[model].max_batch),
         guard=Guard.of(settings.safety.moderators),
     )
 
@@ -176,7 +207,9 @@ def router_of(
     predictor = predictor or QualityPredictor(load_artifact(settings.artifact_path), catalogue)
     score_readings = score_readings_of(settings, catalogue, predictor.digest)
     places = {model: str(chosen.worker) for model, chosen in settings.models.items()}
-    queues = Queues(costs, {name: least_replicas(placed) for name, placed in settings.workers.items()}, places)
+    replicas = {name: least_replicas(placed) for name, placed in settings.workers.items()}
+    slots = {name: slots_of(name, settings, catalogue) or 1 for name in settings.workers}
+    queues = Queues(costs, replicas, places, slots)
     return Router(catalogue, MiniLMEmbedder(), predictor, queues, score_readings)
 
 
@@ -214,6 +247,10 @@ def host_of(
 
     facts: what the status of a model says beside its state
     """
+    if all(h.card.remote is not None for h in held):
+        servers = {h.card.id: engine_loader(h.card, placed.device, h.dtype, placed.threads) for h in held}
+        named = {h.card.id: {**facts(h.card), "remote": h.card.remote.name if h.card.remote else ""} for h in held}
+        return ModelHost(servers, named, elsewhere=placed.max_ongoing)
     networks = SharedNetworks()
     loads = {h.card.id: engine_loader(h.card, placed.device, h.dtype, placed.threads, h.guests, networks) for h in held}
     said = {h.card.id: facts(h.card) for h in held}
@@ -277,6 +314,8 @@ def engine_loader(
     def load() -> StepEngine:
         from models.engine.engine import load_engine
 
+        if card.remote is not None:  # neither torch nor a device is needed
+            return load_engine(card)
         with _LOADING:
             engine = load_engine(card, _device(device), dtype, threads, guests, networks)
         engine.warm_up()

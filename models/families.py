@@ -247,7 +247,11 @@ PLANNED: dict[str, str] = {
 SCORERS = ("clip", "pickscore", "vqa", "verifier")
 """Families that judge pictures; models/scoring.py has their classes."""
 
+REMOTE = "remote"
+"""The family of models that another server draws with (models/remote); they only make pictures from a prompt."""
+
 ROLES: dict[str, tuple[str, ...]] = {
+    REMOTE: ("base",),
     **{name: row.roles for name, row in FAMILIES.items()},
     **dict.fromkeys(SCORERS, ("scorer",)),
 }

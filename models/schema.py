@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from models.families import FAMILIES, PLANNED, ROLES, card_facts
+from models.families import FAMILIES, PLANNED, REMOTE, ROLES, card_facts
+from models.remote.source import RemoteSource, own_fields
 from router.errors import CatalogueError, did_you_mean
 from router.types import ModelCard, Scalar
 
@@ -21,25 +22,35 @@ Side = Annotated[int, Field(ge=8, le=16384)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
+UNKNOWN_TOKENS = 1_000_000
+TOLD_BY_CARD = {
+    "steps": ("steps", "min_steps", "max_steps"),
+    "guidance_scale": ("guidance", "guidance_scale", "max_guidance_scale"),
+}
+"""Keys of a card that mean nothing to a server that is not told the setting."""
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Source(_Strict):
-    """Where the weights are: exactly one of `hub`, `local` and `file`."""
+    """Where the weights are: exactly one of `hub`, `local` and `file`; or `remote`, who draws with them."""
 
     hub: str | None = None
     local: str | None = None
     file: str | None = None
+    remote: RemoteSource | None = None
     config: str | None = None
     revision: str | None = None
     variant: str | None = None
 
     @model_validator(mode="after")
     def _one_place(self) -> Source:
-        if sum(place is not None for place in (self.hub, self.local, self.file)) != 1:
-            raise ValueError("give exactly one of 'hub' (owner/name), 'local' (a folder) and 'file' (.safetensors)")
+        if sum(place is not None for place in (self.hub, self.local, self.file, self.remote)) != 1:
+            raise ValueError(
+                "give exactly one of 'hub' (owner/name), 'local' (a folder), 'file' (.safetensors), 'remote' (a server)"
+            )
         if self.file is not None and not self.file.endswith(".safetensors"):
             raise ValueError(f"'file: {self.file}': only .safetensors is read; other formats may run code when opened")
         if self.config is not None and self.file is None:
@@ -94,6 +105,10 @@ class CardFile(_Strict):
             raise ValueError(
                 f"family {self.family!r} has no role {self.role!r}{did_you_mean(self.role, ROLES[self.family])}"
             )
+        if (self.source.remote is not None) != (self.family == REMOTE):
+            raise ValueError(f"'source: remote' and 'family: {REMOTE}' go together; this has one of them")
+        if self.source.remote is not None:
+            self._remote(self.source.remote)
         if self.role == "scorer":
             if self.source.file is not None:
                 raise ValueError("a scorer is loaded from 'hub' or from a 'local' folder, not from a 'file'")
@@ -102,7 +117,7 @@ class CardFile(_Strict):
             raise ValueError(
                 f"family {self.family!r} is not loaded from a single 'file'; use 'hub' or a 'local' folder"
             )
-        if not self.latent_space:
+        if not self.latent_space and self.family != REMOTE:
             raise ValueError("'latent_space' is missing: name the space whose latents this model takes and gives")
         if any(side % self.size_multiple for side in self.native_size):
             raise ValueError(
@@ -134,11 +149,31 @@ class CardFile(_Strict):
             raise ValueError(f"'steps' {self.steps} is above 'max_steps' {self.max_steps}")
         return self
 
+    def _remote(self, remote: RemoteSource) -> None:
+        """Raise ValueError for what means nothing where another server draws."""
+        for key in ("latent_space", "scheduler", "guests", "vocabulary", "tile_guidance_scale", "dtype", "memory_gb"):
+            if key in self.model_fields_set:
+                raise ValueError(f"{key!r} means nothing where another server draws; leave it out")
+        for setting, keys in TOLD_BY_CARD.items():
+            for key in self.model_fields_set.intersection(keys) if setting not in remote.takes else ():
+                raise ValueError(f"{key!r} is nothing that the server is told; leave it out, or add it to 'takes'")
+        if key := own_fields(self.settings, remote.takes):
+            raise ValueError(f"'settings' has {key!r}, which each step says by itself; leave it out")
+
     def to_card(self, path: str) -> ModelCard:
         """The value that the rest of the system uses, with what the family's row says of all its models."""
-        fields = self.model_dump(exclude={"source"})
-        source = self.source.model_dump(exclude_none=True)
-        return ModelCard(**fields, **card_facts(self.family), source=source, card_path=path)
+        fields = {**self.model_dump(exclude={"source"}), **card_facts(self.family)}
+        source = self.source.model_dump(exclude_none=True, exclude={"remote"})
+        if (written := self.source.remote) is not None:
+            remote = written.endpoint()
+            source["remote"] = f"{remote.url}/{remote.model}"
+            fields |= {"remote": remote, "memory_gb": 0.0, "takes_negative": "negative_prompt" in remote.takes}
+            # What a server reads of a prompt is seldom known; nothing is said of an end that may not be cut.
+            fields |= {} if "max_prompt_tokens" in self.model_fields_set else {"max_prompt_tokens": UNKNOWN_TOKENS}
+            fields |= {} if "steps" in remote.takes else {"steps": 1, "min_steps": 1, "max_steps": 1}
+            fields |= {} if "area_tolerance" in self.model_fields_set else {"area_tolerance": (1.0, 1.0)}
+            fields |= {} if "aspect_tolerance" in self.model_fields_set else {"aspect_tolerance": 1.0}
+        return ModelCard(**fields, source=source, card_path=path)
 
 
 def parse(text: str, path: str) -> tuple[dict[str, Any], Mapping[tuple[str, ...], int]]:
@@ -181,7 +216,9 @@ def _problem(detail: dict[str, Any], path: str, lines: Mapping[tuple[str, ...], 
     known = tuple(place[:end] for end in range(len(place), -1, -1) if place[:end] in lines)
     where = f"{path}:{lines[known[0]]}" if known else path
     if detail["type"] == "extra_forbidden":
+        inside = place[:2] == ("source", "remote") and len(place) > 2
         keys = Source.model_fields if place[0] == "source" and len(place) > 1 else CardFile.model_fields
+        keys = RemoteSource.model_fields if inside else keys
         return f"{where}: unknown key {place[-1]!r}{did_you_mean(place[-1], keys)}"
     if detail["type"] == "missing":
         return f"{where}: key {'.'.join(place)!r} is missing"

@@ -11,10 +11,13 @@ TriptychError
 ├── PlanError           a recipe cannot be arranged: hand-over, size or model do not fit
 ├── LoadError           weights are missing or do not fit the card                      503
 ├── StepError           a step failed on its worker                                     500
+│   └── WorkerLostError whatever ran the step is gone; it may run again                 503
 ├── UnlikelyError       pictures were made, but none is likely right, and the policy says `or: refuse`     422
 ├── OverloadedError     too much work is waiting; carries retry_after_s                 429
-│   └── BudgetError     the tenant's budget is used up for now                          429
-└── DeadlineError       the deadline passed before the work was done                    504
+│   ├── BudgetError     the tenant's budget is used up for now                          429
+│   └── BusyError       the server that draws for a model has no room now; steps wait   429
+├── DeadlineError       the deadline passed before the work was done                    504
+└── Cancelled           a step was stopped because nobody waits for it any more
 
 Messages say what, where and the remedy. All arguments are positional, so that the exceptions survive Ray's pickling.
 """
@@ -113,6 +116,13 @@ class StepError(TriptychError):
     code = "step_failed"
 
 
+class WorkerLostError(StepError):
+    """The process, or the server, that ran the step is gone. Steps are pure, so the same step may run again."""
+
+    code = "worker_lost"
+    retry_after_s = 1.0
+
+
 class OverloadedError(TriptychError):
     code = "overloaded"
 
@@ -126,6 +136,10 @@ class BudgetError(OverloadedError):
     code = "budget_exhausted"
 
 
+class BusyError(OverloadedError):
+    code = "worker_busy"
+
+
 class UnlikelyError(TriptychError):
     """Pictures were made, none is likely to be right, and the policy would rather give none."""
 
@@ -134,6 +148,12 @@ class UnlikelyError(TriptychError):
 
 class DeadlineError(TriptychError):
     code = "deadline_exceeded"
+
+
+class Cancelled(TriptychError):
+    """The step was stopped because nobody waits for it any more."""
+
+    code = "cancelled"
 
 
 SHOWN = 20  # names that a message lists

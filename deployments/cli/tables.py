@@ -186,7 +186,9 @@ def models(cards: Sequence[ModelCard]) -> Group:
     weights.add_column(no_wrap=True)
     weights.add_column(overflow="fold")
     for card in cards:
-        source = next((str(card.source[key]) for key in ("hub", "local", "file") if card.source.get(key)), "-")
+        source = next(
+            (str(card.source[key]) for key in ("hub", "local", "file", "remote") if card.source.get(key)), "-"
+        )
         sampled = card.role != "scorer"
         table.add_row(
             card.id,

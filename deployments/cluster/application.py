@@ -11,7 +11,7 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
-from deployments.assembly import catalogue_of, credentials_of, held_by, policies_of
+from deployments.assembly import catalogue_of, credentials_of, held_by, policies_of, slots_of
 from deployments.cluster.replicas import IngressReplica, OrchestratorReplica, WorkerReplica
 from deployments.placement import Autoscaling, ReplicaSettings, WorkerSettings
 from deployments.settings import AppSettings
@@ -19,6 +19,9 @@ from models.catalogue import Catalogue
 
 # Quickly noticed when a replica dies; a running picture may finish when one is told to stop.
 HEALTH = {"health_check_period_s": 1.0, "health_check_timeout_s": 30.0, "graceful_shutdown_wait_loop_s": 0.5}
+
+SPARE = 3
+"""Calls that a replica may have at once for each step that it runs: the step, the next one, and questions."""
 
 
 def build(args: AppSettings) -> Application:
@@ -34,11 +37,15 @@ def build(args: AppSettings) -> Application:
 
 
 def _worker(name: str, catalogue: Catalogue, placed: WorkerSettings, args: AppSettings) -> Application:
+    slots = slots_of(name, args, catalogue)
+    if slots is not None:  # it only waits, and is asked how it is beside its steps and those about to begin
+        waits = {"num_cpus": placed.num_cpus if "num_cpus" in placed.model_fields_set else 0.0}
+        placed = placed.model_copy(update={**waits, "max_ongoing": slots})
     deployment = serve.deployment(
         WorkerReplica,
         name=f"worker-{name}",
         ray_actor_options=_place(placed, args),
-        max_ongoing_requests=placed.max_ongoing,
+        max_ongoing_requests=placed.max_ongoing if slots is None else SPARE * slots,
         max_queued_requests=placed.max_queued,
         graceful_shutdown_timeout_s=args.limits.request_timeout_s,
         **_worker_replicas(placed),

@@ -129,7 +129,7 @@ class Orchestrator:
         self._guard = guard or Guard()
         self.step_queues = StepQueues(
             workers,
-            router.queues.replicas,
+            router.queues.at_once,
             lambda step, batch: costs.seconds(step, batch=batch),
             queue_settings,
             worker_of,

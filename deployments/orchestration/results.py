@@ -14,17 +14,11 @@ from deployments.orchestration.budgets import Charge
 from deployments.workers.worker import WorkerStatus
 from policies import Policy
 from policies.store.history import Version
-from router.errors import StepError, TriptychError
+from router.errors import TriptychError
+from router.errors import WorkerLostError as WorkerLostError  # where its callers look for it
 from router.route import Route
 from router.types import GenerationRequest, ModelCard, Picture, Plan, Progress, StepTrace
 from router.types.safety import Finding, SafetyReport
-
-
-class WorkerLostError(StepError):
-    """The process that ran the step is gone. Steps are pure, so the same step may run again elsewhere."""
-
-    code = "worker_lost"
-    retry_after_s = 1.0
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from deployments.workers.streams import ended
 from deployments.workers.worker import OnBatchProgress, OnProgress
 from router.cost.batches import BatchSizes, batch_key
 from router.cost.order import CLASSES, Claim, Order
-from router.errors import DeadlineError, LoadError, StepError, TriptychError
+from router.errors import BusyError, DeadlineError, LoadError, StepError, TriptychError
 from router.types import Progress, Step, StepResult, Value
 
 logger = logging.getLogger("triptych.queues")
@@ -36,6 +36,9 @@ TRIES = 3
 
 AGAIN_S = (0.0, 1.0)
 """Pause before the second and the third try."""
+
+LEAST_WAIT_S = 0.1
+"""After a server said that it has no room, whatever it says of when to come again."""
 
 
 class WorkerClient(Protocol):
@@ -94,6 +97,7 @@ class StepQueues:
         self._metrics = metrics or Tally()
         self._clock = clock
         self._lines: dict[str, _Line] = {}
+        self._busy_until: dict[str, float] = {}
 
     async def run(
         self,
@@ -107,8 +111,8 @@ class StepQueues:
         called when it goes to a worker.
 
         Nothing is waited for beyond the deadline of the claim (`DeadlineError`). A step whose worker is lost runs
-        again, `TRIES` times in all. If the caller is cancelled, a waiting step is taken out, and one that runs has
-        stopped when this ends.
+        again, `TRIES` times in all; one whose server has no room waits for as long as that says. If the caller is
+        cancelled, a waiting step is taken out, and one that runs has stopped when this ends.
         """
         model = str(step.model)
         if model not in self._workers:
@@ -220,7 +224,7 @@ class StepQueues:
         def may(entry: _Entry) -> bool:
             if not self.breaker.may_run(entry.model):
                 return False
-            if (until := self._held_until(line, entry, now)) > now:
+            if (until := max(self._busy_until.get(entry.model, 0.0), self._held_until(line, entry, now))) > now:
                 held.append(until)
                 return False
             return True
@@ -318,6 +322,8 @@ class StepQueues:
                     entry.done.set_result(result)
             elif isinstance(result, WorkerLostError):
                 self._try_again(entry, result)
+            elif isinstance(result, BusyError):
+                self._wait_for_room(entry, result)
             else:
                 _fail(entry, result)
 
@@ -396,6 +402,17 @@ class StepQueues:
         pause_s = AGAIN_S[min(entry.tries, len(AGAIN_S)) - 1]
         entry.batch = None
         entry.again = asyncio.get_running_loop().call_later(pause_s, self._enter, entry)
+
+    def _wait_for_room(self, entry: _Entry, error: BusyError) -> None:
+        """Nothing is sent to the model's server before it wants to be asked again; who cannot wait so long is told."""
+        now = self._clock()
+        until = now + max(LEAST_WAIT_S, error.retry_after_s or 0.0)
+        self._busy_until[entry.model] = max(until, self._busy_until.get(entry.model, 0.0))
+        if until >= entry.claim.deadline:
+            _fail(entry, error)
+            return
+        self._metrics.record("triptych_retries_total", model=entry.model)
+        self._enter(entry)
 
 
 @dataclass(eq=False, slots=True)

@@ -26,12 +26,14 @@ class _NoneMade(StepError):
 
 
 class ModelHost:
-    """Runs the steps of its models, one at a time, in the order of arrival, on one thread.
+    """Runs the steps of its models, one at a time, in the order of arrival, on one thread (`elsewhere`: several).
 
     loads: by model, what loads its engine;   facts: by model, what its status says beside its state
     memory: which models stay when not all of them fit; None: all stay. A model that is given up loads again on demand
     prepare: what is imported before the first model is loaded, so that nobody's seconds of loading count it
     release: gives memory that nothing refers to any more back to the device
+    elsewhere: how many steps run at once, where servers elsewhere draw; None: one, on the device of this process, which
+             is judged by what fails on it
     """
 
     def __init__(
@@ -41,13 +43,15 @@ class ModelHost:
         memory: MemoryPlan | None = None,
         prepare: Callable[[], None] = lambda: None,
         release: Callable[[], None] = lambda: None,
+        elsewhere: int | None = None,
     ) -> None:
         self._memory = memory
         self._prepare = prepare
         self._release = release
         self._failures: list[tuple[str, str]] = []
-        turn = Turn()
-        thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="models")
+        self._elsewhere = elsewhere is not None
+        turn = Turn(elsewhere or 1)
+        thread = ThreadPoolExecutor(max_workers=elsewhere or 1, thread_name_prefix="models")
         self.workers = {
             model: ModelWorker(model, self._within_memory(model, load), (facts or {}).get(model), turn, thread)
             for model, load in loads.items()
@@ -118,7 +122,7 @@ class ModelHost:
         try:
             yield
         except StepError as error:
-            if error.param is None:  # else it names what was wrong with the request
+            if error.param is None and not self._elsewhere:  # else it names what was wrong with the request
                 self._failures.append((repr(steps), error.message))
             raise
         else:

@@ -63,6 +63,17 @@ class StepEngine(Protocol):
     ) -> StepResult: ...
 
 
+class Standing(Protocol):
+    """How a server is that draws for a model (`models.remote.standing.Standing`): why it cannot, "" while all is well,
+    and when that was seen, in Unix s."""
+
+    @property
+    def reason(self) -> str: ...
+
+    @property
+    def seen_at(self) -> float: ...
+
+
 State = Literal["starting", "ready", "idle", "failed", "lost"]
 
 
@@ -174,8 +185,16 @@ class ModelWorker:
             return WorkerStatus(self._model, "failed", failure.message, self._facts)
         if reason := self.broken:
             return WorkerStatus(self._model, "failed", reason, self._facts)
+        if (standing := self._standing()) is not None:
+            state: State = "failed" if standing.reason else "ready"
+            return WorkerStatus(self._model, state, standing.reason, self._facts, standing.seen_at)
         absent: State = "idle" if self._idle else "starting"
         return WorkerStatus(self._model, "ready" if self._engine else absent, "", self._facts)
+
+    def _standing(self) -> Standing | None:
+        """How the server is that draws for this model; None if it is drawn here, or if nothing is known yet."""
+        ask: Callable[[], Standing] | None = getattr(self._engine, "standing", None)
+        return None if ask is None else ask()
 
     def check_health(self) -> None:
         """Raise `StepError` if no step can succeed in this process any more; only a new process helps then.

@@ -12,8 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from models.engine.progress import Cancelled
-from router.errors import StepError, TriptychError
+from router.errors import Cancelled, StepError, TriptychError
 from router.types import ModelCard, Scalar, Step, StepResult
 
 Made = TypeVar("Made")

@@ -1,6 +1,7 @@
 """The engine of a card: what runs the steps of plans on one device. `load_engine(card).run(step, inputs)`.
 
-Two classes fill `Engine`, one for pipelines and one for scorers; the card's role says which.
+Three classes fill `Engine`: for pipelines and for scorers, as the card's role says, and for models that another server
+draws with, as its source says.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ from typing import Protocol
 from models.engine.diffusion import DiffusionEngine
 from models.engine.progress import OnBatchProgress, OnProgress, ShouldStop
 from models.engine.scoring import ScoringEngine
+from models.remote.engine import RemoteEngine
 from models.weights.sharing import SharedNetworks
 from router.errors import TriptychError
 from router.types import ModelCard, Step, StepResult, Value
 
 
 class Engine(Protocol):
-    """One model on one device, which runs one step at a time; further calls wait."""
+    """One model on one device, which runs one step at a time; further calls wait. One elsewhere runs several."""
 
     card: ModelCard
     revision: str  # of the weights that are loaded
@@ -37,7 +39,7 @@ class Engine(Protocol):
         """Execute one step.
 
         on_progress is called after each denoising step, should_stop is asked then; when it says yes, `Cancelled` is
-        raised. Everything else that goes wrong is a `StepError`.
+        raised. Everything else that goes wrong is a `StepError`, or what `models.remote.failures` says.
         """
 
     def run_batch(
@@ -78,4 +80,6 @@ def load_engine(
     (they belong to the process, and a different number may change the last bit of a sum).
     networks: those of the other engines of this process that run in turn with this one; what is alike is loaded once
     """
+    if card.remote is not None:
+        return RemoteEngine(card)
     return ENGINES[card.role](card, device, dtype, threads, guests, networks)

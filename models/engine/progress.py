@@ -7,7 +7,7 @@ from typing import Any
 
 from models.engine.previews import clean, paint
 from models.engine.schedulers import VARIANCE_EXPLODING
-from router.errors import TriptychError
+from router.errors import Cancelled
 from router.types import Progress
 
 OnProgress = Callable[[Progress], None]
@@ -18,12 +18,6 @@ ShouldStop = Callable[[], bool]
 
 PREVIEWS = 4
 """Previews per run, the last step excluded: it is followed by the picture itself."""
-
-
-class Cancelled(TriptychError):
-    """The step was stopped because nobody waits for it any more."""
-
-    code = "cancelled"
 
 
 class Watch:

@@ -82,8 +82,13 @@ class CostModel:
         return self.rate(step, batch, engine).seconds(self.work(step, pixels))
 
     def cost_usd(self, step: Step, seconds: float) -> float:
-        """Price of the accelerator during `seconds`; steps without a model are free."""
-        return 0.0 if step.model is None else seconds * self._catalogue[step.model].usd_per_hour / 3600
+        """Price of the accelerator during `seconds`, or of the picture where a server draws it that has a price for
+        each; steps without a model are free."""
+        if step.model is None:
+            return 0.0
+        width, height = step.settings.get("width"), step.settings.get("height")
+        pixels = width * height if isinstance(width, int) and isinstance(height, int) else 0
+        return self._catalogue[step.model].cost_usd(seconds, pixels)
 
     def rate(self, step: Step, batch: int = 1, engine: str = "") -> Rate:
         """The law in force for steps like this one: learned of such, else of all of its model and kind, else the

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from cachetools import LRUCache
@@ -21,17 +21,23 @@ class Queues:
 
     places: by model, the worker that holds it; models with the same one wait for each other. Default: one each
     replicas: by worker, how many of it there are (1 is assumed until told otherwise)
+    slots: by worker, how many steps each replica runs at once; 1 where nothing is said, as of one accelerator
 
     `reserve` when a plan is admitted, `release` each step as it ends and the ticket when the request ends, however it
     ended (releasing twice is harmless).
     """
 
     def __init__(
-        self, costs: CostModel, replicas: Mapping[str, int] | None = None, places: Mapping[str, str] | None = None
+        self,
+        costs: CostModel,
+        replicas: Mapping[str, int] | None = None,
+        places: Mapping[str, str] | None = None,
+        slots: Mapping[str, int] | None = None,
     ) -> None:
         self._costs = costs
         self._places = dict(places or {})
         self._replicas = dict(replicas or {})
+        self._slots = dict(slots or {})
         self._tickets: dict[int, dict[tuple[int, str], tuple[str, float]]] = {}
         self._loads: dict[str, _Load] = {}
         self._numbers = itertools.count(1)
@@ -45,7 +51,7 @@ class Queues:
     def empty(self) -> Queues:
         """The same workers with nothing to do, for decisions that nobody waits for."""
         with self._lock:
-            return Queues(self._costs, self._replicas, self._places)
+            return Queues(self._costs, self._replicas, self._places, self._slots)
 
     def set_replicas(self, worker: str, count: int) -> None:
         """Tell how many replicas of a worker there are now; without any, one is counted on that will come."""
@@ -111,7 +117,7 @@ class Queues:
     def before(self, ticket: int) -> Queues:
         """The queues as they are now, without what was reserved with this ticket or later: a copy."""
         with self._lock:
-            found = Queues(self._costs, self._replicas, self._places)
+            found = Queues(self._costs, self._replicas, self._places, self._slots)
             for number, work in self._tickets.items():
                 if number < ticket:
                     found._add(number, dict(work))
@@ -129,6 +135,13 @@ class Queues:
     def replicas(self, model: str) -> int:
         """How many replicas the worker of `model` has."""
         return self._replicas.get(self._place(model), 1)
+
+    def at_once(self, model: str) -> int:
+        """How many steps the worker of `model` runs at the same time, on all of its replicas."""
+        return self._runs_at_once(self._place(model))
+
+    def _runs_at_once(self, worker: str) -> int:
+        return self._replicas.get(worker, 1) * self._slots.get(worker, 1)
 
     def _place(self, model: str) -> str:
         """The worker of a model."""
@@ -165,7 +178,7 @@ class Queues:
         on_models = [step for step in plan.steps if step.model is not None]
         work = n * sum(seconds[step.id] for step in on_models)
         cost = n * sum(self._costs.cost_usd(step, seconds[step.id]) for step in on_models)
-        takes = Resources(_makespan(plan, n, seconds, self._places, self._replicas, {}), work, cost)
+        takes = Resources(_makespan(plan, n, seconds, self._places, self._runs_at_once, {}), work, cost)
         return _Alone(plan, tuple({self._place(str(step.model)) for step in on_models}), seconds, takes)
 
     def _behind(self, alone: _Alone, n: int, loads: tuple[_Load | None, ...]) -> Resources:
@@ -173,7 +186,7 @@ class Queues:
         kept = self._estimates.get((id(alone.plan), n))
         if kept is None or kept[1] != waiting:
             ahead = dict(zip(alone.places, waiting, strict=True))
-            latency_s = _makespan(alone.plan, n, alone.seconds, self._places, self._replicas, ahead)
+            latency_s = _makespan(alone.plan, n, alone.seconds, self._places, self._runs_at_once, ahead)
             takes = replace(alone.takes, latency_s=latency_s, queue_s=max(0.0, latency_s - alone.takes.latency_s))
             kept = self._estimates[id(alone.plan), n] = (alone, waiting, takes)
         return kept[2]
@@ -219,15 +232,15 @@ def _makespan(
     n: int,
     seconds: Mapping[str, float],
     places: Mapping[str, str],
-    replicas: Mapping[str, int],
+    at_once: Callable[[str], int],
     loads: Mapping[str, float],
 ) -> float:
-    """Seconds until the last of `n` pictures: steps run in the order in which they become ready, one per replica.
+    """Seconds until the last of `n` pictures: steps run in the order in which they become ready.
 
-    Steps on different workers overlap, steps on the same replica follow one another, steps without a model run at once.
+    Steps on different workers overlap, as do `at_once` of the same one; steps without a model run at once.
     """
     at = {step.id: places.get(step.model, step.model) for step in plan.steps if step.model is not None}
-    count = {place: replicas.get(place, 1) for place in at.values()}
+    count = {place: at_once(place) for place in at.values()}
     free = {place: [loads.get(place, 0.0) / number] * number for place, number in count.items()}
     steps = {step.id: step for step in plan.steps}
     followers: dict[str, list[str]] = {name: [] for name in steps}

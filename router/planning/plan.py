@@ -46,6 +46,7 @@ from router.types import (
 )
 
 COARSE = 0.05  # a strength that whole steps miss by more than this is told
+ALWAYS_TOLD = ("prompt", "width", "height")  # of a step, also where a server draws that knows nothing else
 MAX_PHRASES = 4  # of regions; each is a look at every picture
 Number = TypeVar("Number", int, float)
 _TOKEN = re.compile(r"\w+|[^\w\s]")
@@ -187,6 +188,7 @@ class _Draft:
             )
             raise PlanError(f"{card.id!r} is a {card.role} and cannot generate; {remedy}", "recipe")
         self.check_sides(card, stage.width, stage.height, *asked)
+        self.check_told(card, stage)
         tiles = self.fitted(card, stage.tile, stage.overlap, width, height)
         request = self.request
         steps = self.overridden(f"steps of {card.id}", request.steps, stage.steps, card.steps)
@@ -204,6 +206,12 @@ class _Draft:
         self, stage: Refine, following: Recipe | None, before: Step, width: int, height: int, seed: int
     ) -> Step:
         card = card_of(stage.model, self.catalogue)
+        if card.remote is not None:
+            raise PlanError(
+                f"{card.id!r} is drawn by {card.remote.name}, which makes pictures from a prompt only and is given "
+                "none to go on from; refine with a model that is loaded here",
+                "recipe",
+            )
         if card.role == "scorer":
             raise PlanError(f"{card.id!r} is a scorer and cannot refine; name a refiner or a base model", "recipe")
         if (stage.from_ is None) == (stage.strength is None):
@@ -255,6 +263,25 @@ class _Draft:
             )
         settings |= {"strength": float(stage.strength), **tiles}
         return self.new("refine", card.id, (before.id,), "image", settings)
+
+    def check_told(self, card: ModelCard, stage: Generate) -> None:
+        """Raise `PlanError` if recipe or request say something that the server of the model cannot be told."""
+        if card.remote is None:
+            return
+        asked = {
+            "steps": stage.steps if self.request.steps is None else self.request.steps,
+            "guidance_scale": stage.guidance_scale
+            if self.request.guidance_scale is None
+            else self.request.guidance_scale,
+            "scheduler": stage.scheduler,
+            "tile": stage.tile,
+            "until": stage.until,
+        }
+        for key, value in asked.items():
+            if value is not None and not card.takes(key):
+                raise PlanError(
+                    f"{card.id!r} is drawn by {card.remote.name}, which cannot be told {key!r}; leave it out", key
+                )
 
     def check_sides(
         self, card: ModelCard, own_width: int | None, own_height: int | None, width: int, height: int
@@ -469,7 +496,7 @@ class _Draft:
             bar = " at guidance ≤ 1" if card.takes_negative and card.guidance == "real" else ""
             self.ignores.append(f"{card.id} ignores negative prompts{bar}")
             self.notes.append(self.ignores[-1])
-        return {
+        settings: dict[str, Scalar] = {
             "prompt": self.request.prompt,
             "negative_prompt": self.request.negative_prompt,
             "width": width,
@@ -479,3 +506,4 @@ class _Draft:
             "scheduler": scheduler or card.scheduler,
             "seed": seed,
         }
+        return {key: value for key, value in settings.items() if key in ALWAYS_TOLD or card.takes(key)}

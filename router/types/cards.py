@@ -10,6 +10,34 @@ Scalar = str | int | float | bool | None
 
 
 @dataclass(frozen=True, slots=True)
+class Remote:
+    """The server that draws with a model, by OpenAI's images API.
+
+    url, model: where its API begins, such as `https://host/v1`, and what it calls the model
+    key_env:    the environment variable with its key, in the process of the worker; "": none is sent
+    timeout_s:  within which a picture has to be there
+    takes:      settings of a step that it can be told beside prompt and size -> what they are called there
+    stream:     it answers with events;   previews: so many pictures are asked for on the way (0..3)
+    price_usd:  of a picture, or of a megapixel (10^6 pixels) as `price_per` says; None: its seconds at `usd_per_hour`
+    """
+
+    url: str
+    model: str
+    key_env: str = ""
+    timeout_s: float = 120.0
+    takes: Mapping[str, str] = field(default_factory=dict)
+    stream: bool = False
+    previews: int = 0
+    price_usd: float | None = None
+    price_per: Literal["picture", "megapixel"] = "picture"
+
+    @property
+    def name(self) -> str:
+        """`host/model`, as answers and files say it."""
+        return f"{self.url.partition('://')[2].partition('/')[0]}/{self.model}"
+
+
+@dataclass(frozen=True, slots=True)
 class ModelCard:
     """One checkpoint: what differs between SD1.5, SDXL and FLUX is a row of a table, not a subclass.
 
@@ -30,6 +58,7 @@ class ModelCard:
     refines:      it goes on from a finished picture by `strength`. The family says this
     vocabulary:   file with what the training captions say, if they say little enough to be listed; words: its lines,
                   single words, and pairs of a number, size, colour or material with the word after it
+    remote:       the server that draws with it; None: its weights are loaded here. The source says this
     guests:       catalogue ids of models of the same latent space whose networks its worker holds beside its own, so
                   that both can predict in one step; the installation says this (the catalogue), not the card's file
     seconds_per_step, overhead_s: prior of the cost model at `native_size`, one picture, guidance included;
@@ -75,6 +104,7 @@ class ModelCard:
     refines: bool = True
     flow: bool = False
     takes_negative: bool = True
+    remote: Remote | None = None
     guests: tuple[str, ...] = ()
     description: str = ""
     card_path: str = ""  # where this card was read from, for error messages
@@ -83,6 +113,16 @@ class ModelCard:
     def revision(self) -> str:
         """The revision of the weights that the source names, or "unpinned"."""
         return str(self.source.get("revision") or "unpinned")
+
+    def takes(self, setting: str) -> bool:
+        """Can it be told this setting of a step? A server of somebody else's may have no word for it."""
+        return self.remote is None or setting in self.remote.takes
+
+    def cost_usd(self, seconds: float, pixels: float) -> float:
+        """The price of a picture of so many pixels that took `seconds`."""
+        if self.remote is None or self.remote.price_usd is None:
+            return seconds * self.usd_per_hour / 3600
+        return self.remote.price_usd * (pixels / 1e6 if self.remote.price_per == "megapixel" else 1.0)
 
     def good_at(self, width: int, height: int) -> bool:
         """Does it draw well from noise at this size in pixels? It may take more sizes than those (`max_pixels`)."""

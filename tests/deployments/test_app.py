@@ -56,6 +56,21 @@ def test_accelerators_are_asked_for_as_configured() -> None:
     assert options(found["ingress"])["num_cpus"] == options(found["orchestrator"])["num_cpus"] == 0
 
 
+def test_a_worker_for_models_elsewhere_asks_for_nothing(tmp_path: Path) -> None:
+    """It waits, so no CPU and no accelerator is reserved for it; Serve lets in more than it draws at once, so that it
+    can be asked how it is. What the config says of CPUs counts."""
+    card = tmp_path / "away.yaml"
+    remote = "{url: 'http://127.0.0.1:9/v1', model: m}"
+    card.write_text(f"id: away\nfamily: remote\nrole: base\nsource: {{remote: {remote}}}\n")
+    args = written("embedded.yaml")
+    for more, cpus in (({}, 0), ({"num_cpus": 0.5}, 0.5)):
+        away = {"card": str(card), "max_ongoing": 4, **more}
+        found = deployments(parse_settings({**args, "models": {**args["models"], "away": away}}))["worker-away"]
+        assert (options(found)["num_cpus"], options(found)["num_gpus"]) == (cpus, 0)
+        assert found._deployment_config.max_ongoing_requests > 4
+    assert found.init_args[2].max_ongoing == 4
+
+
 def test_replicas_and_autoscaling_come_from_the_config() -> None:
     """A number fixes the replicas; a mapping hands the bounds to Serve's autoscaler, which asks our policy."""
     bounds = {"min_replicas": 0, "max_replicas": 4, "target_queued_s": 1.5}

@@ -20,7 +20,7 @@ from deployments.orchestration.step_queues import AGAIN_S, StepQueues
 from deployments.settings import QueueSettings
 from deployments.workers.worker import OnProgress
 from router.cost.order import Claim
-from router.errors import DeadlineError, LoadError, StepError, TriptychError
+from router.errors import BusyError, DeadlineError, LoadError, StepError, TriptychError
 from router.types import Picture, Progress, Step, StepResult, Value
 from tests.deployments.virtual_time import in_virtual_time
 
@@ -418,6 +418,29 @@ def test_a_lost_step_is_not_begun_again_after_its_deadline() -> None:
         assert scene.loop.time() == 2 + AGAIN_S[-1] / 2
         await asyncio.sleep(10)
         assert len(scene.machines["m"].all("begun")) == 2
+
+    played(play)
+
+
+def test_a_worker_without_room_is_left_alone_for_as_long_as_it_says() -> None:
+    """Nothing is sent to a model's server before it wants to be asked again, however often it says so; another model of
+    the worker goes on; and who cannot wait so long is told at once."""
+
+    async def play() -> None:
+        machine = Machine(failures=[BusyError("full", 5.0), BusyError("full", 7.0)])
+        other = Machine()
+        scene = Scene(machines={"m": machine, "n": other}, settings=QueueSettings(at_worker=1))
+        first = scene.start(step("first"))
+        await asyncio.sleep(2)
+        late = scene.start(step("second"))
+        assert (await scene.start(step(model="n"))).value is PICTURE
+        await asyncio.gather(first, late)
+        assert [at for at, what, _ in machine.events if what == "sent"] == [0.0, 6.0, 14.0, 15.0]
+        assert scene.queues.breaker.state("m") == "closed"
+        machine.failures = [BusyError("full", 90.0)]
+        with pytest.raises(BusyError) as told:
+            await scene.start(step(), within_s=60)
+        assert (told.value.retry_after_s, scene.loop.time()) == (90.0, 17.0)
 
     played(play)
 

@@ -171,9 +171,10 @@ def test_an_unknown_model_proposes_the_nearest() -> None:
 
 
 def test_every_family_of_a_card_can_be_loaded() -> None:
-    """The families that a card may name are those that draw and those that score, and each has its class."""
+    """The families that a card may name are those that draw, here or elsewhere, and those that score, each with its
+    class."""
     from models import scoring
-    from models.families import FAMILIES, ROLES, SCORERS
+    from models.families import FAMILIES, REMOTE, ROLES, SCORERS
 
-    assert set(ROLES) == set(FAMILIES) | set(SCORERS)
+    assert set(ROLES) == {*FAMILIES, *SCORERS, REMOTE}
     assert set(SCORERS) == set(scoring.SCORERS)

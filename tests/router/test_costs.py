@@ -246,6 +246,17 @@ def test_branches_on_the_same_model_follow_one_another_unless_there_are_replicas
     assert (several.work_s, several.latency_s) == (pytest.approx(10.0), pytest.approx(5.0))
 
 
+def test_a_worker_that_runs_several_steps_at_once_counts_as_so_many() -> None:
+    """Slots of a replica count as replicas in what is expected, and are kept when replicas come, and in copies."""
+    twice = plan(Fuse("average", (Generate("sd15"), Generate("sd15"))))
+    queues = Queues(CostModel(CATALOGUE), slots={"sd15": 2})
+    assert queues.estimate(twice).latency_s == pytest.approx(2.5, abs=0.1)
+    assert (queues.replicas("sd15"), queues.at_once("sd15"), queues.at_once("sdxl")) == (1, 2, 1)
+    queues.set_replicas("sd15", 3)
+    copies = (queues, queues.empty(), queues.before(queues.reserve(twice)))
+    assert {(copy.replicas("sd15"), copy.at_once("sd15")) for copy in copies} == {(3, 6)}
+
+
 def test_models_of_one_worker_wait_for_each_other() -> None:
     """Branches on two models that share a process follow one another, and the work of one is waiting for the other."""
     places = {"sdxl": "gpu0", "flux": "gpu0"}

@@ -86,7 +86,11 @@ def outcome_report(outcome: Outcome, wire: ImageRequest, request_id: str) -> dic
     """Everything about how the pictures came to be."""
     return {
         "request_id": request_id,
-        **route_report(outcome.route, wire.warnings, [*unread(outcome), *withheld(outcome, wire), *outcome.warnings]),
+        **route_report(
+            outcome.route,
+            wire.warnings,
+            [*unread(outcome), *unrepeatable(outcome), *withheld(outcome, wire), *outcome.warnings],
+        ),
         "safety": safety_report(outcome.safety),
         "notes": [*outcome.notes, *provenance_notes(outcome.route)],
         "pictures": [picture_report(made) for made in outcome.made],
@@ -290,6 +294,17 @@ def unread(outcome: Outcome) -> list[str]:
                 tokens[trace.step.model] = max(more, tokens.get(trace.step.model, 0))
     return [
         f"{model} did not read the last {more} tokens of the prompt: it is too long" for model, more in tokens.items()
+    ]
+
+
+def unrepeatable(outcome: Outcome) -> list[str]:
+    """A warning for each model that is drawn elsewhere without being told the seed: the same request makes another
+    picture there."""
+    steps = [trace for made in outcome.made for trace in made.traces if "remote" in trace.facts]
+    names = {str(t.step.model): str(t.facts["remote"]) for t in steps if t.step.settings.get("seed") is None}
+    return [
+        f"{model} is drawn by {name}, which is told no seed: the same request will not make the same picture again"
+        for model, name in names.items()
     ]
 
 
