@@ -9,6 +9,7 @@ SAY    := echo "Installing into $(VENV), once: some 150 packages, 2 to 6 GB of d
 
 .DEFAULT_GOAL := help
 MUTANTS ?=
+JOBS ?= 2
 .PHONY: help serve page test test-fast test-slow mutants docs lint format lock clean
 
 help:  ## this list
@@ -20,7 +21,7 @@ serve: $(VENV)/.serve  ## start Triptych on the embedded models and print the ad
 	@exec $(BIN)/triptych serve --config $(CONFIG) --port $(PORT)
 
 test: $(VENV)/.dev  ## every test that runs without a GPU, one Ray application included
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -m "not slow and not gpu" -n $(JOBS) --dist loadgroup
 
 test-fast: $(VENV)/.dev  ## unit tests only: seconds, no Ray
 	$(BIN)/python -m pytest -m "not slow and not gpu and not ray"

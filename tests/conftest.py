@@ -23,9 +23,20 @@ os.environ["XDG_STATE_HOME"] = STATE  # no test writes to the user's own
 atexit.register(shutil.rmtree, STATE, ignore_errors=True)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of the Ray application come last: its processes idle beside no other test, and failures show early."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests of the Ray application come last: its processes idle beside no other test, and failures show early.
+
+    Where several processes share the tests (`make test`), a file stays in one of them, so that what it builds is built
+    once; benchmarks have nothing in common; and all of Ray is in one, since two of them at once starve each other.
+    """
     items.sort(key=lambda item: item.get_closest_marker("ray") is not None)
+    if config.getoption("dist", "no") != "loadgroup":
+        return
+    for item in items:
+        if item.get_closest_marker("ray") is not None:
+            item.add_marker(pytest.mark.xdist_group("ray"))
+        elif item.path.name != "test_benchmarks.py":
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
 
 
 @pytest.fixture(autouse=True)

@@ -148,6 +148,7 @@ WATCH = """() => {
 }"""
 
 
+@pytest.mark.slow  # a time, which holds on a machine that does nothing else
 async def test_it_answers_at_once_while_pictures_are_drawn(site: Site, visit: Visit) -> None:
     """From a key to the next paint it takes less than 200 ms with four jobs under way, and nothing shifts."""
     page = await visit(site.url)
