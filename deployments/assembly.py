@@ -64,7 +64,10 @@ _LOADING = threading.Lock()
 def catalogue_of(settings: AppSettings) -> Catalogue:
     """The model cards behind the configured ids. Raises `CatalogueError`."""
     return load_catalogue(
-        {m: {"card": s.card, "overrides": s.overrides, "guests": s.guests} for m, s in settings.models.items()}
+        {
+            m: {"card": s.card, "overrides": s.overrides, "guests": s.guests, "tuning": s.tuning}
+            for m, s in settings.models.items()
+        }
     )
 
 

@@ -32,6 +32,9 @@ class ModelCard:
                   single words, and pairs of a number, size, colour or material with the word after it
     guests:       catalogue ids of models of the same latent space whose networks its worker holds beside its own, so
                   that both can predict in one step; the installation says this (the catalogue), not the card's file
+    tuning:       how its worker runs it (`models.tuning.settings.Tuning`), as builtins; the installation says this, too
+    tuned, changes: all of that which may change seconds, and the part that changes more of a picture than rounding, in
+                  one line each
     seconds_per_step, overhead_s: prior of the cost model at `native_size`, one picture, guidance included;
                   replaced by what workers measure
     """
@@ -76,6 +79,9 @@ class ModelCard:
     flow: bool = False
     takes_negative: bool = True
     guests: tuple[str, ...] = ()
+    tuning: Mapping[str, object] = field(default_factory=dict)
+    tuned: str = ""
+    changes: str = ""
     description: str = ""
     card_path: str = ""  # where this card was read from, for error messages
 
