@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from models.profiling.phases import Clock, Mark, called
@@ -42,7 +43,7 @@ class Parts:
                 (pipe.vae, "encode", "vae encode"),
                 (pipe.vae, "decode", "vae decode"),
             ):
-                stack.enter_context(called(owner, name, lambda call, part=part: self._timed(part, call)))
+                stack.enter_context(called(owner, name, partial(self._timed, part)))
             # Past the pipeline's own `__setattr__`, which would take the stand-ins for components and note them.
             vars(pipe).update({name: _Watched(network, name, self._timed) for name, network in usual.items()})
             stack.callback(vars(pipe).update, usual)

@@ -81,7 +81,7 @@ class Phases:
 @contextmanager
 def called(owner: Any, name: str, around: Callable[[Callable[[], Any]], Any]) -> Iterator[None]:
     """While inside, calls of a method of `owner` go through `around`."""
-    usual = getattr(owner, name)
+    usual, own = getattr(owner, name), vars(owner).get(name)
 
     @functools.wraps(usual)  # pipelines look at signatures
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -92,3 +92,5 @@ def called(owner: Any, name: str, around: Callable[[Callable[[], Any]], Any]) ->
         yield
     finally:
         del vars(owner)[name]
+        if own is not None:  # somebody else's, which is put back
+            vars(owner)[name] = own

@@ -94,10 +94,13 @@ def told(network: Any, passes: int, contexts: bool) -> Iterator[None]:
             with module.cache_context(next(names)):
                 return self.fn_ref.original_forward(*args, **kwargs)
 
+    own = "forward" in vars(network)  # of another hook
     registry = HookRegistry.check_if_exists_or_initialize(network)
     registry.register_hook(Passes(), NAME)
     try:
         yield
     finally:
         registry.remove_hook(NAME, recurse=False)
+        if not own:
+            vars(network).pop("forward", None)  # the class's own again, so that nothing refers to itself
         network._reset_stateful_cache()

@@ -15,7 +15,7 @@ from rich.table import Table
 from deployments.cli.console import AsJson, Config, err, out, print_json, say
 from deployments.settings import DEFAULT_CONFIG, load_serve_config
 from router.errors import RequestError, StepError, did_you_mean
-from router.types import ModelCard, Step, StepResult, Value
+from router.types import ModelCard, Scalar, Step, StepResult, Value
 
 OPERATORS = 15
 
@@ -93,7 +93,7 @@ def _steps(
     from models.engine.warmup import warm_up_step
 
     usual, inputs = warm_up_step(card, (width, height))
-    own = {"prompt": prompt, "steps": steps or card.steps}
+    own: dict[str, Scalar] = {"prompt": prompt, "steps": steps or card.steps}
     return [
         (replace(usual, id=f"picture-{n}", settings={**usual.settings, **own, "seed": n}), inputs) for n in range(batch)
     ]
