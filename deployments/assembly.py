@@ -65,7 +65,10 @@ def catalogue_of(settings: AppSettings) -> Catalogue:
     """The model cards behind the configured ids. Raises `CatalogueError`, and `ConfigError` for a worker that makes no
     sense with them."""
     catalogue = load_catalogue(
-        {m: {"card": s.card, "overrides": s.overrides, "guests": s.guests} for m, s in settings.models.items()}
+        {
+            m: {"card": s.card, "overrides": s.overrides, "guests": s.guests, "tuning": s.tuning}
+            for m, s in settings.models.items()
+        }
     )
     for worker in settings.workers:
         _check_elsewhere(worker, settings, catalogue)

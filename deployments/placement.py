@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from deployments.section import Section
+from models.tuning.settings import Tuning
 
 
 class ReplicaBounds(Section):
@@ -114,6 +115,7 @@ class ModelSettings(Placement):
                both with `denoise`; each replica then needs the memory of all of them, less what they share
     worker:    the process that holds it, by name; models with the same name share it. Default: one of its own. What
                of `Placement` is said by several models of a worker, or under `workers`, must be the same
+    tuning:    how its worker runs it: compiled, offloaded, cached, in fewer bits (docs/models-and-gpus.md)
     max_batch: pictures that are made in one call of the model at most; how many is learned. They differ from those made
                alone by rounding (docs/operations.md)
     """
@@ -122,6 +124,7 @@ class ModelSettings(Placement):
     overrides: dict[str, Any] = Field(default_factory=dict)
     guests: tuple[str, ...] = ()
     dtype: Literal["float32", "float16", "bfloat16"] | None = None
+    tuning: Tuning = Field(default_factory=Tuning)
     max_batch: int = Field(default=8, ge=1)
     worker: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 

@@ -10,13 +10,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from models.families import relaying
 from models.schema import absolute, parse, validate
+from models.tuning.settings import Tuning
 from router.errors import CatalogueError, did_you_mean
 from router.types import ModelCard
 
 PACKAGE = Path(__file__).resolve().parent
 CARDS = PACKAGE / "cards"
+ENTRY = ("card", "overrides", "guests", "tuning")
 
 
 @dataclass(frozen=True)
@@ -80,9 +84,11 @@ def _words(file: Path, card: str) -> frozenset[str]:
 
 
 def load_catalogue(models: Mapping[str, str | Path | Mapping[str, Any]]) -> Catalogue:
-    """`{catalogue id: card name or path, or {card: ..., overrides: {...}, guests: [...]}}` to a catalogue.
+    """`{catalogue id: card name or path, or {card: ..., overrides: {...}, guests: [...], tuning: {...}}}` to a
+    catalogue.
 
     guests: catalogue ids of models whose networks the worker of this one holds, too (`denoise` in recipes)
+    tuning: how the worker runs it, a `Tuning` or what one is made of
     Raises `CatalogueError` for a bad card, an unknown key or an unknown name; the message names the catalogue id.
     """
     catalogue = Catalogue({model: _entry(model, entry) for model, entry in models.items()})
@@ -117,10 +123,8 @@ def _check_guest(card: ModelCard, guest: str, catalogue: Catalogue) -> None:
 def _entry(model: str, entry: str | Path | Mapping[str, Any]) -> ModelCard:
     spec = entry if isinstance(entry, Mapping) else {"card": entry}
     for key in spec:
-        if key not in ("card", "overrides", "guests"):
-            raise CatalogueError(
-                f"model {model!r}: unknown key {key!r}{did_you_mean(key, ('card', 'overrides', 'guests'))}"
-            )
+        if key not in ENTRY:
+            raise CatalogueError(f"model {model!r}: unknown key {key!r}{did_you_mean(key, ENTRY)}")
     if not isinstance(spec.get("card"), (str, Path)):
         raise CatalogueError(
             f"model {model!r}: 'card' is missing: give a card's name ({', '.join(card_names())}) or path"
@@ -132,9 +136,22 @@ def _entry(model: str, entry: str | Path | Mapping[str, Any]) -> ModelCard:
     if isinstance(spec.get("guests"), str):
         raise CatalogueError(f"model {model!r}: 'guests' is a list of catalogue ids, such as [{spec['guests']}]")
     try:
-        return replace(load_card(spec["card"], overrides), id=model, guests=guests)
+        card = replace(load_card(spec["card"], overrides), id=model, guests=guests)
     except CatalogueError as error:
         raise CatalogueError(f"model {model!r}: {error.message}") from None
+    return _tuned(card, spec.get("tuning"))
+
+
+def _tuned(card: ModelCard, tuning: Any) -> ModelCard:
+    try:
+        chosen = tuning if isinstance(tuning, Tuning) else Tuning.model_validate(tuning or {})
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        where = ".".join(str(part) for part in ("tuning", *wrong["loc"]))
+        raise CatalogueError(f"model {card.id!r}: {where}: {wrong['msg'].removeprefix('Value error, ')}") from None
+    if card.role == "scorer" and chosen.said():
+        raise CatalogueError(f"model {card.id!r}: tuning is for models that draw, and this one scores; leave it out")
+    return replace(card, tuning=chosen.said(), tuned=chosen.tuned, changes=chosen.changes)
 
 
 def _find(name: str | Path) -> Path:

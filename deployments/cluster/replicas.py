@@ -127,7 +127,8 @@ class WorkerReplica:
 
 
 def _described(card: ModelCard) -> dict[str, Scalar]:
-    return {"revision": card.revision, **({"guests": ",".join(card.guests)} if card.guests else {})}
+    said = {"guests": ",".join(card.guests), "tuning": card.tuned}
+    return {"revision": card.revision, **{key: value for key, value in said.items() if value}}
 
 
 def _whereabouts(worker: str) -> dict[str, Scalar]:

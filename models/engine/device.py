@@ -12,15 +12,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from models.tuning.smaller import OUT_OF_MEMORY
 from router.errors import Cancelled, StepError, TriptychError
 from router.types import ModelCard, Scalar, Step, StepResult
 
 Made = TypeVar("Made")
 
 logger = logging.getLogger("triptych.engine")
-
-OUT_OF_MEMORY = "out_of_memory"
-"""The code of a `StepError` for which a smaller size, or fewer pictures at once, may help."""
 
 LOST = ("CUDA error", "cuDNN error", "CUBLAS error")
 """How errors begin after which CUDA refuses everything else in the same process."""

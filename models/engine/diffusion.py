@@ -6,7 +6,7 @@ each run gets a fresh scheduler.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cached_property, partial
@@ -27,6 +27,11 @@ from models.engine.windows import windowed
 from models.families import FAMILIES
 from models.fusion.colour import Pixels
 from models.handover import check_latents, check_picture, to_image, to_latents, to_picture, to_tensor
+from models.profiling.parts import Parts
+from models.profiling.phases import Phases
+from models.tuning.applying import tuning_of
+from models.tuning.caches import told
+from models.tuning.smaller import SmallerDecoding
 from models.weights.loading import img2img, load_pipeline, resolve_dtype
 from models.weights.memory import check_fits
 from models.weights.revisions import revision
@@ -56,7 +61,15 @@ class DiffusionEngine:
         networks: SharedNetworks | None = None,
     ) -> None:
         self.card = card
+        self.parts: Parts | None = None
+        """What looks at the parts of its runs, if somebody wants to know."""
         self._device = Device(card, device, threads)
+        for one in (card, *guests) if guests else ():
+            if one.tuning.get("offload"):
+                raise LoadError(
+                    f"model {one.id!r}: tuning.offload: two models predict together in {card.id!r}, and neither can "
+                    "leave the device; leave out offload or guests"
+                )
         if guests:
             check_fits(card, device, str(resolve_dtype(card, device, dtype)).removeprefix("torch."), guests)
         self._pipe = load_pipeline(card, device, dtype, networks)
@@ -69,6 +82,7 @@ class DiffusionEngine:
                 self._guests[guest.id] = Guest(guest, self._pipe, card.family, device, dtype, networks)
             except LoadError as error:  # its words; its frames would keep the weights that were loaded before it
                 self._guests[guest.id] = LoadError(error.message, error.param)
+        self._smaller = SmallerDecoding(card)
         self._guest_cards = {guest.id: guest for guest in guests}
         self.revision = revision(card)
 
@@ -80,12 +94,17 @@ class DiffusionEngine:
         on_progress: OnProgress | None = None,
         should_stop: ShouldStop | None = None,
     ) -> StepResult:
-        """Execute one `generate`, `denoise` or `refine` step; see `Engine`."""
+        """Execute one `generate`, `denoise` or `refine` step; see `Engine`. What runs out of memory is tried once more,
+        decoded in tiles; then `decoded_in_tiles` of the facts is their side in pixels."""
         self._check_able(step, inputs)
-        (value, facts), seconds = self._device.alone(
-            step, lambda: self._execute(step, inputs, on_progress, should_stop)
-        )
-        return StepResult(value, seconds, {**self._device.facts(self.revision), **facts})
+
+        def draw(told: Mapping[str, Scalar]) -> StepResult:
+            (value, facts), seconds = self._device.alone(
+                step, lambda: self._execute(step, inputs, on_progress, should_stop)
+            )
+            return StepResult(value, seconds, {**self._device.facts(self.revision), **facts, **told})
+
+        return self._smaller.tried(step, self._pipe.vae, draw)
 
     def run_batch(
         self,
@@ -98,9 +117,10 @@ class DiffusionEngine:
         """The same step for several pictures, in one call if memory allows; see `Engine`.
 
         The steps may differ in prompt, seed and the text of the negative prompt only (`StepError` otherwise). A picture
-        is that of `run` up to rounding in the last bits, which depends on the size of the batch. In tiles, and where
-        only one is left, they are those of `run`. seconds: equal shares. Facts: `batch`, how many were made in one
-        call, if several were; `batch_too_large`, how many were too many for the memory.
+        is that of `run` up to rounding in the last bits, which depends on the size of the batch. In tiles, with a cache
+        that looks at what it skips, and where only one is left, they are those of `run`. seconds: equal shares. Facts:
+        `batch`, how many were made in one call, if several were; `batch_too_large`, how many were too many for the
+        memory.
         """
         made: dict[int, StepResult | TriptychError] = {}
         calls: dict[int, Call] = {}
@@ -132,7 +152,8 @@ class DiffusionEngine:
 
         for call in alike:
             memory = (steps[next(iter(calls))].kind, call.width, call.height, call.guidance_scale > 1, call.mix)
-            parts = [[number] for number in calls] if call.tiling is not None else [list(calls)]
+            alone = call.tiling is not None or self._by_content
+            parts = [[number] for number in calls] if alone else [list(calls)]
             for part in parts:
                 made |= self._device.together(part, memory, draw)
         return [made[number] for number in range(len(steps))]
@@ -152,8 +173,9 @@ class DiffusionEngine:
             output = self._denoise(pipe, calls, inputs, watch)
             self._check_ran(steps[0], calls[0], watch)
             values = [self._value(pipe, calls[0], output[i : i + 1], watch.done) for i in range(len(calls))]
+            shared = watch.phases.seconds(calls[0].until is None, len(calls))
             return [
-                (value, {**self._call_facts(pipe, call), "steps": watch.done, "batch": len(calls)})
+                (value, {**self._call_facts(pipe, call), **shared, "steps": watch.done, "batch": len(calls)})
                 for value, call in zip(values, calls, strict=True)
             ]
 
@@ -162,9 +184,16 @@ class DiffusionEngine:
         return [StepResult(value, seconds / len(made), {**common, **facts}) for value, facts in made]
 
     def warm_up(self) -> float:
-        """Run the shortest possible step, so that the first request does not pay for allocation; returns seconds."""
+        """Run the shortest possible step, so that the first request does not pay for allocation, nor for compiling the
+        shapes of the card's tuning; returns seconds."""
         _ = self._colours
-        return self.run(*warm_up_step(self.card)).seconds
+        sizes = tuning_of(self.card).sizes or (self.card.native_size,)
+        return sum(self.run(*warm_up_step(self.card, size)).seconds for size in sizes)
+
+    @property
+    def _by_content(self) -> bool:
+        """Whether pictures of one call would decide for each other what is taken over from the step before."""
+        return "first_block" in dict(self.card.tuning.get("cache") or {})  # type: ignore[call-overload]
 
     def _check_able(self, step: Step, inputs: Sequence[Value]) -> None:
         if step.kind not in ABLE[self.card.role]:
@@ -185,12 +214,14 @@ class DiffusionEngine:
         if self._tile_by_tile(call):
             assert call.tiling is not None
             made = self._refine_tiles(step, call, check_picture(inputs[0], self.card), watch)
-            return made, {**self._call_facts(pipe, call), "steps": watch.done, "tiles": call.tiling.count}
+            took = watch.phases.seconds(decoded=True)
+            return made, {**self._call_facts(pipe, call), **took, "steps": watch.done, "tiles": call.tiling.count}
         output = self._denoise(pipe, [call], [inputs], watch)
         self._check_ran(step, call, watch)
         value = self._value(pipe, call, output, watch.done)
         tiles: dict[str, Scalar] = {} if call.tiling is None else {"tiles": call.tiling.count}
-        return value, {**self._call_facts(pipe, call), **tiles, "steps": watch.done}
+        took = watch.phases.seconds(decoded=call.until is None)
+        return value, {**self._call_facts(pipe, call), **tiles, **took, "steps": watch.done}
 
     def _check_ran(self, step: Step, call: Call, watch: Watch) -> None:
         if not watch.done:
@@ -219,7 +250,8 @@ class DiffusionEngine:
             last = start_index(pipe.scheduler, call.steps, call.until) - begin
         colours = self._colours if on_progress and tiles == 1 else None
         ids = [step.id for step in steps]
-        return Watch(ids, on_progress, should_stop, self._unpacker(call), colours, last, tiles)
+        phases = Phases(self._device.name)
+        return Watch(ids, on_progress, should_stop, self._unpacker(call), colours, last, tiles, phases)
 
     def _tile_by_tile(self, call: Call) -> bool:
         """Whether tiles are finished one after the other, since the network cannot be applied in windows."""
@@ -267,11 +299,25 @@ class DiffusionEngine:
             pictures = [check_picture(values[0], self.card) for values in inputs]
             given["image"] = [to_image(picture, call.width, call.height) for picture in pictures]
         noise = [torch.Generator("cpu").manual_seed(one.seed) for one in calls]
+        network = getattr(pipe, self._family.denoiser)
+        passes = self.card.passes(call.guidance_scale)
         try:
-            with as_before(self._networks()), windowed(pipe, self.card, call), self._beside(pipe, calls):
+            with (
+                as_before(self._networks()),
+                windowed(pipe, self.card, call),
+                watch.phases.of(pipe),
+                nullcontext() if self.parts is None else self.parts.of(pipe),
+                told(network, passes, contexts=type(pipe).__name__ == self._family.img2img),
+                self._beside(pipe, calls),
+            ):
                 return pipe(**given, generator=noise, callback_on_step_end=watch).images
         finally:
-            pipe.maybe_free_model_hooks()
+            self._pipe.maybe_free_model_hooks()  # its img2img sibling shares its networks, and has no hooks of its own
+
+    @property
+    def device(self) -> str:
+        """Where it runs, as torch calls it."""
+        return self._device.name
 
     @property
     def broken(self) -> str:
@@ -326,6 +372,8 @@ class DiffusionEngine:
             "seed": call.seed,
             "truncated_tokens": self._family.unread_tokens(self.card, self._pipe, call.prompt),
         }
+        if self.card.tuned:
+            facts["tuning"] = self.card.tuned
         if ignores_negative(call, self.card, pipe):
             facts["negative_prompt_ignored"] = True
         if call.mix is not None and isinstance(guest := self._guests[call.mix.guest], Guest):

@@ -7,6 +7,7 @@ from typing import Any
 
 from models.engine.previews import clean, paint
 from models.engine.schedulers import VARIANCE_EXPLODING
+from models.profiling.phases import Phases
 from router.errors import Cancelled
 from router.types import Progress
 
@@ -27,6 +28,7 @@ class Watch:
     unpack: latents as the pipeline holds them to (N, C, h, w);   colours: see `models.previews.fit_colours`
     last:   number of the denoising step of a run after which the pipeline leaves out the others; None: all are run
     rounds: how many runs of the pipeline make up the step (one for each tile)
+    phases: where the seconds go; default: of a CPU
     """
 
     def __init__(
@@ -38,7 +40,9 @@ class Watch:
         colours: Any,
         last: int | None = None,
         rounds: int = 1,
+        phases: Phases | None = None,
     ) -> None:
+        self.phases = phases or Phases("cpu")
         self.steps = tuple(steps)
         self.done = 0
         self._report = on_progress
@@ -61,6 +65,7 @@ class Watch:
 
     def __call__(self, pipe: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         self.done = self._before + index + 1
+        self.phases.stepped()
         self.check()
         if index + 1 == self._stop_after:
             pipe._interrupt = True

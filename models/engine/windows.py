@@ -14,6 +14,7 @@ from typing import Any
 from models.call import Call, Tiling
 from models.engine.tiles import Box, boxes, windows
 from models.families import FAMILIES
+from models.tuning.tiles import as_it_was
 from router.types import ModelCard
 
 NAME = "triptych_windows"
@@ -42,12 +43,11 @@ def windowed(pipe: Any, card: ModelCard, call: Call) -> Iterator[None]:
     large = call.width * call.height > card.max_pixels
     registry.register_hook(_hook(places, weights), NAME)
     try:
-        if large:
-            pipe.vae.enable_tiling()
-        yield
+        with as_it_was(pipe.vae):
+            if large:
+                pipe.vae.enable_tiling()
+            yield
     finally:
-        if large:
-            pipe.vae.disable_tiling()
         registry.remove_hook(NAME, recurse=False)
         if not own:
             vars(network).pop("forward", None)  # the class's own again, so that nothing refers to itself

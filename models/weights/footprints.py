@@ -6,7 +6,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 from models.weights.loading import resolve_dtype
-from models.weights.memory import BYTES, GB, activation_bytes, config_folder, count_parameters
+from models.weights.memory import BYTES, GB, config_folder, held_bytes, working_bytes
 from models.weights.sharing import SharedNetworks
 from router.types import ModelCard
 
@@ -39,8 +39,8 @@ def footprint(
             continue
         width = BYTES[str(precision).removeprefix("torch.")]
         numbers = networks.numbers(one, device, precision)
-        for name, parameters in count_parameters(one).items():
+        for name, size in held_bytes(one, width).items():
             if one is card or name != "vae":  # guests use the VAE of their host
-                weights[numbers.get(name, (one.id, name))] = float(parameters * width)
-        working = max(working, activation_bytes(one, width))
+                weights[numbers.get(name, (one.id, name))] = size
+        working = max(working, working_bytes(one, width))
     return Footprint(weights, working)

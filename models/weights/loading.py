@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from models.families import FAMILIES
+from models.tuning.applying import check, tune
+from models.tuning.applying import options as tuning_options
 from models.weights.memory import check_fits, has_configuration
 from models.weights.revisions import check_folder, remedy
 from models.weights.sharing import SharedNetworks
@@ -39,12 +41,14 @@ def load_pipeline(
     if card.source.get("local"):
         check_folder(card, Path(str(card.source["local"])))
     at_hand = given if networks is None else networks.at_hand(card, device, wanted) | given
+    check(card, device)
     if has_configuration(card):
         check_place(card, device, wanted, at_hand)
     made = _from_source(card, known, wanted, at_hand)
     check_call(card, made)
     made.set_progress_bar_config(disable=True)
-    placed = place(card, made, device, wanted, at_hand)
+    tune(made, card, device, wanted, at_hand)  # before it is placed, so that fewer bits are all that is ever there
+    placed = made if card.tuning.get("offload") else place(card, made, device, wanted, at_hand)
     if networks is not None:
         networks.add(card, placed, device, wanted, but=tuple(at_hand))
     return placed
@@ -145,7 +149,8 @@ def _from_source(card: ModelCard, cls: Any, dtype: Any, shared: dict[str, Any]) 
         options.pop("revision", None)  # there it is a name for people
     try:
         return cls.from_pretrained(
-            str(source.get("local") or source["hub"]), dtype=dtype, use_safetensors=True, **options, **extra
+            str(source.get("local") or source["hub"]),
+            **{"dtype": dtype, "use_safetensors": True} | tuning_options(card, dtype) | options | extra,
         )
     except Exception as error:
         raise load_error(card, error) from error

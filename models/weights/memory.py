@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import importlib
+import math
 import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+from models.families import FAMILIES
 from models.weights.revisions import components, read_json
 from router.errors import LoadError
 from router.types import ModelCard
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+QUANTIZED = {"int8": 1.0, "fp8": 1.0, "nf4": 0.5625}
+"""Bytes of a parameter in fewer bits; with a factor for every 64 of them in nf4 (https://arxiv.org/abs/2305.14314)."""
 GB = 1e9
 RESERVE_GB = 0.5
 """Context and allocator of the device, which no parameter count shows."""
@@ -23,15 +27,55 @@ def count_parameters(card: ModelCard) -> dict[str, int]:
 
     The folder is the card's `local` (or `config`) path, or the hub's cache; `LoadError` if neither is there.
     """
+    return {name: sum(map(math.prod, shapes)) for name, shapes in _shapes(card).items()}
+
+
+def _shapes(card: ModelCard) -> dict[str, list[tuple[int, ...]]]:
+    """The shape of each parameter of each component."""
     folder = config_folder(card)
     if folder is None:
         raise LoadError(f"model {card.id!r}: no configuration at hand to count parameters from")
-    counts = {}
+    found = {}
     for name, (library, class_name) in components(card, folder).items():
         if (folder / name / "config.json").is_file():
             model = _build_empty(library, class_name, read_json(folder / name / "config.json", card))
-            counts[name] = sum(parameter.numel() for parameter in model.parameters())
-    return counts
+            found[name] = [tuple(parameter.shape) for parameter in model.parameters()]
+    return found
+
+
+def held_bytes(card: ModelCard, width: int) -> dict[str, float]:
+    """What each component of a card occupies of its device between steps, in the bits that its tuning gives it; nothing
+    if they wait in the memory of the CPU. width: bytes of a parameter"""
+    return {} if card.tuning.get("offload") else {name: sum(parts) for name, parts in _sizes(card, width).items()}
+
+
+def working_bytes(card: ModelCard, width: int) -> float:
+    """What a card's model needs beside that, at most, while it runs at native size.
+
+    Of what is offloaded, that is what is on the device at once: the largest network, or the VAE while it decodes; of
+    layers, the largest and the one that follows it.
+    """
+    activations = activation_bytes(card, width)
+    if (offload := card.tuning.get("offload")) is None:
+        return activations
+    sizes = _sizes(card, width)
+    if offload == "group":
+        return 2.0 * max(max(parts, default=0.0) for parts in sizes.values()) + activations
+    return max(*(sum(parts) for parts in sizes.values()), sum(sizes.get("vae", ())) + activations)
+
+
+def _sizes(card: ModelCard, width: int) -> dict[str, list[float]]:
+    """Bytes of each parameter of each component. In 8-bit integers and in 4 bits are only matrices."""
+    quantize = str(card.tuning.get("quantize"))
+    fewer = min(float(width), QUANTIZED.get(quantize, float(width)))
+    network = FAMILIES[card.family].denoiser
+    return {
+        name: [
+            math.prod(shape) * (fewer if name == network and (quantize == "fp8" or len(shape) == 2) else width)
+            for shape in shapes
+        ]
+        for name, shapes in _shapes(card).items()
+    }
 
 
 def estimate_memory_gb(card: ModelCard, dtype: str | None = None, have: Collection[str] = ()) -> float:
@@ -42,16 +86,16 @@ def estimate_memory_gb(card: ModelCard, dtype: str | None = None, have: Collecti
     if card.role == "scorer" or config_folder(card) is None:
         return card.memory_gb
     width = BYTES[dtype or card.dtype]
-    weights = sum(number for name, number in count_parameters(card).items() if name not in have) * width
-    return (weights + activation_bytes(card, width)) / GB
+    weights = sum(size for name, size in held_bytes(card, width).items() if name not in have)
+    return (weights + working_bytes(card, width)) / GB
 
 
 def guest_memory_gb(card: ModelCard, dtype: str | None = None) -> float:
     """What a guest adds to the model that it is loaded beside: its weights without the VAE, which both share."""
     if config_folder(card) is None:
         return card.memory_gb
-    counts = count_parameters(card)
-    return sum(number for name, number in counts.items() if name != "vae") * BYTES[dtype or card.dtype] / GB
+    sizes = held_bytes(card, BYTES[dtype or card.dtype])
+    return sum(size for name, size in sizes.items() if name != "vae") / GB
 
 
 def activation_bytes(card: ModelCard, width: int) -> float:
@@ -63,6 +107,10 @@ def activation_bytes(card: ModelCard, width: int) -> float:
     config = read_json(folder / "vae" / "config.json", card) if folder else {}
     blocks = config.get("block_out_channels") or [config.get("base_dim", 128) * n for n in config.get("dim_mult", [1])]
     pixels = card.native_size[0] * card.native_size[1]
+    if tiling := card.tuning.get("vae_tiling"):
+        sample = config.get("sample_size") or card.native_size[0]
+        side = int(sample) if tiling is True else int(str(tiling))
+        pixels = min(pixels, side * side)
     # VAEs for films know no upcasting; of the others, old configurations leave out that they do.
     upcast = config.get("force_upcast", "base_dim" not in config)
     return 3.0 * pixels * blocks[:2][-1] * (4 if upcast else width)

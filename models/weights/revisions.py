@@ -90,7 +90,12 @@ def remedy(card: ModelCard) -> str:
 
 
 def revision(card: ModelCard) -> str:
-    """The revision that is really loaded: a hub commit, or `sha256:` and twelve digits of the local weight files."""
+    """The revision that is really loaded: a hub commit, or `sha256:` and twelve digits of the local weight files; and
+    after a `+` the tuning that makes other pictures of the same weights."""
+    return f"{_weights(card)}+{card.changes}" if card.changes else _weights(card)
+
+
+def _weights(card: ModelCard) -> str:
     local = card.source.get("local") or card.source.get("file")
     if local:
         return str(card.source.get("revision") or digest(Path(str(local))))

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from models.families import FAMILIES
 from models.weights.memory import config_folder
 from models.weights.revisions import NO_WEIGHTS, components, read_json
 from router.types import ModelCard
@@ -85,7 +86,7 @@ class SharedNetworks:
 def _networks(card: ModelCard, device: str, dtype: Any) -> dict[str, _Network]:
     """The networks of a pipeline that is a folder here; none of a single file, whose parts are not told apart."""
     folder = None if card.source.get("file") else config_folder(card)
-    if folder is None:
+    if folder is None or card.tuning.get("offload"):  # what moves to and fro does so for one pipeline
         return {}
     found = {}
     for name, (library, kind) in components(card, folder).items():
@@ -95,8 +96,9 @@ def _networks(card: ModelCard, device: str, dtype: Any) -> dict[str, _Network]:
         config = read_json(folder / name / "config.json", card)
         said = sorted((key, repr(value)) for key, value in config.items() if not key.startswith(NOT_CONTENT))
         variant = card.source.get("variant")
+        tuned = card.tuned if name in (FAMILIES[card.family].denoiser, "vae") else ""
         precision = str(dtype).removeprefix("torch.")
-        found[name] = _Network(f"{library}.{kind}", repr((said, variant)), device, precision, files)
+        found[name] = _Network(f"{library}.{kind}", repr((said, variant, tuned)), device, precision, files)
     return found
 
 

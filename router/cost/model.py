@@ -7,8 +7,9 @@ guidance), over how often it does at the card's guidance, which `seconds_per_ste
 takes the seconds of both for every step. For scorers, work is the number of pictures, or of their objects where these
 are scored. The blend, select and upscale of pictures need no model; their work is megapixels x pictures.
 
-A law of its own is learned for each model, kind of step, size, passes, size of batch and engine, since the seconds are
-in proportion to work only roughly; where one of these was not seen yet, the law of all of the model and kind stands in.
+A law of its own is learned for each model, kind of step, size, passes, size of batch, engine and tuning, since the
+seconds are in proportion to work only roughly; where one of these was not seen yet, the law of all of the model and
+kind stands in.
 
 What is learned follows the last observations of a law: what is beyond three times their median, or below a third of it,
 is a hiccup, or from before a change. So a hiccup moves nothing, and of a lasting change the third observation is
@@ -151,7 +152,8 @@ class CostModel:
         size = f"{width}x{height}" if step.model is not None and width is not None else "-"
         size += " tiles" if "tiles" in settings else ""
         passes = "+".join(map(str, self._passes(step))) or "-"
-        return f"{_every(step)[:-1]}{size}/{passes}/{batch}/{engine or '-'}"
+        how = "+".join(filter(None, (engine, *(self._catalogue[model].tuned for model in step.models))))
+        return f"{_every(step)[:-1]}{size}/{passes}/{batch}/{how or '-'}"
 
     def _passes(self, step: Step) -> list[int]:
         """How often each network of the step is run in one denoising step."""

@@ -9,7 +9,8 @@ Rules, each with the knob that a training table may set (`Composition`):
         .8 u and .84 at .6 u; by g it would be .87 and .82.)
     all others, d apart (`_distance`):   times exp(-.05 d)
 - another size, d apart (`sizes.apart`): the same, by `elsewhere`; nothing is rated at more than one size;
-- other weights under the same id, or other settings of its card than were rated: as if they were d = 1 apart, each;
+- other weights under the same id (a tuning that changes pictures counts as such), or other settings of its card than
+  were rated: as if they were d = 1 apart, each;
 - a chain: its longest known beginning, plus `refine_delta` for each further refine, less for one of fewer steps than
   usual;
 - best_of, regions: between the mean of its branches (a useless scorer) and 1 - prod(1 - p) (a perfect scorer on
@@ -94,11 +95,13 @@ def card_record(model: str, catalogue: Catalogue) -> dict[str, object]:
     place = next((str(card.source[key]) for key in ("hub", "file", "local", "remote") if card.source.get(key)), "")
     if not card.source.get("hub") and card.remote is None:  # the same files may lie elsewhere
         place = "/".join(place.replace("\\", "/").rstrip("/").split("/")[-2:])
+    # Fewer bits, or a step that is taken over from the one before, are as good as other weights.
+    tuned = f"+{card.changes}" if card.changes else ""
     return {
         "steps": card.steps,
         "guidance_scale": card.guidance_scale,
         "scheduler": card.scheduler,
-        "weights": f"{place}@{card.revision}",
+        "weights": f"{place}@{card.revision}{tuned}",
     }
 
 

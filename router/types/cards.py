@@ -61,6 +61,9 @@ class ModelCard:
     remote:       the server that draws with it; None: its weights are loaded here. The source says this
     guests:       catalogue ids of models of the same latent space whose networks its worker holds beside its own, so
                   that both can predict in one step; the installation says this (the catalogue), not the card's file
+    tuning:       how its worker runs it (`models.tuning.settings.Tuning`), as builtins; the installation says this, too
+    tuned, changes: all of that which may change seconds, and the part that changes more of a picture than rounding, in
+                  one line each
     seconds_per_step, overhead_s: prior of the cost model at `native_size`, one picture, guidance included;
                   replaced by what workers measure
     """
@@ -106,6 +109,9 @@ class ModelCard:
     takes_negative: bool = True
     remote: Remote | None = None
     guests: tuple[str, ...] = ()
+    tuning: Mapping[str, object] = field(default_factory=dict)
+    tuned: str = ""
+    changes: str = ""
     description: str = ""
     card_path: str = ""  # where this card was read from, for error messages
 

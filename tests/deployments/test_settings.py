@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from deployments.assembly import catalogue_of
 from deployments.settings import DEFAULT_CONFIG, ROOT, ConfigError, load_serve_config, parse_settings
 
 MODEL = {"card": "embedded/sd15"}
@@ -24,6 +25,12 @@ MODEL = {"card": "embedded/sd15"}
         ({"models": {"a": {**MODEL, "num_gpus": float("nan")}}}, "models.a.num_gpus"),
         ({"models": {"a": {**MODEL, "replicas": {"max_replicas": 2, "target_ongoing": 1}}}}, "unknown key"),
         ({"models": {"a": {**MODEL, "worker": "a b"}}}, "models.a.worker"),
+        ({"models": {"a": {**MODEL, "tuning": {"compil": "full"}}}}, "models.a.tuning: unknown key 'compil'; did you"),
+        ({"models": {"a": {**MODEL, "tuning": {"compile": "all"}}}}, "models.a.tuning.compile: should be 'regional'"),
+        (
+            {"models": {"a": {**MODEL, "tuning": {"cache": {"first_block": 2}}}}},
+            "models.a.tuning.cache.first_block: should be less than or equal to 1",
+        ),
         ({"models": {"a": MODEL}, "workers": {"b": {"devices": "cpu"}}}, "workers.b: unknown key 'devices'; did you"),
         ({"models": {"a": MODEL}, "workers": {"b": {"device": "cpu"}}}, "workers.b: no model says `worker: b`"),
     ],
@@ -34,6 +41,15 @@ def test_a_wrong_key_or_value_is_named_with_its_path(data: dict, message: str) -
         parse_settings(data, "my.yaml: args")
     assert str(refused.value).startswith("my.yaml: args: ")
     assert message in str(refused.value)
+
+
+def test_tuning_reaches_the_card() -> None:
+    """What the config tunes is on the model's card, in words that costs and evidence go by."""
+    tuning = {"compile": "regional", "quantize": "int8"}
+    settings = parse_settings({"models": {"a": {**MODEL, "tuning": tuning}, "b": MODEL}})
+    cards = catalogue_of(settings)
+    assert (cards["a"].tuned, cards["a"].changes) == ("compile=regional,quantize=int8", "quantize=int8")
+    assert (cards["b"].tuned, cards["b"].changes, cards["b"].tuning) == ("", "", {})
 
 
 def test_accelerators_follow_the_device() -> None:

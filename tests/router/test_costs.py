@@ -6,6 +6,8 @@ import json
 import logging
 import math
 import random
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -16,7 +18,7 @@ from router.cost.queues import Queues, _Load
 from router.planning.plan import make_plan
 from router.types import Chain, Fuse, Generate, GenerationRequest, Plan, Recipe, Refine, Step, Upscale
 from tests.guarded import Guarded
-from tests.router.cards import CATALOGUE, PAIRED, together
+from tests.router.cards import CATALOGUE, PAIRED, Cards, together
 
 REQUEST = GenerationRequest("a red circle")
 
@@ -27,6 +29,10 @@ def plan(recipe: Recipe, request: GenerationRequest = REQUEST) -> Plan:
 
 def generate(steps: int = 30, side: int = 1024) -> Step:
     return plan(Generate("sdxl", steps=steps), GenerationRequest("x", width=side, height=side)).steps[0]
+
+
+def changed(model: str, **fields: Any) -> Cards:
+    return Cards({**CATALOGUE.cards, model: replace(CATALOGUE.cards[model], **fields)})
 
 
 def test_the_prior_is_the_card() -> None:
@@ -189,6 +195,19 @@ def test_alone_is_what_is_meant_if_nothing_is_said() -> None:
     assert costs.seconds(generate(), engine="onnx") == pytest.approx(3.0, rel=0.02)
     assert costs.rate(generate()) == costs.rate(generate(), 1) != costs.rate(generate(), 2)
     assert [costs.measured(generate(), *one) for one in ((), (1,), (2,), (1, "onnx"), (3,))] == [3, 3, 3, 3, 0]
+
+
+def test_a_tuned_model_has_a_law_of_its_own() -> None:
+    """What was measured before a model was tuned stands in until its first step, and is then forgotten for it."""
+    plain = CostModel(CATALOGUE)
+    for _ in range(5):
+        plain.observe(generate(), 10.0)
+    tuned = CostModel(changed("sdxl", tuned="compile=full"))
+    tuned.restore(plain.snapshot())
+    assert tuned.seconds(generate()) == pytest.approx(10.0, rel=0.02)
+    tuned.observe(generate(), 4.0)
+    assert tuned.seconds(generate()) == pytest.approx(4.0, rel=0.02)
+    assert plain.seconds(generate()) == pytest.approx(10.0, rel=0.02)
 
 
 def test_a_snapshot_of_before_is_still_read() -> None:

@@ -220,11 +220,12 @@ def test_a_card_that_is_as_it_was_rated_keeps_its_evidence() -> None:
         {"scheduler": "ddim"},
         {"guidance_scale": 2.0},
         {"steps": 10},
+        {"changes": "quantize=int8"},
     ],
 )
 def test_other_weights_or_settings_under_the_same_id_do_not_inherit(fields: dict[str, Any]) -> None:
     """A revision, another repository, or other steps, guidance or scheduler of the card lower and widen the estimate of
-    every recipe that has the model, and it says that it is composed."""
+    every recipe that has the model, and it says that it is composed; so does a tuning that changes pictures."""
     catalogue = changed("sdxl", **fields)
     chain = Chain((Generate("sdxl", until=0.8), Refine("sdxl-refiner", from_=0.8)))
     for recipe, rated in ((Generate("sdxl"), KNOWN["sdxl"]), (chain, KNOWN["sdxl>sdxl-refiner:from=0.8"])):
@@ -232,6 +233,12 @@ def test_other_weights_or_settings_under_the_same_id_do_not_inherit(fields: dict
         assert found.mean < rated.mean and found.std > rated.std
         assert found.basis == "composed"
     assert composed(Generate("sd15", steps=12), catalogue=catalogue, record=RECORD) == KNOWN["sd15@12"]
+
+
+def test_a_tuning_that_changes_no_picture_keeps_the_evidence() -> None:
+    """Compiled or offloaded, a model is as good as it was rated."""
+    catalogue = changed("sdxl", tuning={"compile": "full"}, tuned="compile=full")
+    assert composed(Generate("sdxl"), catalogue=catalogue, record=RECORD) == KNOWN["sdxl"]
 
 
 def test_a_fusion_that_was_rated_with_other_weights_is_less_sure() -> None:

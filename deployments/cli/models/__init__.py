@@ -1,0 +1,1 @@
+"""The command `triptych models`, but for its list."""

@@ -1,0 +1,224 @@
+"""The table of what each key of `tuning` does to a loaded pipeline, by diffusers' own methods."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any
+
+from models.families import FAMILIES
+from models.tuning.attention import set_kernel
+from models.tuning.caches import enable
+from models.tuning.settings import Tuning
+from models.tuning.tiles import tile
+from router.errors import LoadError
+from router.types import ModelCard
+
+COMPILERS = ("g++", "clang++", "c++")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A pipeline that is to be tuned.
+
+    fresh: its components that were loaded for it; others belong to models that tuned them already, or to its host
+    """
+
+    pipe: Any
+    card: ModelCard
+    device: str
+    dtype: str
+    fresh: Collection[str]
+
+    @property
+    def denoiser(self) -> Any | None:
+        """The network that predicts, unless it is tuned already."""
+        name = FAMILIES[self.card.family].denoiser
+        return getattr(self.pipe, name) if name in self.fresh else None
+
+    @property
+    def vae(self) -> Any | None:
+        return self.pipe.vae if "vae" in self.fresh else None
+
+    @property
+    def gpu(self) -> bool:
+        return self.device.startswith("cuda")
+
+
+def tuning_of(card: ModelCard) -> Tuning:
+    """How a model runs here."""
+    return Tuning.model_validate(dict(card.tuning))
+
+
+def check(card: ModelCard, device: str) -> None:
+    """Raise `LoadError` for what this machine cannot do, before a weight is read."""
+    tuning = tuning_of(card)
+    for key in tuning.said():
+        if reason := _lacks(key, tuning, card, device):
+            raise _refused(card, key, reason)
+
+
+def options(card: ModelCard, dtype: Any) -> dict[str, Any]:
+    """What `from_pretrained` has to know of the tuning: weights of 4 bits are made while they are read."""
+    if tuning_of(card).quantize != "nf4":
+        return {}
+    from diffusers import BitsAndBytesConfig, PipelineQuantizationConfig
+
+    four = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+    return {"quantization_config": PipelineQuantizationConfig(quant_mapping={FAMILIES[card.family].denoiser: four})}
+
+
+def tune(pipe: Any, card: ModelCard, device: str, dtype: Any, have: Collection[str] = ()) -> None:
+    """Apply a card's tuning to its pipeline, in the order of `TUNINGS`. Raises `LoadError`.
+
+    have: components that were there before, which are tuned already or not to be
+    """
+    tuning = tuning_of(card)
+    fresh = [name for name in pipe.components if name not in have]
+    loaded = Loaded(pipe, card, device, str(dtype).removeprefix("torch."), fresh)
+    said = tuning.said()
+    for key, apply in TUNINGS.items():
+        if key in said:
+            try:
+                apply(loaded, getattr(tuning, key))
+            except LoadError as error:
+                raise _refused(card, key, error.message) from None
+
+
+def _refused(card: ModelCard, key: str, reason: str) -> LoadError:
+    return LoadError(f"model {card.id!r}: tuning.{key}: {reason}")
+
+
+def _lacks(key: str, tuning: Tuning, card: ModelCard, device: str) -> str:
+    """What is missing for a key on this machine, with the remedy; empty if nothing is."""
+    gpu = device.startswith("cuda")
+    if key == "offload" and not gpu:
+        return f"layers wait in the memory of the CPU for a GPU, and this is {device!r}; leave it out"
+    if key == "compile":
+        return _no_compiler(gpu)
+    if key == "quantize" and tuning.quantize == "int8" and gpu and not _installed("torchao"):
+        return "int8 on a GPU needs torchao, which is not installed; `pip install torchao`, or use fp8"
+    if key == "quantize" and tuning.quantize == "nf4":
+        if not gpu:
+            return f"nf4 needs a CUDA device, and this is {device!r}; use int8 or fp8"
+        if not _installed("bitsandbytes"):
+            return "nf4 needs bitsandbytes, which is not installed; `pip install bitsandbytes`, or use fp8"
+        if card.source.get("file"):
+            return "a single file is not read in 4 bits; use a folder or the hub, or fp8"
+    if key == "cache" and tuning.cache is not None and tuning.cache.faster is not None and card.guidance == "real":
+        return (
+            "faster counts one pass a step, and this model runs two with guidance; use first_block or taylorseer, or "
+            "say `guidance: input` in the card of a model that was distilled for it"
+        )
+    return ""
+
+
+def _installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+def _no_compiler(gpu: bool) -> str:
+    if gpu and not _installed("triton"):
+        return "on a GPU torch.compile needs triton, which is not installed; `pip install triton`, or leave it out"
+    named = os.environ.get("CXX")
+    if not any(shutil.which(name) for name in ((named,) if named else COMPILERS)):
+        return (
+            f"torch.compile needs a C++ compiler, and there is no {named or ' or '.join(COMPILERS)} here; install g++ "
+            "(Debian: `apt-get install g++`), name one in $CXX, or leave compile out"
+        )
+    return ""
+
+
+# ------------------------------------------------------------------------------------------- what each key does
+
+
+def _attention(loaded: Loaded, kernel: str) -> None:
+    if (network := loaded.denoiser) is not None:
+        set_kernel(network, kernel, loaded.device, loaded.dtype)
+
+
+def _quantize(loaded: Loaded, kind: str) -> None:
+    network = loaded.denoiser
+    if network is None or kind == "nf4":  # those are made while they are read, see `options`
+        return
+    import torch
+
+    if kind == "fp8":
+        network.enable_layerwise_casting(torch.float8_e4m3fn, compute_dtype=network.dtype)
+    elif loaded.gpu:
+        from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
+
+        quantize_(network, Int8DynamicActivationInt8WeightConfig())
+    else:
+        if network.dtype != torch.float32:
+            raise LoadError(f"int8 on a CPU replaces float32, not {loaded.dtype}; leave dtype out")
+        from torch.ao.quantization import quantize_dynamic
+
+        with warnings.catch_warnings():  # it moves to torchao in some later version of torch
+            warnings.simplefilter("ignore")
+            quantize_dynamic(network, {torch.nn.Linear}, dtype=torch.qint8, inplace=True)
+
+
+def _channels_last(loaded: Loaded, wanted: bool) -> None:
+    import torch
+
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}  # five in VAEs for films
+    for network in (loaded.denoiser, loaded.vae):
+        for weight in () if network is None else network.parameters():
+            if weight.dim() in formats:
+                weight.data = weight.data.to(memory_format=formats[weight.dim()])
+
+
+def _vae_tiling(loaded: Loaded, side: bool | int) -> None:
+    if (vae := loaded.vae) is not None:
+        tile(vae, None if side is True else int(side), loaded.card.vae_scale)
+
+
+def _vae_slicing(loaded: Loaded, wanted: bool) -> None:
+    if (vae := loaded.vae) is not None:
+        vae.enable_slicing()
+
+
+def _cache(loaded: Loaded, cache: Any) -> None:
+    if (network := loaded.denoiser) is not None:
+        enable(network, cache, loaded.pipe)
+
+
+def _offload(loaded: Loaded, kind: str) -> None:
+    import torch
+
+    if kind == "model":
+        loaded.pipe.enable_model_cpu_offload(device=loaded.device)
+    else:
+        device = torch.device(loaded.device)
+        loaded.pipe.enable_group_offload(device, torch.device("cpu"), offload_type="leaf_level", use_stream=True)
+
+
+def _compile(loaded: Loaded, kind: str) -> None:
+    network = loaded.denoiser
+    if network is None:
+        return
+    if kind == "full":
+        network.compile()
+        return
+    try:
+        network.compile_repeated_blocks()
+    except ValueError:
+        raise LoadError(f"{type(network).__name__} names no repeated blocks; use full") from None
+
+
+TUNINGS: dict[str, Callable[[Loaded, Any], None]] = {
+    "attention": _attention,
+    "quantize": _quantize,
+    "channels_last": _channels_last,
+    "vae_tiling": _vae_tiling,
+    "vae_slicing": _vae_slicing,
+    "cache": _cache,
+    "offload": _offload,
+    "compile": _compile,
+}
+"""By key of `Tuning`, in the order in which they are applied: what is compiled last has all of the others in it."""
