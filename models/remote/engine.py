@@ -7,6 +7,7 @@ is a Triptych that streams, its job is ended, too.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import time
@@ -172,25 +173,23 @@ class RemoteEngine:
         remote = self._remote
         previews = remote.previews if on_progress is not None else 0
         body = body_of(step, self.card, previews)
-        job = ""
-        async with self._client(
-            timeout=httpx.Timeout(remote.timeout_s, connect=min(CONNECT_S, remote.timeout_s))
-        ) as client:
+        timeout = httpx.Timeout(remote.timeout_s, connect=min(CONNECT_S, remote.timeout_s))
+        async with self._client(timeout=timeout) as client:
+            request = client.build_request("POST", f"{remote.url}/images/generations", json=body)
+            opening = asyncio.ensure_future(client.send(request, stream=True))
             try:
-                async with (
-                    asyncio.timeout(remote.timeout_s),
-                    client.stream("POST", f"{remote.url}/images/generations", json=body) as answer,
-                ):
-                    job = answer.headers.get(JOB, "")
-                    return await self._read(answer, step, previews, on_progress)
+                async with asyncio.timeout(remote.timeout_s):
+                    return await self._read(await asyncio.shield(opening), step, previews, on_progress)
             except (TimeoutError, httpx.TimeoutException):
-                await self._end(client, job)
+                await self._left(client, opening)
                 raise lost(self.card, f"made no picture within {remote.timeout_s:g} s") from None
             except (httpx.HTTPError, httpx.InvalidURL) as error:
                 raise lost(self.card, f"cannot be reached ({_named(error)})") from None
             except asyncio.CancelledError:
-                await self._end(client, job)
+                await self._left(client, opening)
                 raise
+            finally:
+                await _closed(opening)
 
     async def _read(
         self, answer: httpx.Response, step: Step, previews: int, on_progress: OnProgress | None
@@ -215,15 +214,27 @@ class RemoteEngine:
                 on_progress(Progress(step.id, min(came, previews), previews + 1, preview))
         raise lost(self.card, "stopped in the middle of a picture")
 
-    async def _end(self, client: httpx.AsyncClient, job: str) -> None:
-        """Tell another Triptych that nobody waits for its job, which would go on else, if it is still there."""
-        if not _JOB_ID.fullmatch(job):
-            return
-        try:
-            async with asyncio.timeout(END_S):
-                await client.delete(f"{self._remote.url}/jobs/{quote(job)}")
-        except (TimeoutError, httpx.HTTPError):
-            pass
+    async def _left(self, client: httpx.AsyncClient, opening: asyncio.Task[httpx.Response]) -> None:
+        """Nobody waits for the picture any more: close the connection, and end the job of another Triptych, which would
+        go on else. What its id is, is told as soon as it has accepted; a server that does not stream tells it last."""
+        if self._remote.stream and not opening.done():
+            await asyncio.wait({opening}, timeout=END_S)
+        job = await _closed(opening)
+        if _JOB_ID.fullmatch(job):
+            with contextlib.suppress(TimeoutError, httpx.HTTPError):  # it may be gone
+                async with asyncio.timeout(END_S):
+                    await client.delete(f"{self._remote.url}/jobs/{quote(job)}")
+
+
+async def _closed(opening: asyncio.Task[httpx.Response]) -> str:
+    """Close the connection of a request, whatever has become of it; the job that the answer names, or ""."""
+    opening.cancel()
+    await asyncio.wait({opening})
+    if opening.cancelled() or opening.exception() is not None:
+        return ""
+    answer = opening.result()
+    await answer.aclose()
+    return answer.headers.get(JOB, "")
 
 
 def _key(card: ModelCard, remote: Remote) -> dict[str, str]:

@@ -81,6 +81,7 @@ class Scripted:
         self.answers = list(answers)
         self.asked: list[dict[str, Any]] = []
         self.keys: list[str] = []
+        self.ended: list[str] = []
         self.models: tuple[int, bytes] = (200, b'{"data": [{"id": "m"}]}')
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -89,6 +90,10 @@ class Scripted:
         if scope["method"] == "GET":
             status, body = self.models
             await self.say(send, status, {}, body)
+            return
+        if scope["method"] == "DELETE":
+            self.ended.append(scope["path"])
+            await self.say(send, 200, {}, b"{}")
             return
         raw, more = b"", True
         while more:
@@ -272,6 +277,26 @@ async def test_cancelling_reaches_the_other_side(tmp_path: Path) -> None:
         (record,) = there.store.jobs(None, (), 5, None)[0]
         assert (await there.done(record.id))["state"] == "cancelled"
     assert script.stopped == 1
+
+
+async def test_a_job_is_cancelled_that_is_accepted_too_late(tmp_path: Path) -> None:
+    """Who goes away before the other Triptych has said which job it is still cancels that job."""
+
+    async def late(send: Any) -> None:
+        await asyncio.sleep(0.5)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"x-triptych-job", b"job_1")]})
+        await send({"type": "http.response.body", "body": b": ping\n\n", "more_body": True})
+        await asyncio.sleep(1)
+
+    server = Scripted(late)
+    async with asking(tmp_path, server, source={"stream": True}) as asks:
+        running = asyncio.ensure_future(asks.generate())
+        while not server.asked:
+            await asyncio.sleep(0.01)
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+    assert server.ended == ["/v1/jobs/job_1"]
 
 
 async def test_a_server_that_dies_is_told_and_others_serve(tmp_path: Path) -> None:
