@@ -39,7 +39,8 @@ FLOORS = {
     ),
     "policies": ("store", "checking", "deciding", "language"),
     "models": (
-        "engine", "fusion", "scoring", "embedded", "catalogue", "schema", "handover", "weights", "families", "layouts",
+        "engine", "fusion", "scoring", "embedded", "styles", "catalogue", "schema", "handover", "weights",
+        "schedulers", "families", "layouts",
         "call", "provenance",
     ),
     "deployments": (

@@ -19,7 +19,6 @@ from models.engine.device import Device, as_before
 from models.engine.guests import Guest, joined
 from models.engine.previews import fit_colours
 from models.engine.progress import OnBatchProgress, OnProgress, ShouldStop, Watch
-from models.engine.schedulers import build_scheduler, start_from, start_index, ve_factor
 from models.engine.settings import arguments, ignores_negative, read_call
 from models.engine.tiles import blend, boxes
 from models.engine.warmup import warm_up_step
@@ -27,12 +26,14 @@ from models.engine.windows import windowed
 from models.families import FAMILIES
 from models.fusion.colour import Pixels
 from models.handover import check_latents, check_picture, to_image, to_latents, to_picture, to_tensor
+from models.schedulers import build_scheduler, start_from, start_index, ve_factor
+from models.styles.wearing import styled
 from models.weights.loading import img2img, load_pipeline, resolve_dtype
 from models.weights.memory import check_fits
 from models.weights.revisions import revision
 from models.weights.sharing import SharedNetworks
 from router.errors import LoadError, StepError, TriptychError
-from router.types import Latents, ModelCard, Picture, Scalar, Step, StepResult, Value
+from router.types import Latents, ModelCard, Picture, Scalar, Step, StepResult, Style, Value, spelled
 
 ABLE = {"base": ("generate", "denoise", "refine"), "refiner": ("refine",)}
 """What a model of each role does."""
@@ -268,10 +269,20 @@ class DiffusionEngine:
             given["image"] = [to_image(picture, call.width, call.height) for picture in pictures]
         noise = [torch.Generator("cpu").manual_seed(one.seed) for one in calls]
         try:
-            with as_before(self._networks()), windowed(pipe, self.card, call), self._beside(pipe, calls):
-                return pipe(**given, generator=noise, callback_on_step_end=watch).images
+            with (
+                as_before(self._networks()),
+                styled(pipe, self._worn(call)) as worn,
+                windowed(pipe, self.card, call),
+                self._beside(pipe, calls),
+            ):
+                return pipe(**{**given, **worn}, generator=noise, callback_on_step_end=watch).images
         finally:
             pipe.maybe_free_model_hooks()
+
+    def _worn(self, call: Call) -> list[tuple[Style, float]]:
+        """What the pipeline wears, but for a scheduler, which is built for each step anyway."""
+        worn = [(self.card.styles[name], weight) for name, weight in call.styles]
+        return [(style, weight) for style, weight in worn if style.kind != "scheduler"]
 
     @property
     def broken(self) -> str:
@@ -326,6 +337,8 @@ class DiffusionEngine:
             "seed": call.seed,
             "truncated_tokens": self._family.unread_tokens(self.card, self._pipe, call.prompt),
         }
+        if call.styles:
+            facts["style"] = spelled(call.styles)
         if ignores_negative(call, self.card, pipe):
             facts["negative_prompt_ignored"] = True
         if call.mix is not None and isinstance(guest := self._guests[call.mix.guest], Guest):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from models.engine.previews import clean, paint
-from models.engine.schedulers import VARIANCE_EXPLODING
+from models.schedulers import VARIANCE_EXPLODING
 from router.errors import TriptychError
 from router.types import Progress
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from router.types.styles import Style
+
 Scalar = str | int | float | bool | None
 
 
@@ -32,6 +34,7 @@ class ModelCard:
                   single words, and pairs of a number, size, colour or material with the word after it
     guests:       catalogue ids of models of the same latent space whose networks its worker holds beside its own, so
                   that both can predict in one step; the installation says this (the catalogue), not the card's file
+    styles:       `Style`s of the installation by id, those that its family cannot wear included; as guests
     seconds_per_step, overhead_s: prior of the cost model at `native_size`, one picture, guidance included;
                   replaced by what workers measure
     """
@@ -76,6 +79,7 @@ class ModelCard:
     flow: bool = False
     takes_negative: bool = True
     guests: tuple[str, ...] = ()
+    styles: Mapping[str, Style] = field(default_factory=dict, repr=False)
     description: str = ""
     card_path: str = ""  # where this card was read from, for error messages
 

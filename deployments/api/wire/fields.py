@@ -81,7 +81,8 @@ def understood(given: Mapping[str, Any], known: Collection[str]) -> tuple[dict[s
         if isinstance(value, str):
             value = value.strip().lower() if key in CHOICES else value
             value = SAME_VALUES.get((key, value), value)
-        if key in WITHOUT_EFFECT and key not in known:
+        # A style of ours is a mapping, OpenAI's a word.
+        if key in WITHOUT_EFFECT and (key not in known or isinstance(value, str)):
             if str(value).lower() not in _NEUTRAL:
                 warnings.append(f"{key}: {_short(value)} changes nothing here; {WITHOUT_EFFECT[key]}")
         else:
