@@ -2,7 +2,8 @@
 
 A run lives in one folder and goes on where it was ended: `state.safetensors` has the additions and the optimizer's
 memory, with the step in its metadata. What a step sees follows from seed and step alone, so a run that was ended and
-resumed comes to the same weights as one that was not.
+resumed comes to the same weights as one that was not. One that is resumed for more steps goes on from there, at the
+pace of the longer run.
 """
 
 from __future__ import annotations
@@ -172,7 +173,7 @@ def _fingerprint(card: ModelCard, recipe: Recipe, pictures: Sequence[Example]) -
     """What a run must agree in with the one that it goes on from."""
     return {
         "model": f"{card.id} {card.source} {card.revision}",
-        "recipe": f"{recipe.rank} {recipe.batch} {recipe.rate} {recipe.seed} {recipe.steps}",
+        "recipe": f"{recipe.rank} {recipe.batch} {recipe.rate} {recipe.seed}",
         "pictures": f"{len(pictures)} {pictures[0].path.name} {pictures[-1].path.name}",
     }
 
