@@ -107,7 +107,7 @@ def train_lora(
         torch.nn.utils.clip_grad_norm_(list(trained.values()), 1.0)
         optimizer.step()
         step += 1
-        losses = [*losses, float(loss)][-max(1, recipe.steps // 10) :]
+        losses = [*losses, loss.item()][-max(1, recipe.steps // 10) :]
         if on_step is not None:
             on_step(step, losses[-1])
         if time.monotonic() - saved > SAVE_EVERY_S or step == recipe.steps:
