@@ -9,7 +9,7 @@ SAY    := echo "Installing into $(VENV), once: some 150 packages, 2 to 6 GB of d
 
 .DEFAULT_GOAL := help
 MUTANTS ?=
-.PHONY: help serve test test-fast test-slow mutants lint format lock clean
+.PHONY: help serve page test test-fast test-slow mutants lint format lock clean
 
 help:  ## this list
 	@echo "Triptych: make serve, then the first command of the README. What there is:"
@@ -30,6 +30,9 @@ test-slow: $(VENV)/.dev  ## the tests that take more than half a minute
 
 mutants: $(VENV)/.dev  ## put mistakes into the code and see whether the tests notice (an hour or two; MUTANTS="--sample 300": minutes)
 	@nice $(BIN)/python -m tools.mutants $(MUTANTS)
+
+page:  ## build the page anew from web/; needs Node 20.19 or newer, which a server does not
+	cd web && npm ci --no-audit --no-fund && npm run build
 
 lint: $(VENV)/.dev  ## ruff, mypy and codespell
 	$(BIN)/ruff check .

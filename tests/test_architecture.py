@@ -45,8 +45,8 @@ FLOORS = {
     ),
     "deployments": (
         "cli", "app", "cluster", "offline", "in_process", "assembly", "served_recipes", "known_names", "api",
-        "jobs", "operating", "orchestration", "safety", "store", "workers", "observing", "settings", "placement",
-        "section",
+        "page", "jobs", "operating", "orchestration", "safety", "store", "workers", "observing", "settings",
+        "placement", "section",
     ),
 }  # fmt: skip
 MOST_MODULES = 12

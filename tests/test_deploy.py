@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deployments.orchestration.metrics import METRICS
+from deployments.orchestration.metrics import METRICS, REASONS
 from deployments.settings import DEFAULT_CONFIG, ServeConfig, load_serve_config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,6 +62,14 @@ def test_queries_ask_for_series_and_labels_that_there_are(where: str, query: str
         assert not counts or re.search(r"(rate|increase)\(" + name, query), f"{where}: {name} only grows"
     for by in re.findall(r"(?:by|on) \(([^)]*)\)", query):
         assert {label.strip() for label in by.split(",") if label.strip()} <= labels, f"{where}: by ({by})"
+
+
+def test_reasons_that_alerts_ask_for_are_there_from_the_start() -> None:
+    """A rate does not see how a series comes into being, so those that matter are at zero before."""
+    asked = {
+        one for _, query in queries() for group in re.findall(r'reason=~"([^"]+)"', query) for one in group.split("|")
+    }
+    assert asked and asked <= set(REASONS)
 
 
 def test_every_group_of_series_is_on_the_dashboard() -> None:

@@ -6,6 +6,8 @@ import dataclasses
 import importlib
 import pkgutil
 
+from pydantic import BaseModel
+
 FLOORS = ("router.types", "router.planning", "router.cost", "router.verification", "router.learning",
           "router.learning.tables", "policies.deciding", "policies.store", "deployments.orchestration",
           "deployments.api", "deployments.api.wire", "deployments.jobs", "deployments.store")  # fmt: skip
@@ -23,9 +25,24 @@ WORKED_ON = {
     "deployments.orchestration.step_queues._Batch",
     "deployments.orchestration.step_queues._Entry",
     "deployments.orchestration.step_queues._Line",
+    "deployments.orchestration.rerouting._Waiting",
     "deployments.jobs.webhooks.Webhooks",
 }
 """What is changed by the one function that it belongs to, and passed to nobody who would not expect that."""
+
+
+def test_bodies_are_frozen_and_know_no_infinity() -> None:
+    """What a client sent is not changed on the way, and none of its numbers is infinite or none at all."""
+    loose = {
+        f"{module.__name__}.{name}"
+        for found in pkgutil.iter_modules(importlib.import_module("deployments.api.wire").__path__)
+        for module in [importlib.import_module(f"deployments.api.wire.{found.name}")]
+        for name, kind in vars(module).items()
+        if isinstance(kind, type) and issubclass(kind, BaseModel) and kind.__module__ == module.__name__
+        if kind.model_config.get("extra") == "forbid"  # the others are answers
+        if not kind.model_config.get("frozen") or kind.model_config.get("allow_inf_nan", True)
+    }
+    assert loose == set()
 
 
 def test_values_are_frozen() -> None:

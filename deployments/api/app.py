@@ -49,12 +49,14 @@ from deployments.api.wire.bodies import read_json
 from deployments.api.wire.feedback import FeedbackRequest, parse_feedback
 from deployments.api.wire.requests import ImageRequest
 from deployments.observing.http import Answered, Observed
+from deployments.page import serving as page
 from deployments.settings import Limits
 from router.errors import NotFoundError, RequestError, TriptychError
 
 logger = logging.getLogger("triptych.ingress")
 
 ENDPOINTS = {
+    "GET /": "the page, for browsers; this list for others",
     "POST /v1/images/generations": "make pictures; the body is OpenAI's, with further fields",
     "POST /v1/route": "the same body: which recipe would be taken, and why; nothing is run",
     "POST /v1/feedback": "how good a picture is: an id of an answer with a rating (1 to 5), a thumb or a score",
@@ -159,7 +161,13 @@ def _add_endpoints(app: FastAPI) -> None:
     def post(path: str, endpoint: Any, responses: Responses, body: dict[str, Any]) -> None:
         app.post(path, openapi_extra=body, responses=responses, response_model=None)(endpoint)
 
-    get("/", index, {**answered(shapes.Index, "The endpoints."), **answers(405)})
+    listed = answered(
+        shapes.Index,
+        "The page for browsers, the endpoints for others.",
+        content={"text/html": {"schema": {"type": "string"}}},
+    )
+    get("/", index, {**listed, **answers(405)})
+    app.get(f"/{page.FOLDER}/{{name}}", include_in_schema=False)(page_file)
     get("/health", health, {**answered(shapes.Health, "It does.", {"status": "ok"}), **answers(405)})
     get("/readyz", readyz, {**ready, **answers(405, 500), **loading})
     get("/v1/models", list_models, {**names, **answers(*KEYED, *READ)})
@@ -169,9 +177,19 @@ def _add_endpoints(app: FastAPI) -> None:
     post("/v1/feedback", feedback, {**kept, **answers(*ASKED)}, rated)
 
 
-async def index() -> dict[str, Any]:
-    """What is here."""
-    return {"name": "triptych", "endpoints": ENDPOINTS}
+async def index(request: Request) -> Response:
+    """The page to browsers, to others what is here."""
+    if page.is_browser(request.headers):
+        return page.document(request)
+    return JSONResponse({"name": "triptych", "endpoints": ENDPOINTS}, headers={"Vary": "Accept"})
+
+
+async def page_file(name: str) -> Response:
+    """A file of the page."""
+    if (found := page.part(name)) is None:
+        message = f"the page has no file {name[:60]!r}; load / again, it names those that there are"
+        raise NotFoundError(message, None, "unknown_url")
+    return found
 
 
 async def health() -> dict[str, str]:

@@ -34,8 +34,8 @@ STALE_S = 60.0  # and for which it is while nobody answers
 KNOWN = 4096  # answers that are kept
 
 _OPEN = frozenset(("", "/", "/health", "/readyz", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"))
-_SIGNED = re.compile(r"/v1/images/[^/]+/content")
-"""Paths that need no key: the others, and pictures, whose addresses are signed."""
+_FREE = re.compile(r"/v1/images/[^/]+/content|/page/[^/]+")
+"""Paths that need no key: pictures, whose addresses are signed, and the files of the page."""
 
 Authenticate = Callable[[str | None], Awaitable[Identity]]
 
@@ -118,7 +118,7 @@ class Keys:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             path = scope["path"].removeprefix(scope.get("root_path", ""))
-            if path not in _OPEN and not _SIGNED.fullmatch(path):
+            if path not in _OPEN and not _FREE.fullmatch(path):
                 scope.setdefault("state", {})["access"] = await self.access(given_key(Headers(scope=scope)))
         await self._app(scope, receive, send)
 

@@ -92,7 +92,8 @@ class Job(BaseModel):
     warnings: list[str]
     error: dict[str, Any] | None
     webhook: dict[str, Any] | None
-    pictures: list[JobPicture] = Field(default=[], description="Those that are there already; not in lists.")
+    pictures: list[JobPicture] = Field(description="Those that are there already.")
+    request: dict[str, Any] = Field(description="The body that it was asked for with.")
     result: dict[str, Any] | None = Field(default=None, description="The answer of generations; not in lists.")
 
 

@@ -307,7 +307,7 @@ def welcome(url: str, metrics: str = "", logs: str = "") -> str:
     picture = 'json.load(sys.stdin)["data"][0]["b64_json"]'
     save = f'import sys,json,base64;open("circle.png","wb").write(base64.b64decode({picture}))'
     return f"""
-Triptych is ready at {url}
+Triptych is ready. Open {url} in a browser.
 
 A picture, circle.png, from another terminal:
   {called()} generate "a red circle above a blue square" -o circle.png --seed 1 --url {url}

@@ -16,6 +16,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Seque
 from contextlib import aclosing, suppress
 from dataclasses import asdict, replace
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 from deployments.jobs.access import AGAIN_S, StoreAccess
 from deployments.jobs.codec import digest_of, unpacked
@@ -100,6 +101,7 @@ class Jobs:
         self._webhooks = webhooks
         self._live: dict[str, LiveJob] = {}
         self._accepting: dict[str, asyncio.Future[JobView]] = {}
+        self._entering: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()  # by idempotency key
         self._fence = 0
         self._fenced = self._draining = False
         self._access = StoreAccess()
@@ -287,10 +289,12 @@ class Jobs:
     ) -> tuple[list[JobView], str | None]:
         """Jobs, newest first, and the cursor of the next page, if there is one."""
         records, after = await self._access.do(self.store.jobs, tenant, states, limit, cursor)
+        made = await self._access.do(self.store.pictures_of, [record.id for record in records])
         views = []
         for record in records:
             job = self._live.get(record.id)
-            views.append(replace(self._view(job), webhook=record.webhook) if job is not None else view_of(record))
+            stored = view_of(record, made.get(record.id, ()))
+            views.append(replace(self._view(job), webhook=record.webhook) if job is not None else stored)
         return views, after
 
     async def cancel(self, job_id: str, tenant: str | None = None) -> JobView:
@@ -392,6 +396,14 @@ class Jobs:
     # ------------------------------------------------------------------------------------------------------- accepting
 
     async def _submitted(self, submission: Submission) -> JobView:
+        """One after the other where an idempotency key comes several times at once: the first is begun, the others find
+        it."""
+        if (key := submission.idempotency_key) is None:
+            return await self._enter(submission)
+        async with self._entering.setdefault((submission.caller.tenant, key), asyncio.Lock()):
+            return await self._enter(submission)
+
+    async def _enter(self, submission: Submission) -> JobView:
         with tracing.resumed(submission.trace), tracing.saying(job=submission.id):
             try:
                 with tracing.span("admit", job=submission.id):
@@ -416,7 +428,8 @@ class Jobs:
         rate = self.limits.rate(caller) if caller is not None else None
         admitted, job = None, None
         try:
-            admitted = await self.orchestrator.admit(submission.request)
+            further = self.limits.allowances(caller) if caller is not None else ()
+            admitted = await self.orchestrator.admit(submission.request, further=further)
             if caller is not None:
                 self.limits.charge(caller, admitted)
             record = record_of(submission, admitted, self._fence)
@@ -508,8 +521,10 @@ class Jobs:
         listen = Listener(job, admitted, self._pictures, self._begun, self._routed)
         recipe = admitted.route.decision.recipe
         try:
+            # Whoever asked for previews comes to follow them; the first step would have begun by then.
+            shown = self._pictures.wanted_previews(job) > 0
             with tracing.span("job", job=job.record.id, recipe=recipe, tenant=job.record.tenant):
-                outcome = await self.orchestrator.run(admitted, listen, job.missing, lambda: job.followers > 0)
+                outcome = await self.orchestrator.run(admitted, listen, job.missing, lambda: shown or job.followers > 0)
                 await self._finish(job, outcome, listen)
         except asyncio.CancelledError:
             if job.cancelled:

@@ -17,6 +17,7 @@ from deployments.orchestration.budgets import TenantBudgets
 from deployments.orchestration.results import Admitted
 from deployments.store.records import KeyRecord, UsageRow
 from router.errors import BudgetError, OverloadedError
+from router.types import Allowance
 
 MINUTE_S = 60.0
 KEY = ("", "key")
@@ -66,6 +67,14 @@ class KeyLimits:
         times = self._times.get(key.id)
         if times is not None and at_s in times:
             times.remove(at_s)
+
+    def allowances(self, key: KeyRecord) -> tuple[Allowance, ...]:
+        """What the key's budget has left, if it has one: a request is decided within it."""
+        budget = key.budget or {}
+        if (most_usd := budget.get("cost_usd")) is None:
+            return ()
+        window_s = float(budget.get("window_s", MINUTE_S))
+        return (self._budgets.left("its key's budget", (*KEY, key.id), window_s, most_usd),)
 
     def charge(self, key: KeyRecord, admitted: Admitted) -> None:
         """Take from the key's budget what an admitted request is expected to use. Raises `BudgetError`."""

@@ -5,12 +5,24 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from typing import Any
 
 from deployments.jobs.access import StoreAccess
 from deployments.jobs.live import LiveJob, Previews
 from deployments.jobs.values import File, Renderer
 from deployments.jobs.views import pinned
-from deployments.orchestration.results import Admitted, Advanced, Event, Finished, Outcome, Routed, StepBegun, StepEnded
+from deployments.orchestration.results import (
+    Admitted,
+    Advanced,
+    Checked,
+    Chosen,
+    Event,
+    Finished,
+    Outcome,
+    Routed,
+    StepBegun,
+    StepEnded,
+)
 from deployments.store.records import PictureRecord
 from deployments.store.store import Store
 from router.route import Route
@@ -80,6 +92,10 @@ class Pictures:
         data = await self._access.do(self._store.read, record)
         return File(record.id, record.index, record.seed, record.media_type, record.width, record.height, data)
 
+    def said(self, event: Routed | Checked | Chosen, job: LiveJob) -> dict[str, Any]:
+        """What is told of it."""
+        return self._renderer.said(event, job.record.body)
+
     def wanted_previews(self, job: LiveJob) -> int:
         """How many of each picture whoever asked wants."""
         return self._renderer.previews(job.record.body)
@@ -112,11 +128,16 @@ class Listener:
         if isinstance(event, Routed):
             self._on_route(job, event.route)
             job.decision = pinned(event.route.decision)
-            job.tell("routed", {"recipe": event.route.decision.recipe, "policy": event.route.decision.policy})
+            job.tell("routed", self._pictures.said(event, job))
+        elif isinstance(event, Checked):
+            job.tell("check", {"index": event.index, **self._pictures.said(event, job)})
+        elif isinstance(event, Chosen):
+            job.tell("choice", {"index": event.index, **self._pictures.said(event, job)})
         elif isinstance(event, StepBegun):
             if job.state == "queued":
                 self._on_begin(job)
             job.advance(event.index, event.step, 0.0)
+            job.tell("step", {"index": event.index, "step": event.step, "done": 0, "total": 1})
         elif isinstance(event, StepEnded):
             job.advance(event.index, event.step, 1.0)
             job.tell("step", {"index": event.index, "step": event.step, "done": 1, "total": 1})

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from deployments.orchestration.results import Made, Outcome
+from deployments.orchestration.results import Checked, Chosen, Made, Outcome, Routed
 from deployments.store.records import JobState, KeyRecord, PictureRecord
 from router.route import Route
 from router.types import GenerationRequest, Picture, Priority
 
-EventKind = Literal["accepted", "routed", "step", "preview", "picture", "done", "failed", "cancelled"]
+EventKind = Literal[
+    "accepted", "routed", "step", "check", "choice", "preview", "picture", "done", "failed", "cancelled"
+]
 ENDS: tuple[EventKind, ...] = ("done", "failed", "cancelled")
 
 
@@ -144,6 +146,10 @@ class Renderer(Protocol):
 
     def previews(self, body: Mapping[str, Any]) -> int:
         """How many previews of each picture are wanted."""
+        ...
+
+    def said(self, event: Routed | Checked | Chosen, body: Mapping[str, Any]) -> dict[str, Any]:
+        """What an event says of a decision, of a picture that was looked at, or of what is done next."""
         ...
 
     def preview(self, picture: Picture, route: Route, body: Mapping[str, Any]) -> tuple[bytes, str, int, int]:

@@ -42,7 +42,8 @@ class JsonLines(logging.Formatter):
         }
         if trace := tracing.trace_id():
             told["trace"] = trace
-        told |= {name: value for name, value in vars(record).items() if name not in _OWN and name not in told}
+        extra = ((n, v) for n, v in vars(record).items() if n not in _OWN and n not in told and not n.startswith("_"))
+        told |= dict(extra)  # what begins with an underscore is of Ray
         if record.exc_info:
             told["traceback"] = self.formatException(record.exc_info)
         return json.dumps(told, ensure_ascii=False, default=str)

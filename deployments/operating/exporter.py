@@ -20,7 +20,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics import disable_created_metrics
 from prometheus_client.registry import Collector
 
-from deployments.orchestration.metrics import METRICS
+from deployments.orchestration.metrics import METRICS, REASONS
 from deployments.settings import MetricsSettings
 
 logger = logging.getLogger("triptych.metrics")
@@ -48,6 +48,8 @@ class PrometheusMetrics:
                 self._made[name] = Histogram(
                     name, metric.description, metric.tags, registry=self.registry, buckets=buckets
                 )
+        for reason in REASONS:  # from the start, since a rate does not see how a series comes into being
+            self._made["triptych_refusals_total"].labels(reason=reason)
         ProcessCollector(registry=self.registry)
         self._gauges: dict[str, Gauge] = {}
         self.registry.register(_Now(self))

@@ -168,6 +168,18 @@ class TenantBudgets:
             account.drop_old(self._clock())
             return account.cost * UNIT
 
+    def left(self, name: str, key: _Key, window_s: float, most_usd: float) -> Allowance:
+        """What an account outside of policies has left now. name: for reasons"""
+        with self._lock:
+            now_s, account = self._clock(), self._accounts.get(key)
+            cost, renews_s = 0, 0.0
+            if account is not None:
+                account.window_s = window_s
+                account.drop_old(now_s)
+                cost = account.cost
+                renews_s = account.entries[0].at_s + window_s - now_s if account.entries else 0.0
+            return Allowance(name, None, most_usd - cost * UNIT, max(0.0, renews_s), None, most_usd)
+
     def restore(self, rows: Iterable[UsageRow]) -> dict[str, Charge]:
         """Take in what an earlier process granted; the charges by job, for those that are carried on.
 

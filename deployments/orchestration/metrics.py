@@ -86,6 +86,13 @@ METRICS: dict[str, Metric] = {
 }
 
 
+REASONS = (
+    "overloaded", "deadline_exceeded", "budget_exhausted", "rate_limit_exceeded", "no_recipe", "model_not_loaded",
+    "store_full", "store_unavailable",
+)  # fmt: skip
+"""Of refusals, those that somebody should hear of."""
+
+
 class Metrics(Protocol):
     """Where metrics go. `record` adds to a counter, sets a gauge, tells a histogram."""
 

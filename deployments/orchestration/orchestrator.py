@@ -64,7 +64,7 @@ from router.planning.plan import make_plan
 from router.quality.live import LivePredictor
 from router.route import Route
 from router.routing import Router
-from router.types import Catalogue, Context, Generate, GenerationRequest, Plan
+from router.types import Allowance, Catalogue, Context, Generate, GenerationRequest, Plan
 from router.types.safety import SafetyReport
 from router.verification.case import Knowledge
 from router.verification.score_reading import ScoreReading
@@ -119,6 +119,8 @@ class Orchestrator:
         self._revision = 0
         self._artifact_broken = False
         self._looking = threading.Lock()
+        self.metrics.record("triptych_policy_problems", len(policies.known_problems))
+        self.metrics.record("triptych_artifact_problems", 0.0)
         self._admitting = asyncio.Lock()
         self._shadows = Shadows(router, self.metrics)
         self._costs = costs
@@ -146,13 +148,16 @@ class Orchestrator:
         safety = await self._looked_at(chosen)
         return (await asyncio.to_thread(self._decide, chosen, None, safety)).route
 
-    async def admit(self, request: GenerationRequest, charge: Charge | None = None) -> Admitted:
+    async def admit(
+        self, request: GenerationRequest, charge: Charge | None = None, further: tuple[Allowance, ...] = ()
+    ) -> Admitted:
         """Decide, charge the tenant's budgets and reserve the work on the queues, as one: whoever comes next sees all
         of it. What is admitted has to be `run` or `given_up`. Raises as `route` does, `BudgetError` or `DeadlineError`.
 
         charge: of a request that was admitted before, by a process that is gone; it is not charged again
+        further: what it may take beside the policy's budgets; whoever asks holds that account
         """
-        return await self._admit(request, begun(request), charge=charge)
+        return await self._admit(request, begun(request), charge=charge, further=further)
 
     async def run(
         self,
@@ -287,7 +292,12 @@ class Orchestrator:
     # ------------------------------------------------------------------------------------------------------- deciding
 
     async def _admit(
-        self, request: GenerationRequest, started: float, look: bool = True, charge: Charge | None = None
+        self,
+        request: GenerationRequest,
+        started: float,
+        look: bool = True,
+        charge: Charge | None = None,
+        further: tuple[Allowance, ...] = (),
     ) -> Admitted:
         """look: whether to look at the policies' folder, which is done at most once for a request"""
         left_s = self._runner.due(request, started) - time.monotonic()
@@ -300,7 +310,7 @@ class Orchestrator:
         await asyncio.to_thread(self._router.understand, request)  # most of a decision, and nobody need wait for it
         async with self._admitting:
             with tracing.span("decide") as span:
-                decided = await asyncio.to_thread(self._decide, chosen, self._draw(), safety)
+                decided = await asyncio.to_thread(self._decide, chosen, self._draw(), safety, further)
                 span.set_attribute("triptych.policy", decided.policy.name)
                 span.set_attribute("triptych.recipe", decided.route.decision.recipe)
             work_s, cost_usd = decided.expected()
@@ -312,7 +322,7 @@ class Orchestrator:
         within_s = self._runner.due(request, started) - started
         return Admitted(decided.policy, decided.route, request, charge, ticket, within_s)
 
-    def _chosen(self, request: GenerationRequest, look: bool = True) -> Chosen:
+    def _chosen(self, request: GenerationRequest, look: bool = True) -> Resolved:
         """The policy that a request is for, and the one that answers it. Raises `NotFoundError`."""
         models = self.catalogue.ids()
         policy, pinned = self.policies.resolve(request.target, models, drawing(self.catalogue), refresh=look)
@@ -320,9 +330,9 @@ class Orchestrator:
         if pinned is not None:
             request = replace(request, recipe=pinned)
         served = (None if request.recipe else self.policies.canary_of(policy, request)) or policy
-        return Chosen(request, policy, served)
+        return Resolved(request, policy, served)
 
-    async def _looked_at(self, chosen: Chosen) -> SafetyReport | None:
+    async def _looked_at(self, chosen: Resolved) -> SafetyReport | None:
         """What the policy's safety says of the prompt. Raises `SafetyError` if it blocks it, or `UnavailableError`."""
         served, request = chosen.served, chosen.request
         if served.safety is None:
@@ -340,13 +350,20 @@ class Orchestrator:
                 "triptych_safety_total", policy=policy, stage=one.stage, check=one.check, action=one.action
             )
 
-    def _decide(self, chosen: Chosen, draw: float | None, safety: SafetyReport | None) -> Decided:
+    def _decide(
+        self,
+        chosen: Resolved,
+        draw: float | None,
+        safety: SafetyReport | None,
+        further: tuple[Allowance, ...] = (),
+    ) -> Decided:
         self._look_at_artifact()
         request, policy, served = chosen.request, chosen.policy, chosen.served
         allowances = self.tenant_budgets.allowances(served, request.tenant)
         unavailable = self.availability.unavailable
+        context = Context(datetime.now(UTC), draw, (*allowances, *further), unavailable)
         try:
-            route = self._router.route(request, served, Context(datetime.now(UTC), draw, allowances, unavailable))
+            route = self._route(request, served, context, allowances)
         except (NoRecipeError, OverloadedError) as error:
             if isinstance(error, NoRecipeError) and (missing := load_error(error, request, unavailable)) is not None:
                 raise missing from None
@@ -360,6 +377,18 @@ class Orchestrator:
             reasons = (*route.decision.reasons, *map(str, safety.findings), *safety.notes)
             route = replace(route, decision=replace(route.decision, reasons=reasons, safety=safety))
         return Decided(served, route)
+
+    def _route(
+        self, request: GenerationRequest, policy: Policy, context: Context, allowances: tuple[Allowance, ...]
+    ) -> Route:
+        """Within all allowances of the context, if that is possible; else within these, and who holds the others says
+        what is wrong and when to come back."""
+        try:
+            return self._router.route(request, policy, context)
+        except (NoRecipeError, BudgetError):
+            if context.allowances == allowances:
+                raise
+            return self._router.route(request, policy, replace(context, allowances=allowances))
 
     def _count_policies(self) -> None:
         """Count what changed in the policy folder when it was last looked at."""
@@ -472,7 +501,7 @@ def _refusing(route: Route) -> bool:
 
 
 @dataclass(frozen=True)
-class Chosen:
+class Resolved:
     """A request with what its `model` pinned. policy: the one asked for;   served: the one that answers, its canary"""
 
     request: GenerationRequest

@@ -16,7 +16,7 @@ from policies import Policy
 from policies.store.history import Version
 from router.errors import StepError, TriptychError
 from router.route import Route
-from router.types import GenerationRequest, ModelCard, Picture, Progress, StepTrace
+from router.types import GenerationRequest, ModelCard, Picture, Plan, Progress, StepTrace
 from router.types.safety import Finding, SafetyReport
 
 
@@ -105,10 +105,6 @@ class StepEnded:
     step: str
 
 
-Event = Routed | StepBegun | Advanced | StepEnded | Finished
-OnEvent = Callable[[Event], None]
-
-
 @dataclass(frozen=True)
 class Check:
     """A picture that was scored. traces: of the steps that made it, and of the scoring; probability: that it is right;
@@ -138,6 +134,23 @@ class VerificationChoice:
     gain: float | None = None
     price: float | None = None
     best: float | None = None
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A picture of picture `index`'s search was looked at."""
+
+    index: int
+    check: Check
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What is done next for picture `index`. plan: of the picture that is made now; None: none is"""
+
+    index: int
+    choice: VerificationChoice
+    plan: Plan | None = None
 
 
 @dataclass(frozen=True)
@@ -220,6 +233,10 @@ class Outcome:
     warnings: tuple[str, ...] = ()
     failed: tuple[Failure, ...] = ()
     safety: SafetyReport | None = None
+
+
+Event = Routed | StepBegun | Advanced | StepEnded | Checked | Chosen | Finished
+OnEvent = Callable[[Event], None]
 
 
 @dataclass(frozen=True)

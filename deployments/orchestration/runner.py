@@ -18,7 +18,19 @@ from deployments.observing import tracing
 from deployments.orchestration.availability import Availability
 from deployments.orchestration.budgets import Charge
 from deployments.orchestration.metrics import Metrics
-from deployments.orchestration.results import Advanced, Check, Failure, Made, OnEvent, Routed, StepBegun, StepEnded
+from deployments.orchestration.results import (
+    Advanced,
+    Check,
+    Checked,
+    Chosen,
+    Failure,
+    Made,
+    OnEvent,
+    Routed,
+    StepBegun,
+    StepEnded,
+    VerificationChoice,
+)
 from deployments.orchestration.step_queues import StepQueues
 from deployments.orchestration.verifier import verified
 from deployments.workers.streams import ended
@@ -257,12 +269,11 @@ class _PictureBench:
         return Check(made.recipe, result.value.values[0], (*made.traces, trace), seed=made.seed)
 
     async def make(self, recipe: str, again: int) -> Made:
-        route, queues = self.run.route, self.runner.queues
-        plan = route.alternatives.get(recipe, route.plan)
+        queues, plan = self.runner.queues, self._plan(recipe)
         seed = seed_again(self.seed, again)
         ticket = queues.reserve(plan)
         try:
-            moved = plan if seed == route.request.seed else plan.with_seed(seed)
+            moved = plan if seed == self.run.route.request.seed else plan.with_seed(seed)
             return await self.runner.make(self.run, moved, self.index, seed, lambda step: queues.release(ticket, step))
         finally:
             queues.release(ticket)
@@ -279,6 +290,19 @@ class _PictureBench:
         within = verify.within_s if verify is not None else None
         due = self.run.deadline if within is None else min(self.run.deadline, self.run.started + within)
         return time.monotonic() + timing.latency_s < due
+
+    def tell(self, found: Check | VerificationChoice) -> None:
+        if (on_event := self.run.on_event) is None:
+            return
+        if isinstance(found, Check):
+            on_event(Checked(self.index, found))
+            return
+        made_now = found.action in ("retry", "escalate")
+        on_event(Chosen(self.index, found, self._plan(found.recipe) if made_now else None))
+
+    def _plan(self, recipe: str) -> Plan:
+        """How a picture of a recipe is made."""
+        return self.run.route.alternatives.get(recipe, self.run.route.plan)
 
 
 def unblended(plan: Plan, traces: Sequence[StepTrace]) -> Iterator[str]:

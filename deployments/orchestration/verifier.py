@@ -27,6 +27,10 @@ class Bench(Protocol):
 
     def in_time(self, timing: Resources) -> bool: ...
 
+    def tell(self, found: Check | VerificationChoice) -> None:
+        """Hear of a check or of a choice as soon as it is made."""
+        ...
+
 
 async def verified(made: Made, verify: Verification, score_reading: ScoreReading, bench: Bench, share: int = 1) -> Made:
     """The best picture found, with every check and choice, and a note for whatever was not tried.
@@ -89,7 +93,7 @@ class Verifier:
         price = self.verify.prices.of(ahead.look)
         action: Action = "check" if gain > price else "keep"
         reason = "a look is worth its price" if gain > price else "a look would cost more than it is expected to gain"
-        self.choices.append(VerificationChoice(action, self.made.recipe, reason, gain, price, ahead.made.chance))
+        self._choose(VerificationChoice(action, self.made.recipe, reason, gain, price, ahead.made.chance))
         return gain > price
 
     async def look(self, made: Made) -> None:
@@ -103,6 +107,7 @@ class Verifier:
         if not self.checks or self._worth(check) > max(map(self._worth, self.checks)):
             self.best = made
         self.checks.append(check)
+        self.bench.tell(check)
 
     def next(self) -> str | None:
         """The recipe of the next picture, or None to end; the choice is remembered with its reason."""
@@ -169,11 +174,15 @@ class Verifier:
         timing = ahead.timings[recipe]
         self.used_s, self.used_usd = self.used_s + timing.work_s, self.used_usd + timing.cost_usd
         action: Action = "retry" if self.begun.get(recipe) else "escalate"
-        self.choices.append(VerificationChoice(action, recipe, reason, gain, price, self._best_value()))
+        self._choose(VerificationChoice(action, recipe, reason, gain, price, self._best_value()))
         return recipe
 
     def stop(self, reason: str, gain: float | None = None, price: float | None = None) -> None:
-        self.choices.append(VerificationChoice("stop", self.best.recipe, reason, gain, price, self._best_value()))
+        self._choose(VerificationChoice("stop", self.best.recipe, reason, gain, price, self._best_value()))
+
+    def _choose(self, choice: VerificationChoice) -> None:
+        self.choices.append(choice)
+        self.bench.tell(choice)
 
     def _best_value(self) -> float | None:
         return max((check.probability for check in self.checks), default=None)

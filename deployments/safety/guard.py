@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -40,6 +41,8 @@ class Guard:
     def __init__(self, moderators: Mapping[str, Moderator] | None = None, nsfw: Nsfw | None = None) -> None:
         self._moderators = dict(moderators or {})
         self._nsfw = nsfw or Nsfw()
+        # One picture at a time, and not on the threads that decisions are made on.
+        self._thread = ThreadPoolExecutor(1, "triptych-safety")
 
     @classmethod
     def of(cls, moderators: Mapping[str, ModeratorSettings]) -> Guard:
@@ -64,7 +67,8 @@ class Guard:
 
         async def look(check: ImageCheckSpec) -> Seen:
             if check.check == "nsfw":
-                score = await asyncio.to_thread(self._nsfw.score, picture.pixels)
+                loop = asyncio.get_running_loop()
+                score = await loop.run_in_executor(self._thread, self._nsfw.score, picture.pixels)
                 above = NSFW_ABOVE if check.above is None else check.above
                 return (("nsfw",), score) if score >= above else None
             return counted(check, await self._moderator(check.moderator).picture(picture.pixels))

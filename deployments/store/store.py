@@ -230,6 +230,11 @@ class Store:
         with self.database.reading() as db:
             return pictures.of_job(db, job)
 
+    def pictures_of(self, jobs: Sequence[str]) -> dict[str, list[PictureRecord]]:
+        """The pictures of several jobs, by job and index; jobs without any are left out."""
+        with self.database.reading() as db:
+            return pictures.of_jobs(db, jobs)
+
     def picture(self, id: str) -> PictureRecord | None:
         """The picture with this id; None: none, or it was forgotten."""
         with self.database.reading() as db:

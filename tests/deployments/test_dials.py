@@ -26,7 +26,7 @@ from deployments.observing import logs, tracing
 from deployments.observing.process import observe
 from deployments.operating import exporter
 from deployments.operating.exporter import PrometheusMetrics
-from deployments.orchestration.metrics import METRICS
+from deployments.orchestration.metrics import METRICS, REASONS
 from deployments.settings import AppSettings, LogSettings, MetricsSettings, TracingSettings
 from deployments.workers.host import ModelHost
 from router.types import Picture, Progress, Step, StepResult
@@ -154,6 +154,7 @@ async def test_the_series_are_served_on_a_fixed_port_until_they_end() -> None:
                 await asyncio.sleep(0.02)
     assert "triptych_policy_problems 0.0" in text and 'triptych_retries_total{model="m"} 1.0' in text
     assert "# TYPE triptych_step_seconds histogram" in text
+    assert all(f'triptych_refusals_total{{reason="{reason}"}} 0.0' in text for reason in REASONS)
     assert not second.done()
     for task in (first, second):
         task.cancel()
@@ -163,7 +164,7 @@ async def test_the_series_are_served_on_a_fixed_port_until_they_end() -> None:
 def test_names_have_base_units_and_the_kinds_agree() -> None:
     """Counters end in `_total`, histograms and times in seconds; every description says something; labels are few."""
     for name, metric in METRICS.items():
-        assert name.startswith("triptych_") and metric.description and len(metric.tags) <= 3, name
+        assert name.startswith("triptych_") and metric.description and len(metric.tags) <= 4, name
         assert (metric.kind == "counter") is name.endswith("_total"), name
         assert (metric.kind == "histogram") is bool(metric.buckets), name
         assert metric.kind != "histogram" or name.endswith("_seconds"), name

@@ -299,7 +299,7 @@ async def test_the_index_names_every_endpoint(client: httpx.AsyncClient, app: An
     listed = set((await client.get("/")).json()["endpoints"])
     paths = (await client.get("/openapi.json")).json()["paths"]
     real = {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
-    assert real - listed == {"GET /", "GET /v1/models/{name}"}
+    assert real - listed == {"GET /v1/models/{name}"}
 
 
 def test_headers_are_plain_text() -> None:

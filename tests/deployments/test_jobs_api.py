@@ -15,6 +15,7 @@ import openai
 import pytest
 
 from deployments.settings import AppSettings, UrlSettings
+from router.types import Step, StepResult
 from tests.deployments.scripted import Script
 from tests.deployments.served import BODY, GENERATE, JOBS, Served, served
 
@@ -41,7 +42,8 @@ async def test_a_job_is_accepted_with_202_and_found_at_its_location(app: Served)
     answer = await app.http.post(JOBS, json={**BODY, "n": 2, "user": "ann"})
     job = answer.json()
     assert (answer.status_code, answer.headers["location"]) == (202, f"/v1/jobs/{job['id']}")
-    assert (job["state"], job["n"], job["position"], job["pictures"], job["result"]) == ("queued", 2, 0, [], None)
+    assert job["state"] in ("queued", "running")  # its first step may begin while the store commits
+    assert (job["n"], job["position"], job["pictures"], job["result"]) == (2, 0, [], None)
     assert job["eta_s"] > 0
     done = await app.done(job["id"])
     assert (done["state"], done["progress"], done["recipe"], done["user"]) == ("done", 1.0, "draft", "ann")
@@ -70,7 +72,7 @@ async def test_a_job_s_pictures_are_those_of_the_call_that_waits(app: Served) ->
 
 
 async def test_a_list_has_pages_and_states(app: Served) -> None:
-    """Latest first, page by page, by state; without pictures and results."""
+    """Latest first, page by page, by state; with the addresses of pictures and the request, without results."""
     ids = [(await app.http.post(JOBS, json={**BODY, "seed": seed})).json()["id"] for seed in range(5)]
     for id in ids:
         await app.done(id)
@@ -78,7 +80,10 @@ async def test_a_list_has_pages_and_states(app: Served) -> None:
     assert ([one["id"] for one in first["data"]], first["has_more"]) == ([ids[4], ids[3]], True)
     rest = (await app.http.get(JOBS, params={"limit": 9, "cursor": first["next_cursor"]})).json()
     assert ([one["id"] for one in rest["data"]], rest["has_more"]) == ([ids[2], ids[1], ids[0]], False)
-    assert not {"pictures", "result"} & set(first["data"][0])
+    shown = first["data"][0]
+    assert "result" not in shown
+    assert (await app.http.get(shown["pictures"][0]["url"])).content.startswith(b"\x89PNG")
+    assert shown["request"] == {**BODY, "seed": 4}
     assert (await app.http.get(JOBS, params={"state": "failed,cancelled"})).json()["data"] == []
     assert len((await app.http.get(JOBS, params={"state": "done"})).json()["data"]) == 5
 
@@ -109,6 +114,63 @@ async def test_an_unknown_job_is_404(app: Served, method: str, end: str) -> None
 
 
 # ------------------------------------------------------------------------------------------------------------- events
+
+
+SEARCH = """recipes: {draft: {generate: {model: sd15}}, single: {generate: {model: sdxl}}}
+objective: {minimise: cost_usd}
+verify: {scorer: alignment, accept_above: 0.6, escalate_to: [single]}
+"""
+
+
+async def test_events_tell_the_plan_each_look_and_each_choice(settings: AppSettings, tmp_path: Path) -> None:
+    """Which steps there are, when each begins and ends, what a look found, and what was done about it, in that order;
+    a picture comes with the report that the answer has of it."""
+    async with served(settings, tmp_path, Script({60: 0.2, 120: 0.9}), policy=SEARCH) as app:
+        id = (await app.http.post(JOBS, json=BODY)).json()["id"]
+        told = [event["data"] for event in parsed((await app.http.get(f"{JOBS}/{id}/events")).text)]
+        result = (await app.done(id))["result"]
+    routed = told[0]
+    assert (routed["recipe"], [step["id"] for step in routed["steps"]]) == ("draft", ["1-generate-sd15"])
+    assert routed["estimate"]["quality"]["mean"] <= 1 and routed["reasons"] and routed["seed"] == BODY["seed"]
+    story = [
+        (one["type"], one.get("step") or one.get("action") or one.get("recipe"), one.get("done"), one.get("accepted"))
+        for one in told[1:-2]
+    ]
+    assert story == [
+        ("job.step", "1-generate-sd15", 0, None),
+        ("job.step", "1-generate-sd15", 1, None),
+        ("job.step", "verify-alignment", 0, None),
+        ("job.check", "draft", None, False),
+        ("job.choice", "escalate", None, None),
+        ("job.step", "1-generate-sdxl", 0, None),
+        ("job.step", "1-generate-sdxl", 1, None),
+        ("job.step", "verify-alignment", 0, None),
+        ("job.check", "single", None, True),
+        ("job.choice", "stop", None, None),
+    ]
+    assert [step["id"] for step in told[5]["steps"]] == ["1-generate-sdxl"]
+    assert told[-2]["report"] == result["x_triptych"]["pictures"][0]
+
+
+async def test_previews_that_were_asked_for_come_though_nobody_followed_when_it_began(
+    settings: AppSettings, tmp_path: Path
+) -> None:
+    """A job with `partial_images` shows its first step too: whoever asked comes to follow after it has begun."""
+
+    class Telling(Script):
+        followed = False
+
+        async def run(self, step: Step, inputs: Any, deadline_s: float, on_progress: Any = None) -> StepResult:
+            self.followed = on_progress is not None
+            return await super().run(step, inputs, deadline_s, on_progress)
+
+    for previews in (0, 2):
+        script = Telling({})
+        folder = tmp_path / str(previews)
+        folder.mkdir()
+        async with served(settings, folder, script) as app:
+            await app.done((await app.http.post(JOBS, json={**BODY, "partial_images": previews})).json()["id"])
+        assert script.followed is (previews > 0)
 
 
 async def test_events_end_with_the_job_and_go_on_where_a_client_left(app: Served) -> None:

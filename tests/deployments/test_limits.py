@@ -27,6 +27,9 @@ class Patient:
     def in_time(self, timing: Resources) -> bool:
         return True
 
+    def tell(self, found: object) -> None:
+        pass
+
 
 @pytest.mark.parametrize(
     ("bound", "share", "used", "more", "allowed"),

@@ -13,7 +13,7 @@ from deployments.assembly import catalogue_of
 from deployments.offline.replay import Replay
 from deployments.offline.retraining import FIRST, Lessons, Rated, past_and_future, retrain
 from deployments.orchestration.recorder import kept, record_of, verdicts
-from deployments.orchestration.results import Check, Made, Outcome
+from deployments.orchestration.results import Check, Made, Outcome, VerificationChoice
 from deployments.orchestration.verifier import Verifier
 from deployments.settings import AppSettings
 from deployments.store.decision_log import DecisionLog
@@ -306,6 +306,9 @@ class Bench:
 
     def in_time(self, timing: Resources) -> bool:
         return True
+
+    def tell(self, found: Check | VerificationChoice) -> None:
+        pass
 
 
 async def test_earlier_failures_count_in_a_look() -> None:

@@ -25,7 +25,7 @@ from deployments.orchestration.results import WorkerLostError
 from deployments.settings import AppSettings, StoreSettings
 from deployments.store import Store, open_store
 from deployments.store.errors import FencedError, StoreError
-from deployments.store.records import UsageRow
+from deployments.store.records import KeyRecord, UsageRow
 from router.errors import (
     BudgetError,
     DeadlineError,
@@ -331,6 +331,29 @@ class Away:
         if self.away:
             raise StoreError("the database does not answer")
         return getattr(self._store, name)
+
+
+async def test_a_key_s_budget_steers_what_is_chosen(make: Make, store: Store) -> None:
+    """As long as it pays for the recipe that the policy likes best, that is taken, then a cheaper one, then none."""
+    policy = """
+recipes: {draft: {generate: {model: sd15, steps: 4}}, slow: {generate: {model: sd15, steps: 40}}}
+objective: {minimise: cost_usd}
+rules: [{name: better, when: {not: {tag: never}}, prefer: [slow]}]
+"""
+    jobs = make(Script({}, delay_s=60.0), policy)
+    route = await jobs.orchestrator.route(asked().request)
+    assert route.decision.recipe == "slow"
+    dear, cheap = (route.estimates[name].cost_usd for name in ("slow", "draft"))
+    store.add_key(KeyRecord("key_1", "hash", "acme", budget={"cost_usd": dear + 1.5 * cheap, "window_s": 3600.0}))
+    found = []
+    for number in range(3):
+        submission = replace(asked(number, tenant="acme"), caller=Caller("acme", "key_1"))
+        try:
+            found.append((await jobs.submit(submission)).recipe)
+        except BudgetError as error:
+            found.append(error.code)
+    assert found == ["slow", "draft", "budget_exhausted"]
+    await jobs.stop()
 
 
 async def test_without_a_store_nothing_is_accepted(make: Make, store: Store) -> None:

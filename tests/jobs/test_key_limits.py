@@ -50,7 +50,7 @@ DOINGS = st.lists(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(rpm=st.integers(1, 4), doings=DOINGS)
 def test_requests_of_the_last_minute_count_and_no_others(rpm: int, doings: list[tuple[str, float]]) -> None:
     """However requests come, are taken back and grow old, a key may send as many in any minute as it is allowed; what
@@ -131,7 +131,7 @@ def charged(limits: KeyLimits, key: KeyRecord, cost_usd: float) -> Charge:
     return charge
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     window_s=st.sampled_from([10.0, 3600.0]),
     asked=st.lists(st.tuples(st.integers(1, 6), st.sampled_from([0.0, 1.0, 4.0])), min_size=1, max_size=12),

@@ -45,7 +45,7 @@ def admitted(latency_s: float, queue_s: float) -> Any:
     return SimpleNamespace(route=route, charge=None)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     n=st.integers(1, 4),
     shares=st.dictionaries(st.tuples(st.integers(0, 3), st.sampled_from(["draw", "refine", "other"])), SHARES),
@@ -77,7 +77,7 @@ def test_what_is_missing_is_what_no_earlier_process_made() -> None:
     assert job(1).missing == {0}
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(wanted=st.integers(0, 3), steps=st.integers(0, 12), pictures=st.integers(1, 2))
 def test_as_many_previews_as_are_wanted_are_spread_over_a_picture(wanted: int, steps: int, pictures: int) -> None:
     """Of the previews that are expected of a picture, those go on that come right after each equal part of it,
@@ -182,15 +182,19 @@ async def test_what_an_orchestrator_tells_is_the_job_s_progress_and_events() -> 
     one.admit(admitted(1.0, 0.0), {"draw": 0.75, "refine": 0.25})
 
     async def preview(*args: Any) -> None:
-        made.append(("preview", *args[2:4]))
+        made.append(("preview", *args[1:3]))
 
     async def add(of: LiveJob, outcome: Any) -> None:
         made.append(("picture", outcome.made[0].index))
 
-    pictures: Any = SimpleNamespace(wanted_previews=lambda of: 1, preview=preview, add=add)
+    said = {"recipe": "draft", "policy": "main"}
+    pictures: Any = SimpleNamespace(wanted_previews=lambda of: 1, preview=preview, add=add, said=lambda event, of: said)
     route: Any = SimpleNamespace(decision=decision, plan=plan)
-    listen = Listener(one, SimpleNamespace(route=route), pictures, lambda of: begun.append(of.record.id))  # type: ignore[arg-type]
+    routes: list[Any] = []
+    of: Any = SimpleNamespace(route=route)
+    listen = Listener(one, of, pictures, lambda of: begun.append(of.record.id), lambda of, to: routes.append((of, to)))
     listen(Routed(route))
+    assert routes == [(one, route)]
     assert one.decision == {"policy": "main", "policy_digest": "0123", "recipe": "draft"}
     for index in (0, 1):
         listen(StepBegun(index, "draw"))
@@ -210,6 +214,8 @@ async def test_what_an_orchestrator_tells_is_the_job_s_progress_and_events() -> 
     assert made == [("preview", 0, 0), ("picture", 0)]
     assert [(event.kind, dict(event.data)) for event in one._events] == [
         ("routed", {"recipe": "draft", "policy": "main"}),
+        ("step", {"index": 0, "step": "draw", "done": 0, "total": 1}),
+        ("step", {"index": 1, "step": "draw", "done": 0, "total": 1}),
         ("step", {"index": 0, "step": "draw", "done": 1, "total": 4}),
         ("step", {"index": 0, "step": "draw", "done": 1, "total": 1}),
         ("step", {"index": 1, "step": "draw", "done": 0, "total": 0}),
@@ -252,7 +258,7 @@ REQUESTS = st.builds(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(request=REQUESTS)
 def test_a_request_is_itself_again_after_the_store(request: GenerationRequest) -> None:
     """Every field, in builtins; what another version wrote beside them is left out, what it did not write is as by

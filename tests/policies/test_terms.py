@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from policies import Policy
+from policies.deciding.terms import Applied, Terms
 from policies.language.prompt_language import language_of
 from router.errors import NoRecipeError
 from router.types import Context, Decision, Estimate, GenerationRequest
@@ -55,6 +56,26 @@ def test_priority_goes_before_the_order_of_the_file() -> None:
     decision = chosen(made)
     assert decision.rules == ("first", "second", "last")
     assert decision.recipe == "premium"
+
+
+def test_of_what_rules_set_the_first_counts_each_for_itself() -> None:
+    """Exploration, objective and each limit come from the first rule that sets them, and it is told who set what."""
+    made = ruled(
+        "{name: one, when: {tag: x}, set: {explore: {rate: 0.5}, limits: {latency_s: 9}}}",
+        "{name: two, when: {tag: x}, set: {explore: {rate: 0.25}, limits: {latency_s: 5, cost_usd: 1}}}",
+        "{name: three, when: {tag: x}, set: {objective: {minimise: cost_usd}}}",
+        "{name: four, when: {tag: x}, set: {objective: {minimise: latency_s}}}",
+    )
+    applied = [Applied(rule, "tagged") for rule in made.rules]
+    terms = Terms(made.objective, made.limits, made.explore).under(applied)
+    assert terms.explore is not None and terms.explore.rate == 0.5
+    assert (terms.limits.latency_s, terms.limits.cost_usd, terms.objective.minimise) == (9, 1, "cost_usd")
+    assert terms.notes == (
+        "rule 'one' (tagged) sets latency_s 9, exploration at 0.5",
+        "rule 'two' (tagged) sets cost_usd 1",
+        "rule 'three' (tagged) sets the objective",
+    )
+    assert Terms(made.objective, made.limits, made.explore).under(applied[1:2]).explore.rate == 0.25  # type: ignore[union-attr]
 
 
 def test_set_replaces_terms() -> None:

@@ -19,7 +19,7 @@ from router.quality.predictor import QualityPredictor
 from router.registry.artifact import Artifact
 from router.route import Route
 from router.routing import Router
-from router.types import Chain, Fuse, Generate, GenerationRequest, Recipe, Refine, Search, Upscale
+from router.types import Chain, Fuse, Generate, GenerationRequest, Recipe, Refine, Search, Turn, Upscale
 from tests.router.cards import CATALOGUE, BestQuality
 
 RECIPES: dict[str, Recipe] = {
@@ -56,6 +56,21 @@ def test_a_plan_for_any_prompt_is_the_plan_of_this_prompt(shape: dict[str, int])
                 made += 1
                 assert planned.plan(name) == make_plan(name, recipe, request, CATALOGUE, RECIPES)
     assert made > 20
+
+
+def test_a_search_that_came_to_the_same_is_planned_once_and_filled_in() -> None:
+    """What a search came to is a plan like any other: kept for the next prompt, and then with its prompt and seeds."""
+    branches = Generate("sd15"), Generate("sdxl", width=512, height=512)
+    turns = Turn("sd15", 1.0, 1.5, -0.25, 0.5), Turn("sdxl", 0.75, 1.5, -0.25, 0.5)
+    asked = Fuse("best_of", branches, "alignment", search=Search(4))
+    recipes, came_to = {"draft": Generate("sd15"), "sure": asked}, replace(asked, turns=turns)
+    planner = Planner(CATALOGUE)
+    for k, prompt in enumerate(PROMPTS):
+        request = GenerationRequest(prompt, seed=2**32 - 2 + k)
+        planned = planner.plan(request, recipes, {"sure": came_to})
+        assert planned.plan("sure") == make_plan("sure", came_to, request, CATALOGUE, recipes)
+        kept = planner.plan(request, recipes, {"sure": came_to})
+        assert kept.plans["sure"] is planned.plans["sure"]
 
 
 def test_a_changed_recipe_of_the_same_name_is_planned_anew() -> None:

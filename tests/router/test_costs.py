@@ -278,6 +278,43 @@ def test_waiting_is_the_work_of_others_by_replica() -> None:
     assert queues.estimate(plan(Generate("sd15"))) == alone
 
 
+PLANS = tuple(map(plan, (Generate("sd15"), Generate("flux"), Chain((Generate("sd15"), Refine("flux", strength=0.5))))))
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(PLANS), st.integers(1, 3)), min_size=1, max_size=6),
+    st.data(),
+)
+def test_a_place_in_the_queues_sees_what_came_before_it_and_can_be_another_plan_s(
+    reserved: list[tuple[Plan, int]], data: st.DataObject
+) -> None:
+    """`before` is as if nothing had come since; `move` leaves what a reservation of the new plan would have made; and
+    `delays_nobody` is false exactly if a later one waits at a worker of which more is asked."""
+    queues = Queues(CostModel(CATALOGUE))
+    tickets = [queues.reserve(one, n) for one, n in reserved]
+    k = data.draw(st.integers(0, len(tickets) - 1))
+    other, n = data.draw(st.sampled_from(PLANS)), reserved[k][1]
+
+    def asked(of: list[tuple[Plan, int]]) -> dict[str, float]:
+        fresh = Queues(CostModel(CATALOGUE))
+        for one, count in of:
+            fresh.reserve(one, count)
+        return {model: fresh.outstanding_s(model) for model in ("sd15", "flux")}
+
+    def seen(of: Queues) -> dict[str, float]:
+        return {model: of.outstanding_s(model) for model in ("sd15", "flux")}
+
+    assert seen(queues.before(tickets[k])) == pytest.approx(asked(reserved[:k]))
+    own, new, later = asked([reserved[k]]), asked([(other, n)]), asked(reserved[k + 1 :])
+    more = any(new[model] > own[model] and later[model] > 0 for model in own)
+    assert queues.delays_nobody(tickets[k], other, n) is not more
+    queues.move(tickets[k], other, n)
+    assert seen(queues) == pytest.approx(asked([*reserved[:k], (other, n), *reserved[k + 1 :]]))
+    for ticket in tickets:
+        queues.release(ticket)
+    assert seen(queues) == {"sd15": 0.0, "flux": 0.0}
+
+
 def test_costs_and_queues_touch_what_threads_share_only_under_their_lock() -> None:
     """Every method that reads or changes laws, tickets or kept estimates holds the lock while it does."""
     costs = CostModel(CATALOGUE)

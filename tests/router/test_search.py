@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from router.types import UNBOUNDED, Prices, Resources
+from router.types import UNBOUNDED, Prices, Quality, Resources
 from router.verification.best_of_n import Outlook, plan_search
+from router.verification.n_auto import _estimate
 from router.verification.score_calibration import fit_score_model
 from router.verification.score_reading import UNCALIBRATED, ScoreModel
 from router.verification.value_of_information import Option
@@ -141,3 +143,23 @@ def test_the_default_judge_expects_what_it_was_told() -> None:
     for chance in (0.1, 0.5, 0.9):
         values, weights = UNCALIBRATED.outlook(chance)
         assert math.isclose(float((values * weights).sum()), chance, rel_tol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("bases", "basis"),
+    [(("prior", "prior"), "prior"), (("prior", "learned"), "composed"), (("learned", "learned"), "composed")],
+)
+def test_a_search_is_as_unsure_as_its_pictures_on_average(bases: tuple[str, str], basis: str) -> None:
+    """Its deviation is the mean of those of its turns, each as often as it is had; its seconds and dollars are those
+    that the outlook expects of each turn; and only if all of them are guesses it is one."""
+    qualities = {"a": Quality(0.4, 0.1, bases[0]), "b": Quality(0.6, 0.4, bases[1])}  # type: ignore[arg-type]
+    turns = [SimpleNamespace(recipe=name) for name in ("a", "a", "b")]
+    outlook = SimpleNamespace(turns=turns, quality=1.25, expected=lambda of: sum(of.values()))
+    takes = {"a": Resources(1.0, 2.0, 4.0, 8.0), "b": Resources(16.0, 32.0, 64.0, 128.0)}
+    found = _estimate("search", outlook, qualities, takes)  # type: ignore[arg-type]
+    assert (found.quality.mean, found.quality.basis) == (1.0, basis)
+    assert found.quality.std == pytest.approx(0.2)
+    assert (found.latency_s, found.work_s, found.cost_usd, found.queue_s) == (17.0, 34.0, 68.0, 136.0)
+    one = SimpleNamespace(turns=turns[:1], quality=0.9, expected=outlook.expected)
+    alone = _estimate("search", one, qualities, takes).quality  # type: ignore[arg-type]
+    assert alone == Quality(0.4, 0.1, "prior" if bases[0] == "prior" else "composed")

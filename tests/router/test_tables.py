@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 
 from router.errors import ArtifactError
 from router.learning.ratings import Rating, read_ratings
+from router.learning.tables.contents import _western
 from router.learning.tables.prompts import read_prompts
+from router.learning.tables.shapes import layout_of, left_out
 from router.learning.tables.table import read_table
 
 LETTERING = 'a "red" sign that says "STOP"'
@@ -493,3 +495,59 @@ def test_any_table_in_any_dialect_round_trips_or_is_refused(
     event("read")
     assert [row[0] for row in found] == [prompt.strip().strip("\ufeff\u200b").strip() for prompt in prompts]
     assert [rating.score for rating in ratings] == [float(row[2]) for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "left"),
+    [
+        ("prompt,model,score,notes", "a,sd15,0.5,n", ["notes"]),
+        ("prompt,model,score,group,weight", "a,sd15,0.5,g,1", []),
+        ("prompt,sd15,sdxl,notes", "a,0.5,0.6,n", ["notes"]),
+        ("prompt,model_a,model_b,winner,notes", "a,sd15,sdxl,model_a,n", ["notes"]),
+        ("prompt,model_a,model_b,winner", "a,sd15,sdxl,model_a", []),
+    ],
+)
+def test_what_is_not_looked_at_is_named(tmp_path: Path, header: str, row: str, left: list[str]) -> None:
+    """Columns that mean nothing to any shape of table; those that do are not among them."""
+    file = tmp_path / "table.csv"
+    file.write_text(f"{header}\n{row}\n")
+    table = read_table(file)
+    assert left_out(table, layout_of(table)) == left
+
+
+@pytest.mark.parametrize(
+    ("word", "western"),
+    [
+        ("plain", True), ("caf\u00e9", True), ("\u00e0", True), ("th\u00e9i\u00e8re", True), ("\u00e9t\u00e9", False),
+        ("d\u2019\u00e9t\u00e9s,", True), ("caf\u00c9", False), ("\u00c9T\u00c9S", True), ("na\u00b0ve", False),
+        ("\u00cf\u00f0\u00e8\u00e2", False), ("5\u00aa", False), ("(co\u00f6p-er)", True), ("\u0192oo", False),
+    ],
+)  # fmt: skip
+def test_words_of_the_west_have_few_accents_and_no_signs(word: str, western: bool) -> None:
+    """One accent is fine, more only up to half of the letters; a sign amid letters, or a capital behind a small one, is
+    what another code page leaves."""
+    assert _western(word) is western
+
+
+@pytest.mark.parametrize(
+    ("rows", "read"),
+    [
+        (["a,sd15,0.5,", "b,sdxl,0.6, "], [["a", "sd15", "0.5"], ["b", "sdxl", "0.6"]]),  # each row ends with a comma
+        (["1,a,sd15,0.5", "2,b,sdxl,0.6"], [["a", "sd15", "0.5"], ["b", "sdxl", "0.6"]]),  # R names the rows
+        (["1,a,sd15,0.5", "1,b,sdxl,0.6"], None),  # two rows of one name are none of R's
+        (["x,a,sd15,0.5", "y,b,sdxl,0.6"], None),
+        (["a,sd15,0.5,", "b,sdxl,0.6,1"], None),
+        (["a,sd15,0.5", "b,sdxl,0.6,"], None),
+        (["a,sd15", "b,sdxl"], None),
+    ],
+)
+def test_rows_are_as_wide_as_the_header(tmp_path: Path, rows: list[str], read: list[list[str]] | None) -> None:
+    """One field too many in all of them is an empty one at the end, or R's number of the row; all else is refused with
+    the line."""
+    file = tmp_path / "table.csv"
+    file.write_text("\n".join(["prompt,model,score", *rows]) + "\n")
+    if read is None:
+        with pytest.raises(ArtifactError, match=r"table.csv:[23]: . fields where the header has 3"):
+            read_table(file)
+    else:
+        assert [row for _, row in read_table(file).rows] == read

@@ -32,6 +32,15 @@ ENDPOINTS = {
 }
 
 
+_KEYS = {
+    "application": {"value": {"tenant": "acme", "scopes": ["generate"], "rpm": 60, "budget": "5usd/day"}},
+    "of nights": {"value": {"tenant": "acme", "scopes": ["generate"], "priority": "batch"}},
+}
+_POLICY = {
+    "example": "version: 1\nname: fast\nrecipes:\n  draft: {generate: {model: sd15}}\nobjective: {minimise: cost_usd}\n"
+}
+
+
 def add_endpoints(app: FastAPI) -> None:
     """For keys of scope admin."""
     read = answers(*KEYED, *READ)
@@ -41,17 +50,19 @@ def add_endpoints(app: FastAPI) -> None:
     app.get(
         "/v1/admin/jobs", openapi_extra={"parameters": LISTED}, response_model=None,
         responses={**jobs, **answers(400, *KEYED, *READ)},
-    )(list_jobs)  # fmt: skip
+    )(list_all_jobs)  # fmt: skip
     listed: Responses = {200: schemas.answer(schemas.AdminKeyList, "The keys.")}
     app.get("/v1/admin/keys", responses={**listed, **read}, response_model=None)(list_keys)
     made: Responses = {201: schemas.answer(schemas.AdminNewKey, "The key, which is shown this once.")}
     app.post(
-        "/v1/admin/keys", openapi_extra=body_of(KeyRequest), status_code=201, response_model=None,
+        "/v1/admin/keys", openapi_extra=body_of(KeyRequest, told=_KEYS), status_code=201, response_model=None,
         responses={**made, **answers(*MANAGED, 504)},
     )(make_key)  # fmt: skip
     ended: Responses = {200: schemas.answer(schemas.AdminKey, "The key, which is of no use any more.")}
     app.delete("/v1/admin/keys/{id}", responses={**ended, **read}, response_model=None)(revoke_key)
-    written = {"requestBody": {"required": True, "content": {"application/yaml": {"schema": {}}}}}  # also what is none
+    written = {
+        "requestBody": {"required": True, "content": {"application/yaml": {"schema": {}, **_POLICY}}}
+    }  # also what is none
     previewed: Responses = {200: schemas.answer(schemas.PolicyPreviewed, "What it would change, or what is wrong.")}
     app.post(
         "/v1/policies/{name}/preview", openapi_extra=written, response_model=None,
@@ -64,7 +75,7 @@ async def get_overview(request: Request) -> JSONResponse:
     return JSONResponse(await _looked_at(request).operations(), headers=_FRESH)
 
 
-async def list_jobs(request: Request) -> JSONResponse:
+async def list_all_jobs(request: Request) -> JSONResponse:
     """Jobs of all tenants, the latest first."""
     service, (states, limit, cursor) = _looked_at(request), asked_page(request)
     call = Call(access_of(request), base_url=base_url(request))

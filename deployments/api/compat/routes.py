@@ -42,7 +42,13 @@ from deployments.api.wire import examples
 ENDPOINTS = {
     "POST /v1/chat/completions": "the last message is drawn; pictures in `images` of the message, or as Markdown",
     "POST /v1/responses": "with the tool image_generation; pictures as `image_generation_call`",
-    "POST /sdapi/v1/txt2img": "A1111's; beside it /sdapi/v1/options, sd-models, samplers, schedulers, progress",
+    "POST /sdapi/v1/txt2img": "A1111's: pictures in base64, and an info with seeds and parameters",
+    "GET /sdapi/v1/options": "what A1111's clients read; POST refuses what would change it for everybody",
+    "POST /sdapi/v1/options": "takes what was read; a checkpoint goes into a request's override_settings",
+    "GET /sdapi/v1/sd-models": "what sd_model_checkpoint may be",
+    "GET /sdapi/v1/samplers": "one name, since recipes choose",
+    "GET /sdapi/v1/schedulers": "one name, since recipes choose",
+    "GET /sdapi/v1/progress": "how far the caller's open jobs are",
 }
 OPEN_JOBS = 100
 

@@ -22,7 +22,7 @@ LAST = "end"
 def job_report(view: JobView, sign: Sign, whole: bool = True) -> dict[str, Any]:
     """A job without the bytes of pictures, which are at their addresses. Times are Unix seconds.
 
-    whole: with pictures and result; a list is without them
+    whole: with the result; a list is without it
     """
     wire = view.body.get("wire", {})
     told: dict[str, Any] = {
@@ -47,8 +47,9 @@ def job_report(view: JobView, sign: Sign, whole: bool = True) -> dict[str, Any]:
         "error": None if view.error is None else dict(view.error),
         "webhook": _webhook(view.webhook),
     }
+    told["pictures"] = [picture_report(one, sign) for one in view.pictures]
+    told["request"] = dict(wire)
     if whole:
-        told["pictures"] = [picture_report(one, sign) for one in view.pictures]
         told["result"] = None if view.result is None else _result(view, sign)
     return told
 
@@ -79,7 +80,8 @@ def event_report(event: JobEvent, view: JobView, sign: Sign) -> dict[str, Any]:
         record = PictureRecord(
             file.id, view.id, file.index, file.seed, file.media_type, len(file.data), file.width, file.height
         )
-        return {**told, **picture_report(record, sign)}
+        made = (event.data.get("x_triptych") or {}).get("pictures") or [None]
+        return {**told, **picture_report(record, sign), "report": made[0]}
     if event.kind in ("failed", "cancelled"):
         return {**told, "error": dict(event.data)}
     return told if event.kind == "done" else {**told, **event.data}

@@ -9,7 +9,7 @@ from deployments.api import errors as failures
 from deployments.api.wire import responses as explain
 from deployments.api.wire.files import encoded
 from deployments.api.wire.requests import ImageRequest
-from deployments.orchestration.results import Made, Outcome
+from deployments.orchestration.results import Checked, Chosen, Made, Outcome, Routed
 from models.handover import resize
 from models.provenance import encode_image
 from models.provenance.credentials import MEDIA_TYPES, Credentials
@@ -48,6 +48,11 @@ class Rendering:
         mark = route.decision.provenance != "none"
         file = encode_image(pixels, wire.output_format, None, wire.output_compression, mark=mark)
         return file, MEDIA_TYPES[wire.output_format], width, height
+
+    def said(self, event: Routed | Checked | Chosen, body: Mapping[str, Any]) -> dict[str, Any]:
+        if isinstance(event, Routed):
+            return explain.routed_report(event.route, unpacked(body))
+        return explain.checked_report(event.check) if isinstance(event, Checked) else explain.chosen_report(event)
 
     def facts(self, made: Made) -> dict[str, Any]:
         return explain.picture_report(made)

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from deployments.api.wire.requests import ImageRequest
-from deployments.orchestration.results import Check, Made, Outcome, Overview, PolicyFile
+from deployments.orchestration.results import Check, Chosen, Made, Outcome, Overview, PolicyFile
 from deployments.settings import Limits
 from deployments.workers.worker import WorkerStatus
 from router.planning.styles import wearable
@@ -115,7 +115,7 @@ def picture_report(made: Made) -> dict[str, Any]:
         "recipe": made.recipe,
         "plan_digest": made.plan_digest,
         "steps": [_trace(t) for t in made.traces],
-        "checks": [_check(check) for check in made.checks],
+        "checks": [checked_report(check) for check in made.checks],
         "choices": [_plain(asdict(choice)) for choice in made.choices],
         "safety": [_finding(one) for one in made.findings],
     }
@@ -154,7 +154,8 @@ def provenance_notes(route: Route) -> list[str]:
     return [f"provenance: {route.decision.provenance} ({route.decision.policy}): {left}"] if left else []
 
 
-def _check(check: Check) -> dict[str, Any]:
+def checked_report(check: Check) -> dict[str, Any]:
+    """A picture that was looked at."""
     seconds = sum(trace.seconds for trace in check.traces)
     return {
         "recipe": check.recipe,
@@ -164,6 +165,33 @@ def _check(check: Check) -> dict[str, Any]:
         "accepted": check.accepted,
         "seconds": _round(seconds),
     }
+
+
+def chosen_report(chosen: Chosen) -> dict[str, Any]:
+    """What is done next, and the steps of the picture that is made now."""
+    plan = chosen.plan
+    return {**_plain(asdict(chosen.choice)), "steps": [] if plan is None else _steps(plan)}
+
+
+def routed_report(route: Route, wire: ImageRequest) -> dict[str, Any]:
+    """A decision in short, as the events of a job tell it: what was chosen and why, what is expected, the steps."""
+    decision = route.decision
+    return {
+        "recipe": decision.recipe,
+        "policy": decision.policy,
+        "reasons": list(decision.reasons),
+        "warnings": [*wire.warnings, *warnings(route)],
+        "seed": route.request.seed,
+        "width": route.plan.width,
+        "height": route.plan.height,
+        "estimate": _plain(asdict(route.estimates[decision.recipe])),
+        "steps": _steps(route.plan),
+    }
+
+
+def _steps(plan: Plan) -> list[dict[str, Any]]:
+    """What there is to do, in order; `inputs` are the ids of the steps that come before."""
+    return [{"id": s.id, "kind": s.kind, "model": s.model, "inputs": list(s.inputs)} for s in plan.steps]
 
 
 def route_report(route: Route, asked: Sequence[str] = (), made: Sequence[str] = ()) -> dict[str, Any]:

@@ -183,10 +183,11 @@ class CompletedEvent(Open):
 
 
 class JobEvent(Open):
-    """What happens to a job: a picture has its address, a preview its bytes, an end its error."""
+    """What happens to a job: a decision has its steps, a picture its address, a preview its bytes, an end its error."""
 
     type: Literal[
-        "job.routed", "job.step", "job.preview", "job.picture", "job.done", "job.failed", "job.cancelled"
+        "job.routed", "job.step", "job.check", "job.choice", "job.preview", "job.picture", "job.done", "job.failed",
+        "job.cancelled",
     ]  # fmt: skip
     job: str
 

@@ -1,0 +1,172 @@
+/** The prompt and everything that can be set beside it. */
+
+import { edit, comparing, form, ticked } from "../settings";
+import { entries } from "./history";
+import { make, sending } from "./make";
+import { decision, models, recipesOf, refusal } from "./route";
+
+const EXAMPLES = ["a red circle above a blue square", "two green stars", "a yellow ring left of a purple triangle"];
+const MOST = 8;
+
+export function Ask() {
+  const now = form.value;
+  const ready = now.prompt.trim() !== "" && !sending.value && !(comparing.value && ticked.value.length === 0);
+  const label = comparing.value ? `Compare ${ticked.value.length || ""}`.trim() : now.n > 1 ? `Make ${now.n}` : "Make";
+  return (
+    <form
+      class="ask"
+      onSubmit={(event) => {
+        event.preventDefault();
+        if (ready) void make();
+      }}
+    >
+      <label class="prompt">
+        <span class="caption">
+          Prompt
+          <span id="keys" class="keys" aria-hidden="true">
+            <kbd>Enter</kbd> makes, <kbd>Shift</kbd> <kbd>Enter</kbd> is a new line
+          </span>
+        </span>
+        <textarea
+          autofocus
+          rows={3}
+          value={now.prompt}
+          placeholder="What should the picture show?"
+          aria-describedby="keys"
+          onInput={(event) => edit({ prompt: event.currentTarget.value })}
+          onKeyDown={(event) => {
+            if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+            event.preventDefault();
+            if (ready) void make();
+          }}
+        />
+      </label>
+      {entries.value.length === 0 && !now.prompt && (
+        <p class="examples">
+          <span>Try</span>
+          {EXAMPLES.map((text) => (
+            <button type="button" class="link" onClick={() => edit({ prompt: text })}>
+              {text}
+            </button>
+          ))}
+        </p>
+      )}
+      <div class="row acts">
+        <button type="submit" class="primary" aria-disabled={!ready}>
+          {label}
+        </button>
+        <label class="inline">
+          <span class="unseen">Policy</span>
+          <select
+            value={now.model}
+            onChange={(event) => {
+              edit({ model: event.currentTarget.value, recipe: "" });
+              ticked.value = [];
+            }}
+          >
+            <Names chosen={now.model} />
+          </select>
+        </label>
+        <button
+          type="button"
+          class="toggle"
+          aria-pressed={comparing.value}
+          onClick={() => {
+            comparing.value = !comparing.value;
+            if (comparing.value && !ticked.value.length) ticked.value = worthComparing(now.model);
+          }}
+        >
+          Compare
+        </button>
+      </div>
+      <details class="more">
+        <summary>More</summary>
+        <div class="fields">
+          <Field name="size" label="Size" hint="as the models like it, or 64x64">
+            <input value={now.size} placeholder="auto" onInput={(event) => edit({ size: event.currentTarget.value })} />
+          </Field>
+          <Field name="seed" label="Seed" hint="the same seed, the same picture">
+            <input
+              inputMode="numeric"
+              value={now.seed}
+              placeholder="random"
+              onInput={(event) => edit({ seed: event.currentTarget.value.replace(/\D/g, "").slice(0, 10) })}
+            />
+          </Field>
+          <Field name="n" label="Pictures">
+            <input
+              type="number"
+              min={1}
+              max={MOST}
+              value={now.n}
+              onInput={(event) => edit({ n: Math.min(MOST, Math.max(1, Number(event.currentTarget.value) || 1)) })}
+            />
+          </Field>
+          <Field name="output_format" label="File">
+            <select value={now.format} onChange={(event) => edit({ format: event.currentTarget.value })}>
+              <option value="png">PNG</option>
+              <option value="webp">WebP</option>
+              <option value="jpeg">JPEG</option>
+            </select>
+          </Field>
+          <Field name="negative_prompt" label="Not in the picture" wide>
+            <input value={now.negative} onInput={(event) => edit({ negative: event.currentTarget.value })} />
+          </Field>
+        </div>
+      </details>
+    </form>
+  );
+}
+
+/** The one that the policy takes, the best, the fastest: what one would want to see side by side. */
+function worthComparing(model: string): string[] {
+  const names = recipesOf(model);
+  const found = decision.value;
+  if (!found) return names.slice(0, 3);
+  const known = names.flatMap((name) => (found.estimates[name] ? [{ name, is: found.estimates[name] }] : []));
+  const best = known.toSorted((a, b) => b.is.quality.mean - a.is.quality.mean).map((one) => one.name);
+  const fast = known.toSorted((a, b) => a.is.latency_s - b.is.latency_s).map((one) => one.name);
+  const picked = new Set([found.recipe, best[0], fast[0], ...fast].filter((name) => name !== undefined));
+  return [...picked].slice(0, 3);
+}
+
+function Names({ chosen }: { chosen: string }) {
+  const kinds = { policy: "Policies", model: "One model alone" } as const;
+  const known = models.value.some((one) => one.id === chosen);
+  return (
+    <>
+      {!known && <option value={chosen}>{chosen}</option>}
+      {(Object.keys(kinds) as (keyof typeof kinds)[]).map((kind) => (
+        <optgroup label={kinds[kind]}>
+          {models.value
+            .filter((one) => one.x_triptych.kind === kind)
+            .map((one) => (
+              <option value={one.id} title={one.x_triptych.description}>
+                {one.id === "auto" ? `auto (${one.x_triptych.description?.split(", ")[1] ?? "default"})` : one.id}
+              </option>
+            ))}
+        </optgroup>
+      ))}
+    </>
+  );
+}
+
+interface FieldProps {
+  name: string;
+  label: string;
+  hint?: string;
+  wide?: boolean;
+  children: preact.ComponentChildren;
+}
+
+/** A labelled input; what the server has against it stands below. */
+function Field({ name, label, hint, wide, children }: FieldProps) {
+  const wrong = refusal.value?.param === name ? refusal.value.message : "";
+  return (
+    <label class={wide ? "field wide" : "field"}>
+      <span class="caption">{label}</span>
+      {children}
+      <span class={wrong ? "small wrong" : "small"}>{wrong || hint || ""}</span>
+    </label>
+  );
+}

@@ -1,0 +1,46 @@
+/** Numbers as people read them. */
+
+export function seconds(value: number): string {
+  if (value >= 90) return `${Math.floor(value / 60)} min ${Math.round(value % 60)} s`;
+  return `${value >= 10 ? value.toFixed(0) : value >= 1 ? value.toFixed(1) : value.toFixed(2)} s`;
+}
+
+export function dollars(value: number): string {
+  if (value === 0) return "$0";
+  const digits = value >= 1 ? 2 : Math.min(9, 1 - Math.floor(Math.log10(value)));
+  return `$${value.toFixed(digits)}`;
+}
+
+export function share(value: number): string {
+  const percent = value * 100;
+  if (percent > 0 && percent < 1) return "< 1 %";
+  if (percent < 100 && percent > 99) return "> 99 %";
+  return `${percent.toFixed(0)} %`;
+}
+
+export function when(unix_s: number): string {
+  const date = new Date(unix_s * 1000);
+  const today = new Date().toDateString() === date.toDateString();
+  const time = date.toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit" });
+  return today ? time : `${date.toLocaleDateString(undefined, { day: "numeric", month: "short" })}, ${time}`;
+}
+
+export function plural(count: number, one: string, many = `${one}s`): string {
+  return `${count} ${count === 1 ? one : many}`;
+}
+
+const DOING: Record<string, string> = {
+  generate: "draws",
+  denoise: "draws",
+  refine: "refines",
+  upscale: "enlarges",
+  score: "looks",
+  select: "picks the best",
+  blend: "blends",
+};
+
+/** "sdxl draws" of a step. */
+export function doing(kind: string, model: string | null): string {
+  const verb = DOING[kind] ?? kind;
+  return model ? `${model} ${verb}` : verb;
+}
