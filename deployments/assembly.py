@@ -37,6 +37,7 @@ from deployments.workers.memory import GIB, MemoryPlan
 from deployments.workers.worker import StepEngine
 from models.catalogue import Catalogue, load_catalogue
 from models.provenance.credentials import Credentials
+from models.styles.cards import load_styles
 from models.weights.footprints import Footprint, footprint
 from models.weights.memory import GB, RESERVE_GB, free_memory_gb
 from models.weights.revisions import revision
@@ -68,7 +69,8 @@ def catalogue_of(settings: AppSettings) -> Catalogue:
         {
             m: {"card": s.card, "overrides": s.overrides, "guests": s.guests, "tuning": s.tuning}
             for m, s in settings.models.items()
-        }
+        },
+        load_styles(settings.styles.paths),
     )
     for worker in settings.workers:
         _check_elsewhere(worker, settings, catalogue)

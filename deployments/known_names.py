@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from deployments.safety import nsfw
-from models.engine.schedulers import SCHEDULERS
+from models.schedulers import SCHEDULERS
 from policies import Known, PlannedRecipe
 from router.cost.model import CostModel
 from router.cost.queues import Queues

@@ -41,6 +41,17 @@ class PolicySettings(Section):
         return ROOT / self.directory
 
 
+class StyleSettings(Section):
+    """Folders with cards of styles and their weights, beside those that are shipped; weights are read from nowhere
+    else."""
+
+    directories: tuple[str, ...] = ()
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        return tuple(ROOT / Path(directory).expanduser() for directory in self.directories)
+
+
 class QueueSettings(Section):
     """Where steps wait for workers, and in which order they have their turns.
 
@@ -310,6 +321,7 @@ class AppSettings(Section):
     models: dict[str, ModelSettings] = Field(min_length=1)
     workers: dict[str, WorkerSettings] = Field(default_factory=dict)
     policies: PolicySettings = Field(default_factory=PolicySettings)
+    styles: StyleSettings = Field(default_factory=StyleSettings)
     artifact: str = "router/artifacts/embedded"
     feedback: FeedbackSettings = Field(default_factory=FeedbackSettings)
     orchestrator: OrchestratorSettings = Field(default_factory=OrchestratorSettings)

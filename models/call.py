@@ -39,6 +39,7 @@ class Call:
     """The settings of a denoising step, checked. `facts`: what was done otherwise than asked, for the trace.
 
     start, until: shares (0..1) of the denoising that are done before and after the step (None: none, and all)
+    styles:       what the pipeline wears: (id, weight) each, by id
     strength:     how far (0..1) a given picture is noised again; None: the step begins with noise or with latents
     """
 
@@ -55,6 +56,7 @@ class Call:
     strength: float | None = None
     tiling: Tiling | None = None
     mix: Mix | None = None
+    styles: tuple[tuple[str, float], ...] = ()
     facts: dict[str, Scalar] = field(default_factory=dict, hash=False)
 
     @property

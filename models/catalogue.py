@@ -16,7 +16,7 @@ from models.families import relaying
 from models.schema import absolute, parse, validate
 from models.tuning.settings import Tuning
 from router.errors import CatalogueError, did_you_mean
-from router.types import ModelCard
+from router.types import ModelCard, Style
 
 PACKAGE = Path(__file__).resolve().parent
 CARDS = PACKAGE / "cards"
@@ -83,15 +83,20 @@ def _words(file: Path, card: str) -> frozenset[str]:
     return frozenset(line.strip().casefold() for line in lines if line.strip() and not line.startswith("#"))
 
 
-def load_catalogue(models: Mapping[str, str | Path | Mapping[str, Any]]) -> Catalogue:
+def load_catalogue(
+    models: Mapping[str, str | Path | Mapping[str, Any]], styles: Mapping[str, Style] | None = None
+) -> Catalogue:
     """`{catalogue id: card name or path, or {card: ..., overrides: {...}, guests: [...], tuning: {...}}}` to a
     catalogue.
 
+    styles: those of the installation, by id (`models.styles.cards.load_styles`); every card knows them
     guests: catalogue ids of models whose networks the worker of this one holds, too (`denoise` in recipes)
     tuning: how the worker runs it, a `Tuning` or what one is made of
     Raises `CatalogueError` for a bad card, an unknown key or an unknown name; the message names the catalogue id.
     """
-    catalogue = Catalogue({model: _entry(model, entry) for model, entry in models.items()})
+    catalogue = Catalogue(
+        {model: replace(_entry(model, entry), styles=styles or {}) for model, entry in models.items()}
+    )
     for card in catalogue.cards.values():
         for guest in card.guests:
             _check_guest(card, guest, catalogue)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from router.errors import RequestError
-from router.types import GenerationRequest, Turn
+from router.types import MAX_STYLES, GenerationRequest, Turn, Wearing
 
 MAX_PROMPT_CHARACTERS = 32_000  # as in OpenAI's image API
 MAX_PICTURES = 10
@@ -24,6 +24,7 @@ def check_request(request: GenerationRequest) -> None:
         if (value := getattr(request, name)) is not None:
             _check_whole(name, value, 1, None)
     _check_turns(request.turns)
+    _check_style(request.style)
     for name in ("guidance_scale", "latency_budget_s", "max_cost_usd"):
         if (value := getattr(request, name)) is not None:
             _check_number(name, value)
@@ -36,6 +37,14 @@ def _check_turns(turns: Sequence[Turn]) -> None:
         numbers = (turn.bar, turn.slope, turn.offset, turn.chance)
         if not all(map(math.isfinite, numbers)) or not (0 <= turn.bar <= 1 and 0 <= turn.chance <= 1):
             raise RequestError("turns: bar and chance lie in 0..1, slope and offset are numbers", "turns")
+
+
+def _check_style(style: Wearing) -> None:
+    if len(style) > MAX_STYLES:
+        raise RequestError(f"style has {len(style)} styles; at most {MAX_STYLES} are worn together", "style")
+    for name, weight in style:
+        if not math.isfinite(weight):
+            raise RequestError(f"style: the weight of {name!r} must be a number, not {weight!r}", "style")
 
 
 def _check_text(name: str, value: object, required: bool) -> None:

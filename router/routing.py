@@ -17,6 +17,7 @@ from cachetools import LRUCache
 from router.cost.queues import Queues
 from router.errors import NotFoundError, RequestError, did_you_mean
 from router.planning.planner import Planned, Planner
+from router.planning.styles import check_known
 from router.prompts.embedding import Embedder
 from router.prompts.lexical import lexical_features
 from router.quality.predictor import QualityPredictor
@@ -90,6 +91,7 @@ class Router:
         """Decide. Raises `RequestError`, `NotFoundError` (no such recipe or model), and what `evaluate` raises."""
         began = time.perf_counter()
         check_request(request)
+        check_known(request, self.catalogue)
         knowledge = self.knowledge
         view = self.view(request.prompt, knowledge.predictor)
         case = Case(request, view, self.candidates(request, policy), knowledge)

@@ -1,4 +1,5 @@
-"""The command `triptych`: serve, generate, route, replay, inspect, feedback, policy, models, keys, router.
+"""The command `triptych`: serve, generate, route, replay, inspect, feedback, policy, models, styles,
+keys, router.
 
 Exit codes are `MEANINGS`, and the table in docs/operations.md. Results go to stdout, the rest to stderr; with `--json`,
 stdout has one JSON document in any case: the result, or the error in the envelope that HTTP has.
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +25,7 @@ from deployments.cli.models.profile import profile
 from deployments.cli.pictures.inspect import inspect
 from deployments.cli.pictures.replay import replay
 from deployments.cli.policy import policy_app
+from deployments.cli.styles import styles_app
 from deployments.settings import DEFAULT_CONFIG, load_serve_config
 from router import errors
 
@@ -60,6 +62,7 @@ app = typer.Typer(
 models_app = typer.Typer(help="See the catalogue, and where the seconds of a model go.", no_args_is_help=True)
 app.add_typer(policy_app, name="policy")
 app.add_typer(models_app, name="models")
+app.add_typer(styles_app, name="styles")
 app.add_typer(keys_app, name="keys")
 app.add_typer(cli_router.app, name="router")
 
@@ -94,6 +97,10 @@ Guidance = Annotated[float | None, typer.Option("--guidance-scale", help="Classi
 Negative = Annotated[str | None, typer.Option("--negative-prompt", help="What the picture should not show.")]
 Budget = Annotated[float | None, typer.Option("--latency-budget-s", help="Seconds that the answer may take.")]
 MaxCost = Annotated[float | None, typer.Option("--max-cost-usd", help="What the answer may cost.")]
+Styles = Annotated[
+    list[str] | None,
+    typer.Option("--style", metavar="NAME=WEIGHT", help="A style that the picture wears; may be repeated."),
+]
 Tags = Annotated[list[str] | None, typer.Option("--tag", help="A fact for the policy's rules; may be repeated.")]
 
 
@@ -148,6 +155,7 @@ def generate(
     negative_prompt: Negative = None,
     latency_budget_s: Budget = None,
     max_cost_usd: MaxCost = None,
+    style: Styles = None,
     tag: Tags = None,
     config: Config = DEFAULT_CONFIG,
     url: Url = None,
@@ -168,7 +176,7 @@ def generate(
     body = request_body(
         prompt=prompt, model=model, recipe=recipe, size=size, n=n, seed=seed, steps=steps, tags=tag or None,
         guidance_scale=guidance_scale, negative_prompt=negative_prompt, latency_budget_s=latency_budget_s,
-        max_cost_usd=max_cost_usd, output_format=formats[output.suffix.lower()],
+        max_cost_usd=max_cost_usd, style=weights_of(style), output_format=formats[output.suffix.lower()],
     )  # fmt: skip
     answer = asyncio.run(source(url, config).generate(body, err))
     files = write_pictures(answer, output)
@@ -191,6 +199,7 @@ def route(
     steps: Steps = None,
     latency_budget_s: Budget = None,
     max_cost_usd: MaxCost = None,
+    style: Styles = None,
     tag: Tags = None,
     config: Config = DEFAULT_CONFIG,
     url: Url = None,
@@ -202,7 +211,7 @@ def route(
 
     body = request_body(
         prompt=prompt, model=model, recipe=recipe, size=size, n=n, steps=steps, tags=tag or None,
-        latency_budget_s=latency_budget_s, max_cost_usd=max_cost_usd,
+        latency_budget_s=latency_budget_s, max_cost_usd=max_cost_usd, style=weights_of(style),
     )  # fmt: skip
     report = asyncio.run(source(url, config).route(body))
     if as_json:
@@ -214,7 +223,7 @@ def route(
 @models_app.command("list")
 def models_list(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """The model cards that a config serves."""
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
     from deployments.assembly import catalogue_of
     from deployments.cli import tables as render
@@ -222,7 +231,8 @@ def models_list(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> Non
     catalogue = catalogue_of(load_serve_config(config).settings)
     cards = [catalogue[name] for name in catalogue.ids()]
     if as_json:
-        print_json([asdict(card) for card in cards])
+        listed = [asdict(replace(card, styles={})) for card in cards]
+        print_json([{**one, "styles": render.worn_by(card)} for one, card in zip(listed, cards, strict=True)])
     else:
         render.show(out, render.models(cards))
 
@@ -236,6 +246,20 @@ models_app.command()(profile)
 def request_body(**given: Any) -> dict[str, Any]:
     """The request as it would go over the wire; options that were not given are left out."""
     return {key: value for key, value in given.items() if value is not None}
+
+
+def weights_of(options: Sequence[str] | None) -> dict[str, float] | None:
+    """`["film=0.7"]` to `{"film": 0.7}`; a name alone has weight 1. Raises `RequestError`."""
+    found = {}
+    for option in options or ():
+        name, _, weight = option.partition("=")
+        try:
+            found[name] = float(weight or 1)
+        except ValueError:
+            raise errors.RequestError(
+                f"--style {option}: {weight!r} is not a number; such as film=0.7", "style"
+            ) from None
+    return found or None
 
 
 def write_pictures(answer: Mapping[str, Any], output: Path) -> list[Path]:

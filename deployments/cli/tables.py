@@ -22,6 +22,7 @@ from deployments.operating.differences import Difference
 from deployments.settings import ROOT
 from deployments.store.records import KeyRecord
 from router.learning.off_policy import Comparison
+from router.planning.styles import wearable
 from router.types import ModelCard
 
 
@@ -202,7 +203,28 @@ def models(cards: Sequence[ModelCard]) -> Group:
         )
         beside = f"  (with {', '.join(card.guests)} beside it)" if card.guests else ""
         weights.add_row(card.id, source.removeprefix(f"{ROOT}/") + beside)
-    return Group(table, Text(), Text("weights", style="bold"), weights)
+    parts: list[Any] = [table, Text(), Text("weights", style="bold"), weights]
+    if any(worn_by(card) for card in cards):
+        parts += [Text(), _styles(cards)]
+    return Group(*parts)
+
+
+def worn_by(card: ModelCard) -> list[str]:
+    """Ids of the styles that a model can wear."""
+    return [style.id for style in card.styles.values() if wearable(style, card)]
+
+
+def _styles(cards: Sequence[ModelCard]) -> Table:
+    """The styles that a model of the catalogue can wear, one a line."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("style", "kind", "weights", "worn by"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("licence", overflow="fold")
+    for style in {name: style for card in cards for name, style in card.styles.items()}.values():
+        if wearers := [card.id for card in cards if wearable(style, card)]:
+            weights = f"{style.least:g}..{style.most:g}" if style.blends else "0 or 1"
+            table.add_row(style.id, style.kind, weights, ", ".join(wearers), style.licence)
+    return table
 
 
 def comparison(found: Sequence[Difference]) -> Table:

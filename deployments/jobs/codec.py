@@ -8,20 +8,26 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
-from router.types import GenerationRequest, Turn
+from router.types import GenerationRequest, Turn, wearing
 
 _KNOWN = frozenset(field.name for field in fields(GenerationRequest))
 
 
 def packed(request: GenerationRequest) -> dict[str, Any]:
     """JSON builtins of a request."""
-    return {**asdict(request), "tags": list(request.tags), "turns": [asdict(turn) for turn in request.turns]}
+    return {
+        **asdict(request),
+        "tags": list(request.tags),
+        "style": [list(pair) for pair in request.style],
+        "turns": [asdict(turn) for turn in request.turns],
+    }
 
 
 def unpacked(data: Mapping[str, Any]) -> GenerationRequest:
     """The request of `packed`. Fields of another version that are not known any more are left out."""
     known = {name: value for name, value in data.items() if name in _KNOWN}
     known["tags"] = tuple(known.get("tags") or ())
+    known["style"] = wearing(tuple(pair) for pair in known.get("style") or ())
     known["turns"] = tuple(Turn(**turn) for turn in known.get("turns") or ())
     return GenerationRequest(**known)
 

@@ -19,7 +19,6 @@ from models.engine.device import Device, as_before
 from models.engine.guests import Guest, joined
 from models.engine.previews import fit_colours
 from models.engine.progress import OnBatchProgress, OnProgress, ShouldStop, Watch
-from models.engine.schedulers import build_scheduler, start_from, start_index, ve_factor
 from models.engine.settings import arguments, ignores_negative, read_call
 from models.engine.tiles import blend, boxes
 from models.engine.warmup import warm_up_step
@@ -29,6 +28,8 @@ from models.fusion.colour import Pixels
 from models.handover import check_latents, check_picture, to_image, to_latents, to_picture, to_tensor
 from models.profiling.parts import Parts
 from models.profiling.phases import Phases
+from models.schedulers import build_scheduler, start_from, start_index, ve_factor
+from models.styles.wearing import styled
 from models.tuning.applying import tuning_of
 from models.tuning.caches import told
 from models.tuning.smaller import SmallerDecoding
@@ -37,7 +38,7 @@ from models.weights.memory import check_fits
 from models.weights.revisions import revision
 from models.weights.sharing import SharedNetworks
 from router.errors import LoadError, StepError, TriptychError
-from router.types import Latents, ModelCard, Picture, Scalar, Step, StepResult, Value
+from router.types import Latents, ModelCard, Picture, Scalar, Step, StepResult, Style, Value, spelled
 
 ABLE = {"base": ("generate", "denoise", "refine"), "refiner": ("refine",)}
 """What a model of each role does."""
@@ -304,13 +305,14 @@ class DiffusionEngine:
         try:
             with (
                 as_before(self._networks()),
+                styled(pipe, self._worn(call)) as worn,
                 windowed(pipe, self.card, call),
                 watch.phases.of(pipe),
                 nullcontext() if self.parts is None else self.parts.of(pipe),
                 told(network, passes, contexts=type(pipe).__name__ == self._family.img2img),
                 self._beside(pipe, calls),
             ):
-                return pipe(**given, generator=noise, callback_on_step_end=watch).images
+                return pipe(**{**given, **worn}, generator=noise, callback_on_step_end=watch).images
         finally:
             self._pipe.maybe_free_model_hooks()  # its img2img sibling shares its networks, and has no hooks of its own
 
@@ -318,6 +320,11 @@ class DiffusionEngine:
     def device(self) -> str:
         """Where it runs, as torch calls it."""
         return self._device.name
+
+    def _worn(self, call: Call) -> list[tuple[Style, float]]:
+        """What the pipeline wears, but for a scheduler, which is built for each step anyway."""
+        worn = [(self.card.styles[name], weight) for name, weight in call.styles]
+        return [(style, weight) for style, weight in worn if style.kind != "scheduler"]
 
     @property
     def broken(self) -> str:
@@ -374,6 +381,8 @@ class DiffusionEngine:
         }
         if self.card.tuned:
             facts["tuning"] = self.card.tuned
+        if call.styles:
+            facts["style"] = spelled(call.styles)
         if ignores_negative(call, self.card, pipe):
             facts["negative_prompt_ignored"] = True
         if call.mix is not None and isinstance(guest := self._guests[call.mix.guest], Guest):

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from models.engine.previews import clean, paint
-from models.engine.schedulers import VARIANCE_EXPLODING
 from models.profiling.phases import Phases
+from models.schedulers import VARIANCE_EXPLODING
 from router.errors import Cancelled
 from router.types import Progress
 

@@ -10,8 +10,9 @@ from typing import Any
 from models.call import Call, Mix, Tiling
 from models.engine.tiles import boxes
 from models.families import FAMILIES, PLANNED, relaying
+from models.styles.wearing import scheduler_of
 from router.errors import StepError, did_you_mean
-from router.types import ModelCard, Step
+from router.types import ModelCard, Step, worn_by
 
 KEYS = {
     "generate": (
@@ -23,7 +24,7 @@ KEYS = {
         "guidance_scale",
         "scheduler",
         "seed",
-        "until",
+        *("until", "style"),
         *("tile_width", "tile_height", "tile_overlap", "tiles"),
     ),
     "denoise": (
@@ -33,7 +34,7 @@ KEYS = {
     ),
     "refine": (
         *("prompt", "negative_prompt", "width", "height", "steps", "guidance_scale", "scheduler", "seed"),
-        *("from", "until", "strength"),
+        *("from", "until", "strength", "style"),
         *("tile_width", "tile_height", "tile_overlap", "tiles"),
     ),
 }
@@ -65,10 +66,26 @@ def read_call(step: Step, card: ModelCard, guests: Mapping[str, ModelCard] | Non
         tiling=_tiling(step, given),
         mix=_mix(step, given, guests or {}) if step.kind == "denoise" else None,
     )
+    call = _clothed(step, card, call, given)
     _check_size(step, card, call)
     _check_tiles(step, card, call)
     _check_kind(step, card, call)
     return _enough_steps(call, card)
+
+
+def _clothed(step: Step, card: ModelCard, call: Call, given: Mapping[str, Any]) -> Call:
+    """The call with what it wears; a style that is a scheduler takes the place of the step's."""
+    if "style" not in given:
+        return call
+    try:
+        worn = worn_by(str(given["style"]))
+    except ValueError as error:
+        raise StepError(f"step {step.id!r}: style: {error}", "style") from None
+    for name, _ in worn:
+        if name not in card.styles:
+            raise StepError(f"step {step.id!r}: there is no style {name!r}{did_you_mean(name, card.styles)}", "style")
+    scheduler = scheduler_of([(card.styles[name], weight) for name, weight in worn])
+    return replace(call, styles=worn, scheduler=scheduler or call.scheduler)
 
 
 def _check_size(step: Step, card: ModelCard, call: Call) -> None:

@@ -30,7 +30,7 @@ SAMPLERS = {
 
 DRAWING = ("generate", "denoise")
 _MARKERS = re.compile(r"(Negative prompt|^\s*(?:Steps|Template|Negative Template)):", re.MULTILINE)
-TOLD = ("steps", "strength", "from", "until", "guidance_scale", "factor", "method", "seed")
+TOLD = ("steps", "strength", "from", "until", "guidance_scale", "style", "factor", "method", "seed")
 
 
 def parameters(metadata: Mapping[str, Any]) -> str:
@@ -57,6 +57,7 @@ def _pairs(metadata: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     yield "Sampler", sampler_of(drawing)
     yield "CFG scale", settings.get("guidance_scale", 1)
     yield "Seed", metadata.get("seed")
+    yield "Style", settings.get("style")
     yield "Size", metadata.get("size")
     yield "Model", drawing.get("model")
     yield "Model revision", (metadata.get("models") or {}).get(drawing.get("model"))

@@ -6,14 +6,15 @@ What needs the model cards (latent spaces, sizes, roles) is for the planner to c
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
 
 from policies.deciding.objectives import priced
 from policies.language.schema_choice import Objective
-from policies.language.schema_recipes import USUAL_MOST, BestOfSpec, FuseSpec, RecipeSpec
+from policies.language.schema_recipes import USUAL_MOST, BestOfSpec, FuseSpec, GenerateSpec, RecipeSpec, RefineSpec
 from policies.language.source import Path
 from policies.language.spec import Spec
 from router.errors import did_you_mean
-from router.types import Chain, Fuse, Generate, Recipe, Refine, Search, Upscale
+from router.types import Chain, Fuse, Generate, Recipe, Refine, Search, Upscale, wearing
 
 MAX_STEPS = 64  # of one recipe with everything it names; doubling by reference reaches thousands in ten lines
 
@@ -76,9 +77,9 @@ def build_recipes(recipes: Mapping[str, RecipeSpec], objective: Objective | None
     def built(part: Part) -> Recipe:
         spec = recipes[part] if isinstance(part, str) else part
         if spec.generate:
-            return Generate(**spec.generate.model_dump())
+            return Generate(**_stage(spec.generate))
         if spec.refine:
-            return Refine(**spec.refine.model_dump())
+            return Refine(**_stage(spec.refine))
         if spec.upscale:
             return Upscale(**spec.upscale.model_dump())
         if spec.fuse:
@@ -96,7 +97,7 @@ def build_recipes(recipes: Mapping[str, RecipeSpec], objective: Objective | None
                 shares=shares,
                 blend_within=fuse.within(),
             )
-            return fused if fuse.harmonise is None else Chain((fused, Refine(**fuse.harmonise.model_dump())))
+            return fused if fuse.harmonise is None else Chain((fused, Refine(**_stage(fuse.harmonise))))
         if spec.best_of:
             best = spec.best_of
             of = tuple(part if isinstance(part, str) else built(part) for part in best.parts)
@@ -110,6 +111,11 @@ def build_recipes(recipes: Mapping[str, RecipeSpec], objective: Objective | None
         return recipe.stages if isinstance(recipe, Chain) else (recipe,)
 
     return {name: built(spec) for name, spec in recipes.items()}
+
+
+def _stage(spec: GenerateSpec | RefineSpec) -> dict[str, Any]:
+    """The fields of a stage of `router.types`."""
+    return {**spec.model_dump(), "style": wearing(spec.style or {})}
 
 
 def _search(best: BestOfSpec, objective: Objective | None) -> Search:

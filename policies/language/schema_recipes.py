@@ -44,6 +44,12 @@ USUAL_WITHIN = 0.05
 BLENDS = ("average", "pyramid", "frequency")
 
 
+Style = Annotated[
+    dict[Name, Annotated[float, Field(ge=-2, le=2)]],
+    Field(min_length=1, max_length=4, description="what the model wears: styles by name, each with its weight"),
+]
+
+
 def check_overlap(tile: int | str | None, overlap: float | None) -> None:
     """Raise `ValueError` for an overlap without tiles."""
     if overlap is not None and tile is None:
@@ -62,6 +68,7 @@ class GenerateSpec(Spec):
     height: Side | None = Field(default=None, description="pixels; default: the request's, else the model's native")
     tile: TileSize | None = None
     overlap: Overlap | None = None
+    style: Style | None = None
 
     @model_validator(mode="after")
     def _overlap_of_tiles(self) -> GenerateSpec:
@@ -87,6 +94,7 @@ class RefineSpec(Spec):
     scheduler: Scheduler | None = None
     tile: TileSize | None = None
     overlap: Overlap | None = None
+    style: Style | None = None
 
     @model_validator(mode="after")
     def _one_way_to_continue(self) -> RefineSpec:

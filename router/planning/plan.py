@@ -25,6 +25,7 @@ from router.planning.denoise import common, seated
 from router.planning.handovers import check_takeover, handovers
 from router.planning.recipes import recipe_key, resolve, stages_of
 from router.planning.sizes import answer_size, card_of, check_size, drawing_size, enlargement, reduced
+from router.planning.styles import worn
 from router.planning.tiling import tiled
 from router.prompts.phrases import object_phrases
 from router.types import (
@@ -43,6 +44,7 @@ from router.types import (
     Turn,
     Unless,
     Upscale,
+    spelled,
 )
 
 COARSE = 0.05  # a strength that whole steps miss by more than this is told
@@ -196,6 +198,7 @@ class _Draft:
             f"guidance_scale of {card.id}", request.guidance_scale, stage.guidance_scale, card.guidance_scale
         )
         settings = {**self.sampling(card, width, height, steps, guidance, stage.scheduler, seed), **tiles}
+        settings |= self.clothed(stage, card)
         if stage.until is None:
             return self.new("generate", card.id, (), "image", settings)
         check_until(card, stage.until, following)
@@ -227,6 +230,7 @@ class _Draft:
         usual_guidance = card.guidance_scale if own is None else own
         guidance = usual_guidance if stage.guidance_scale is None else stage.guidance_scale
         settings = self.sampling(card, width, height, steps, guidance, stage.scheduler, seed)
+        settings |= self.clothed(stage, card)
         if stage.from_ is not None:
             check_takeover(card, stage.from_, before, self.catalogue)
             if stage.until is not None:
@@ -315,6 +319,8 @@ class _Draft:
     def add_denoise(self, recipe: Fuse, width: int, height: int, seed: int) -> Step:
         """One step on the worker of one model, which asks the other for its prediction each time."""
         host, guest = seated(recipe, self.catalogue)
+        if self.request.style or host.stage.style or guest.stage.style:
+            raise PlanError("styles are not worn in a denoise of two models; wear them in a chain or alone", "style")
         names = f"{host.card.id} and {guest.card.id}"
         self.check_sides(host.card, common(host, guest, "width"), common(host, guest, "height"), width, height)
         tile, asked = common(host, guest, "tile"), (width, height)
@@ -478,6 +484,11 @@ class _Draft:
         if asked is not None and asked != usual:
             self.notes.append(f"{name}: {asked:g} as requested instead of {usual:g}")
         return usual if asked is None else asked
+
+    def clothed(self, stage: Generate | Refine, card: ModelCard) -> dict[str, Scalar]:
+        """The setting of what a stage wears; none if that is nothing."""
+        found = worn(stage, self.request, card, self.notes)
+        return {"style": spelled(found)} if found else {}
 
     def sampling(
         self, card: ModelCard, width: int, height: int, steps: int, guidance: float, scheduler: str | None, seed: int

@@ -132,7 +132,7 @@ class Planner:
         return plans, refused, complete
 
     def _kept_for(self, request: GenerationRequest, recipes: Mapping[str, Recipe]) -> _Kept:
-        asked = request.width, request.height, request.steps, request.guidance_scale
+        asked = request.width, request.height, request.steps, request.guidance_scale, request.style
         key = (tuple(recipes), request.negative_prompt, *asked)
         with self._lock:
             kept = self._kept.get(key)
@@ -142,7 +142,7 @@ class Planner:
             shared = [name for name in recipes if name not in reading]
             shape = replace(request, prompt=ANY_PROMPT, seed=0)
             plans, refused = _planned(shape, shared, recipes, self._catalogue)
-            changed = request.steps is not None or request.guidance_scale is not None
+            changed = request.steps is not None or request.guidance_scale is not None or bool(request.style)
             run = {name: as_run(recipe, request) for name, recipe in recipes.items()} if changed else {}
             far = distances(request, plans, recipes, self._catalogue)
             kept = _Kept(dict(recipes), reading, plans, refused, run, far)

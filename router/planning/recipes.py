@@ -4,6 +4,7 @@ The key is what the columns of a ratings table and of a trained artefact are cal
 
     sd15                                    a model at its card's settings
     sd15@12:scheduler=dpmsolver++           12 steps; further settings in alphabetical order, joined by commas
+    sd15:style=film*0.7+freeu*1             wearing styles, by name
     sdxl>sdxl-refiner:from=0.8              a chain; `until` is left out where the next stage's `from` says it
     sdxl>sd15:from=0.3>sdxl:from=0.6        a relay within one latent space
     flux>sdxl-refiner:strength=0.25>upscale:2
@@ -24,7 +25,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from router.errors import PlanError, did_you_mean
-from router.types import Catalogue, Chain, Fuse, Generate, GenerationRequest, Recipe, Refine, Upscale
+from router.planning.styles import asked
+from router.types import Catalogue, Chain, Fuse, Generate, GenerationRequest, Recipe, Refine, Upscale, spelled
 
 ORDERED_FUSIONS = frozenset({"frequency", "regions"})
 """Those in which the order of the branches changes the picture: low before high; the first of equal regions."""
@@ -55,14 +57,14 @@ def resolve(recipe: Recipe, recipes: Mapping[str, Recipe], path: tuple[str, ...]
 
 
 def as_run(recipe: Recipe, request: GenerationRequest) -> Recipe:
-    """The recipe with the steps and the guidance that the request asks of what draws from noise; the same object if it
-    asks for neither. Names in fusions stay names."""
-    if request.steps is None and request.guidance_scale is None:
+    """The recipe with the steps, guidance and styles that the request asks of what draws from noise; the same object if
+    it asks for none. Names in fusions stay names."""
+    if request.steps is None and request.guidance_scale is None and not request.style:
         return recipe
     if isinstance(recipe, Generate):
         steps = recipe.steps if request.steps is None else request.steps
         guidance = recipe.guidance_scale if request.guidance_scale is None else request.guidance_scale
-        return replace(recipe, steps=steps, guidance_scale=guidance)
+        return replace(recipe, steps=steps, guidance_scale=guidance, style=asked(recipe, request))
     if isinstance(recipe, Chain):
         return Chain(tuple(as_run(stage, request) for stage in recipe.stages))
     if isinstance(recipe, Fuse):
@@ -153,6 +155,8 @@ def _model_key(stage: Recipe, catalogue: Catalogue | None, bare: bool = False) -
     if stage.tile is not None:
         settings["tile"] = str(stage.tile)
         settings |= {"overlap": f"{stage.overlap:g}"} if stage.overlap is not None else {}
+    if stage.style:
+        settings["style"] = spelled(stage.style)
     if isinstance(stage, Generate) and (stage.width or stage.height):
         settings["size"] = f"{stage.width or ''}x{stage.height or ''}"
     body = stage.model + (f"@{steps}" if steps is not None else "")

@@ -9,6 +9,7 @@ Rules, each with the knob that a training table may set (`Composition`):
         .8 u and .84 at .6 u; by g it would be .87 and .82.)
     all others, d apart (`_distance`):   times exp(-.05 d)
 - another size, d apart (`sizes.apart`): the same, by `elsewhere`; nothing is rated at more than one size;
+- another style, or one where none was rated: as if d = 1 apart;
 - other weights under the same id (a tuning that changes pictures counts as such), or other settings of its card than
   were rated: as if they were d = 1 apart, each;
 - a chain: its longest known beginning, plus `refine_delta` for each further refine, less for one of fewer steps than
@@ -42,6 +43,7 @@ SATURATION = 4.0  # of the curve of steps
 LOSS = 0.05  # of the quality, for each unit of distance in other settings
 MISSED = 0.5  # of what is taken off a mean for settings that were not rated, as a standard deviation more
 OTHER_WEIGHTS = 1.0  # distance of a model to another one under its id
+OTHER_STYLE = 1.0  # distance of a picture to one in another style, or in none
 
 Record = Mapping[str, Mapping[str, object]]
 """Of each model, what its card said when it was rated: steps, guidance_scale, scheduler, weights (`card_record`)."""
@@ -329,13 +331,15 @@ def _split(key: str) -> tuple[tuple[str, str, float, Mapping[str, str]], ...]:
 
 def _distance(left: _Stage, right: _Stage) -> float:
     """0 for equal settings but for the steps; guidance counts as its logarithm from 1 on, a strength and a share by the
-    difference, anything else (another scheduler, tiles) as 0.25."""
+    difference, another style as 1, anything else (another scheduler, tiles) as 0.25."""
     total = 0.0
     for name in left.settings.keys() | right.settings.keys():
         a, b = left.settings.get(name), right.settings.get(name)
         if a == b:
             continue
-        if a is None or b is None:
+        if name == "style":
+            total += OTHER_STYLE
+        elif a is None or b is None:
             total += 0.25
         elif name in ("from", "strength", "until"):
             total += abs(float(a) - float(b))

@@ -25,8 +25,10 @@ from router.types.recipes import Chain, Fuse, Generate, Prices, Recipe, Refine, 
 from router.types.requests import NO_CONTEXT, Allowance, Context, GenerationRequest, Priority, PromptView
 from router.types.resources import UNBOUNDED, Resources
 from router.types.results import Latents, Picture, Progress, Scores, StepResult, StepTrace, Value
+from router.types.styles import MAX_STYLES, Style, Wearing, spelled, wearing, worn_by
 
 __all__ = [
+    "MAX_STYLES",
     "NO_CONTEXT",
     "UNBOUNDED",
     "Allowance",
@@ -64,10 +66,15 @@ __all__ = [
     "StepKind",
     "StepResult",
     "StepTrace",
+    "Style",
     "Tile",
     "Turn",
     "Unless",
     "Upscale",
     "Value",
     "Verification",
+    "Wearing",
+    "spelled",
+    "wearing",
+    "worn_by",
 ]

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from router.types.styles import Style
+
 Scalar = str | int | float | bool | None
 
 
@@ -64,6 +66,7 @@ class ModelCard:
     tuning:       how its worker runs it (`models.tuning.settings.Tuning`), as builtins; the installation says this, too
     tuned, changes: all of that which may change seconds, and the part that changes more of a picture than rounding, in
                   one line each
+    styles:       `Style`s of the installation by id, those that its family cannot wear included; as guests
     seconds_per_step, overhead_s: prior of the cost model at `native_size`, one picture, guidance included;
                   replaced by what workers measure
     """
@@ -112,6 +115,7 @@ class ModelCard:
     tuning: Mapping[str, object] = field(default_factory=dict)
     tuned: str = ""
     changes: str = ""
+    styles: Mapping[str, Style] = field(default_factory=dict, repr=False)
     description: str = ""
     card_path: str = ""  # where this card was read from, for error messages
 

@@ -31,7 +31,8 @@ class Step:
     inputs:   ids of the steps whose values it takes, in order
     produces: "image", "latents" or "scores"
     settings: builtins only. generate/refine: prompt, negative_prompt, width, height, steps, guidance_scale, scheduler,
-              seed, and until / from / strength where they apply; tile_width, tile_height, tile_overlap (pixels) and
+              seed, style (as `spelled` says it) where one is worn, and until / from / strength where they apply;
+              tile_width, tile_height, tile_overlap (pixels) and
               tiles (how many) for a picture that is worked on in tiles. denoise: as generate, and guest (the model that
               predicts beside `model`, on its worker), guest_guidance_scale, and what the guest counts at the start and
               at the end of the denoising, guest_weight and guest_weight_end (0..1; `model` counts the rest). score:

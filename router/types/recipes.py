@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from router.types.resources import Resources
+from router.types.styles import Wearing
 
 Tile = int | Literal["native"]
 
@@ -15,6 +16,7 @@ class Generate:
     """Noise to picture on one model. `until` < 1 stops after that share of the denoising and yields latents.
 
     tile, overlap: as of `Refine`; here every denoising step is made of overlapping windows (SD and SDXL families)
+    style: what the model wears for it, by id, with its weights
     """
 
     model: str
@@ -26,6 +28,7 @@ class Generate:
     height: int | None = None
     tile: Tile | None = None
     overlap: float | None = None
+    style: Wearing = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,7 @@ class Refine:
     tile:    with strength: work on overlapping tiles of this side in pixels, or of the model's native size
              (then guidance_scale is the card's `tile_guidance_scale`, where it has one and the recipe says nothing)
     overlap: share of a tile that neighbours have in common; None: a quarter
+    style:   as of `Generate`
     """
 
     model: str
@@ -48,6 +52,7 @@ class Refine:
     until: float | None = None
     tile: Tile | None = None
     overlap: float | None = None
+    style: Wearing = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router.types.recipes import Turn
+from router.types.styles import Wearing
 
 Priority = Literal["interactive", "standard", "batch"]
 """Whose turn comes first where requests wait: somebody looks on; the usual; whenever there is room."""
@@ -38,6 +39,7 @@ class GenerationRequest:
     deterministic: bool = False  # the bytes of a picture made alone, and not together with others in a batch
     degradable: bool = True  # whether an overloaded policy may answer with a lesser recipe
     turns: tuple[Turn, ...] = ()  # what `recipe`, a search, came to before; it is not resolved again then
+    style: Wearing = ()  # what the pictures that are drawn from noise wear, and what goes on from them if it can
     lenient: bool = False  # whether checks that the policy lets a request leave out are left out
     id: str = ""  # under which the client knows the answer, and gives feedback; without one, nothing is logged
     arrived_s: float | None = field(default=None, repr=False, compare=False)  # Unix time; None: when it is begun

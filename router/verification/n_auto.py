@@ -117,7 +117,14 @@ class Searches:
     def _branches_of(self, name: str, case: Case) -> _Branches:
         request, recipes = case.request, case.recipes
         prompt = request.prompt if reads_prompt(name, recipes, searches=False) else ANY_PROMPT
-        shape = request.width, request.height, request.steps, request.guidance_scale, request.negative_prompt
+        shape = (
+            request.width,
+            request.height,
+            request.steps,
+            request.guidance_scale,
+            request.negative_prompt,
+            request.style,
+        )
         key = (name, id(recipes[name]), prompt, *shape)
         with self._lock:
             kept = self._branches.get(key)

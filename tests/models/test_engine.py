@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from models import Cancelled, Engine, load_engine
-from models.engine.schedulers import ve_factor
 from models.families import FAMILIES
+from models.schedulers import ve_factor
 from router.errors import StepError
 from router.types import Latents, ModelCard, Picture, Progress, Step, Value
 

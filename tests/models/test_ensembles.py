@@ -11,7 +11,7 @@ import torch
 
 from models import Cancelled, Engine, load_engine
 from models.engine.guests import converted, levels
-from models.engine.schedulers import build_scheduler
+from models.schedulers import build_scheduler
 from models.weights.memory import check_fits, estimate_memory_gb, guest_memory_gb
 from router.errors import LoadError, StepError
 from router.types import ModelCard, Picture, Step

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from models import load_card
-from models.engine.schedulers import build_scheduler, schedulers_for
 from models.engine.settings import arguments, read_call
 from models.families import FAMILIES
+from models.schedulers import build_scheduler, schedulers_for
 from models.weights import memory
 from models.weights.loading import img2img, pipeline_class
 from models.weights.memory import check_fits, count_parameters, estimate_memory_gb

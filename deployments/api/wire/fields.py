@@ -39,7 +39,8 @@ WITHOUT: dict[str, str] = {
     "it belongs to a recipe of a policy, not to a request": "sampler sampler_name sampler_index sampling_method solver "
     "scheduler scheduler_name clip_skip eta sigmas timesteps shift refiner refiner_checkpoint refiner_switch_at "
     "high_noise_frac enable_hr hr_scale hires_fix upscale upscaler tiling",
-    "weights are named by model cards and recipes, not by requests": "lora loras lora_scale lora_weights vae",
+    'a LoRA is worn as a style, by its name, such as "style": {"film": 0.7}': "lora loras lora_scale lora_weights",
+    "weights are named by model cards and recipes, not by requests": "vae",
     "what is checked is a matter of the policy's safety; moderation: low leaves out what may be": "safety_checker "
     "enable_safety_checker disable_safety_checker safety_tolerance nsfw",
     "prompts are taken as they are written": "enhance_prompt prompt_upsampling prompt_extend",
@@ -81,7 +82,8 @@ def understood(given: Mapping[str, Any], known: Collection[str]) -> tuple[dict[s
         if isinstance(value, str):
             value = value.strip().lower() if key in CHOICES else value
             value = SAME_VALUES.get((key, value), value)
-        if key in WITHOUT_EFFECT and key not in known:
+        # A style of ours is a mapping, OpenAI's a word.
+        if key in WITHOUT_EFFECT and (key not in known or isinstance(value, str)):
             if str(value).lower() not in _NEUTRAL:
                 warnings.append(f"{key}: {_short(value)} changes nothing here; {WITHOUT_EFFECT[key]}")
         else:

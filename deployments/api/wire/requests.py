@@ -31,7 +31,7 @@ from deployments.api.wire.fields import advice, understood
 from deployments.api.wire.prompt_texts import cleaned, foreign_syntax
 from deployments.settings import Limits
 from router.errors import RequestError
-from router.types import GenerationRequest, Priority, Turn
+from router.types import GenerationRequest, Priority, Turn, wearing
 
 MAX_SEED = 2**32 - 1
 
@@ -52,6 +52,7 @@ def _whole(value: Any) -> Any:
 Whole = Annotated[int, BeforeValidator(_whole)]
 Text = Annotated[str, Field(max_length=32_000)]
 Tag = Annotated[str, Field(min_length=1, max_length=64)]
+StyleWeight = Annotated[float, Field(ge=-2, le=2)]
 
 
 class WireTurn(BaseModel):
@@ -104,6 +105,9 @@ class ImageRequest(BaseModel):
     guidance_scale: float | None = Field(default=None, ge=0, le=1000)
     latency_budget_s: float | None = Field(default=None, gt=0)
     max_cost_usd: float | None = Field(default=None, ge=0)
+    style: dict[Tag, StyleWeight] | None = Field(
+        default=None, max_length=4, description="What the pictures wear: styles by name, each with its weight."
+    )
     recipe: str | None = Field(default=None, min_length=1, description="A recipe of the policy, by name.")
     turns: tuple[WireTurn, ...] = Field(
         default=(), max_length=16, description="Of a replay: how the recipe, a best_of with n: auto, was resolved."
@@ -270,6 +274,7 @@ def to_request(wire: ImageRequest, limits: Limits, request_id: str = "") -> Gene
         max_cost_usd=wire.max_cost_usd,
         turns=tuple(Turn(**turn.model_dump()) for turn in wire.turns),
         tags=wire.tags,
+        style=wearing(wire.style or {}),
         tenant=wire.user or wire.safety_identifier,
         degradable=wire.degrade,
         lenient=wire.moderation == "low",

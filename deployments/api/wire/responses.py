@@ -16,8 +16,9 @@ from deployments.api.wire.requests import ImageRequest
 from deployments.orchestration.results import Check, Chosen, Made, Outcome, Overview, PolicyFile
 from deployments.settings import Limits
 from deployments.workers.worker import WorkerStatus
+from router.planning.styles import wearable
 from router.route import Route
-from router.types import HandOver, ModelCard, Plan, StepTrace
+from router.types import HandOver, ModelCard, Plan, StepTrace, Style
 from router.types.safety import Finding, SafetyReport
 from router.verification.score_reading import ScoreReading
 
@@ -363,6 +364,7 @@ def replay(route: Route, wire: ImageRequest, made_by: Collection[str] = ()) -> d
         "steps": request.steps,
         "guidance_scale": request.guidance_scale,
         "tags": list(request.tags) or None,
+        "style": dict(request.style) or None,
         "deterministic": request.deterministic or None,
         "output_compression": wire.output_compression,
         # The queues of another moment would resolve the search otherwise.
@@ -409,7 +411,8 @@ def _round(value: float) -> float:
 
 
 def model_list(overview: Overview, since: int, limits: Limits) -> list[dict[str, Any]]:
-    """`openai.types.Model`s: auto, policies, recipes of the default policy, models, aliases.
+    """`openai.types.Model`s: auto, policies, recipes of the default policy, models, aliases; and, which are for `style`
+    and not for `model`, styles that a model here can wear.
 
     The first of equal names wins, as in a request.
     """
@@ -425,6 +428,9 @@ def model_list(overview: Overview, since: int, limits: Limits) -> list[dict[str,
     for card in overview.cards:
         if card.role == "base":
             models.setdefault(card.id, {"kind": "model", **_card(card, overview.statuses.get(card.id))})
+    for style in {name: style for card in overview.cards for name, style in card.styles.items()}.values():
+        if worn_by := [card.id for card in overview.cards if wearable(style, card)]:
+            models.setdefault(style.id, {"kind": "style", **_style(style), "worn_by": worn_by})
     for alias, name in limits.aliases.items():
         models.setdefault(alias, {"kind": "alias", "description": f"stands for {name}"})
     frame = {"object": "model", "created": since, "owned_by": "triptych"}
@@ -441,6 +447,16 @@ def _card(card: ModelCard, status: WorkerStatus | None) -> dict[str, Any]:
         "licence": card.licence,
         "commercial_use": card.commercial_use,
         "state": status.state if status else "starting",
+    }
+
+
+def _style(style: Style) -> dict[str, Any]:
+    return {
+        "description": style.description,
+        "family": style.family,
+        "style_kind": style.kind,
+        "weights": [style.least, style.most] if style.blends else [0, 1],
+        "licence": style.licence,
     }
 
 

@@ -44,7 +44,7 @@ class Model(Open):
     object: Literal["model"]
     created: int
     owned_by: str
-    x_triptych: dict[str, Any] = Field(description="kind: policy, recipe, model or alias; and what is known of it.")
+    x_triptych: dict[str, Any] = Field(description="kind: policy, recipe, model, style or alias; and its facts.")
 
 
 class ModelList(Open):

@@ -28,7 +28,7 @@ from models.provenance.reading import read_pixels
 from models.provenance.texts import printable
 from router.errors import RequestError, TriptychError
 
-DRAWN = ("model", "recipe", "steps", "guidance_scale", "tags", "turns", "seed", "size")
+DRAWN = ("model", "recipe", "steps", "guidance_scale", "style", "tags", "turns", "seed", "size")
 """Fields of a file's replay that are sent; the prompts stand beside it."""
 
 Keep = Annotated[Path | None, typer.Option("--keep", help="A folder for the pictures as they were made again (PNG).")]

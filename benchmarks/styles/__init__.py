@@ -1,0 +1,1 @@
+"""What styles do to the pictures of the embedded SD1.5."""

@@ -1,0 +1,1 @@
+"""Styles: what a pipeline wears for one picture and takes off without a trace."""

@@ -1,0 +1,168 @@
+"""Cards of styles, YAML files in folders, to `router.types.Style`s.
+
+A style's weights lie in one of the folders that the installation allows, and are safetensors; whatever else a card
+names is refused by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from models.families import FAMILIES
+from models.schedulers import SCHEDULERS
+from models.styles.kinds import KINDS
+from router.errors import CatalogueError, did_you_mean
+from router.types import Style
+
+SHIPPED = Path(__file__).resolve().parent
+"""The styles of the embedded family."""
+
+
+class StyleFile(BaseModel):
+    """One card as written."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="what recipes and requests call it")
+    family: str = Field(description="of the models that may wear it")
+    kind: str = Field(description="what of a pipeline it changes")
+    source: dict[str, str] = Field(default_factory=dict, description="`file`, beside the card; or `text`")
+    weight: Annotated[float, Field(gt=-4, lt=4)] = Field(1.0, description="what a weight of 1 stands for")
+    trigger: str = Field("", max_length=200, description="words that it adds to the prompt")
+    licence: str = Field("unknown", description="of the file")
+    settings: dict[str, str | int | float] = Field(default_factory=dict, description="numbers of its kind")
+    latent_space: str = Field("", description="only for models with this space; empty: all of the family")
+    description: str = ""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> StyleFile:
+        if self.kind not in KINDS:
+            raise ValueError(f"unknown kind {self.kind!r}{did_you_mean(self.kind, KINDS)}")
+        kind = KINDS[self.kind]
+        if self.family not in FAMILIES:
+            raise ValueError(f"unknown family {self.family!r}{did_you_mean(self.family, FAMILIES)}")
+        if self.family not in kind.families:
+            raise ValueError(f"{self.kind} is for {', '.join(kind.families)}, not for family {self.family!r}")
+        places = {need for need in kind.needs if need in ("file", "text")}
+        numbers = set(kind.needs) - places
+        for have, allowed, where in (
+            (set(self.source), places, "source"),
+            (set(self.settings), numbers | set(kind.takes), "settings"),
+        ):
+            if missing := (places if where == "source" else numbers) - have:
+                raise ValueError(f"a {self.kind} needs {where}: {', '.join(sorted(missing))}")
+            if surplus := have - allowed:
+                raise ValueError(f"a {self.kind} has no {where}: {', '.join(sorted(surplus))}")
+        if "text" in self.source and "{prompt}" not in self.source["text"]:
+            raise ValueError("source: text is another prompt; say where the own one stands in it, by {prompt}")
+        if "text" in self.source and self.weight != 1:
+            raise ValueError("an embedding_mix goes over into its text at weight 1; drop `weight`")
+        if not kind.blends and self.weight != 1:
+            raise ValueError(f"a {self.kind} is worn or not; drop `weight`")
+        if self.kind == "textual_inversion" and not self.trigger.strip():
+            raise ValueError("a textual_inversion needs a trigger, the word that stands for it, such as <film>")
+        if self.kind != "textual_inversion" and self.kind != "lora" and self.trigger:
+            raise ValueError(f"a {self.kind} adds nothing to the prompt; drop `trigger`")
+        if self.trigger and self.family not in KINDS["embedding_mix"].families:
+            raise ValueError(f"family {self.family!r} reads prompts of any length, so no trigger can be added; drop it")
+        self._check_settings()
+        return self
+
+    def _check_settings(self) -> None:
+        for key, value in self.settings.items():
+            if key == "scheduler":
+                flow = FAMILIES[self.family].flow
+                known = [name for name, row in SCHEDULERS.items() if row.flow in (None, flow)]
+                if value not in known:
+                    raise ValueError(
+                        f"settings.scheduler: no {value!r} for {self.family}{did_you_mean(str(value), known)}"
+                    )
+            elif key == "layers":
+                if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 12:
+                    raise ValueError(f"settings.layers: {value!r} is not a whole number in 1..12")
+            elif isinstance(value, str) or not 0 <= value <= 4:
+                raise ValueError(f"settings.{key}: {value!r} is not a number in 0..4")
+
+    def to_style(self, path: Path, allowed: Sequence[Path]) -> Style:
+        """The value that the rest of the system uses. Raises `CatalogueError` for a file that may not be read."""
+        kind = KINDS[self.kind]
+        source = dict(self.source)
+        if "file" in source:
+            source["file"] = str(allowed_file(source["file"], path, allowed))
+        return Style(
+            **self.model_dump(exclude={"source"}),
+            source=source,
+            steps=kind.steps,
+            least=kind.least,
+            most=kind.most,
+            many=kind.many,
+            blends=kind.blends,
+            card_path=str(path),
+        )
+
+
+def allowed_file(name: str, card: Path, allowed: Sequence[Path]) -> Path:
+    """Where a card's file is; a path starts at the card's folder. Raises `CatalogueError` with the file's name.
+
+    allowed: folders, in one of which it must lie once all links are followed
+    """
+    if not name.endswith(".safetensors"):
+        raise CatalogueError(
+            f"{card}: source: {name!r} is not .safetensors, and other formats may run code when opened; convert it"
+        )
+    path = (card.parent / Path(name).expanduser()).resolve()
+    if not any(path.is_relative_to(folder.resolve()) for folder in allowed):
+        raise CatalogueError(
+            f"{card}: source: {name!r} lies outside of the folders of styles ({', '.join(map(str, allowed))}); move it "
+            "there, or add its folder to `styles: {directories: [...]}`"
+        )
+    if not path.is_file():
+        raise CatalogueError(f"{card}: source: there is no file {path}")
+    return path
+
+
+def load_style(path: Path, allowed: Sequence[Path] = ()) -> Style:
+    """One style from its card. Raises `CatalogueError` naming the file and what is wrong.
+
+    allowed: folders from which weights may be read, beside the card's own
+    """
+    try:
+        data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise CatalogueError(f"{path}: cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise CatalogueError(f"{path}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
+    if not isinstance(data, dict):
+        raise CatalogueError(f"{path}: a style is a mapping of keys, starting with 'id: ...'")
+    for key in data:
+        if key not in StyleFile.model_fields:
+            raise CatalogueError(f"{path}: unknown key {str(key)!r}{did_you_mean(str(key), StyleFile.model_fields)}")
+    try:
+        return StyleFile.model_validate(data).to_style(path, (path.parent, *allowed))
+    except ValidationError as error:
+        lines = []
+        for detail in error.errors():
+            place = ".".join(map(str, detail["loc"]))
+            lines.append(f"{path}: {place + ': ' if place else ''}{detail['msg'].removeprefix('Value error, ')}")
+        raise CatalogueError("\n".join(lines)) from None
+
+
+def load_styles(directories: Sequence[Path] = ()) -> dict[str, Style]:
+    """The shipped styles and those of further folders, by id. Raises `CatalogueError`, also for an id that is there
+    twice."""
+    found: dict[str, Style] = {}
+    folders = (SHIPPED, *(folder.expanduser().resolve() for folder in directories))
+    for folder in folders:
+        if not folder.is_dir():
+            raise CatalogueError(f"styles: there is no folder {folder}")
+        for path in sorted(folder.glob("*.yaml")):
+            style = load_style(path, folders)
+            if style.id in found:
+                raise CatalogueError(f"{path}: the style {style.id!r} is there already ({found[style.id].card_path})")
+            found[style.id] = style
+    return found

@@ -1,0 +1,90 @@
+"""What a stage wears: of its recipe and of the request, checked against the model that is to wear it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from router.errors import PlanError, RequestError, did_you_mean
+from router.types import MAX_STYLES, Catalogue, Generate, GenerationRequest, ModelCard, Refine, Style, Wearing, wearing
+
+
+def asked(stage: Generate | Refine, request: GenerationRequest) -> Wearing:
+    """What a stage that draws from noise wears: the recipe's, and the request's instead of and beside them."""
+    return wearing((*stage.style, *request.style)) if request.style else stage.style
+
+
+def check_known(request: GenerationRequest, catalogue: Catalogue) -> None:
+    """Raise `RequestError` for a style that no model of the installation knows."""
+    if not request.style:
+        return
+    known = {name for model in catalogue.ids() for name in catalogue[model].styles}
+    for name, _ in request.style:
+        if name not in known:
+            nearest = did_you_mean(name, known) or ("" if known else "; there are none here")
+            raise RequestError(f"style: there is no style {name!r}{nearest}", "style")
+
+
+def worn(stage: Generate | Refine, request: GenerationRequest, card: ModelCard, notes: list[str]) -> Wearing:
+    """The styles of a stage on the model of `card`. Raises `PlanError` for one that it cannot wear.
+
+    A refine wears of the request's styles those that it can; what it does not is added to `notes`.
+    """
+    kind = "generate" if isinstance(stage, Generate) else "refine"
+    if kind == "generate":
+        found = asked(stage, request)
+    else:
+        able: list[tuple[str, float]] = []
+        for name, weight in request.style:
+            if name in card.styles and (why := _unfit(card.styles[name], card, kind)):
+                notes.append(f"{card.id} does not wear {name!r} while it refines: {why}")
+            else:
+                able.append((name, weight))
+        found = wearing((*stage.style, *able))
+    check_worn(found, card, kind)
+    return found
+
+
+def check_worn(found: Wearing, card: ModelCard, kind: str) -> None:
+    """Raise `PlanError` if the model of `card` cannot wear these together in a step of `kind`."""
+    styles: list[Style] = []
+    for name, weight in found:
+        if name not in card.styles:
+            raise PlanError(f"there is no style {name!r}{did_you_mean(name, card.styles)}", "style")
+        style = card.styles[name]
+        if why := _unfit(style, card, kind):
+            raise PlanError(f"{card.id!r} cannot wear the style {name!r}: {why}", "style")
+        if not style.least <= weight <= style.most or (not style.blends and weight != 1):
+            range_ = f"{style.least:g}..{style.most:g}" if style.blends else "0 or 1"
+            raise PlanError(f"a weight of {weight:g} of the style {name!r} ({style.kind}) is not {range_}", "style")
+        styles.append(style)
+    if len(styles) > MAX_STYLES:
+        raise PlanError(f"{len(styles)} styles at once; at most {MAX_STYLES} are worn together", "style")
+    _check_together(styles)
+
+
+def wearable(style: Style, card: ModelCard) -> bool:
+    """Whether the model can wear the style at all."""
+    return not _unfit(style, card, style.steps[0])
+
+
+def _unfit(style: Style, card: ModelCard, kind: str) -> str:
+    """Why a model cannot wear a style in a step of this kind; empty if it can."""
+    if card.role != "base":
+        return f"it is a {card.role}, and styles are made for base models"
+    if style.family != card.family:
+        return f"it is for family {style.family!r}, not {card.family!r}"
+    if style.latent_space and style.latent_space != card.latent_space:
+        return f"it is for models of latent space {style.latent_space!r}, not {card.latent_space!r}"
+    if kind not in style.steps:
+        return f"{style.kind} works in {' and '.join(style.steps)} only"
+    return ""
+
+
+def _check_together(styles: Sequence[Style]) -> None:
+    seen: dict[str, str] = {}
+    for style in styles:
+        if not style.many and style.kind in seen:
+            raise PlanError(
+                f"{seen[style.kind]!r} and {style.id!r} are both of kind {style.kind!r}; wear one of them", "style"
+            )
+        seen[style.kind] = style.id

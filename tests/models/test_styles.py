@@ -1,0 +1,382 @@
+"""Styles on real pipelines: the embedded SD1.5 with what is shipped for it."""
+
+from __future__ import annotations
+
+import gc
+import os
+import resource
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from models import Engine, load_card, load_engine
+from models.styles.cards import SHIPPED, load_style, load_styles
+from models.styles.wearing import styled
+from router.errors import CatalogueError, StepError
+from router.types import Picture, Step, Style, spelled, wearing
+
+STYLES = load_styles()
+KINDS = {style.kind: name for name, style in STYLES.items()}
+
+
+@pytest.fixture(scope="module")
+def sd15() -> Engine:
+    """The embedded SD1.5, which knows the shipped styles."""
+    return load_engine(replace(load_card("embedded/sd15"), styles=STYLES), threads=1)
+
+
+@pytest.fixture(scope="module")
+def pipe(sd15: Engine) -> object:
+    """Its pipeline of diffusers."""
+    return sd15._pipe  # type: ignore[attr-defined]
+
+
+def drawn(engine: Engine, seed: int = 1, prompt: str = "a red circle", **style: float) -> np.ndarray:
+    settings: dict[str, object] = {"prompt": prompt, "seed": seed, "steps": 3}
+    if style:
+        settings["style"] = spelled(wearing(style))
+    value = engine.run(Step("made", "generate", "sd15", (), "image", settings)).value  # type: ignore[arg-type]
+    assert isinstance(value, Picture)
+    return value.pixels
+
+
+def state_of(pipe: object) -> dict[str, object]:
+    """All that a style could leave behind: names of modules and parameters, their numbers, what is set by hand."""
+    found: dict[str, object] = {}
+    for name, part in pipe.components.items():  # type: ignore[attr-defined]
+        if isinstance(part, torch.nn.Module):
+            found |= {f"{name}.{key}": (id(p), p.requires_grad, float(p.sum())) for key, p in part.named_parameters()}
+            found |= {f"{name}:{key}": (id(module), sorted(vars(module))) for key, module in part.named_modules()}
+        else:
+            found[name] = id(part)
+    found["own"] = sorted(vars(pipe))
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(STYLES))
+def test_every_kind_changes_the_picture_and_leaves_no_trace(sd15: Engine, name: str) -> None:
+    """A style changes the picture; before and after it, the same seed gives the same bytes."""
+    before = drawn(sd15)
+    assert not np.array_equal(drawn(sd15, **{name: 1.0}), before)
+    assert np.array_equal(drawn(sd15), before)
+
+
+@pytest.mark.parametrize("name", sorted(STYLES))
+def test_a_failure_inside_leaves_no_trace(sd15: Engine, pipe: object, name: str) -> None:
+    """After an exception while a style is worn, modules, parameters and attributes are the ones from before."""
+    before = drawn(sd15)
+    with styled(pipe, [(STYLES[name], 1.0)]):  # the first time leaves what diffusers caches
+        pass
+    state = state_of(pipe)
+    with pytest.raises(ZeroDivisionError), styled(pipe, [(STYLES[name], 1.0)]):
+        raise ZeroDivisionError
+    assert state_of(pipe) == state
+    assert np.array_equal(drawn(sd15), before)
+
+
+@pytest.mark.parametrize("name", [n for n in sorted(STYLES) if n != "outlined"])
+def test_no_weight_is_the_base(sd15: Engine, pipe: object, name: str) -> None:
+    """A style of weight 0 gives the bytes of the model without it."""
+    with styled(pipe, [(STYLES[name], 0.0)]) as extra:
+        assert extra == {}
+        assert np.array_equal(drawn(sd15), drawn(sd15, **{name: 0.0}))
+
+
+def test_a_lora_of_weight_zero_is_the_base_even_when_it_is_put_on(sd15: Engine, pipe: object) -> None:
+    """A LoRA that is on the network with the factor 0 gives the base's bytes, so its effect begins at nothing."""
+    mute = replace(STYLES["outlined"], weight=0.0)
+    with styled(pipe, [(mute, 1.0)]):
+        worn = drawn(sd15)
+    assert np.array_equal(worn, drawn(sd15))
+
+
+@pytest.mark.parametrize(
+    "name", [n for n, style in sorted(STYLES.items()) if style.blends and style.kind != "clip_skip"]
+)
+def test_more_weight_is_more_change(sd15: Engine, name: str) -> None:
+    """At one step from the base's noise, the distance to the base's picture grows with the weight."""
+    base = drawn(sd15).astype(float)
+    away = [float(np.abs(drawn(sd15, **{name: weight}) - base).mean()) for weight in (0.05, 0.2, 0.5)]
+    assert 0 <= away[0] < away[1] < away[2]
+
+
+def test_two_styles_compose(sd15: Engine) -> None:
+    """Two styles together differ from either alone, and the order in which they are named does not matter."""
+    both = drawn(sd15, outlined=0.7, gray=0.6)
+    assert not np.array_equal(both, drawn(sd15, outlined=0.7))
+    assert not np.array_equal(both, drawn(sd15, gray=0.6))
+    assert np.array_equal(both, drawn(sd15, gray=0.6, outlined=0.7))
+
+
+def test_a_lora_twice_by_halves_is_the_lora(sd15: Engine, pipe: object) -> None:
+    """Two LoRAs add up: half of one and half of its copy draw what the whole one does, up to rounding."""
+    one = STYLES["outlined"]
+    with styled(pipe, [(one, 1.0)]):
+        whole = drawn(sd15).astype(int)
+    with styled(pipe, [(one, 0.5), (replace(one, id="copy"), 0.5)]):
+        halves = drawn(sd15).astype(int)
+    assert np.abs(whole - halves).max() <= 1
+
+
+def test_a_learned_word_does_what_its_vectors_do(sd15: Engine) -> None:
+    """`dusk` has the vectors of "on a black background", so it gives the picture of these words."""
+    assert np.array_equal(drawn(sd15, dusk=1.0), drawn(sd15, prompt="a red circle on a black background"))
+
+
+def test_a_mix_of_weight_one_is_the_other_prompt(sd15: Engine) -> None:
+    """At weight 1, an embedding mix has gone over into the other prompt."""
+    there = drawn(sd15, prompt="a red circle on a gray background").astype(int)
+    assert np.abs(drawn(sd15, gray=1.0).astype(int) - there).max() <= 1
+
+
+def test_a_batch_wears_what_a_picture_alone_wears(sd15: Engine) -> None:
+    """Pictures made together in a style are those made one by one, up to rounding."""
+    steps = [
+        Step(
+            f"s{n}",
+            "generate",
+            "sd15",
+            (),
+            "image",
+            {"prompt": p, "seed": n, "steps": 3, "style": "gray*0.5+outlined*1"},
+        )
+        for n, p in enumerate(("a red circle", "a blue star"))
+    ]
+    for result, step in zip(sd15.run_batch(steps, [(), ()]), steps, strict=True):
+        alone = sd15.run(step).value
+        assert not isinstance(result, Exception) and isinstance(result.value, Picture) and isinstance(alone, Picture)
+        assert result.facts["style"] == "gray*0.5+outlined*1"
+        assert np.abs(result.value.pixels.astype(int) - alone.pixels.astype(int)).max() <= 2
+
+
+def test_a_refine_wears_styles_too(sd15: Engine) -> None:
+    """img2img shares the networks, so a style changes it, and the base's bytes come back."""
+    given = Picture(drawn(sd15))
+    settings = {"prompt": "a red circle", "seed": 1, "strength": 0.8}
+
+    def refined(**more: object) -> np.ndarray:
+        value = sd15.run(Step("r", "refine", "sd15", ("made",), "image", {**settings, **more}), (given,)).value  # type: ignore[dict-item]
+        assert isinstance(value, Picture)
+        return value.pixels
+
+    before = refined()
+    assert not np.array_equal(refined(style="outlined*1"), before)
+    assert np.array_equal(refined(), before)
+
+
+@pytest.mark.parametrize(
+    ("model", "spell"), [("sd15", "kohya"), ("sdxl", "diffusers"), ("flux", "diffusers"), ("sd3", "diffusers")]
+)
+def test_files_of_other_programs_and_families_are_worn(
+    engine: Callable[[str], Engine], tmp_path: Path, model: str, spell: str
+) -> None:
+    """A LoRA in kohya's names for SD1.5, or in diffusers' for another family, changes the picture and comes off."""
+    card = engine(model).card
+    pipe = engine(model)._pipe  # type: ignore[attr-defined]
+    part = "unet" if hasattr(pipe, "unet") else "transformer"
+    network = getattr(pipe, part)
+    names = [n for n, m in network.named_modules() if n.endswith(("to_q", "to_v")) and isinstance(m, torch.nn.Linear)]
+    generator, state = torch.Generator().manual_seed(0), {}
+    for name in names:
+        rows, columns = network.get_submodule(name).weight.shape
+        down, up = (torch.randn(shape, generator=generator) for shape in ((2, columns), (rows, 2)))
+        if spell == "kohya":
+            plain = f"lora_unet_{name.replace('.', '_')}"
+            state |= {
+                f"{plain}.lora_down.weight": down,
+                f"{plain}.lora_up.weight": up,
+                f"{plain}.alpha": torch.tensor(2.0),
+            }
+        else:
+            state |= {f"{part}.{name}.lora_A.weight": down, f"{part}.{name}.lora_B.weight": up}
+    save_file({key: value.contiguous() for key, value in state.items()}, tmp_path / "any.safetensors")
+    (tmp_path / "any.yaml").write_text(
+        f"id: any\nfamily: {card.family}\nkind: lora\nsource: {{file: any.safetensors}}\n"
+    )
+    style = load_style(tmp_path / "any.yaml")
+    step = Step("made", "generate", card.id, (), "image", {"prompt": "red dot", "seed": 1})
+
+    def pixels() -> np.ndarray:
+        value = engine(model).run(step).value
+        assert isinstance(value, Picture)
+        return value.pixels
+
+    before = pixels()
+    with styled(pipe, [(style, 1.0)]):
+        worn = pixels()
+    assert not np.array_equal(worn, before)
+    assert np.array_equal(pixels(), before)
+
+
+def test_weights_of_another_size_are_refused_by_name(engine: Callable[[str], Engine]) -> None:
+    """A LoRA that was made for wider layers raises an error that names it, and the model draws as before."""
+    tiny = engine("sd15")
+    step = Step("made", "generate", tiny.card.id, (), "image", {"prompt": "red dot", "seed": 1})
+    before = tiny.run(step).value
+    with (
+        pytest.raises(StepError, match="style 'outlined' does not fit"),
+        styled(
+            tiny._pipe,
+            [(STYLES["outlined"], 1.0)],  # type: ignore[attr-defined]
+        ),
+    ):
+        pass
+    after = tiny.run(step).value
+    assert isinstance(before, Picture) and isinstance(after, Picture)
+    assert np.array_equal(before.pixels, after.pixels)
+
+
+def card_in(folder: Path, **fields: object) -> Path:
+    known = {"id": "mine", "family": "sd15", "kind": "lora", "source": "{file: mine.safetensors}", **fields}
+    folder.mkdir(exist_ok=True)
+    (folder / "mine.yaml").write_text("\n".join(f"{key}: {value}" for key, value in known.items()))
+    return folder / "mine.yaml"
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"source": "{file: mine.bin}"}, "mine.bin.*not .safetensors.*convert it"),
+        ({"source": "{file: mine.ckpt}"}, "mine.ckpt.*may run code"),
+        ({"source": "{file: ../outside.safetensors}"}, "outside.safetensors.*outside of the folders of styles"),
+        ({"source": "{file: link.safetensors}"}, "link.safetensors.*outside of the folders of styles"),
+        ({"source": "{file: none.safetensors}"}, "there is no file"),
+        ({"family": "sd14"}, "unknown family 'sd14'.*sd15"),
+        ({"kind": "loar"}, "unknown kind 'loar'.*lora"),
+        ({"sorce": "x"}, "unknown key 'sorce'.*source"),
+        ({"kind": "freeu", "family": "flux", "source": "{}"}, "freeu is for sd15, sdxl"),
+        ({"kind": "freeu", "source": "{}", "settings": "{s1: 1, s2: 1, b1: 1}"}, "needs settings: b2"),
+        ({"kind": "scheduler", "source": "{}", "settings": "{scheduler: flowmatch}"}, "no 'flowmatch' for sd15"),
+        ({"kind": "embedding_mix", "source": "{text: a dog}"}, "{prompt}"),
+        ({"settings": "{rank: 4}"}, "has no settings: rank"),
+    ],
+)
+def test_a_card_that_is_wrong_is_refused_by_name(tmp_path: Path, fields: dict[str, object], said: str) -> None:
+    """Pickles, files outside the allowed folders (links followed) and unknown words are refused by name."""
+    save_file({"x": torch.zeros(1)}, tmp_path / "outside.safetensors")
+    folder = tmp_path / "allowed"
+    card = card_in(folder, **fields)
+    (folder / "mine.bin").write_bytes(b"\x80\x04K\x01.")
+    (folder / "mine.ckpt").write_bytes(b"\x80\x04K\x01.")
+    os.symlink(tmp_path / "outside.safetensors", folder / "link.safetensors")
+    with pytest.raises(CatalogueError, match=f"(?s)mine.yaml.*{said}"):
+        load_style(card)
+
+
+def test_a_further_folder_adds_styles_and_may_not_repeat_an_id(tmp_path: Path) -> None:
+    """Styles of the config's folders stand beside those that are shipped; the same id twice is an error."""
+    save_file({"x": torch.zeros(1)}, tmp_path / "mine.safetensors")
+    card_in(tmp_path)
+    assert set(load_styles([tmp_path])) == {*STYLES, "mine"}
+    card_in(tmp_path, id="outlined")
+    with pytest.raises(CatalogueError, match=r"'outlined' is there already .*outlined.yaml"):
+        load_styles([tmp_path])
+
+
+def test_what_is_shipped_is_small_and_only_safetensors() -> None:
+    """A shipped style is at most a megabyte, and each file of weights belongs to a card."""
+    files = {path.name for path in SHIPPED.glob("*.safetensors")}
+    assert files == {Path(style.source["file"]).name for style in STYLES.values() if "file" in style.source}
+    assert all((SHIPPED / name).stat().st_size <= 1_000_000 and load_file(SHIPPED / name) for name in files)
+
+
+@pytest.mark.slow
+def test_two_hundred_swaps_leak_no_memory(pipe: object) -> None:
+    """After 200 more swaps the process holds at most 8 MB more, and no tensor more than after the first."""
+
+    def tensors() -> int:
+        gc.collect()
+        return sum(isinstance(one, torch.Tensor) for one in gc.get_objects())
+
+    def swaps(n: int) -> None:
+        for number in range(n):
+            style: Style = STYLES[sorted(STYLES)[number % len(STYLES)]]
+            with styled(pipe, [(style, 1.0)]):
+                pipe.encode_prompt("a red circle", "cpu", 1, False)  # type: ignore[attr-defined]
+
+    swaps(50)
+    count, peak = tensors(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    swaps(200)
+    assert tensors() <= count
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak <= 8 * 1024
+
+
+@pytest.fixture
+def few(tmp_path: Path) -> Path:
+    """Eight outlined pictures with captions."""
+    from models.embedded.outlines import write_examples
+
+    write_examples(tmp_path / "few", 8)
+    return tmp_path / "few"
+
+
+def test_a_training_that_was_ended_comes_to_the_same_weights(few: Path, tmp_path: Path) -> None:
+    """Six steps at once, and two that are resumed up to six, give the same file; other settings are refused."""
+    from models.styles.pictures import examples
+    from models.styles.training import Recipe, train_lora
+    from router.errors import RequestError
+
+    card, pictures, recipe = load_card("embedded/sd15"), examples(few), Recipe(rank=2, steps=6, batch=2)
+
+    class EndedError(Exception):
+        pass
+
+    def end(step: int, loss: float) -> None:
+        if step == 3:
+            raise EndedError
+
+    import models.styles.training as training
+
+    whole = train_lora(card, pictures, tmp_path / "whole", "mine", recipe)
+    usual, training.SAVE_EVERY_S = training.SAVE_EVERY_S, 0.0
+    try:
+        with pytest.raises(EndedError):
+            train_lora(card, pictures, tmp_path / "parts", "mine", recipe, on_step=end)
+    finally:
+        training.SAVE_EVERY_S = usual
+    seen: list[int] = []
+    parts = train_lora(card, pictures, tmp_path / "parts", "mine", recipe, on_step=lambda step, _: seen.append(step))
+    assert seen[0] in (3, 4) and seen[-1] == 6
+    one, other = load_file(whole.path), load_file(parts.path)
+    assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+    with pytest.raises(RequestError, match="another recipe"):
+        train_lora(card, pictures, tmp_path / "parts", "mine", replace(recipe, rank=4))
+
+
+@pytest.mark.parametrize("model", ["sdxl", "flux"])
+def test_other_backbones_are_trained_and_worn(
+    engine: Callable[[str], Engine], few: Path, tmp_path: Path, model: str
+) -> None:
+    """The same training runs on SDXL and FLUX, and what it writes is worn by them."""
+    from models.styles.pictures import examples
+    from models.styles.training import Recipe, train_lora
+
+    card = engine(model).card
+    made = train_lora(card, examples(few), tmp_path, "mine", Recipe(rank=2, steps=3, batch=2, rate=0.1))
+    style = Style("mine", card.family, "lora", {"file": str(made.path)})
+    pipe = engine(model)._pipe  # type: ignore[attr-defined]
+    step = Step("made", "generate", card.id, (), "image", {"prompt": "red dot", "seed": 1})
+    before = engine(model).run(step).value
+    with styled(pipe, [(style, 1.0)]):
+        worn = engine(model).run(step).value
+    assert isinstance(before, Picture) and isinstance(worn, Picture)
+    assert not np.array_equal(before.pixels, worn.pixels)
+
+
+def test_a_picture_without_caption_is_named(few: Path) -> None:
+    """A folder in which one picture has no caption is refused with that picture's name; metadata may have it, too."""
+    from models.provenance.files import encode_image
+    from models.styles.pictures import examples
+    from router.errors import RequestError
+
+    (few / "00003.txt").unlink()
+    with pytest.raises(RequestError, match=r"00003.png has no caption"):
+        examples(few)
+    picture = encode_image(np.zeros((64, 64, 3), np.uint8), metadata={"prompt": "nothing"})
+    (few / "00003.png").write_bytes(picture)
+    assert examples(few)[3].caption == "nothing"
