@@ -37,6 +37,16 @@ def test_a_profile_names_every_part_and_leaves_nothing_out(tmp_path: Path) -> No
     assert "<svg" in plot.read_text()
 
 
+def test_operators_have_calls_seconds_and_memory(tmp_path: Path) -> None:
+    """`--operators` adds what torch's profiler says, the most expensive first, and the trace is its own; without
+    `--json` all of it is a table."""
+    trace = tmp_path / "trace.json"
+    done = run("sd15", "--steps", "1", "--operators", "--trace", str(trace))
+    assert done.exit_code == 0, done.output
+    assert "aten::" in done.stdout and "MB" in done.stdout and "text_encoder" in done.stdout
+    assert any(event.get("name", "").startswith("aten::") for event in json.loads(trace.read_text())["traceEvents"])
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
