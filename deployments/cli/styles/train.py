@@ -123,7 +123,7 @@ def sheet(card: ModelCard, style: Style, pictures: Sequence[Example], device: st
     from PIL import Image, ImageDraw
 
     from models import load_engine
-    from router.types import Picture, Step, spelled, wearing
+    from router.types import Picture, Scalar, Step, spelled, wearing
 
     engine = load_engine(replace(card, styles={style.id: style}), device)
     captions = list(dict.fromkeys(one.caption for one in pictures))
@@ -136,7 +136,7 @@ def sheet(card: ModelCard, style: Style, pictures: Sequence[Example], device: st
     for row, caption in enumerate(captions):
         top = 8 + row * (side[1] + line + 8)
         for column, weight in enumerate(WEIGHTS):
-            settings = {"prompt": caption, "seed": row}
+            settings: dict[str, Scalar] = {"prompt": caption, "seed": row}
             if worn := spelled(wearing({style.id: weight})):
                 settings["style"] = worn
             made = engine.run(Step(f"sheet-{row}-{column}", "generate", card.id, (), "image", settings)).value
