@@ -28,7 +28,7 @@ from models.embedded.outcomes import Prompt, held_out_prompts, wilson
 from models.embedded.outlines import check_outlined, fill_share, render_outlined
 from models.embedded.world import TIERS, Scene, sample_scene
 from models.styles.cards import load_styles
-from router.types import Picture, Step, spelled, wearing
+from router.types import Picture, Scalar, Step, spelled, wearing
 
 HOME = Path(__file__).resolve().parent
 SEED = 4711
@@ -41,7 +41,7 @@ def drawn(engine: Any, prompts: Sequence[Prompt], weight: float, guidance: float
     """One picture a prompt, by its place as seed."""
     made = []
     for seed, prompt in enumerate(prompts):
-        settings = {"prompt": prompt.text, "seed": SEED + seed, "guidance_scale": guidance}
+        settings: dict[str, Scalar] = {"prompt": prompt.text, "seed": SEED + seed, "guidance_scale": guidance}
         settings["style"] = spelled(wearing({"outlined": weight})) or None
         value = engine.run(Step("made", "generate", "sd15", (), "image", settings)).value
         assert isinstance(value, Picture)

@@ -248,7 +248,7 @@ def card_in(folder: Path, **fields: object) -> Path:
         ({"source": "{file: none.safetensors}"}, "there is no file"),
         ({"family": "sd14"}, "unknown family 'sd14'.*sd15"),
         ({"kind": "loar"}, "unknown kind 'loar'.*lora"),
-        ({"sorce": "x"}, "unknown key 'sorce'.*source"),
+        ({"source_": "x"}, "unknown key 'source_'.*source"),
         ({"kind": "freeu", "family": "flux", "source": "{}"}, "freeu is for sd15, sdxl"),
         ({"kind": "freeu", "source": "{}", "settings": "{s1: 1, s2: 1, b1: 1}"}, "needs settings: b2"),
         ({"kind": "scheduler", "source": "{}", "settings": "{scheduler: flowmatch}"}, "no 'flowmatch' for sd15"),
