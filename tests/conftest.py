@@ -26,13 +26,13 @@ atexit.register(shutil.rmtree, STATE, ignore_errors=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests of the Ray application come last: its processes idle beside no other test, and failures show early.
 
-    Where several processes share the tests (`make test`), a file stays in one of them, so that what it builds is built
-    once; benchmarks have nothing in common; and all of Ray is in one, since two of them at once starve each other.
+    Where several processes share the tests (`make test`) they come first, since they take longest and are all for one
+    process: two Rays at once starve each other. A file stays in one process, so that what it builds is built once;
+    benchmarks have nothing in common.
     """
-    items.sort(key=lambda item: item.get_closest_marker("ray") is not None)
-    if config.getoption("dist", "no") != "loadgroup":
-        return
-    for item in items:
+    shared = config.getoption("dist", "no") == "loadgroup"
+    items.sort(key=lambda item: (item.get_closest_marker("ray") is None) is shared)
+    for item in items if shared else ():
         if item.get_closest_marker("ray") is not None:
             item.add_marker(pytest.mark.xdist_group("ray"))
         elif item.path.name != "test_benchmarks.py":
