@@ -23,6 +23,7 @@ os.environ["XDG_STATE_HOME"] = STATE  # no test writes to the user's own
 atexit.register(shutil.rmtree, STATE, ignore_errors=True)
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests of the Ray application come last: its processes idle beside no other test, and failures show early.
 
@@ -30,7 +31,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     process: two Rays at once starve each other. A file stays in one process, so that what it builds is built once;
     benchmarks have nothing in common.
     """
-    shared = config.getoption("dist", "no") == "loadgroup"
+    shared = config.getoption("loadgroup", False)  # set in the processes that xdist begins
     items.sort(key=lambda item: (item.get_closest_marker("ray") is None) is shared)
     for item in items if shared else ():
         if item.get_closest_marker("ray") is not None:
