@@ -21,7 +21,8 @@ serve: $(VENV)/.serve  ## start Triptych on the embedded models and print the ad
 	@exec $(BIN)/triptych serve --config $(CONFIG) --port $(PORT)
 
 test: $(VENV)/.dev  ## every test that runs without a GPU, one Ray application included
-	$(BIN)/python -m pytest -m "not slow and not gpu" -n $(JOBS) --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "not slow and not gpu and not ray" -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -m "ray and not slow and not gpu"
 
 test-fast: $(VENV)/.dev  ## unit tests only: seconds, no Ray
 	$(BIN)/python -m pytest -m "not slow and not gpu and not ray"

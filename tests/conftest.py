@@ -23,21 +23,9 @@ os.environ["XDG_STATE_HOME"] = STATE  # no test writes to the user's own
 atexit.register(shutil.rmtree, STATE, ignore_errors=True)
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests of the Ray application come last: its processes idle beside no other test, and failures show early.
-
-    Where several processes share the tests (`make test`) they come first, since they take longest and are all for one
-    process: two Rays at once starve each other. A file stays in one process, so that what it builds is built once;
-    benchmarks have nothing in common.
-    """
-    shared = config.getoption("loadgroup", False)  # set in the processes that xdist begins
-    items.sort(key=lambda item: (item.get_closest_marker("ray") is None) is shared)
-    for item in items if shared else ():
-        if item.get_closest_marker("ray") is not None:
-            item.add_marker(pytest.mark.xdist_group("ray"))
-        elif item.path.name != "test_benchmarks.py":
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of the Ray application come last: its processes idle beside no other test, and failures show early."""
+    items.sort(key=lambda item: item.get_closest_marker("ray") is not None)
 
 
 @pytest.fixture(autouse=True)
