@@ -93,11 +93,12 @@ def of_exactness(found: Mapping[str, Any]) -> Lines:
 
 def of_bursts(found: Mapping[str, Any]) -> Lines:
     rows = [
-        (f"{row['marks']:.3f}", f"{row['aware']:.1%}", f"{row['blind']:.1%}",
-         "-" if row["ratio"] is None else f"{row['ratio']:.2f}")
+        (f"{row['marks']:.3f}", f"{row['blind']:.1%}", f"{row['aware']:.1%}", f"{row['reroute']:.1%}",
+         "-" if row["ratio"] is None else f"{row['ratio']:.2f}",
+         "-" if row["reroute_of_aware"] is None else f"{row['reroute_of_aware']:.2f}")
         for row in found["at_equal_marks"]
     ]  # fmt: skip
-    return table(("marks", "missed, queue-aware", "missed, queue-blind", "ratio"), rows)
+    return table(("marks", "missed, blind", "aware", "aware and `reroute`", "aware / blind", "reroute / aware"), rows)
 
 
 def of_memory(found: Mapping[str, Any]) -> Lines:
