@@ -471,6 +471,7 @@ class Jobs:
         if key is not None:
             self.limits.leave(key, entered_s)
         if admitted is not None:
+            admitted.charge.forget()
             self.orchestrator.give_up(admitted)
 
     async def _known(self, submission: Submission) -> JobRecord | None:

@@ -72,6 +72,10 @@ class Charge:
         self.work_s += work_s
         self.cost_usd += cost_usd
 
+    def forget(self) -> None:
+        """What was used does not count: nobody was granted it."""
+        self.work_s = self.cost_usd = 0.0
+
     def settle(self) -> None:
         """From now on the budgets count what was used, however the request ended."""
         with self.lock:

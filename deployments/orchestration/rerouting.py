@@ -86,6 +86,7 @@ class Rerouting:
             self._waiting.pop(waiting.ticket, None)
             if not self._waiting and self._looking is not None:
                 self._looking.cancel()
+                self._looking = None  # whoever comes before it has ended begins another
             if held.task is not None:
                 held.task.cancel()
                 await ended(held.task)

@@ -65,8 +65,9 @@ def accept(db: Connection, job: JobRecord, used: Sequence[UsageRow]) -> JobRecor
 
 
 def undo_accept(db: Connection, job: JobRecord) -> None:
-    """Take a job back whose caller was told that it was not accepted."""
-    gone = delete(jobs).where(jobs.c.id == job.id, jobs.c.fence == job.fence, jobs.c.state == "queued")
+    """Take a job back whose caller was told that it was not accepted. Its first step may have begun meanwhile, which
+    can be written by the same transaction."""
+    gone = delete(jobs).where(jobs.c.id == job.id, jobs.c.fence == job.fence, jobs.c.state.in_(("queued", "running")))
     if db.execute(gone).rowcount:
         db.execute(delete(usage).where(usage.c.job == job.id))
 

@@ -182,6 +182,7 @@ async def test_a_request_that_is_given_up_while_it_waits_leaves_nothing(place: C
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    assert here.orchestrator._rerouting._looking is None  # who comes next begins to look anew
     here.sd15_is_free()
     await here.end()
     assert "generate sd15" not in here.script.ran

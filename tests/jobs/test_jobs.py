@@ -21,6 +21,7 @@ from deployments.jobs.failures import told
 from deployments.jobs.jobs import Jobs
 from deployments.jobs.live import LiveJob
 from deployments.jobs.values import Caller, Submission
+from deployments.orchestration.budgets import Charge
 from deployments.orchestration.results import WorkerLostError
 from deployments.settings import AppSettings, StoreSettings
 from deployments.store import Store, open_store
@@ -120,11 +121,14 @@ async def test_what_cannot_be_committed_is_not_run_on(
     monkeypatch.setattr(store, "accept_soon", lambda *_: accepting)
     asking = asyncio.ensure_future(jobs.submit(asked()))
     await until(lambda: script.ran == ["generate sd15"])
+    monkeypatch.setattr(Charge, "settle", lambda charge: settled.append((charge.work_s, charge.cost_usd)))
+    settled: list[tuple[float, float]] = []
     accepting.set_exception(StoreError("the disk is gone"))
     with pytest.raises(StoreError):
         await asking
     assert jobs.orchestrator.queued_s("sd15") == 0.0
     assert jobs.orchestrator.step_queues.snapshot()["sd15"]["running"] == 0
+    assert settled[-1] == (0.0, 0.0)
     await jobs.stop()
 
 

@@ -266,10 +266,13 @@ def test_a_connection_that_is_lost_at_the_commit_loses_and_doubles_nothing(store
     assert [one.id for one in store.jobs()[0]] == ["a"]
 
 
-def test_what_was_refused_is_taken_back(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("begun", [False, True])
+def test_what_was_refused_is_taken_back(store: Store, monkeypatch: pytest.MonkeyPatch, begun: bool) -> None:
     """If nobody can say whether a job was committed, its caller is told that it was not, and it is taken back before
-    anything else is written."""
+    anything else is written; also if its first step had begun, and that was written with it."""
     from contextlib import contextmanager
+
+    from deployments.store import jobs
 
     writing = store.database.writing
 
@@ -277,6 +280,8 @@ def test_what_was_refused_is_taken_back(store: Store, monkeypatch: pytest.Monkey
     def lost() -> Iterator[object]:
         with writing() as db:
             yield db
+            if begun:
+                jobs.started(db, "doubtful", job("doubtful").fence, {})
         raise StoreError("the connection was lost while it was committed")
 
     monkeypatch.setattr(store.database, "writing", lost)
