@@ -69,14 +69,24 @@ class Moderator:
         try:
             async with asyncio.timeout(settings.timeout_s):
                 return _verdict(json.loads(await self._sent(body)))
-        except (httpx.HTTPError, TimeoutError, ValueError, KeyError, TypeError, LookupError) as error:
-            logger.warning("the moderation endpoint %s cannot be used: %s", settings.url, error or type(error).__name__)
+        except (
+            httpx.HTTPError,
+            TimeoutError,
+            ValueError,
+            TypeError,
+            LookupError,
+            AttributeError,
+            RecursionError,
+        ) as error:
+            # Its name alone: what is wrong with a header is said with the header, which holds the key.
+            said = type(error).__name__ if isinstance(error, httpx.ProtocolError) else error or type(error).__name__
+            logger.warning("the moderation endpoint %s cannot be used: %s", settings.url, said)
             raise UnavailableError("a check that the policy asks for cannot be made now; try again later") from None
 
     async def _sent(self, body: Any) -> bytes:
         settings, headers = self._settings, {}
         if settings.key_env is not None:
-            headers["authorization"] = f"Bearer {os.environ[settings.key_env]}"
+            headers["authorization"] = f"Bearer {os.environ[settings.key_env].strip()}"
         if self._client is None:
             self._client = httpx.AsyncClient(
                 transport=self._transport, trust_env=False, follow_redirects=False, timeout=settings.timeout_s
