@@ -176,9 +176,9 @@ def given_key(headers: Headers) -> str | None:
     scheme, _, token = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and token.strip():
         return token.strip()
-    if scheme.lower() == "basic" and (password := _password(token)):
-        return password
-    return headers.get("x-api-key", "").strip() or None
+    if key := headers.get("x-api-key", "").strip():  # before Basic, which may be of a proxy on the way
+        return key
+    return _password(token) or None if scheme.lower() == "basic" else None
 
 
 def _password(token: str) -> str:

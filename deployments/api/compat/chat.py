@@ -130,7 +130,9 @@ class Chat:
     ) -> AsyncGenerator[dict[str, Any]]:
         """Each picture with its usage. Addresses are there only when all are made."""
         if self.wire.response_format == "url":
-            made = (await service.made(self.wire, request_id, call)).body
+            answer = await service.made(self.wire, request_id, call)
+            accepted(answer.headers)
+            made = answer.body
             for index, item in enumerate(made["data"]):
                 usage = made["usage"] if index == 0 else _NOTHING
                 yield {**item, "usage": usage, "x_triptych": made["x_triptych"]}

@@ -160,7 +160,7 @@ def answer(made: Mapping[str, Any], wire: ImageRequest, data: Mapping[str, Any])
         "version": "triptych",
         "warnings": report["warnings"],
     }
-    images = [item["b64_json"] for item in made["data"]] if data.get("send_images", True) else []
+    images = [item["b64_json"] for item in made["data"]] if data.get("send_images") is not False else []
     return {"images": images, "parameters": dict(data), "info": json.dumps(info), "x_triptych": report}
 
 
