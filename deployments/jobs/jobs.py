@@ -26,7 +26,7 @@ from deployments.jobs.limits import MINUTE_S, KeyLimits
 from deployments.jobs.live import LiveJob
 from deployments.jobs.pictures import Listener, Pictures
 from deployments.jobs.values import Delivered, File, Identity, JobEvent, JobView, Renderer, Submission
-from deployments.jobs.views import live_view, record_of, view_of
+from deployments.jobs.views import live_view, of_picture, record_of, view_of
 from deployments.jobs.webhooks import Webhooks
 from deployments.observing import tracing
 from deployments.operating import counting
@@ -260,7 +260,8 @@ class Jobs:
         for record in view.pictures:
             number += 1
             if number > after:
-                yield JobEvent(number, "picture", record.facts or {}, await self._pictures.stored(record))
+                alone = of_picture(view.result or {}, record.facts or {})
+                yield JobEvent(number, "picture", alone, await self._pictures.stored(record))
         assert view.state in ("done", "failed", "cancelled")
         yield JobEvent(max(number + 1, after + 1), view.state, view.result or view.error or {})
 

@@ -67,6 +67,11 @@ def warnings_in(result: Mapping[str, Any] | None) -> tuple[str, ...]:
     return tuple(((result or {}).get("x_triptych") or {}).get("warnings") or ())
 
 
+def of_picture(result: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """An answer as if it had one picture alone, as events of open jobs have it. facts: of that picture"""
+    return {**result, "x_triptych": {**(result.get("x_triptych") or {}), "pictures": [dict(facts)]}}
+
+
 def described(job: LiveJob, file: File) -> PictureRecord:
     return PictureRecord(
         file.id, job.record.id, file.index, file.seed, file.media_type, len(file.data), file.width, file.height, "",

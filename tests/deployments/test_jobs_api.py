@@ -359,3 +359,19 @@ async def test_a_stream_says_its_job_in_its_headers(app: Served) -> None:
         await answer.aread()
     assert "id:" not in answer.text
     assert (await app.done(id))["state"] == "done"
+
+
+async def test_a_stream_that_is_asked_for_again_has_its_pictures(app: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when its job is known from the store alone: the same picture, complete, with what it says of itself."""
+    monkeypatch.setattr("deployments.jobs.jobs.KEPT_S", 0.0)
+    headers, body = {"idempotency-key": "again"}, {**BODY, "stream": True}
+    first = (await app.http.post(GENERATE, json=body, headers=headers)).text
+    while app.jobs._live:
+        await asyncio.sleep(0.01)
+    second = (await app.http.post(GENERATE, json=body, headers=headers)).text
+
+    def made(text: str) -> list[tuple[str, int]]:
+        lines = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: ")]
+        return [(one["b64_json"], len(one["x_triptych"]["pictures"])) for one in lines if "completed" in one["type"]]
+
+    assert made(first) == made(second) and len(made(first)) == 1
