@@ -1,4 +1,4 @@
-"""What parts the fields of a table, and which quotation marks are syntax: each form beside the one that nearly has it."""
+"""What parts the fields of a table, and which quotation marks are syntax: each form beside one that nearly has it."""
 
 from __future__ import annotations
 
