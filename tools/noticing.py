@@ -27,7 +27,7 @@ import tempfile
 import threading
 import time
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import Pipe
@@ -94,14 +94,14 @@ class Reach:
         self.lines |= other.lines
         self.failed += other.failed
 
-    def tests(self, question: Question, anywhere: bool, most_s: float) -> list[str]:
-        """Those that reach the lines of a question (or any line of its file), those of its own package first."""
+    def tests(self, question: Question, anywhere: Collection[str], most_s: float) -> list[str]:
+        """Those that reach the lines of a question, or any line of some files, those of its own package first."""
         wanted = {(question.file, line) for line in range(question.lines[0], question.lines[1] + 1)}
         found = [
             test
             for test, lines in self.lines.items()
             if (anywhere and test.split("::")[0] in question.always)
-            or (any(file == question.file for file, _ in lines) if anywhere else not lines.isdisjoint(wanted))
+            or (any(file in anywhere for file, _ in lines) if anywhere else not lines.isdisjoint(wanted))
         ]
         at_home = set(question.file.split("/"))  # tests/router is at home in router/, tests/jobs in deployments/jobs
         home = [test for test in found if test.split("/")[1] in at_home]
@@ -166,7 +166,8 @@ class Noticing:
 
     def tests(self, question: Question) -> list[str]:
         """Those that are asked, by node id, the fastest first."""
-        return self.reach.tests(question, self._afresh(question), self.most_s)
+        anywhere = {question.file, *self._using(question.file)} if self._afresh(question) else ()
+        return self.reach.tests(question, anywhere, self.most_s)
 
     def answer(self, question: Question) -> tuple[str, str, float]:
         """("killed", "survived", "timeout" or "unreached", the test that failed, seconds)"""
@@ -179,6 +180,10 @@ class Noticing:
         if verdict == "fresh":
             verdict, by = _asked(self, self.reach.seconds, partial(_imported, self, question, tests))
         return verdict, by, time.monotonic() - began
+
+    def _using(self, file: str) -> list[str]:
+        """Who imports a file: its tables and defaults are used there, perhaps without a line of it being run."""
+        return [one for one in self.files if file in _imports(self.root, one)]
 
     def _afresh(self, question: Question) -> bool:
         """Whether the module must be imported with the mistake."""
