@@ -255,7 +255,7 @@ class ModelWorker:
         """The engine, which nobody else uses meanwhile."""
         due = time.monotonic() + deadline_s
         try:
-            async with asyncio.timeout(max(0.0, deadline_s)):  # `wait_for` loses a cancellation that comes with the turn
+            async with asyncio.timeout(max(0.0, deadline_s)):  # `wait_for` may lose a cancellation
                 await self._turn.acquire()
         except TimeoutError:
             raise self._late(step) from None
