@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from router.errors import PlanError, RequestError, did_you_mean
 from router.types import MAX_STYLES, Catalogue, Generate, GenerationRequest, ModelCard, Refine, Style, Wearing, wearing
 
-
 EIGHT_BITS = ("int8", "fp8")
 """Ways of `tuning.quantize` after which a LoRA finds no layers that it could be added to, as peft computes it."""
 
