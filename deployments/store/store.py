@@ -23,7 +23,16 @@ from deployments.store.blobs import Blobs
 from deployments.store.database import Database, insert_new, value_of
 from deployments.store.decision_log import DecisionLog, rated_since
 from deployments.store.errors import FencedError, StoreError, StoreFullError
-from deployments.store.records import JobRecord, JobState, KeyRecord, PictureRecord, RatedRow, ServedRow, UsageRow
+from deployments.store.records import (
+    JobRecord,
+    JobState,
+    KeyRecord,
+    PictureRecord,
+    PolicyVersion,
+    RatedRow,
+    ServedRow,
+    UsageRow,
+)
 from deployments.store.tables import store as store_table
 from deployments.store.tidying import Tidying
 from deployments.store.writer import Writer
@@ -302,6 +311,17 @@ class Store:
         """What was kept last; None: nothing yet."""
         with self.database.reading() as db:
             return accounts.saved_costs(db)
+
+    def keep_policy_soon(self, name: str, digest: str | None, text: str | None, at: float) -> Future[None]:
+        """Keep a version of a policy that was written at `at` (Unix seconds; no text: it went), unless one that is as
+        new is there, or it is the last one again. Not waited for."""
+        version = PolicyVersion(name, at, digest, text)
+        return self._writer.submit(lambda db: accounts.keep_policy(db, version))
+
+    def policies(self) -> list[PolicyVersion]:
+        """The last version of each policy, by name."""
+        with self.database.reading() as db:
+            return accounts.latest_policies(db)
 
     # ----------------------------------------------------------------------------------------------------------- room
 
