@@ -156,6 +156,11 @@ def _tuned(card: ModelCard, tuning: Any) -> ModelCard:
         raise CatalogueError(f"model {card.id!r}: {where}: {wrong['msg'].removeprefix('Value error, ')}") from None
     if card.role == "scorer" and chosen.said():
         raise CatalogueError(f"model {card.id!r}: tuning is for models that draw, and this one scores; leave it out")
+    if card.remote is not None and chosen.said():
+        raise CatalogueError(
+            f"model {card.id!r}: tuning is for models that are drawn here, and this one is drawn by "
+            f"{card.remote.name}; leave it out, and tune it there"
+        )
     return replace(card, tuning=chosen.said(), tuned=chosen.tuned, changes=chosen.changes)
 
 

@@ -328,5 +328,6 @@ def _failure(request: Request, error: Exception) -> Response:
     """The response, and a line in the log with the request's id."""
     request_id = request.scope["state"]["request_id"]
     failures.log(logger, error, request_id, f"{request.method} {request.url.path}")
-    shape = sdapi.envelope if request.url.path.startswith("/sdapi/") else failures.envelope
+    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+    shape = sdapi.envelope if path.startswith("/sdapi/") else failures.envelope
     return JSONResponse(shape(error, request_id), failures.status_of(error), failures.headers(error))

@@ -128,11 +128,16 @@ class Store:
         code "idempotency_mismatch". Raises `StoreFullError` where there is no room for new work."""
         return self.accept_soon(job, usage).result()
 
-    def accept_soon(self, job: JobRecord, usage: Sequence[UsageRow] = ()) -> Future[JobRecord]:
-        """`accept`, without waiting for the commit."""
+    def accept_soon(
+        self, job: JobRecord, usage: Sequence[UsageRow] = (), instead_of: str | None = None
+    ) -> Future[JobRecord]:
+        """`accept`, without waiting for the commit. instead_of: a job that failed, whose idempotency key is this one's
+        from now on"""
         self._check_room()
         job = jobs.checked(job)
-        return self._writer.submit(lambda db: jobs.accept(db, job, usage), lambda db: jobs.undo_accept(db, job))
+        return self._writer.submit(
+            lambda db: jobs.accept(db, job, usage, instead_of), lambda db: jobs.undo_accept(db, job)
+        )
 
     def take_over(self, fence: int) -> list[JobRecord]:
         """All open jobs of earlier orchestrators, which are queued and this one's now; the oldest arrival first.

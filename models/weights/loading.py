@@ -116,16 +116,30 @@ def check_call(card: ModelCard, pipe: Any) -> None:
 
 def place(card: ModelCard, part: Any, device: str, dtype: Any, have: Collection[str] = ()) -> Any:
     """Move a pipeline or module to a device; `LoadError` if it is not there or too small. See `check_place`, which says
-    so before anything is loaded. have: components that are there already"""
+    so before anything is loaded. have: components that are there already, beside those that are seen to be"""
     import torch
 
-    check_place(card, device, dtype, have)
+    check_place(card, device, dtype, {*have, *_there(part, device)})
     try:
         return part.to(device)
     except torch.OutOfMemoryError:
         raise LoadError(
             f"model {card.id!r}: does not fit on {device}; use a smaller dtype or model, or give it a whole GPU"
         ) from None
+
+
+def _there(part: Any, device: str) -> list[str]:
+    """The networks of a pipeline that are on an accelerator already, as those are that are read in 4 bits: the memory
+    that is free is without them."""
+    import torch
+
+    networks = {
+        name: network
+        for name, network in getattr(part, "components", {}).items()
+        if device != "cpu" and isinstance(network, torch.nn.Module)
+    }
+    kind = torch.device(device).type
+    return [name for name, network in networks.items() if all(p.device.type == kind for p in network.parameters())]
 
 
 def check_place(card: ModelCard, device: str, dtype: Any, have: Collection[str] = ()) -> None:

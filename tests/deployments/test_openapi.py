@@ -156,7 +156,7 @@ def scripted_url(settings: AppSettings, tmp_path_factory: pytest.TempPathFactory
 def fuzzed(url: str, header: dict[str, str], cases: int, known: dict[str, list[str]] | None = None) -> int:
     """Send what schemathesis thinks of, by the schema and against it, and hold the answers to the document; returns
     how many there were. known: values of path parameters that mean something, tried beside made-up ones."""
-    schemathesis = pytest.importorskip("schemathesis", reason="pip install 'triptych[dev]'")
+    schemathesis = pytest.importorskip("schemathesis", reason="pip install -c constraints.txt -e '.[dev]'")
     from schemathesis import GenerationMode
     from schemathesis.checks import load_all_checks, not_a_server_error
     from schemathesis.specs.openapi import checks

@@ -31,7 +31,9 @@ from router.errors import RequestError, TriptychError
 DRAWN = ("model", "recipe", "steps", "guidance_scale", "style", "tags", "turns", "seed", "size")
 """Fields of a file's replay that are sent; the prompts stand beside it."""
 
-Keep = Annotated[Path | None, typer.Option("--keep", help="A folder for the pictures as they were made again (PNG).")]
+Keep = Annotated[
+    Path | None, typer.Option("--keep", help="A folder for the pictures as they were made again: NAME.replayed.png.")
+]
 Url = Annotated[
     str | None, typer.Option(help="A running Triptych, such as http://127.0.0.1:8000; else in this process.")
 ]
@@ -157,7 +159,7 @@ async def _again(recorded: _Recorded, asked: Source, keep: Path | None, console:
     answer = await asked.generate(recorded.body, console)
     made = base64.b64decode(answer["data"][0]["b64_json"])
     if keep is not None:
-        (keep / f"{recorded.file.stem}.png").write_bytes(made)
+        _keep(keep / f"{recorded.file.stem}.replayed.png", made)
     compression = recorded.output.get("compression")
     comparison = compare(
         recorded.data,
@@ -167,6 +169,17 @@ async def _again(recorded: _Recorded, asked: Source, keep: Path | None, console:
         str(recorded.output["format"]) if "format" in recorded.output else None,
     )
     return Replayed(str(recorded.file), comparison, tuple(changes(recorded.metadata, answer["x_triptych"])))
+
+
+def _keep(file: Path, made: bytes) -> None:
+    """Write a picture where there is none. Raises `RequestError`: what lies there may be what it is compared with."""
+    try:
+        with file.open("xb") as opened:
+            opened.write(made)
+    except FileExistsError:
+        raise RequestError(f"--keep: {file} is there already; move it away, or name another folder", "keep") from None
+    except OSError as error:
+        raise RequestError(f"--keep: {file} cannot be written: {error.strerror}", "keep") from None
 
 
 def changes(recorded: Mapping[str, Any], report: Mapping[str, Any]) -> Iterator[str]:
