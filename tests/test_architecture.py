@@ -44,7 +44,7 @@ FLOORS = {
     ),
     "deployments": (
         "cli", "app", "cluster", "offline", "in_process", "assembly", "served_recipes", "known_names", "api",
-        "page", "jobs", "operating", "orchestration", "safety", "store", "workers", "observing", "settings",
+        "page", "jobs", "operating", "orchestration", "safety", "store", "given", "workers", "observing", "settings",
         "placement", "section",
     ),
 }  # fmt: skip

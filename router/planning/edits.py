@@ -30,25 +30,41 @@ PROBE = 512
 """Side of the picture that a recipe is tried with when it is checked."""
 
 
-def takes(recipe: Recipe, recipes: Mapping[str, Recipe], catalogue: Catalogue | None = None) -> tuple[str, ...]:
-    """What a recipe makes its picture of: ("text",), ("image",) or ("image", "mask"). catalogue: whether its model can
-    follow a mask. Raises `PlanError` for branches that take different things."""
-    return _takes(resolve(recipe, recipes), catalogue)
+def takes(recipes: Mapping[str, Recipe], catalogue: Catalogue) -> dict[str, tuple[str, ...]]:
+    """What each of a policy's recipes makes its picture of: "text", "image" and "mask", as far as its models can; those
+    that are derived for pictures take these as well."""
+    for_picture = for_pictures(recipes)
+    found: dict[str, tuple[str, ...]] = {}
+    for name, recipe in recipes.items():
+        own = _takes(resolve(recipe, recipes, (name,)), catalogue)
+        derived = _takes(resolve(for_picture[name], for_picture, (name,)), catalogue)
+        found[name] = tuple(dict.fromkeys((*own, *derived)))
+    return found
+
+
+def model_takes(card: ModelCard) -> tuple[str, ...]:
+    """The same of a model alone."""
+    if card.remote is not None or not card.refines:
+        return ("text",)
+    return ("text", "image", "mask") if card.inpaints else ("text", "image")
 
 
 def _takes(recipe: Recipe, catalogue: Catalogue | None) -> tuple[str, ...]:
+    """("text",), ("image",) or ("image", "mask"), or () for a model that cannot go on from a picture. catalogue: None:
+    whatever its model can. Raises `PlanError` for branches that take different things."""
     if isinstance(recipe, Chain):
         return _takes(stages_of(recipe)[0], catalogue) if recipe.stages else ("text",)
     if isinstance(recipe, Fuse):
         found = [_takes(branch, catalogue) for branch in recipe.branches if not isinstance(branch, str)]
-        if len({one[0] for one in found}) > 1:
+        if len({one[0] for one in found if one}) > 1:
             raise PlanError("some branches of a fusion take a given picture and others take none; give all the same")
         return min(found, key=len, default=("text",))
     if isinstance(recipe, Given):
         return ("image",)
     if isinstance(recipe, Edit):
-        able = catalogue is None or recipe.model not in catalogue or catalogue[recipe.model].inpaints
-        return ("image", "mask") if able else ("image",)
+        if catalogue is None or recipe.model not in catalogue:
+            return ("image", "mask")
+        return tuple(kind for kind in model_takes(catalogue[recipe.model]) if kind != "text")
     return ("text",)
 
 
