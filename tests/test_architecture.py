@@ -41,8 +41,8 @@ FLOORS = {
     ),
     "policies": ("store", "checking", "deciding", "language"),
     "models": (
-        "engine", "fusion", "scoring", "embedded", "styles", "catalogue", "schema", "remote", "handover", "profiling",
-        "weights", "tuning", "schedulers", "families", "layouts", "call", "provenance", "given",
+        "engine", "fitting", "fusion", "scoring", "embedded", "styles", "catalogue", "schema", "components", "remote",
+        "handover", "profiling", "weights", "tuning", "schedulers", "families", "layouts", "call", "provenance", "given",
     ),
     "deployments": (
         "cli", "app", "cluster", "offline", "in_process", "assembly", "served_recipes", "known_names", "api",

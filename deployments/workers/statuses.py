@@ -75,6 +75,8 @@ class Sightings:
 def together(each: Sequence[WorkerStatus]) -> WorkerStatus:
     """How a model is on all replicas of its worker: as on the best of them, with what is wrong on others."""
     best = min(each, key=lambda status: BEST.index(status.state))
+    if areas := [most for status in each if isinstance(most := status.facts.get("most_pixels"), int)]:
+        best = replace(best, facts={**best.facts, "most_pixels": min(areas)})  # a step may go to any of them
     wrong = [status for status in each if status.state == "failed"]
     if best.state == "failed" or not wrong:
         return replace(best, each=tuple(each) if len(each) > 1 else ())

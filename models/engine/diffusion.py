@@ -77,6 +77,8 @@ class DiffusionEngine:
         self.card = card
         self.parts: Parts | None = None
         """What looks at the parts of its runs, if somebody wants to know."""
+        self.bounds: Mapping[str, Scalar] = {}
+        """What its device has memory for, where that is less than its card says: `most_pixels`."""
         self._device = Device(card, device, threads)
         for one in (card, *guests) if guests else ():
             if one.tuning.get("offload"):
