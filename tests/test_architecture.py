@@ -46,7 +46,8 @@ FLOORS = {
         "given",
     ),
     "deployments": (
-        "cli", "app", "cluster", "offline", "in_process", "assembly", "served_recipes", "known_names", "api",
+        "cli", "app", "cluster", "offline", "in_process", "policy_versions", "assembly", "served_recipes",
+        "known_names", "api",
         "page", "jobs", "operating", "orchestration", "safety", "store", "given", "workers", "observing", "settings",
         "placement", "section",
     ),

@@ -14,7 +14,8 @@ ORDER = (
     "", "Defaults", "RecipeSpec", "GenerateSpec", "EditSpec", "GivenSpec", "RefineSpec", "UpscaleSpec", "FuseSpec",
     "Course", "BestOfSpec",
     "Limits", "LicenceSpec", "Objective", "Weight", "Bounds", "Criterion", "Rule", "Condition", "During", "Settings",
-    "VerifySpec", "OverloadSpec", "ExploreSpec", "BudgetSpec", "SafetySpec", "TextCheckSpec", "ImageCheckSpec", "SplitSpec",
+    "VerifySpec", "OverloadSpec", "ExploreSpec", "BudgetSpec", "SafetySpec", "TextCheckSpec", "ImageCheckSpec",
+    "SplitSpec",
 )  # fmt: skip
 TITLES = {
     "": "The file", "Defaults": "defaults", "RecipeSpec": "A recipe", "GenerateSpec": "generate",
