@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from deployments.bootstrap.ledger import Ledger, Shot
+from deployments.bootstrap.ledger import PICTURES, Ledger, Shot
 from deployments.bootstrap.making import Maker
 from deployments.bootstrap.study import Study
 from models.judging.judges import Judge
@@ -44,10 +44,10 @@ class Budget:
     minutes: float | None = None
     usd: float | None = None
 
-    def used(self, ledger: Ledger) -> float:
-        """The share of it, by the limit that is nearest."""
+    def used(self, ledger: Ledger, under_way: int = 0) -> float:
+        """The share of it, by the limit that is nearest. under_way: pictures that were begun"""
         parts = [
-            len(ledger) / self.pictures if self.pictures else 0.0,
+            (len(ledger) + under_way) / self.pictures if self.pictures else 0.0,
             ledger.elapsed_s / 60 / self.minutes if self.minutes else 0.0,
             ledger.cost_usd / self.usd if self.usd else 0.0,
         ]
@@ -96,6 +96,7 @@ class Campaign:
     _variances: Variances | None = None
     _fitted_on: int = 0
     _in_a_row: int = 0
+    _under_way: int = 0
     _judged: Counter[bool] = field(default_factory=Counter)
     _phase: str = ""
     _began: float = 0.0
@@ -106,7 +107,7 @@ class Campaign:
         self._began = time.monotonic() - self.ledger.elapsed_s
         learning, proof = self.study.split()
         self._phase = "judging"
-        await self._judge_waiting()
+        await self._pick_up()
         self._phase = "survey"
         survey = swept(learning[:SURVEYED], len(self.study.keys), 1, self.study.seed)
         await self._make(survey, 1.0)
@@ -200,9 +201,13 @@ class Campaign:
             for cell in waiting:
                 if cell.recipe in self.out:
                     continue
-                if self.budget.used(self.ledger) >= share:
+                if self.budget.used(self.ledger, self._under_way) >= share:
                     return
-                await self._one(cell)
+                self._under_way += 1
+                try:
+                    await self._one(cell)
+                finally:
+                    self._under_way -= 1
 
         tasks = [asyncio.create_task(work()) for _ in range(self.at_once)]
         try:
@@ -214,20 +219,15 @@ class Campaign:
 
     async def _one(self, cell: Cell) -> None:
         shot, key = self.study.shot(cell), self.study.keys[cell.recipe]
-        seconds: float | None
-        if (pixels := self.ledger.pixels(shot)) is not None:  # drawn, but the process died before it was written down
-            seconds, cost_usd = None, 0.0
-        else:
-            try:
-                drawn = await self.maker.draw(shot, self.study.recipes[key])
-            except TriptychError as error:
-                self._fail(cell, shot, error)
-                return
-            pixels, seconds, cost_usd = drawn.pixels, drawn.seconds, drawn.cost_usd
+        try:
+            drawn = await self.maker.draw(shot, self.study.recipes[key])
+        except TriptychError as error:
+            self._fail(cell, shot, error)
+            return
         self._in_a_row = 0
         self._clock()
-        self.ledger.made(shot, pixels, seconds, cost_usd)
-        await self._look(shot, pixels)
+        self.ledger.made(shot, drawn.pixels, drawn.seconds, drawn.cost_usd)
+        await self._look(shot, drawn.pixels)
         self.tell(
             Standing(
                 self._phase, len(self.ledger), self.budget.used(self.ledger), self.budget.words(self.ledger),
@@ -263,8 +263,13 @@ class Campaign:
         self._clock()
         self.ledger.judged(shot, {self.judge.name: score})
 
-    async def _judge_waiting(self) -> None:
-        """Pictures that were drawn before and have no score of this judge."""
+    async def _pick_up(self) -> None:
+        """What earlier runs left: pictures that were drawn, but the process died before that was written down; and
+        those without a score of this judge."""
+        there = {file.stem for file in (self.ledger.folder / PICTURES).glob("*.png")} - self.ledger.entries.keys()
+        for _, shot in self._known() if there else ():
+            if shot.id in there and (pixels := self.ledger.pixels(shot)) is not None:
+                self.ledger.made(shot, pixels, None, 0.0)
         for entry in list(self.ledger.entries.values()):
             if not entry.failed and self.judge.name not in entry.scores:
                 pixels = self.ledger.pixels(entry.shot)
