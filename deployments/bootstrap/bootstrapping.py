@@ -14,22 +14,26 @@ import yaml
 from deployments.assembly import catalogue_of
 from deployments.bootstrap.beginning import cards_of, judge_for, prompts_for, recipes_of
 from deployments.bootstrap.campaign import UNTIL, Budget, Campaign, Choose, Standing
+from deployments.bootstrap.labelling import Labels, calibrated_by, report, used
 from deployments.bootstrap.ledger import Ledger
 from deployments.bootstrap.making import LocalMaker, Maker, ServerMaker, key_of_environment
 from deployments.bootstrap.page import summary, write_page
-from deployments.bootstrap.readings import AtItsWord, Places, Reading
+from deployments.bootstrap.readings import AtItsWord, Labelled, Places, Reading
 from deployments.bootstrap.results import Conclusion, conclude
 from deployments.bootstrap.study import Study, begin
 from deployments.known_names import known_of
 from deployments.offline.rehearsal import find_policy
 from deployments.settings import AppSettings, ServeConfig
 from models.judging.judges import Judge
+from models.weights.revisions import revision
 from policies import Policy
 from router.prompts.embedding import Embedder, MiniLMEmbedder
 from router.prompts.scaling import Scaler
 from router.prompts.skills import load_skills
 from router.quality.kernel_ridge import prompts_of
 from router.types import Catalogue
+from router.verification.score_calibration import save_calibration
+from router.verification.score_reading import ScoreReading
 
 FEATURES = 0.6  # weight against the embedding, the middle of what training tries
 
@@ -110,15 +114,40 @@ class Bootstrap:
     def conclude(self, ended: str) -> Done:
         """Train, judge, and write everything down. Raises `ArtifactError` if there is too little."""
         out = self.options.out
-        reading: Reading = (AtItsWord if self.study.probability else Places)(self.study.judge)
+        labels = Labels(out)
+        reading = self._reading(labels)
         cards = cards_of(self.study.recipes, self.policy, self.catalogue)
         source = f"{len(self.ledger)} pictures of {len(self.study.prompts)} prompts, judged by {self.study.judge}"
         found = conclude(
             self.study, self.ledger, self.policy, reading, out, self.embedder, cards, source,
             lambda truth: f"\n## Is it worth it?\n\n{summary(truth)}\n\nJudged: {reading.words}.\n",
         )  # fmt: skip
+        self._calibrate(found, labels)
         page, plot = write_page(out, self.study, found, reading.words, ended)
         return Done(found, ended, summary(found.truth), page, plot, self._served(out))
+
+    def _reading(self, labels: Labels) -> Reading:
+        judge = self.study.judge
+        if used(labels):
+            calibrated = calibrated_by(self.study, self.ledger, labels)
+            return Labelled(judge, calibrated, sum(map(len, labels.by_picture().values())))
+        return AtItsWord(judge) if self.study.probability else Places(judge)
+
+    def _calibrate(self, found: Conclusion, labels: Labels) -> None:
+        """With labels, and a judge that serves as a scorer: how its scores are read beside the new artefact."""
+        judge = self.study.judge
+        if not used(labels) or judge not in self.catalogue:
+            return
+        scored = [entry for entry in self.ledger.entries.values() if judge in entry.scores]
+        scores, recipes = np.array([e.scores[judge] for e in scored]), [e.shot.recipe for e in scored]
+        calibrated = calibrated_by(self.study, self.ledger, labels)
+        told = report(self.study, self.ledger, labels)
+        card = self.catalogue[judge]
+        save_calibration(
+            self.options.out / "artefact", found.artifact.digest, card, revision(card),
+            calibrated.score_model(scores, recipes), ScoreReading().strength,
+            {**told, "pictures": told["labels"]}, "labels of a bootstrap",
+        )  # fmt: skip
 
     async def _maker(self, stack: AsyncExitStack) -> Maker:
         if self.options.url is None:

@@ -9,6 +9,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from router.bootstrap.labels import Calibrated
+
 Array = NDArray[np.float64]
 
 
@@ -18,8 +20,8 @@ class Reading(Protocol):
     @property
     def words(self) -> str: ...
 
-    def of(self, scores: Sequence[float]) -> Array:
-        """Qualities 0..1, (n,), of all scores of a study."""
+    def of(self, scores: Sequence[float], recipes: Sequence[str]) -> Array:
+        """Qualities 0..1, (n,), of all scores of a study, each of a picture by the recipe of this key."""
         ...
 
 
@@ -36,7 +38,7 @@ class AtItsWord:
             "checked it (`triptych label`)"
         )
 
-    def of(self, scores: Sequence[float]) -> Array:
+    def of(self, scores: Sequence[float], recipes: Sequence[str]) -> Array:
         return np.clip(np.asarray(scores, np.float64), 0.0, 1.0)
 
 
@@ -53,8 +55,27 @@ class Places:
             "below one, and no probability; `triptych label` makes it one"
         )
 
-    def of(self, scores: Sequence[float]) -> Array:
+    def of(self, scores: Sequence[float], recipes: Sequence[str]) -> Array:
         order = np.asarray(scores, np.float64)
         below = np.searchsorted(np.sort(order), order, side="left")
         upto = np.searchsorted(np.sort(order), order, side="right")
         return (below + upto) / (2 * max(1, len(order)))
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Of a judge that a person's labels calibrate."""
+
+    judge: str
+    calibrated: Calibrated
+    labels: int
+
+    @property
+    def words(self) -> str:
+        return (
+            f"quality is the probability that a picture shows its prompt, from the score of `{self.judge}` as "
+            f"{self.labels} labels by a person calibrate it"
+        )
+
+    def of(self, scores: Sequence[float], recipes: Sequence[str]) -> Array:
+        return self.calibrated.probability(np.asarray(scores, np.float64), recipes)

@@ -88,7 +88,7 @@ def conclude(
     Raises `ArtifactError` if there is too little to learn from.
     """
     scored = [entry for entry in ledger.entries.values() if study.judge in entry.scores]
-    quality = reading.of([entry.scores[study.judge] for entry in scored])
+    quality = reading.of([e.scores[study.judge] for e in scored], [e.shot.recipe for e in scored])
     held_out = {study.prompts[row] for row in study.split()[1]}
     costs = costs_of(study, ledger)
     _write_outcomes(folder / "outcomes.csv", scored, quality, study, held_out)

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 
 from deployments.bootstrap.campaign import Budget, Campaign
+from deployments.bootstrap.labelling import AGAIN, Answer, Labels, next_pair, report, used
 from deployments.bootstrap.ledger import FILE, Ledger, Shot
 from deployments.bootstrap.making import Drawn, ServerMaker
 from deployments.bootstrap.page import write_page
 from deployments.bootstrap.readings import AtItsWord, Places
 from deployments.bootstrap.results import conclude
 from deployments.bootstrap.study import begin, different, load
+from deployments.cli.bootstrap.label_page import server_of
 from deployments.settings import AppSettings
 from policies import load_policy_text
 from router.errors import ArtifactError, StepError
@@ -224,9 +229,10 @@ def test_where_pictures_do_not_differ_it_ends_with_no(tmp_path: Path, inputs: np
 
 def test_a_score_that_only_orders_is_no_probability() -> None:
     """CLIP's cosines become places among all pictures, whatever their range; ties share one."""
-    scores = [0.61, 0.62, 0.60, 0.62]
-    assert Places("clip").of(scores).tolist() == [0.375, 0.75, 0.125, 0.75]
-    assert Places("clip").of([7 + 0.1 * score for score in scores]).tolist() == Places("clip").of(scores).tolist()
+    scores, recipes = [0.61, 0.62, 0.60, 0.62], ["a"] * 4
+    found = Places("clip").of(scores, recipes)
+    assert found.tolist() == [0.375, 0.75, 0.125, 0.75]
+    assert (Places("clip").of([7 + 0.1 * score for score in scores], recipes) == found).all()
     assert "no probability" in Places("clip").words
 
 
@@ -241,3 +247,57 @@ async def test_a_server_draws_no_picture_twice(settings: AppSettings, tmp_path: 
         await maker.draw(Shot("a red circle", "sd15", 6), "draft")
         assert len(app.script.ran) == 2
         assert {record.priority for record in app.store.jobs()[0]} == {"batch"}
+
+
+def studied(folder: Path, inputs: np.ndarray) -> Campaign:
+    """A study of 150 pictures."""
+    run = campaign(folder, inputs, Painter(), pictures=150)
+    asyncio.run(run.run())
+    return run
+
+
+def answered(run: Campaign, labels: Labels, count: int) -> None:
+    """A person who calls a picture right if it is light enough, and never slips."""
+    while sum(map(len, labels.by_picture().values())) < count and (pair := next_pair(run.study, run.ledger, labels)):
+        shows = [run.ledger.entries[id].scores["eye"] > 0.55 for id in (pair.left, pair.right)]
+        labels.add(Answer(pair.left, pair.right, *shows, rater="me", again=pair.again))
+
+
+def test_labels_are_asked_for_in_pairs_and_some_twice(tmp_path: Path, inputs: np.ndarray) -> None:
+    """A pair is of one prompt, none is asked a third time, and an answer is kept at once."""
+    run = studied(tmp_path, inputs)
+    answered(run, Labels(tmp_path), 60)
+    labels = Labels(tmp_path)
+    entries = run.ledger.entries
+    assert all(entries[a.left].shot.prompt == entries[a.right].shot.prompt for a in labels.answers)
+    assert sum(a.again for a in labels.answers) == len(labels.answers) // AGAIN
+    assert max(map(len, labels.by_picture().values())) == 2
+    agreement = labels.agreement
+    assert agreement.same == 1 and 0 < agreement.slip < 0.04
+    assert used(labels)
+    told = report(run.study, run.ledger, labels)
+    assert told["brier"] < told["brier_before"] and told["coverage"] > 0.5
+
+
+def test_the_page_takes_answers_and_shows_nothing_else(tmp_path: Path, inputs: np.ndarray) -> None:
+    """Without its secret there is nothing; with it a pair, its pictures, and a place for the answer."""
+    run = studied(tmp_path, inputs)
+    labels = Labels(tmp_path)
+    server = server_of(run.study, run.ledger, labels, 4, "me")
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    base = f"http://127.0.0.1:{server.server_address[1]}"
+    try:
+        with httpx.Client(base_url=base) as http:
+            assert http.get("/").status_code == http.get("/study.json").status_code == 404
+            page = http.get(server.place).text
+            left, right = re.findall(r'name="(?:left|right)" value="(\w+)"', page)
+            assert http.get(server.place + left).headers["content-type"] == "image/png"
+            assert http.get(f"{server.place}../{FILE}").status_code == 404
+            assert http.post("/", data={"left": left, "right": right, "said": "both"}).status_code == 404
+            http.post(server.place, data={"left": left, "right": "unknown", "said": "both"})
+            http.post(server.place, data={"left": left, "right": right, "said": "both"})
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert [(a.left_shows, a.right_shows, a.rater) for a in Labels(tmp_path).answers] == [(True, True, "me")]
