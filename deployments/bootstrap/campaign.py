@@ -9,6 +9,7 @@ prove     what decisions may come to (the contenders), on prompts that nothing i
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +24,7 @@ from deployments.bootstrap.making import Maker
 from deployments.bootstrap.study import Study
 from models.judging.judges import Judge
 from router.bootstrap.beliefs import Beliefs, Seen, Variances, fit_variances
-from router.bootstrap.choosing import Cell, contenders, left_to_gain, swept, valuable
+from router.bootstrap.choosing import Cell, bettered, contenders, swept, valuable
 from router.errors import LoadError, StepError, TriptychError
 
 Array = NDArray[np.float64]
@@ -33,7 +34,9 @@ ROUND = 32  # pictures between two looks at what is known
 TWICE = 40  # proof prompts that get a second seed, which tells chance from prompt
 GIVE_UP = 8  # pictures in a row that fail
 UNTIL = 0.001
-"""Quality (0..1) that all further pictures together may better decisions by, on average, below which they stop."""
+"""Quality (0..1) by which the later half of the pictures has bettered decisions, on average, below which they stop: as
+many again would hardly do more."""
+EARLIEST = 12  # prompts with every recipe, beyond the survey, before which nothing stops
 
 
 @dataclass(frozen=True)
@@ -128,11 +131,11 @@ class Campaign:
             if self.choose == "uniform":
                 cells = [cell for cell in sweep if cell not in taken and cell.recipe not in self.out][:ROUND]
             else:
-                cells, left = await asyncio.to_thread(self._next, prompts, taken)
-                if left < self.until:
+                cells, lately = await asyncio.to_thread(self._next, prompts, taken)
+                if lately < self.until:
                     return (
-                        "more pictures would no longer change decisions: all that prompts can tell would better them "
-                        f"by {100 * left:.2f} points"
+                        "more pictures would hardly change decisions: the later half of them bettered them by "
+                        f"{100 * lately:.2f} points"
                     )
             if not cells:
                 return "every picture of every prompt is made"
@@ -140,25 +143,29 @@ class Campaign:
         return "the budget is used"
 
     def _next(self, prompts: NDArray[np.int64], taken: set[Cell]) -> tuple[list[Cell], float]:
-        """Cells to make next, and what is left to gain at most."""
+        """Cells to make next, and by how much the later half of the pictures bettered decisions."""
         beliefs, kept = self.beliefs()
         if beliefs is None:
             rest = [cell for cell in swept(prompts, len(kept), 1, self.study.seed) if cell not in taken]
-            return rest[:ROUND], 1.0
+            return rest[:ROUND], math.inf
         seconds = self.seconds()[kept]
         place = {k: number for number, k in enumerate(kept)}
         known = {Cell(c.prompt, place[c.recipe], c.seed) for c in taken if c.recipe in place}
         most = self.study.seeds
-        left = left_to_gain(beliefs, prompts, seconds, len(taken))
+        lately, pictures = math.inf, int(beliefs.seen.count.sum())
+        if pictures >= (SURVEYED + EARLIEST) * len(kept):
+            before, _ = self.beliefs(pictures // 2)
+            lately = math.inf if before is None else bettered(beliefs, before, prompts, seconds)
         cells = valuable(beliefs, prompts, seconds, known, ROUND, most, len(taken))
-        return [Cell(c.prompt, kept[c.recipe], c.seed) for c in cells], left
+        return [Cell(c.prompt, kept[c.recipe], c.seed) for c in cells], lately
 
-    def beliefs(self) -> tuple[Beliefs | None, list[int]]:
-        """What is believed of the recipes that can be drawn, and their numbers; None before anything was judged."""
+    def beliefs(self, first: int | None = None) -> tuple[Beliefs | None, list[int]]:
+        """What is believed of the recipes that can be drawn, and their numbers; None before anything was judged.
+        first: by so many pictures"""
         kept = [k for k in range(len(self.study.keys)) if k not in self.out]
         place = {k: number for number, k in enumerate(kept)}
         learning = set(self.study.split()[0].tolist())
-        rows = [row for row in self._scored() if row[1] in place and row[0] in learning]
+        rows = [row for row in self._scored() if row[1] in place and row[0] in learning][:first]
         if len(rows) < 10:
             return None, kept
         prompt, recipe = (np.array([row[i] for row in rows]) for i in (0, 1))
@@ -290,11 +297,12 @@ class Campaign:
         return {cell for cell, shot in self._known() if shot in self.ledger}
 
     def _scored(self) -> list[tuple[int, int, float]]:
-        """(prompt, recipe, score) of each picture that was judged."""
+        """(prompt, recipe, score) of each picture that was judged, in the order in which they were made."""
+        cells = {shot.id: cell for cell, shot in self._known()}
         return [
-            (cell.prompt, cell.recipe, entry.scores[self.judge.name])
-            for cell, shot in self._known()
-            if (entry := self.ledger.entries.get(shot.id)) is not None and self.judge.name in entry.scores
+            (cells[id].prompt, cells[id].recipe, entry.scores[self.judge.name])
+            for id, entry in self.ledger.entries.items()
+            if self.judge.name in entry.scores and id in cells
         ]
 
     def _known(self) -> list[tuple[Cell, Shot]]:

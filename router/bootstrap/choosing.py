@@ -29,7 +29,7 @@ Array = NDArray[np.float64]
 AHEAD = 12
 LOOKED_AT = 72  # prompts on which decisions are compared
 CANDIDATES = 40  # prompts of which pictures may come next
-DOUBT = 1.0
+DOUBT = 1.5
 RARELY = 0.05  # share of the prompts
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(5)
 WEIGHTS = WEIGHTS / WEIGHTS.sum()
@@ -114,17 +114,16 @@ def expected_gain(mean: Array, moves: Array, seconds: Array) -> Array:
     return np.maximum(total, 0.0) / len(prices)
 
 
-def left_to_gain(beliefs: Beliefs, prompts: Rows, seconds: Array, seed: int = 0) -> float:
-    """By how much decisions would be worth more (quality, over prompts and prices) if everything that prompts can tell
-    were known: more than any further pictures can bring."""
-    shown = np.random.default_rng(seed).permutation(prompts)[: LOOKED_AT // 2]
-    mean, _ = beliefs.table(shown, len(seconds))
-    truths = beliefs.draws(shown, len(seconds), 64, seed)
+def bettered(now: Beliefs, then: Beliefs, prompts: Rows, seconds: Array, seed: int = 0) -> float:
+    """By how much decisions are worth more (quality, over prompts and prices) than those that would have been made by
+    what was believed `then`, as far as is known `now`."""
+    shown = np.random.default_rng(seed).permutation(prompts)[: 4 * LOOKED_AT]
+    every = np.arange(len(shown))
+    mean, before = now.table(shown, len(seconds))[0], then.table(shown, len(seconds))[0]
     found = []
     for price in prices_of(seconds):
-        taken = (mean - price * seconds).argmax(axis=1)
-        worth = truths - price * seconds
-        found.append((worth.max(axis=2) - worth[:, np.arange(len(shown)), taken]).mean())
+        worth = mean - price * seconds
+        found.append((worth.max(axis=1) - worth[every, picks(before, seconds, float(price))]).mean())
     return float(np.mean(found))
 
 

@@ -171,6 +171,14 @@ def test_nothing_is_learned_from_proof_prompts(tmp_path: Path, inputs: np.ndarra
     assert rows is not None and set(rows.seen.prompt.tolist()) <= set(learning.tolist())
 
 
+def test_it_stops_when_pictures_no_longer_change_decisions(tmp_path: Path, inputs: np.ndarray) -> None:
+    """Where all recipes are alike there is nothing to decide: learning ends early and says why, the proof follows."""
+    study = begin(tmp_path, wanted())
+    run = Campaign(study, Ledger(tmp_path), Painter(knows=False), Eye(), Budget(2000), inputs, until=0.01)
+    assert asyncio.run(run.run()).startswith("more pictures would hardly change decisions")
+    assert 150 < len(run.ledger) < 350
+
+
 @pytest.mark.parametrize(
     ("budget", "limit"), [(Budget(pictures=80), 80), (Budget(usd=0.03), 90), (Budget(pictures=500, usd=0.03), 90)]
 )

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from router.bootstrap.beliefs import Beliefs, Seen, Variances, fit_variances
-from router.bootstrap.choosing import Cell, contenders, expected_gain, in_play, left_to_gain, swept, valuable
+from router.bootstrap.choosing import Cell, bettered, contenders, expected_gain, in_play, swept, valuable
 from router.bootstrap.dial import height, hull, picks, prices_of
 from router.bootstrap.labels import calibrate, calibration_error, slip_of
 from router.bootstrap.prompts import everyday_prompts
@@ -76,10 +76,12 @@ def test_beliefs_find_the_truth() -> None:
     assert np.sqrt((error**2).mean()) < 0.05
 
 
-def test_more_pictures_leave_less_to_gain() -> None:
-    """What could still be gained falls as pictures come in, and is never negative."""
-    left = [left_to_gain(beliefs_after(count)[0], np.arange(80), SECONDS) for count in (40, 120, 320)]
-    assert left[0] > left[1] > left[2] >= 0
+def test_the_later_half_of_pictures_betters_decisions_ever_less() -> None:
+    """Decisions by a few pictures are worth less than those by many, in the eyes of the many; by the same, as much."""
+    few, some, many = (beliefs_after(count)[0] for count in (24, 120, 320))
+    prompts = np.arange(80)
+    assert bettered(many, few, prompts, SECONDS) > bettered(many, some, prompts, SECONDS) >= 0
+    assert bettered(many, many, prompts, SECONDS) == 0
 
 
 @given(arrays.arrays(np.float64, (5, 3), elements=st.floats(0, 1)), st.floats(0, 1))

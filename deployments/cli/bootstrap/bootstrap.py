@@ -46,7 +46,7 @@ def bootstrap(
         float, typer.Option(min=0, max=0.9, help="Share of the budget for prompts that nothing is learned from.")
     ] = 0.25,
     until: Annotated[
-        float, typer.Option(min=0, help="Stop if all further pictures would better decisions by less (quality, 0..1).")
+        float, typer.Option(min=0, help="Stop if the later half of the pictures bettered decisions by less (0..1).")
     ] = 0.001,
     at_once: Annotated[int, typer.Option(min=1, max=64, help="Pictures under way at the same time.")] = 4,
     seed: Annotated[int, typer.Option(help="Of prompts' order and pictures.")] = 0,
