@@ -1,6 +1,10 @@
 /** The prompt and everything that can be set beside it. */
 
+import { Chooser } from "../edit/chooser";
+import { Desk } from "../edit/desk";
+import { given } from "../edit/given";
 import { edit, comparing, form, ticked } from "../settings";
+import { Styles } from "../styles/picker";
 import { entries } from "./history";
 import { make, sending } from "./make";
 import { decision, models, recipesOf, refusal } from "./route";
@@ -11,7 +15,8 @@ const MOST = 8;
 export function Ask() {
   const now = form.value;
   const ready = now.prompt.trim() !== "" && !sending.value && !(comparing.value && ticked.value.length === 0);
-  const label = comparing.value ? `Compare ${ticked.value.length || ""}`.trim() : now.n > 1 ? `Make ${now.n}` : "Make";
+  const verb = given.value ? "Change" : "Make";
+  const label = comparing.value ? `Compare ${ticked.value.length || ""}`.trim() : now.n > 1 ? `${verb} ${now.n}` : verb;
   return (
     <form
       class="ask"
@@ -24,14 +29,14 @@ export function Ask() {
         <span class="caption">
           Prompt
           <span id="keys" class="keys" aria-hidden="true">
-            <kbd>Enter</kbd> makes, <kbd>Shift</kbd> <kbd>Enter</kbd> is a new line
+            <kbd>Enter</kbd> {given.value ? "changes" : "makes"}, <kbd>Shift</kbd> <kbd>Enter</kbd> is a new line
           </span>
         </span>
         <textarea
           autofocus
           rows={3}
           value={now.prompt}
-          placeholder="What should the picture show?"
+          placeholder={given.value ? "What should be there instead?" : "What should the picture show?"}
           aria-describedby="keys"
           onInput={(event) => edit({ prompt: event.currentTarget.value })}
           onKeyDown={(event) => {
@@ -79,6 +84,14 @@ export function Ask() {
           Compare
         </button>
       </div>
+      {given.value ? (
+        <Desk of={given.value} />
+      ) : (
+        <p class="small entry">
+          <Chooser label="Change a picture" quiet /> of yours: choose one, drop it anywhere here, or paste it.
+        </p>
+      )}
+      <Styles />
       <details class="more">
         <summary>More</summary>
         <div class="fields">
@@ -91,6 +104,22 @@ export function Ask() {
               value={now.seed}
               placeholder="random"
               onInput={(event) => edit({ seed: event.currentTarget.value.replace(/\D/g, "").slice(0, 10) })}
+            />
+          </Field>
+          <Field name="steps" label="Steps" hint="more take longer">
+            <input
+              inputMode="numeric"
+              value={now.steps}
+              placeholder="auto"
+              onInput={(event) => edit({ steps: event.currentTarget.value.replace(/\D/g, "").slice(0, 4) })}
+            />
+          </Field>
+          <Field name="guidance_scale" label="Guidance" hint="how closely it follows the prompt">
+            <input
+              inputMode="decimal"
+              value={now.guidance}
+              placeholder="auto"
+              onInput={(event) => edit({ guidance: event.currentTarget.value.replace(/[^\d.]/g, "").slice(0, 6) })}
             />
           </Field>
           <Field name="n" label="Pictures">
@@ -112,10 +141,44 @@ export function Ask() {
           <Field name="negative_prompt" label="Not in the picture" wide>
             <input value={now.negative} onInput={(event) => edit({ negative: event.currentTarget.value })} />
           </Field>
+          <Further />
         </div>
       </details>
     </form>
   );
+}
+
+/** What a past request asked for that has no field here, so that it is not lost, and can be. */
+function Further() {
+  const { further } = form.value;
+  const names = Object.keys(further);
+  if (!names.length) return null;
+  return (
+    <div class="field wide">
+      <span class="caption">Also asked for</span>
+      <span class="row">
+        {names.map((name) => (
+          <button
+            type="button"
+            class="chip"
+            aria-label={`Leave out ${name}`}
+            title="Leave it out"
+            onClick={() => {
+              const { [name]: _, ...others } = form.value.further;
+              edit({ further: others });
+            }}
+          >
+            {name}: {said(further[name])} <span aria-hidden="true">×</span>
+          </button>
+        ))}
+      </span>
+    </div>
+  );
+}
+
+function said(value: unknown): string {
+  const text = typeof value === "string" ? value : JSON.stringify(value);
+  return text.length > 40 ? `${text.slice(0, 39)}…` : text;
 }
 
 /** The one that the policy takes, the best, the fastest: what one would want to see side by side. */

@@ -3,37 +3,46 @@
 import { signal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { key, wordsOf } from "../api";
+import { rememberBefore } from "../edit/before";
+import { Dropping } from "../edit/chooser";
+import { Easel } from "../edit/easel";
+import { folded, given, partsOf, strength } from "../edit/given";
 import { isOpen, jobs, open, submit } from "../jobs";
+import { narrow } from "../settings";
 import { bodyOf, comparing, form, show, shown, ticked, view } from "../settings";
 import type { Body } from "../types";
 import { Ask } from "./ask";
 import { History, entries, remember, reload } from "./history";
+import { problem } from "./problem";
 import { Recipes } from "./recipes";
 import { loadModels } from "./route";
 import { Stage } from "./stage";
 import { Why } from "./why";
 
-export const problem = signal("");
 const unopened = signal(""); // why a job that is to be shown cannot be
 export const sending = signal(false);
 
 /** Send what the form says, once, or once for each recipe that is ticked, with one seed. */
 export async function make(): Promise<void> {
   if (!form.value.prompt.trim()) return;
-  const body = { ...bodyOf(form.value), partial_images: 3 };
-  if (!comparing.value) return send([body]);
+  const body: Body = { ...bodyOf(form.value), partial_images: 3 };
+  if (given.value && strength.value !== null) body.strength = strength.value;
+  if (!comparing.value) return send([body], true);
   const seed = body.seed ?? Math.floor(Math.random() * 2 ** 31);
   const model = body.model ?? "auto";
-  await send(ticked.value.map((recipe) => ({ ...body, model, recipe, seed })));
+  await send(ticked.value.map((recipe) => ({ ...body, model, recipe, seed })), true);
 }
 
-export async function send(bodies: readonly Body[]): Promise<void> {
+/** changing: whether they change the picture on the easel */
+export async function send(bodies: readonly Body[], changing = false): Promise<void> {
   sending.value = true;
   problem.value = "";
   const made: string[] = [];
   try {
+    const parts = changing && given.value ? await partsOf(given.value) : undefined;
     for (const body of bodies) {
-      const job = await submit(body);
+      const job = await submit(body, parts);
+      if (parts) rememberBefore(job.id, parts.image);
       made.push(job.id);
       remember(job.report);
     }
@@ -42,6 +51,7 @@ export async function send(bodies: readonly Body[]): Promise<void> {
   } finally {
     sending.value = false;
     if (made.length) {
+      folded.value = true;
       show(made); // all at once: each has its place from the beginning
       inView();
     }
@@ -70,24 +80,32 @@ export function Make() {
     unopened.value = "";
     for (const id of ids) open(id).catch((error: unknown) => (unopened.value = wordsOf(error)));
   }, [ids.join(), key.value]);
+  const editing = given.value;
+  const desk = (
+    <section key="desk" class="desk" aria-label="What to make">
+      <Ask />
+      <Recipes />
+      <Why />
+    </section>
+  );
+  const wall = (
+    <section key="wall" class="wall" aria-label="Pictures">
+      <p class="problem" role="alert">
+        {problem.value || unopened.value}
+      </p>
+      {editing && !folded.value ? <Easel of={editing} /> : <Stage />}
+    </section>
+  );
   return (
-    <div class="make">
+    <div class={editing ? "make editing" : "make"}>
       <h1 class="unseen">Make pictures</h1>
-      <section class="desk" aria-label="What to make">
-        <Ask />
-        <Recipes />
-        <Why />
-      </section>
-      <section class="wall" aria-label="Pictures">
-        <p class="problem" role="alert">
-          {problem.value || unopened.value}
-        </p>
-        <Stage />
-      </section>
+      {/* Where there is one column, the picture that is painted on comes first. */}
+      {editing && narrow.value ? [wall, desk] : [desk, wall]}
       <History />
       <p class="unseen" role="status">
         {ids.map((id) => spoken(id)).join(" ")}
       </p>
+      <Dropping />
     </div>
   );
 }

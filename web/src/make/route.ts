@@ -1,6 +1,6 @@
 /** What the server would do with the prompt as it stands: asked for a moment after the last key. */
 
-import { effect, signal } from "@preact/signals";
+import { computed, effect, signal } from "@preact/signals";
 import { ApiError, ask, key } from "../api";
 import { bodyOf, form } from "../settings";
 import type { Decision, Failure, Model } from "../types";
@@ -43,6 +43,24 @@ async function decide(body: object, signal: AbortSignal): Promise<void> {
   }
   deciding.value = false;
 }
+
+/** Which models draw from noise by each recipe, as decisions have told. */
+const drawn = signal<Readonly<Record<string, readonly string[]>>>({});
+
+effect(() => {
+  const found = decision.value;
+  if (!found) return;
+  const by = found.plan.steps.filter((step) => step.kind === "generate" && step.model).map((step) => step.model!);
+  drawn.value = { ...drawn.peek(), [`${found.policy}/${found.recipe}`]: [...new Set(by)] };
+});
+
+/** The models that will draw from noise, once a model or a recipe is chosen; none while the policy has the choice. */
+export const drawing = computed<readonly string[]>(() => {
+  const { model, recipe } = form.value;
+  if (models.value.some((one) => one.id === model && one.x_triptych.kind === "model")) return [model];
+  const policy = model === "auto" ? decision.value?.policy : model;
+  return recipe && policy ? (drawn.value[`${policy}/${recipe}`] ?? []) : [];
+});
 
 export async function loadModels(): Promise<void> {
   models.value = (await ask<{ data: Model[] }>("v1/models")).data;
