@@ -104,7 +104,7 @@ async def test_a_picture_made_here_is_edited_and_compared(site: Site, visit: Vis
 
 
 async def test_the_mask_is_painted_by_keyboard(site: Site, visit: Visit, file: Path) -> None:
-    """Arrows, Space and Enter paint, E erases, brackets size the brush, Ctrl Z takes a stroke back; all is said aloud."""
+    """Arrows, Space and Enter paint, E erases, brackets size the brush, Ctrl Z takes one back; it is said aloud."""
     page = await visit(site.url)
     await choose(page, file)
     await page.locator(VEIL).focus()
@@ -166,8 +166,9 @@ DROP = """async ([kind, base64, name, type]) => {
   const data = Uint8Array.from(atob(base64), one => one.charCodeAt(0));
   const dataTransfer = new DataTransfer();
   dataTransfer.items.add(new File([data], name, {type}));
-  const event = kind === 'paste' ? new ClipboardEvent('paste', {clipboardData: dataTransfer, bubbles: true, cancelable: true})
-    : new DragEvent(kind, {dataTransfer, bubbles: true, cancelable: true});
+  const how = {bubbles: true, cancelable: true};
+  const event = kind === 'paste' ? new ClipboardEvent('paste', {clipboardData: dataTransfer, ...how})
+    : new DragEvent(kind, {dataTransfer, ...how});
   document.body.dispatchEvent(event);
 }"""
 
@@ -204,7 +205,7 @@ async def test_what_is_transparent_is_marked_and_what_is_large_is_taken_smaller(
 
 
 async def test_a_file_that_is_no_picture_is_told_in_words(site: Site, visit: Visit, tmp_path: Path) -> None:
-    """What the browser cannot read, and what the server will not take, are said where one looks; nothing else changes."""
+    """What the browser cannot read is said where one looks, with what it could read; nothing else changes."""
     (tmp_path / "notes.png").write_text("not a picture")
     page = await visit(site.url)
     await page.locator("input[type=file]").first.set_input_files(tmp_path / "notes.png")
@@ -223,9 +224,7 @@ async def test_what_the_server_refuses_of_an_edit_is_told_in_its_words(
     await choose(page, file)
     await stroke(page, (0.2, 0.3), (0.6, 0.4))
     error = {"message": "mask: it has 1x1, and the image 64x64; give it the size of the image", "code": "invalid_value"}
-    await page.route(
-        "**/v1/images/edits", lambda route: route.fulfill(status=400, json={"error": error}), times=1
-    )
+    await page.route("**/v1/images/edits", lambda route: route.fulfill(status=400, json={"error": error}), times=1)
     await page.fill("textarea", PROMPT)
     await page.click("button[type=submit]")
     await page.locator(".wall > .problem", has_text="give it the size of the image").wait_for()

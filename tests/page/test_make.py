@@ -295,7 +295,7 @@ async def test_an_address_of_a_job_that_is_not_kept_says_so(site: Site, visit: V
 async def test_a_streamed_job_is_tried_again(site: Site, visit: Visit) -> None:
     """What was of that call only (a stream, its form, who asked) is not sent again; the picture is the same."""
     site.painter.broken = {"sdxl-turbo", "sd15", "sdxl", "flux"}
-    asked = {"prompt": PROMPT, "seed": 7, "stream": True, "partial_images": 2, "response_format": "b64_json", "user": "u"}
+    asked = {"prompt": PROMPT, "seed": 7, "stream": True, "response_format": "b64_json", "user": "u"}
     await site.app.http.post("/v1/images/generations", json=asked)
     failed = await job_of(site)
     assert failed["state"] == "failed" and failed["request"]["stream"]
@@ -308,8 +308,9 @@ async def test_a_streamed_job_is_tried_again(site: Site, visit: Visit) -> None:
 
 
 async def test_the_settings_of_a_past_request_come_back_whole(site: Site, visit: Visit) -> None:
-    """*Edit prompt* takes steps, guidance and styles into their fields, and what has no field as what can be left out."""
-    asked = {"prompt": PROMPT, "model": "sd15", "seed": 7, "steps": 4, "guidance_scale": 1.5, "style": {"outlined": 0.7}}
+    """*Edit prompt* takes steps, guidance and styles into their fields, and the rest as what can be left out."""
+    asked = {"prompt": PROMPT, "model": "sd15", "seed": 7, "steps": 4, "guidance_scale": 1.5}
+    asked["style"] = {"outlined": 0.7}
     job = (await site.app.http.post("/v1/jobs", json={**asked, "tags": ["a", "b"], "degrade": False})).json()
     await site.app.done(job["id"])
     page = await visit(site.url + f"#/jobs/{job['id']}")
@@ -348,8 +349,9 @@ async def test_another_key_sees_nothing_of_the_one_before(
 async def test_a_broken_address_and_broken_storage_break_nothing(site: Site, visit: Visit) -> None:
     """Half an escape in the address, and anything in the browser's storage: the page is there and works."""
     page = await visit(site.url)
-    await page.evaluate("""() => { localStorage.setItem('triptych-rated', '{'); localStorage.setItem('triptych-theme', 'x');
-                                   sessionStorage.setItem('triptych-draft', '[') }""")
+    kept = {"triptych-rated": "{", "triptych-theme": "x", "triptych-draft": "["}
+    await page.evaluate("kept => Object.entries(kept).forEach(one => localStorage.setItem(...one))", kept)
+    await page.evaluate("kept => Object.entries(kept).forEach(one => sessionStorage.setItem(...one))", kept)
     await page.goto(site.url + "#/jobs/%25,%")
     await page.goto(site.url + "#/jobs/%")
     await page.reload()

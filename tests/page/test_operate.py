@@ -201,7 +201,7 @@ async def test_what_was_opened_in_the_background_loads_when_it_is_looked_at(site
 
 
 async def test_a_refusal_is_told_and_asked_about_again(site: Site, visit: Visit, seen: Seen) -> None:
-    """A limit that was reached does not end the overview: it says so, and goes on when it may, or at once on request."""
+    """A limit that was reached does not end the overview: it says so, and goes on when it may, or on request."""
     seen.allowed = (429, 400)
     page = await visit(site.url)
     await entered(page)

@@ -17,7 +17,7 @@ def test_every_shipped_style_has_a_sample() -> None:
 
 
 async def test_styles_are_worn_together_with_their_weights(site: Site, visit: Visit) -> None:
-    """Tiles put them on, sliders weigh them, and the request has exactly these; recipes that cannot wear them are out."""
+    """Tiles put them on, sliders weigh them, the request has exactly these, and who cannot wear them is out."""
     page = await visit(site.url)
     await page.fill("textarea", PROMPT)
     await page.click("summary:has-text('Styles')")
@@ -36,7 +36,7 @@ async def test_styles_are_worn_together_with_their_weights(site: Site, visit: Vi
 
 
 async def test_styles_of_another_family_are_off_with_the_reason(site: Site, visit: Visit) -> None:
-    """With a model or a recipe chosen, what it cannot wear is disabled and says why; the keyboard puts on the others."""
+    """With a model or a recipe chosen, what it cannot wear is off and says why; the keyboard puts on the others."""
     page = await visit(site.url)
     await page.fill("textarea", PROMPT)
     await page.click("summary:has-text('Styles')")

@@ -38,7 +38,10 @@ export function plural(count: number, one: string, many = `${one}s`): string {
 }
 
 const DOING: Record<string, string> = {
+  given: "your picture",
   generate: "draws",
+  inpaint: "paints",
+  paste: "lays it over",
   denoise: "draws",
   refine: "refines",
   upscale: "enlarges",

@@ -1,5 +1,6 @@
 /** The prompt and everything that can be set beside it. */
 
+import { useEffect, useRef } from "preact/hooks";
 import { Chooser } from "../edit/chooser";
 import { Desk } from "../edit/desk";
 import { given } from "../edit/given";
@@ -8,12 +9,18 @@ import { Styles } from "../styles/picker";
 import { entries } from "./history";
 import { make, sending } from "./make";
 import { decision, models, recipesOf, refusal } from "./route";
+import { FIELDS } from "./why";
 
 const EXAMPLES = ["a red circle above a blue square", "two green stars", "a yellow ring left of a purple triangle"];
 const MOST = 8;
 
 export function Ask() {
   const now = form.value;
+  const more = useRef<HTMLDetailsElement>(null);
+  const wrong = FIELDS.includes(refusal.value?.param ?? "");
+  useEffect(() => {
+    if (wrong && more.current) more.current.open = true; // what is wrong stands in there
+  }, [wrong]);
   const ready = now.prompt.trim() !== "" && !sending.value && !(comparing.value && ticked.value.length === 0);
   const verb = given.value ? "Change" : "Make";
   const label = comparing.value ? `Compare ${ticked.value.length || ""}`.trim() : now.n > 1 ? `${verb} ${now.n}` : verb;
@@ -92,7 +99,7 @@ export function Ask() {
         </p>
       )}
       <Styles />
-      <details class="more">
+      <details class="more" ref={more}>
         <summary>More</summary>
         <div class="fields">
           <Field name="size" label="Size" hint="as the models like it, or 64x64">

@@ -58,10 +58,12 @@ export async function send(bodies: readonly Body[], changing = false): Promise<v
   }
 }
 
-/** On a narrow page the pictures are below: go there. */
+/** On a narrow page the pictures are below, or, while one is changed, above: go there. */
 function inView(): void {
   const wall = document.querySelector(".wall");
-  if (!wall || wall.getBoundingClientRect().top < innerHeight / 2) return;
+  if (!wall) return;
+  const { top } = wall.getBoundingClientRect();
+  if (top < innerHeight / 2 && (top >= 0 || !narrow.value)) return;
   const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
   wall.scrollIntoView({ behavior: still ? "auto" : "smooth", block: "start" });
 }

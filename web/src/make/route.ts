@@ -11,6 +11,7 @@ export const deciding = signal(false);
 export const models = signal<Model[]>([]);
 
 const PAUSE_MS = 220;
+const DRAWS = new Set(["generate", "denoise", "inpaint"]);
 
 let control = new AbortController();
 let timer = 0;
@@ -44,13 +45,13 @@ async function decide(body: object, signal: AbortSignal): Promise<void> {
   deciding.value = false;
 }
 
-/** Which models draw from noise by each recipe, as decisions have told. */
+/** Which models draw by each recipe, as decisions have told. */
 const drawn = signal<Readonly<Record<string, readonly string[]>>>({});
 
 effect(() => {
   const found = decision.value;
   if (!found) return;
-  const by = found.plan.steps.filter((step) => step.kind === "generate" && step.model).map((step) => step.model!);
+  const by = found.plan.steps.filter((step) => DRAWS.has(step.kind) && step.model).map((step) => step.model!);
   drawn.value = { ...drawn.peek(), [`${found.policy}/${found.recipe}`]: [...new Set(by)] };
 });
 

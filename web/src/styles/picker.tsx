@@ -1,5 +1,6 @@
 /** Styles to wear: a sample of each, and a weight for those that are worn. */
 
+import { useEffect, useRef } from "preact/hooks";
 import { edit, form } from "../settings";
 import { drawing, models } from "../make/route";
 import { sampleOf } from "./samples";
@@ -9,6 +10,11 @@ export function Styles() {
   const styles = stylesOf(models.value);
   const worn = form.value.style;
   const names = Object.keys(worn);
+  const all = useRef<HTMLDetailsElement>(null);
+  const any = names.length > 0;
+  useEffect(() => {
+    if (any && all.current) all.current.open = true;
+  }, [any]);
   if (!styles.length && !names.length) return null;
   const by = drawing.value;
   const wear = (id: string, weight: number | null) => {
@@ -16,19 +22,19 @@ export function Styles() {
     edit({ style: weight === null ? others : { ...form.value.style, [id]: weight } });
   };
   return (
-    <details class="styles" open={names.length > 0 || undefined}>
+    <details class="styles" ref={all}>
       <summary>
         Styles
-        {names.length > 0 && <span class="small"> {names.map((name) => `${name} ${worn[name]}`).join(", ")}</span>}
+        {any && <span class="small"> {names.map((name) => `${name} ${worn[name]}`).join(", ")}</span>}
       </summary>
       <ul class="tiles">
         <li>
-          <label class={`tile${names.length ? "" : " on"}`} title="As the model draws by itself">
+          <label class={`tile${any ? "" : " on"}`} title="As the model draws by itself">
             <input
               type="checkbox"
               class="unseen"
-              checked={!names.length}
-              disabled={!names.length}
+              checked={!any}
+              disabled={!any}
               onChange={() => edit({ style: {} })}
             />
             <img class="crisp" src={sampleOf("plain")} alt="" width={64} height={64} loading="lazy" />
@@ -46,7 +52,7 @@ export function Styles() {
           />
         ))}
       </ul>
-      {names.length > 0 && (
+      {any && (
         <ul class="weights">
           {names.map((name) => {
             const style = styles.find((one) => one.id === name);
