@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
@@ -11,11 +12,12 @@ from policies import Known, PlannedRecipe
 from router.cost.model import CostModel
 from router.cost.queues import Queues
 from router.errors import PlanError
+from router.planning.edits import probing
 from router.planning.plan import make_plan
 from router.planning.recipes import resolve
-from router.planning.sizes import enlargement, first_generate
+from router.planning.sizes import enlargement, first_stage
 from router.prompts.lexical import SIGNALS
-from router.types import Catalogue, GenerationRequest, Plan, Recipe
+from router.types import Catalogue, Generate, GenerationRequest, Plan, Recipe
 
 
 def known_of(catalogue: Catalogue, moderators: Collection[str] | None = None) -> Known:
@@ -37,9 +39,12 @@ def known_of(catalogue: Catalogue, moderators: Collection[str] | None = None) ->
 
 def _plan(name: str, recipe: Recipe, recipes: Mapping[str, Recipe], catalogue: Catalogue) -> tuple[Plan, int]:
     """A plan at native size, or else at the smallest side, which is returned, too. Raises `PlanError`."""
-    request = GenerationRequest("-")
     resolved = resolve(recipe, recipes, (name,))
-    first = first_generate(resolved)
+    request, first = GenerationRequest("-", given=probing(resolved, catalogue)), first_stage(resolved)
+    if request.given:
+        made = make_plan(name, recipe, request, catalogue, recipes)
+        return made, math.isqrt(made.width * made.height)
+    assert isinstance(first, Generate)
     if first.model not in catalogue:
         return make_plan(name, recipe, request, catalogue, recipes), 0  # raises, with the nearest name
     least = round(catalogue[first.model].min_side * enlargement(resolved))

@@ -40,11 +40,11 @@ FLOORS = {
     "policies": ("store", "checking", "deciding", "language"),
     "models": (
         "engine", "fusion", "scoring", "embedded", "styles", "catalogue", "schema", "remote", "handover", "profiling",
-        "weights", "tuning", "schedulers", "families", "layouts", "call", "provenance",
+        "weights", "tuning", "schedulers", "families", "layouts", "call", "provenance", "given",
     ),
     "deployments": (
         "cli", "app", "cluster", "offline", "in_process", "assembly", "served_recipes", "known_names", "api",
-        "page", "jobs", "operating", "orchestration", "safety", "store", "workers", "observing", "settings",
+        "page", "jobs", "operating", "orchestration", "safety", "store", "given", "workers", "observing", "settings",
         "placement", "section",
     ),
 }  # fmt: skip

@@ -208,6 +208,9 @@ class RemoteJobs:
     async def picture(self, picture_id: str) -> File:
         return await self._patiently(lambda: self._handle.picture.remote(picture_id))
 
+    async def given(self, digest: str, tenant: str | None) -> bytes:
+        return await self._patiently(lambda: self._handle.given.remote(digest, tenant))
+
     async def authenticate(self, hash: str | None) -> Identity:
         return await self._patiently(lambda: self._handle.authenticate.remote(hash))
 

@@ -26,9 +26,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from deployments.api.edge import BODY_BYTES, BODY_TIMEOUT_S
+from deployments.api.edge import BODY_BYTES, BODY_TIMEOUT_S, UPLOAD_BYTES
 from deployments.assembly import least_replicas
-from deployments.settings import AppSettings, ConfigError, Limits, ServeConfig
+from deployments.settings import AppSettings, ConfigError, Limits, ServeConfig, UploadSettings
 from policies.language.source import MAX_BYTES
 from router.errors import TriptychError
 
@@ -105,7 +105,7 @@ def start(
     Raises `ConfigError` (a port in use, resources that this machine lacks), `StartError`, or what `build` raises.
     After an error nothing is left running.
     """
-    _prepare_environment(config.settings.limits)
+    _prepare_environment(config.settings.limits, config.settings.uploads)
     from deployments.cluster.application import build
 
     host, port = host or config.host, config.port if port is None else port
@@ -139,9 +139,10 @@ def _check_free(host: str, port: int) -> None:
             raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}; choose another with --port") from None
 
 
-def _prepare_environment(limits: Limits) -> None:
+def _prepare_environment(limits: Limits, uploads: UploadSettings) -> None:
     """Ray reads these when it is imported, and hands them on to its processes."""
     os.environ[BODY_BYTES] = str(max(limits.max_body_bytes, MAX_BYTES))
+    os.environ[UPLOAD_BYTES] = str(max(uploads.max_body_bytes, limits.max_body_bytes))
     os.environ[BODY_TIMEOUT_S] = str(limits.body_timeout_s)
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     # Ray's own series would listen on all interfaces, open to everybody; ours have a port of their own.

@@ -256,6 +256,9 @@ class OrchestratorReplica:
     async def picture(self, picture_id: str) -> File | Refused:
         return await told(self._jobs.picture(picture_id))
 
+    async def given(self, digest: str, tenant: str | None) -> bytes | Refused:
+        return await told(self._jobs.given(digest, tenant))
+
     async def authenticate(self, hash: str | None) -> Identity | Refused:
         return await told(self._jobs.authenticate(hash))
 
@@ -307,9 +310,9 @@ class IngressReplica:
     def __init__(self, settings: dict[str, Any], orchestrator: DeploymentHandle) -> None:
         chosen = AppSettings.model_validate(settings)
         observe("ingress", chosen.logs, chosen.tracing)
-        self._limits, self._cors = chosen.limits, chosen.cors.origins
+        self._limits, self._cors, self._uploads = chosen.limits, chosen.cors.origins, chosen.uploads
         jobs = RemoteJobs(orchestrator, self._limits.request_timeout_s)
-        self._service = Service(jobs, self._limits, chosen.urls, chosen.webhooks)
+        self._service = Service(jobs, self._limits, chosen.urls, chosen.webhooks, chosen.uploads)
         self._counts = ForwardedCounts(lambda counts: awaited(orchestrator.counts.remote(counts)))
         self._gate = Gate(chosen.auth.required, only_this_machine(), os.environ.get(ADMIN_KEY))
 
@@ -322,6 +325,7 @@ class IngressReplica:
             cors=self._cors,
             gate=self._gate,
             answered=self._answered,
+            uploads=self._uploads,
         )
 
     def _answered(self, method: str, route: str, status: int, seconds: float) -> None:

@@ -45,7 +45,7 @@ from deployments.orchestration.results import (
     PolicyFile,
 )
 from deployments.store.errors import StoreError
-from deployments.store.records import JobRecord, JobState, KeyRecord
+from deployments.store.records import GivenRecord, JobRecord, JobState, KeyRecord
 from deployments.store.store import Store
 from deployments.workers.streams import ended
 from router.errors import (
@@ -109,6 +109,7 @@ class Jobs:
         self._background: list[asyncio.Task[None]] = []
         self._starting: asyncio.Task[None] | None = None
         self._closing: set[asyncio.Task[Any]] = set()
+        orchestrator.gallery.load = self.given
 
     # -------------------------------------------------------------------------------------------------- life and death
 
@@ -325,6 +326,10 @@ class Jobs:
         """Whose key has this hash, if one was sent. Raises `StoreError` if that cannot be known."""
         return await self.keys.identify(hash)
 
+    async def given(self, digest: str, tenant: str | None = None) -> bytes:
+        """The file of a picture that a request of this tenant (None: of any) brought. Raises `NotFoundError`."""
+        return await self._access.do(self.store.given, digest, tenant)
+
     async def url_secret(self) -> bytes:
         """What addresses of pictures are signed with. Raises `StoreError`."""
         return await self._access.do(self._url_secret)
@@ -428,21 +433,25 @@ class Jobs:
         entered_s = self.limits.enter(caller) if caller is not None else 0.0
         rate = self.limits.rate(caller) if caller is not None else None
         admitted, job = None, None
+        given: list[GivenRecord] = []
         try:
+            if submission.given:  # on the disk before the job is, and at hand for its first step
+                given = await self._access.do(self.store.keep_given, submission.id, submission.given)
+                self.orchestrator.gallery.keep(submission.given)
             further = self.limits.allowances(caller) if caller is not None else ()
             admitted = await self.orchestrator.admit(submission.request, further=further)
             if caller is not None:
                 self.limits.charge(caller, admitted)
             record = record_of(submission, admitted, self._fence)
-            accepting = self.store.accept_soon(record, admitted.charge.rows(record.id))
+            accepting = self.store.accept_soon(record, admitted.charge.rows(record.id), given)
             # Its first step may be on its way while the store commits: nobody is told of the job before that.
             job = self._begin(record, admitted, submission.trace)
             stored = await asyncio.wrap_future(accepting)
         except BaseException:
-            await self._take_back(caller, entered_s, admitted, job)
+            await self._take_back(caller, entered_s, admitted, job, given)
             raise
         if stored.id != record.id:  # the same key came twice at once, and the other was first
-            await self._take_back(caller, entered_s, admitted, job)
+            await self._take_back(caller, entered_s, admitted, job, given)
             return await self.status(stored.id)
         self._live[record.id] = job
         return replace(self._view(job), rate=rate)
@@ -463,7 +472,12 @@ class Jobs:
         return key
 
     async def _take_back(
-        self, key: KeyRecord | None, entered_s: float, admitted: Admitted | None, job: LiveJob | None
+        self,
+        key: KeyRecord | None,
+        entered_s: float,
+        admitted: Admitted | None,
+        job: LiveJob | None,
+        given: Sequence[GivenRecord] = (),
     ) -> None:
         """What was not accepted leaves no trace in limits, budgets and queues, and nothing of it runs on."""
         for task in () if job is None or job.task is None else (job.task, *job.work):
@@ -474,6 +488,9 @@ class Jobs:
         if admitted is not None:
             admitted.charge.forget()
             self.orchestrator.give_up(admitted)
+        if given:
+            with suppress(StoreError):
+                await self._access.do(self.store.drop_given, given)
 
     async def _known(self, submission: Submission) -> JobRecord | None:
         """The job that this became before, if it did."""

@@ -74,6 +74,19 @@ class PictureRecord:
 
 
 @dataclass(frozen=True)
+class GivenRecord:
+    """One picture that a job brought. role: what for;   digest: of its pixels;   key: where its bytes are"""
+
+    job: str
+    role: str
+    digest: str
+    bytes_n: int
+    width: int
+    height: int
+    key: str
+
+
+@dataclass(frozen=True)
 class KeyRecord:
     """One key of a tenant.
 

@@ -81,6 +81,18 @@ def img2img(card: ModelCard, pipe: Any) -> Any | None:
     return made
 
 
+def inpaint(card: ModelCard, pipe: Any) -> Any | None:
+    """The inpainting sibling of a base model's pipeline, sharing every component; None if the family has none."""
+    import diffusers
+
+    row = FAMILIES[card.family]
+    if not row.inpaint or card.role != "base":
+        return None
+    made = diffusers.AutoPipelineForInpainting.from_pipe(pipe, **row.extra)
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
 def resolve_dtype(card: ModelCard, device: str, dtype: str | None) -> Any:
     """The torch dtype: as asked, else the card's; half precision becomes float32 on a CPU, where it is slow."""
     import torch

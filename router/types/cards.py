@@ -58,6 +58,7 @@ class ModelCard:
     relays:       its share of the denoising names a noise level, so that models of its latent space go on from one
                   another; false where the schedule depends on checkpoint and size. The family says this
     refines:      it goes on from a finished picture by `strength`. The family says this
+    inpaints:     it draws what a mask leaves open of a picture. The family says this
     vocabulary:   file with what the training captions say, if they say little enough to be listed; words: its lines,
                   single words, and pairs of a number, size, colour or material with the word after it
     remote:       the server that draws with it; None: its weights are loaded here. The source says this
@@ -108,6 +109,7 @@ class ModelCard:
     usd_per_hour: float = 1.0  # price of the accelerator it occupies
     relays: bool = False
     refines: bool = True
+    inpaints: bool = False
     flow: bool = False
     takes_negative: bool = True
     remote: Remote | None = None
