@@ -2,7 +2,7 @@
 
 import { effect, signal } from "@preact/signals";
 import { ApiError, ask, eventsOf, key } from "./api";
-import type { Parts } from "./edit/given";
+import { type Parts, formOf } from "./edit/given";
 import type {
   Body,
   Check,
@@ -72,16 +72,11 @@ function change(id: string, to: (job: Job) => Job): void {
   if (job) put(to(job));
 }
 
-/** Accept a request as a job, and follow it. Throws `ApiError`. */
+/** Accept a request as a job, and follow it. parts: the picture that it changes. Throws `ApiError`. */
 export async function submit(body: Body, parts?: Parts): Promise<Job> {
   if (!parts) return taken(await ask<JobReport>("v1/jobs", { body }));
-  const form = new FormData();
-  form.set("image", parts.image, "picture.png");
-  if (parts.mask) form.set("mask", parts.mask, "mask.png");
-  for (const [name, value] of Object.entries(body)) {
-    form.set(name, typeof value === "object" ? JSON.stringify(value) : String(value));
-  }
-  return taken(await ask<JobReport>("v1/images/edits", { form, headers: { prefer: "respond-async" } }));
+  const headers = { prefer: "respond-async" };
+  return taken(await ask<JobReport>("v1/images/edits", { form: formOf(body, parts), headers }));
 }
 
 /** A job that was just accepted: it is followed from now on. */

@@ -4,19 +4,25 @@ import { effect, signal } from "@preact/signals";
 import { useState } from "preact/hooks";
 import { key } from "../api";
 
-/** What each edit of this visit began with, by the job's id: addresses of blobs. */
-export const befores = signal<ReadonlyMap<string, string>>(new Map());
+interface Before {
+  picture: Blob;
+  /** Of the blob, in this browser. */
+  url: string;
+}
+
+/** What each edit of this visit began with, by the job's id. */
+export const befores = signal<ReadonlyMap<string, Before>>(new Map());
 const MOST = 24; // pictures kept for comparison
 
 effect(() => {
   void key.value;
-  for (const url of befores.peek().values()) URL.revokeObjectURL(url);
+  for (const { url } of befores.peek().values()) URL.revokeObjectURL(url);
   befores.value = new Map();
 });
 
-export function rememberBefore(id: string, image: Blob): void {
-  const kept = [...befores.value, [id, URL.createObjectURL(image)] as const];
-  for (const [, url] of kept.slice(0, -MOST)) URL.revokeObjectURL(url);
+export function rememberBefore(id: string, picture: Blob): void {
+  const kept = [...befores.value, [id, { picture, url: URL.createObjectURL(picture) }] as const];
+  for (const [, { url }] of kept.slice(0, -MOST)) URL.revokeObjectURL(url);
   befores.value = new Map(kept.slice(-MOST));
 }
 

@@ -2,7 +2,8 @@
 
 import { computed, signal } from "@preact/signals";
 import { here } from "../api";
-import { models } from "../make/route";
+import { models } from "../models";
+import type { Body } from "../types";
 import { Mask, fitted, paddingOf } from "./mask";
 
 export interface Given {
@@ -33,11 +34,6 @@ export const share = computed(() => {
   void painted.value;
   return given.value?.mask.share ?? 0;
 });
-
-/** What an edit needs of a recipe. */
-export const needed = computed<readonly string[]>(() =>
-  given.value ? (share.value > 0 ? ["image", "mask"] : ["image"]) : [],
-);
 
 /** Take a file as the picture to change. Throws an `Error` in words. */
 export async function take(file: Blob, name: string): Promise<void> {
@@ -145,17 +141,50 @@ export interface Parts {
 
 /** The files of a request. */
 export async function partsOf(of: Given): Promise<Parts> {
-  const image = await png(of.picture);
-  if (!of.mask.share) return { image, mask: null };
-  const canvas = canvasOf(of.mask.width, of.mask.height);
-  penOf(canvas).putImageData(new ImageData(of.mask.rgba(), of.mask.width, of.mask.height), 0, 0);
-  return { image, mask: await png(canvas) };
+  return { image: await png(of.picture), mask: await maskOf(of.mask) };
 }
 
-function canvasOf(width: number, height: number): HTMLCanvasElement {
+const flat = new WeakMap<HTMLCanvasElement, Promise<Blob>>();
+
+/** What a decision needs of them, which is their sizes and the mask: a few bytes, however large the picture is. */
+export async function standInsOf(of: Given): Promise<Parts> {
+  const { width, height } = of.picture;
+  const image = flat.get(of.picture) ?? png(canvasOf(width, height, "#808080"));
+  flat.set(of.picture, image);
+  return { image: await image, mask: await maskOf(of.mask) };
+}
+
+async function maskOf(mask: Mask): Promise<Blob | null> {
+  if (!mask.share) return null;
+  const canvas = canvasOf(mask.width, mask.height);
+  penOf(canvas).putImageData(new ImageData(mask.rgba(), mask.width, mask.height), 0, 0);
+  return png(canvas);
+}
+
+/** A request with its files, as a form has it. */
+export function formOf(body: Body, parts: Parts): FormData {
+  const form = new FormData();
+  form.set("image", parts.image, "picture.png");
+  if (parts.mask) form.set("mask", parts.mask, "mask.png");
+  for (const [name, value] of Object.entries(body)) {
+    if (BROUGHT.has(name)) continue; // of a past request, in whose place these come
+    if (Array.isArray(value) && value.every((one) => typeof one === "string")) value.forEach((one) => form.append(name, one));
+    else form.set(name, typeof value === "object" ? JSON.stringify(value) : String(value));
+  }
+  return form;
+}
+
+const BROUGHT = new Set(["image", "mask", "extend", "input_fidelity"]);
+
+function canvasOf(width: number, height: number, filled?: string): HTMLCanvasElement {
   const canvas = document.createElement("canvas");
   canvas.width = width;
   canvas.height = height;
+  if (filled) {
+    const pen = penOf(canvas);
+    pen.fillStyle = filled;
+    pen.fillRect(0, 0, width, height);
+  }
   return canvas;
 }
 

@@ -8,7 +8,8 @@ import { edit, comparing, form, ticked } from "../settings";
 import { Styles } from "../styles/picker";
 import { entries } from "./history";
 import { make, sending } from "./make";
-import { decision, models, recipesOf, refusal } from "./route";
+import { models, recipesOf } from "../models";
+import { decision, refusal } from "./route";
 import { FIELDS } from "./why";
 
 const EXAMPLES = ["a red circle above a blue square", "two green stars", "a yellow ring left of a purple triangle"];
@@ -175,7 +176,7 @@ function Further() {
               edit({ further: others });
             }}
           >
-            {name}: {said(further[name])} <span aria-hidden="true">×</span>
+            {said(name, further[name])} <span aria-hidden="true">×</span>
           </button>
         ))}
       </span>
@@ -183,8 +184,9 @@ function Further() {
   );
 }
 
-function said(value: unknown): string {
-  const text = typeof value === "string" ? value : JSON.stringify(value);
+function said(name: string, value: unknown): string {
+  if (name === "image" || name === "mask") return `the ${name} that was given`;
+  const text = `${name}: ${typeof value === "string" ? value : JSON.stringify(value)}`;
   return text.length > 40 ? `${text.slice(0, 39)}…` : text;
 }
 

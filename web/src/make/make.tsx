@@ -6,16 +6,15 @@ import { key, wordsOf } from "../api";
 import { rememberBefore } from "../edit/before";
 import { Dropping } from "../edit/chooser";
 import { Easel } from "../edit/easel";
-import { folded, given, partsOf, strength } from "../edit/given";
+import { type Parts, folded, given, partsOf, strength } from "../edit/given";
 import { isOpen, jobs, open, submit } from "../jobs";
-import { narrow } from "../settings";
-import { bodyOf, comparing, form, show, shown, ticked, view } from "../settings";
+import { loadModels } from "../models";
+import { bodyOf, comparing, form, narrow, show, shown, ticked, view } from "../settings";
 import type { Body } from "../types";
 import { Ask } from "./ask";
 import { History, entries, remember, reload } from "./history";
 import { problem } from "./problem";
 import { Recipes } from "./recipes";
-import { loadModels } from "./route";
 import { Stage } from "./stage";
 import { Why } from "./why";
 
@@ -27,27 +26,32 @@ export async function make(): Promise<void> {
   if (!form.value.prompt.trim()) return;
   const body: Body = { ...bodyOf(form.value), partial_images: 3 };
   if (given.value && strength.value !== null) body.strength = strength.value;
-  if (!comparing.value) return send([body], true);
+  const parts = given.value ? await partsOf(given.value).catch(tell) : undefined;
+  if (given.value && !parts) return;
+  if (!comparing.value) return send([body], parts ?? undefined);
   const seed = body.seed ?? Math.floor(Math.random() * 2 ** 31);
   const model = body.model ?? "auto";
-  await send(ticked.value.map((recipe) => ({ ...body, model, recipe, seed })), true);
+  await send(ticked.value.map((recipe) => ({ ...body, model, recipe, seed })), parts ?? undefined);
 }
 
-/** changing: whether they change the picture on the easel */
-export async function send(bodies: readonly Body[], changing = false): Promise<void> {
+function tell(error: unknown): void {
+  problem.value = wordsOf(error);
+}
+
+/** parts: the files of an edit;   before: the picture that is changed, where the requests name it */
+export async function send(bodies: readonly Body[], parts?: Parts, before = parts?.image): Promise<void> {
   sending.value = true;
   problem.value = "";
   const made: string[] = [];
   try {
-    const parts = changing && given.value ? await partsOf(given.value) : undefined;
     for (const body of bodies) {
       const job = await submit(body, parts);
-      if (parts) rememberBefore(job.id, parts.image);
+      if (before) rememberBefore(job.id, before);
       made.push(job.id);
       remember(job.report);
     }
   } catch (error) {
-    problem.value = wordsOf(error);
+    tell(error);
   } finally {
     sending.value = false;
     if (made.length) {
@@ -71,7 +75,7 @@ function inView(): void {
 export function Make() {
   const ids = shown.value;
   useEffect(() => {
-    loadModels().catch((error: unknown) => (problem.value = wordsOf(error)));
+    loadModels().catch(tell);
     void reload().then(() => {
       // Come back in the middle of a job, it is where one left it.
       const running = entries.value.filter((one) => one.state === "queued" || one.state === "running");

@@ -3,7 +3,8 @@
 import { comparing, edit, form, ticked } from "../settings";
 import type { Estimate } from "../types";
 import { dollars, seconds, two } from "../words";
-import { deciding, decision, recipesOf, refusal } from "./route";
+import { recipesOf } from "../models";
+import { deciding, decision, refusal } from "./route";
 
 export function Recipes() {
   const now = form.value;

@@ -82,7 +82,7 @@ function Shown({ job, small }: { job: Job; small: boolean }) {
             name={`${report.prompt ?? "picture"}${job.pics.length > 1 ? `, picture ${place + 1}` : ""}`}
             open={isOpen(job)}
             many={small || job.pics.length > 1}
-            before={befores.value.get(job.id)}
+            before={befores.value.get(job.id)?.url}
             chosen={job.pics.length > 1 && place === index}
             onChoose={job.pics.length > 1 ? () => (told.value = new Map(told.value).set(job.id, place)) : undefined}
           />
@@ -184,7 +184,10 @@ function Acts({ job, index }: { job: Job; index: number }) {
       )}
       <button
         type="button"
-        onClick={() => void send([{ ...again(replay ?? job.report.request), partial_images: 3 }])}
+        onClick={() => {
+          const body = { ...again(replay ?? job.report.request), partial_images: 3 };
+          void send([body], undefined, befores.value.get(job.id)?.picture);
+        }}
         title={replay ? "The same recipe and seed: the same picture" : "The same request"}
       >
         {replay ? "Replay" : "Try again"}

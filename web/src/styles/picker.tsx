@@ -2,7 +2,8 @@
 
 import { useEffect, useRef } from "preact/hooks";
 import { edit, form } from "../settings";
-import { drawing, models } from "../make/route";
+import { drawing } from "../make/route";
+import { models } from "../models";
 import { sampleOf } from "./samples";
 import { type Style, named, stylesOf, unfit } from "./wearable";
 
