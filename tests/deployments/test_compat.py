@@ -300,14 +300,6 @@ async def test_an_option_for_everybody_is_refused_with_the_way_for_one_request(h
     assert answer.status_code == 409 and "override_settings" in answer.json()["detail"]
 
 
-async def test_edits_are_refused_with_what_there_is(here: Served) -> None:
-    """Edits and variations are 404 and name the endpoint that there is."""
-    for path in ("/v1/images/edits", "/v1/images/variations", "/sdapi/v1/img2img"):
-        answer = await here.http.post(path, json={})
-        assert answer.status_code == 404 and "/" in str(answer.json())
-        assert "text only" in answer.text or "txt2img" in answer.text
-
-
 async def test_the_password_of_basic_is_a_key(here: Served) -> None:
     """A1111's clients send user and password; the password is the key, whatever the user is."""
     key = here.key("acme")["authorization"].removeprefix("Bearer ")

@@ -362,7 +362,7 @@ def replay(route: Route, wire: ImageRequest, made_by: Collection[str] = ()) -> d
     if wire.recipe is None and request.recipe is not None and route.decision.policy != request.target:
         # The name of a recipe or of a model says all; its policy may be one that was made up for it.
         body = {"prompt": request.prompt, "model": wire.model}
-    given = {
+    given: dict[str, Any] = {
         "negative_prompt": request.negative_prompt or None,
         "steps": request.steps,
         "guidance_scale": request.guidance_scale,
