@@ -59,7 +59,7 @@ export function Tools({ of }: { of: Given }) {
             min={0.05}
             max={1}
             step={0.05}
-            value={strength.value ?? 0.8}
+            value={strength.value ?? (share.value ? 1 : 0.6)}
             class={strength.value === null ? "untouched" : ""}
             aria-valuetext={strength.value === null ? "as the recipe has it" : undefined}
             onInput={(event) => (strength.value = Number(event.currentTarget.value))}
