@@ -36,14 +36,14 @@ FORBIDDEN = {
 # Within a package, the folders (and modules beside them) are floors: each imports only from those below it.
 FLOORS = {
     "router": (
-        "routing", "route", "requests", "bootstrap", "verification", "learning", "quality", "planning", "prompts", "registry",
-        "cost", "errors", "types",
+        "routing", "route", "requests", "bootstrap", "verification", "learning", "quality", "planning", "prompts",
+        "registry", "cost", "errors", "types",
     ),
     "policies": ("store", "checking", "deciding", "language"),
     "models": (
         "engine", "fitting", "fusion", "judging", "scoring", "embedded", "styles", "catalogue", "schema", "components",
-        "remote", "handover", "profiling", "weights", "tuning", "schedulers", "families", "layouts", "call", "provenance",
-        "given",
+        "remote", "handover", "profiling", "weights", "tuning", "schedulers", "families", "layouts", "call",
+        "provenance", "given",
     ),
     "deployments": (
         "cli", "app", "cluster", "bootstrap", "offline", "in_process", "policy_versions", "assembly", "served_recipes",

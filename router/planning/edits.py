@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from router.errors import PlanError, RequestError
-from router.planning.recipes import resolve, stages_of
-from router.planning.sizes import STRETCH, card_of, first_stage
+from router.planning.recipes import models_of, resolve, stages_of
+from router.planning.sizes import STRETCH, card_of, enlargement, first_stage
 from router.types import (
     Catalogue,
     Chain,
@@ -27,7 +27,7 @@ from router.types import (
 )
 
 PROBE = 512
-"""Side of the picture that a recipe is tried with when it is checked."""
+"""Side of the picture that a recipe without a model is tried with when it is checked."""
 
 
 def takes(recipes: Mapping[str, Recipe], catalogue: Catalogue) -> dict[str, tuple[str, ...]]:
@@ -122,13 +122,17 @@ def check_editor(card: ModelCard, masked: bool) -> None:
         raise PlanError(f"{card.id!r} takes no mask: there is no inpainting for family {card.family!r}", "mask")
 
 
-def probing(recipe: Recipe, catalogue: Catalogue) -> tuple[GivenPicture, ...]:
-    """What a request would bring to try a resolved recipe with: nothing, or a picture of its model's native size."""
-    first = first_stage(recipe)
-    if isinstance(first, Generate):
+def probes(recipe: Recipe, catalogue: Catalogue) -> tuple[GivenPicture, ...]:
+    """What a resolved recipe could be tried with: nothing where it takes no picture; else pictures of about the native
+    size of its first model, before and after enlarging, and of the smallest that the model takes."""
+    if isinstance(first_stage(recipe), Generate):
         return ()
-    width, height = (PROBE, PROBE) if isinstance(first, Given) else card_of(first.model, catalogue).native_size
-    return (GivenPicture("image", "0" * 64, width, height),)
+    model = next(models_of(recipe), None)
+    if model is None:
+        return (GivenPicture("image", "0" * 64, PROBE, PROBE),)
+    card, factor = card_of(model, catalogue), enlargement(recipe)
+    sides = [card.native_size, (round(card.native_size[0] / factor), round(card.native_size[1] / factor))]
+    return tuple(GivenPicture("image", "0" * 64, *size) for size in (*sides, (card.min_side, card.min_side)))
 
 
 def for_pictures(recipes: Mapping[str, Recipe]) -> Mapping[str, Recipe]:

@@ -150,6 +150,7 @@ async def test_a_job_keeps_what_it_was_given(app: Served) -> None:
     again = await app.http.post(EDITS, json={"prompt": PROMPT, "seed": 7, "image": image, "mask": mask})
     shown = (await app.http.get(done["pictures"][0]["url"])).content
     assert base64.b64decode(again.json()["data"][0]["b64_json"]) == shown
+    await app.done(again.json()["x_triptych"]["job"])
     folder = Path(app.settings.store.pictures_place)
     assert len(list(folder.rglob("given/*.png"))) == 4
     assert app.store.tidy(1e12)["jobs"] == 2
