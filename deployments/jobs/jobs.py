@@ -78,6 +78,7 @@ class Jobs:
             self.start, self.status,
         )  # fmt: skip
         self._starting: asyncio.Task[None] | None = None
+        orchestrator.gallery.load = self.given
         self._operators = Operators(
             orchestrator, store, self._access, self.keys, self.limits, self.refusals, self._open
         )
@@ -250,6 +251,10 @@ class Jobs:
     async def authenticate(self, hash: str | None) -> Identity:
         """Whose key has this hash, if one was sent. Raises `StoreError` if that cannot be known."""
         return await self.keys.identify(hash)
+
+    async def given(self, digest: str, tenant: str | None = None) -> bytes:
+        """The file of a picture that a request of this tenant (None: of any) brought. Raises `NotFoundError`."""
+        return await self._access.do(self.store.given, digest, tenant)
 
     async def url_secret(self) -> bytes:
         """What addresses of pictures are signed with. Raises `StoreError`."""

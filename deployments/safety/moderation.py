@@ -80,7 +80,9 @@ class Moderator:
             RecursionError,
         ) as error:
             # Its name alone: what is wrong with a header is said with the header, which holds the key.
-            said = type(error).__name__ if isinstance(error, httpx.ProtocolError) else error or type(error).__name__
+            said = (
+                type(error).__name__ if isinstance(error, httpx.ProtocolError) else str(error) or type(error).__name__
+            )
             logger.warning("the moderation endpoint %s cannot be used: %s", settings.url, said)
             raise UnavailableError("a check that the policy asks for cannot be made now; try again later") from None
 

@@ -17,7 +17,8 @@ from sqlalchemy import Connection, Row, Select, and_, case, delete, insert, or_,
 
 from deployments.store.database import insert_new
 from deployments.store.errors import FencedError
-from deployments.store.records import OPEN, JobRecord, JobState, UsageRow
+from deployments.store.records import OPEN, GivenRecord, JobRecord, JobState, UsageRow
+from deployments.store.tables import given as given_table
 from deployments.store.tables import jobs, store, usage
 from router.errors import NotFoundError, RequestError
 
@@ -35,9 +36,16 @@ def latest_fence(db: Connection) -> int:
     return db.execute(select(store.c.fence)).scalar_one()
 
 
-def accept(db: Connection, job: JobRecord, used: Sequence[UsageRow], instead_of: str | None = None) -> JobRecord:
-    """Insert a job with what it reserves of budgets; or return the one with its idempotency key, if it is the same
-    request. Raises `RequestError` with code "idempotency_mismatch" if it is another, `FencedError`.
+def accept(
+    db: Connection,
+    job: JobRecord,
+    used: Sequence[UsageRow],
+    given: Sequence[GivenRecord] = (),
+    instead_of: str | None = None,
+) -> JobRecord:
+    """Insert a job with what it reserves of budgets and the pictures that it brought; or return the one with its
+    idempotency key, if it is the same request. Raises `RequestError` with code "idempotency_mismatch" if it is another,
+    `FencedError`.
 
     instead_of: a job that failed, which hands its idempotency key over to this one
     """
@@ -53,6 +61,8 @@ def accept(db: Connection, job: JobRecord, used: Sequence[UsageRow], instead_of:
     if insert_new(db, jobs, {**asdict(fresh), "webhook_at": due_at}):
         if used:
             db.execute(insert(usage), [asdict(row) for row in used])
+        if given:
+            db.execute(insert(given_table), [asdict(row) for row in given])
         return fresh
     found = by_key(db, job.tenant, job.idempotency_key) if job.idempotency_key is not None else None
     if found is None:
@@ -75,6 +85,7 @@ def undo_accept(db: Connection, job: JobRecord) -> None:
     can be written by the same transaction."""
     gone = delete(jobs).where(jobs.c.id == job.id, jobs.c.fence == job.fence, jobs.c.state.in_(("queued", "running")))
     if db.execute(gone).rowcount:
+        db.execute(delete(given_table).where(given_table.c.job == job.id))
         db.execute(delete(usage).where(usage.c.job == job.id))
 
 

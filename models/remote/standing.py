@@ -91,7 +91,7 @@ class StandingWatch:
                     if status == 404:
                         return f"{remote.name} is not known there{did_you_mean(remote.model, models)}"
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            return f"{remote.name} cannot be reached: {error or type(error).__name__}"
+            return f"{remote.name} cannot be reached: {str(error) or type(error).__name__}"
         told = (found or {}).get("x_triptych")
         if isinstance(told, dict) and told.get("state") in ("failed", "lost"):
             return f"{remote.name} is there, and {told['state']}: its server has the reason"

@@ -323,18 +323,6 @@ async def test_errors_have_a1111s_shape_below_a_prefix_too(here: Served) -> None
     assert answer.status_code == 400 and {"detail", "errors"} <= answer.json().keys()
 
 
-async def test_edits_are_refused_with_what_there_is(here: Served) -> None:
-    """Edits and variations are 404 and name the endpoint that there is."""
-    for path in ("/v1/images/edits", "/v1/images/variations", "/sdapi/v1/img2img"):
-        answer = await here.http.post(path, json={})
-        assert answer.status_code == 404
-        said = answer.json()
-        told = said["detail"] if path.startswith("/sdapi/") else said["error"]["message"]
-        assert (
-            path in told and ("/sdapi/v1/txt2img" if path.startswith("/sdapi/") else "/v1/images/generations") in told
-        )
-
-
 async def test_the_password_of_basic_is_a_key(here: Served) -> None:
     """A1111's clients send user and password; the password is the key, whatever the user is."""
     key = here.key("acme")["authorization"].removeprefix("Bearer ")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from weakref import WeakValueDictionary
 
@@ -21,7 +22,8 @@ from deployments.observing import tracing
 from deployments.operating.refusals import Refusals
 from deployments.orchestration.orchestrator import Orchestrator
 from deployments.orchestration.results import Admitted
-from deployments.store.records import JobRecord, KeyRecord
+from deployments.store.errors import StoreError
+from deployments.store.records import GivenRecord, JobRecord, KeyRecord
 from deployments.store.store import Store
 from deployments.workers.streams import ended
 from router.errors import RequestError, TriptychError
@@ -99,29 +101,38 @@ class Acceptance:
         entered_s = self._limits.enter(caller) if caller is not None else 0.0
         rate = self._limits.rate(caller) if caller is not None else None
         admitted, job = None, None
+        given: list[GivenRecord] = []
         try:
+            if submission.given:  # on the disk before the job is, and at hand for its first step
+                given = await self._access.do(self._store.keep_given, submission.id, submission.given)
+                self._orchestrator.gallery.keep(submission.given)
             further = self._limits.allowances(caller) if caller is not None else ()
             admitted = await self._orchestrator.admit(submission.request, further=further)
             if caller is not None:
                 self._limits.charge(caller, admitted)
             record = record_of(submission, admitted, self._open.fence)
             instead_of = None if known is None else known.id
-            accepting = self._store.accept_soon(record, admitted.charge.rows(record.id), instead_of)
+            accepting = self._store.accept_soon(record, admitted.charge.rows(record.id), given, instead_of)
             # Its first step may be on its way while the store commits: nobody is told of the job before that.
             job = self._running.begin(record, admitted, submission.trace)
             stored = await asyncio.wrap_future(accepting)
         except BaseException:
-            await self._take_back(caller, entered_s, admitted, job)
+            await self._take_back(caller, entered_s, admitted, job, given)
             raise
         if stored.id != record.id:  # the same key came twice at once, and the other was first
-            await self._take_back(caller, entered_s, admitted, job)
+            await self._take_back(caller, entered_s, admitted, job, given)
             return await self._status(stored.id)
         self._open.live[record.id] = job
         job.decide(accepted=True)
         return replace(self._open.view(job), rate=rate)
 
     async def _take_back(
-        self, key: KeyRecord | None, entered_s: float, admitted: Admitted | None, job: LiveJob | None
+        self,
+        key: KeyRecord | None,
+        entered_s: float,
+        admitted: Admitted | None,
+        job: LiveJob | None,
+        given: Sequence[GivenRecord],
     ) -> None:
         """What was not accepted leaves no trace in limits, budgets and queues, and nothing of it runs on."""
         if job is not None:
@@ -134,6 +145,9 @@ class Acceptance:
         if admitted is not None:
             admitted.charge.forget()
             self._orchestrator.give_up(admitted)
+        if given:
+            with suppress(StoreError):  # then it is tidied later
+                await self._access.do(self._store.drop_given, given)
 
     async def _key_of(self, submission: Submission) -> KeyRecord | None:
         """The key that a submission came with. Raises `RequestError` if it was revoked meanwhile."""
