@@ -37,6 +37,7 @@ KINDS: dict[str, Kind] = {
         ("sd15", "sdxl", "sd3", "flux", "flux2-klein", "qwen-image", "z-image"),
         "weights of the denoiser's layers (and of text encoders, if its file has some): a low-rank sum is added",
         needs=("file",),
+        takes=("scheduler",),
         least=-2.0,
         most=2.0,
         many=True,
