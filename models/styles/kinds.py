@@ -35,6 +35,7 @@ KINDS: dict[str, Kind] = {
     "lora": Kind(
         ("sd15", "sdxl", "sd3", "flux", "flux2-klein", "qwen-image", "z-image"),
         needs=("file",),
+        takes=("scheduler",),
         least=-2.0,
         most=2.0,
         many=True,
