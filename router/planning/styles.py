@@ -105,3 +105,6 @@ def _check_together(styles: Sequence[Style]) -> None:
                 f"{seen[style.kind]!r} and {style.id!r} are both of kind {style.kind!r}; wear one of them", "style"
             )
         seen[style.kind] = style.id
+    stepping = [style.id for style in styles if "scheduler" in style.settings]
+    if len(stepping) > 1:
+        raise PlanError(f"{' and '.join(map(repr, stepping))} each want a scheduler; wear one of them", "style")
