@@ -67,7 +67,10 @@ def load_card(name: str | Path, overrides: Mapping[str, Any] | None = None) -> M
         lines = {place: line for place, line in lines.items() if place and place[0] not in overrides}
         base = Path.cwd() if "source" in overrides else base
     card = validate({**data, **(overrides or {})}, str(path), lines)
-    card = replace(card, source=absolute(card.source, base))
+    shipped = PACKAGE if path.is_relative_to(CARDS) else path.parent
+    own = Path.cwd() if "controlnets" in (overrides or {}) else shipped
+    nets = {kind: absolute(source, own) for kind, source in card.controlnets.items()}
+    card = replace(card, source=absolute(card.source, base), controlnets=nets)
     if not card.vocabulary:
         return card
     home = Path.cwd() if "vocabulary" in (overrides or {}) else PACKAGE if path.is_relative_to(CARDS) else path.parent
