@@ -42,7 +42,7 @@ from models.schedulers import build_scheduler, start_from, start_index, ve_facto
 from models.styles.wearing import styled
 from models.tuning.applying import tuning_of
 from models.tuning.caches import told
-from models.tuning.smaller import SmallerDecoding
+from models.tuning.smaller import SmallerDecoding, in_tiles
 from models.weights.controls import Controls
 from models.weights.loading import img2img, inpaint, load_pipeline, resolve_dtype
 from models.weights.memory import check_fits
@@ -79,6 +79,8 @@ class DiffusionEngine:
         self.card = card
         self.parts: Parts | None = None
         """What looks at the parts of its runs, if somebody wants to know."""
+        self.bounds: Mapping[str, Scalar] = {}
+        """What its device has memory for, where that is less than its card says: `most_pixels`."""
         self._device = Device(card, device, threads)
         for one in (card, *guests) if guests else ():
             if one.tuning.get("offload"):
@@ -100,7 +102,7 @@ class DiffusionEngine:
                 self._guests[guest.id] = Guest(guest, self._pipe, card.family, device, dtype, networks)
             except LoadError as error:  # its words; its frames would keep the weights that were loaded before it
                 self._guests[guest.id] = LoadError(error.message, error.param)
-        self._smaller = SmallerDecoding(card)
+        self._smaller = SmallerDecoding(card, self._pipe.vae)
         self._guest_cards = {guest.id: guest for guest in guests}
         self.revision = revision(card)
 
@@ -116,13 +118,15 @@ class DiffusionEngine:
         once more, decoded in tiles; then `decoded_in_tiles` of the facts is their side in pixels."""
         self._check_able(step, inputs)
 
-        def draw(told: Mapping[str, Scalar]) -> StepResult:
-            (value, facts), seconds = self._device.alone(
-                step, lambda: self._execute(step, inputs, on_progress, should_stop)
-            )
-            return StepResult(value, seconds, {**self._device.facts(self.revision), **facts, **told})
+        def draw(side: int | None) -> StepResult:
+            def work() -> tuple[Value, dict[str, Scalar]]:
+                with in_tiles(self._pipe.vae, side, self.card.vae_scale):
+                    return self._execute(step, inputs, on_progress, should_stop)
 
-        return self._smaller.tried(step, self._pipe.vae, draw)
+            (value, facts), seconds = self._device.alone(step, work)
+            return StepResult(value, seconds, {**self._device.facts(self.revision), **facts})
+
+        return self._smaller.tried(step, draw)
 
     def run_batch(
         self,

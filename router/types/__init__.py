@@ -8,7 +8,7 @@ Units stand in the names: `_s` seconds, `_usd` US dollars, `_gb` 10^9 bytes; siz
 Import them from here: the modules below are how they are kept, not a second way to them.
 """
 
-from router.types.cards import Catalogue, ModelCard, Remote, Scalar
+from router.types.cards import Catalogue, Licence, ModelCard, Remote, Scalar
 from router.types.decisions import (
     Decision,
     Estimate,
@@ -62,6 +62,7 @@ __all__ = [
     "GivenPicture",
     "HandOver",
     "Latents",
+    "Licence",
     "Map",
     "Mask",
     "ModelCard",

@@ -1,4 +1,4 @@
-"""`POST /sdapi/v1/img2img` of AUTOMATIC1111's web UI as a request of ours: the first of `init_images`, and a white mask.
+"""`POST /sdapi/v1/img2img` of AUTOMATIC1111's web UI as a request of ours: pictures in base64, and a white mask.
 
 A1111's masks are white where the picture may change; ours are transparent there.
 """
@@ -8,13 +8,13 @@ from __future__ import annotations
 import base64
 import binascii
 import io
-from collections.abc import Mapping
 from typing import Any
 
 from PIL import Image
 from pydantic import Field
 
 from deployments.api.compat import sdapi
+from deployments.api.compat.conversation import given_in, read_as
 from deployments.api.wire.requests import ImageRequest
 from deployments.settings import Limits, UploadSettings
 from models.given.cleaning import cleaned
@@ -43,10 +43,8 @@ class Img2ImgRequest(sdapi.Txt2ImgRequest):
 
 def asked_in(data: Any, limits: Limits, uploads: UploadSettings) -> ImageRequest:
     """A request of ours. Raises `RequestError`. Decodes the mask, which takes a while."""
-    given = dict(data) if isinstance(data, Mapping) else data
-    if not isinstance(given, dict):
-        raise RequestError("the body must be a JSON object", None, "not_an_object")
-    asked = sdapi.read_as(Img2ImgRequest, {key: value for key, value in given.items() if value is not None})
+    given = given_in(data)
+    asked: Img2ImgRequest = read_as(Img2ImgRequest, given)
     own = {key: given.pop(key, None) for key in ("init_images", "mask", "denoising_strength", "inpainting_mask_invert")}
     for name in DETAILS:
         given.pop(name, None)
