@@ -56,7 +56,10 @@ ENDPOINTS = {
 OPEN_JOBS = 100
 
 
-BODIES = (ChatRequest, ResponsesRequest, sdapi.Txt2ImgRequest, SdOptions, ChatChunk, ResponseEvent)
+BODIES = (
+    *(ChatRequest, ResponsesRequest, sdapi.Txt2ImgRequest, sd_edits.Img2ImgRequest),
+    *(SdOptions, ChatChunk, ResponseEvent),
+)
 
 
 def add_endpoints(app: FastAPI) -> None:
