@@ -53,6 +53,17 @@ class StyleSettings(Section):
         return tuple(ROOT / Path(directory).expanduser() for directory in self.directories)
 
 
+class WeightSettings(Section):
+    """Where weights may be read from. directories: beside what is shipped, cards may name folders and files below these
+    only; none: anywhere. The hub's cache is not meant"""
+
+    directories: tuple[str, ...] = ()
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        return tuple((ROOT / Path(directory).expanduser()).resolve() for directory in self.directories)
+
+
 class QueueSettings(Section):
     """Where steps wait for workers, and in which order they have their turns.
 
@@ -342,6 +353,7 @@ class AppSettings(Section):
     workers: dict[str, WorkerSettings] = Field(default_factory=dict)
     policies: PolicySettings = Field(default_factory=PolicySettings)
     styles: StyleSettings = Field(default_factory=StyleSettings)
+    weights: WeightSettings = Field(default_factory=WeightSettings)
     artifact: str = "router/artifacts/embedded"
     feedback: FeedbackSettings = Field(default_factory=FeedbackSettings)
     orchestrator: OrchestratorSettings = Field(default_factory=OrchestratorSettings)

@@ -41,6 +41,7 @@ from router.types import (
     Recipe,
     Rejection,
     Resources,
+    Step,
 )
 from router.verification.case import Case, Knowledge
 from router.verification.n_auto import ResolvedSearch, Searches
@@ -73,6 +74,7 @@ class Router:
         self.embedder = embedder
         self.queues = queues
         self._planner = Planner(catalogue)
+        self._licences = {model: catalogue[model].terms for model in catalogue.ids()}
         self._searches = Searches(catalogue, queues)
         self._for_pictures: LRUCache[int, tuple[Mapping[str, Recipe], Mapping[str, Recipe]]] = LRUCache(POLICIES)
         self._views: LRUCache[tuple[str, str], PromptView] = LRUCache(VIEWS)
@@ -179,7 +181,9 @@ class Router:
         refused = planned.refused
         if context.unavailable:
             refused = (*refused, *unavailable(planned.plans, context.unavailable))
-        return Offers(planned.plans, estimates, refused)
+        if context.most_pixels:
+            refused = (*refused, *too_large(planned.plans, context.most_pixels))
+        return Offers(planned.plans, estimates, refused, self._licences)
 
     def _estimated(self, case: Case, planned: Planned, plans: dict[str, Plan]) -> dict[str, Estimate]:
         """Quality, seconds and dollars of each of `plans`, which are among those `planned`, if all pictures were
@@ -262,3 +266,25 @@ def unavailable(plans: Mapping[str, Plan], reasons: Mapping[str, str]) -> list[R
         if gone is not None:
             found.append(Rejection(name, "capability", f"model {gone!r} is not available: {reasons[gone]}"))
     return found
+
+
+def too_large(plans: Mapping[str, Plan], most: Mapping[str, int]) -> list[Rejection]:
+    """Rejections of the plans in which a model draws a larger area, in pixels, than its device has memory for."""
+    found = []
+    for name, plan in plans.items():
+        for step in plan.steps:
+            area, here = area_of(step), min((most[model] for model in step.models if model in most), default=None)
+            if here is not None and area > here:
+                reason = (
+                    f"{step.model!r} would draw {area:,} pixels, and its device has memory for {here:,}; ask for a "
+                    "smaller size, or tune it (`triptych models plan`)"
+                )
+                found.append(Rejection(name, "capability", reason))
+                break
+    return found
+
+
+def area_of(step: Step) -> int:
+    """Pixels that a step draws at once: of its picture, or of one of its tiles."""
+    width, height = (step.settings.get(f"tile_{side}") or step.settings.get(side) or 0 for side in ("width", "height"))
+    return int(width) * int(height)

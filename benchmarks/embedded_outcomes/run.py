@@ -278,12 +278,15 @@ def run(
     processes: int = 2,
     models: Collection[str] = (),
     most: int | None = None,
+    without: str = "",
 ) -> None:
     """Draw what is missing and judge everything; with `models`, only draw, by recipes that need no others.
 
     processes: each on one thread; 0: in this process; most: only the first so many prompts and seeds
+    without: a model whose recipes are left out
     """
     _, recipes = shipped()
+    recipes = {key: recipe for key, recipe in recipes.items() if without not in models_of(recipe)}
     batches = list(batched(pairs_of(split, per_tier, seeds)[:most], BATCH))
     drawn = {key: recipe for key, recipe in recipes.items() if not isinstance(recipe, Fuse)}
     if models:
@@ -324,7 +327,7 @@ def seconds(pictures: int, out: Path, without: str = "") -> None:
     the scorer."""
     catalogue, recipes = shipped()
     recipes = {key: recipe for key, recipe in recipes.items() if without not in models_of(recipe)}
-    workers = Workers(catalogue)
+    workers = _workers()
     taken: dict[str, list[float]] = {key: [] for key in (*recipes, SCORER)}
     prompts = [prompt for tier in TIERS for prompt in held_out_prompts(tier, -(-pictures // len(TIERS)), seed=42)]
     for seed, prompt in enumerate(tqdm(prompts[: pictures + 1], desc="seconds", unit="prompt")):
@@ -365,7 +368,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     chosen = made.parse_args(argv)
     if chosen.quick:
         with results(chosen, HERE, full=False) as out:
-            run("test", 1, 1, out / "outcomes_test.csv", out / "cache", processes=0, most=2)
+            run("test", 1, 1, out / "outcomes_test.csv", out / "cache", processes=0, most=2, without="flux")
             seconds(1, out / "seconds.json", without="flux")
     elif chosen.seconds:
         with results(chosen, HERE, chosen.seconds == FULL_SECONDS) as out:

@@ -222,7 +222,7 @@ class Service:
         return Answer(report, _headers(view.id, view.rate, submission))
 
     async def status(self, job_id: str, call: Call | None = None) -> dict[str, Any]:
-        """How a job is. Raises `NotFoundError`, also for those that are not the caller's."""
+        """How a job is. Raises `NotFoundError`, also for those that the caller may not see."""
         call = call or Call()
         view = await self._backend.status(job_id, call.access.sees)
         return job_wire.job_report(view, await self._sign(call))
@@ -230,7 +230,7 @@ class Service:
     async def jobs(
         self, states: Sequence[JobState] = (), limit: int = 20, cursor: str | None = None, call: Call | None = None
     ) -> dict[str, Any]:
-        """The caller's jobs, the latest first. Raises `RequestError` for a cursor that is none."""
+        """The jobs that the caller may see, the latest first. Raises `RequestError` for a cursor that is none."""
         call = call or Call()
         views, after = await self._backend.list(call.access.sees, states, limit, cursor)
         sign = await self._sign(call)

@@ -21,6 +21,9 @@ from deployments.cli import feedback as cli_feedback
 from deployments.cli import router as cli_router
 from deployments.cli.console import EXIT_CODES, AsJson, Config, Prompt, err, exit_code, out, print_json
 from deployments.cli.keys import keys_app
+from deployments.cli.models.download import download
+from deployments.cli.models.fits import fits
+from deployments.cli.models.plan import plan
 from deployments.cli.models.profile import profile
 from deployments.cli.pictures.edit import Extend, Image, Mask, Strength, pictures
 from deployments.cli.pictures.inspect import inspect
@@ -60,7 +63,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-models_app = typer.Typer(help="See the catalogue, and where the seconds of a model go.", no_args_is_help=True)
+models_app = typer.Typer(
+    help="See the catalogue, fetch weights, see what fits on which GPU, and where the seconds of a model go.",
+    no_args_is_help=True,
+)
 app.add_typer(policy_app, name="policy")
 app.add_typer(models_app, name="models")
 app.add_typer(styles_app, name="styles")
@@ -278,6 +284,9 @@ cli_feedback.add_to(app, cli_router.app)
 app.command()(inspect)
 app.command()(replay)
 models_app.command()(profile)
+models_app.command()(plan)
+models_app.command()(fits)
+models_app.command()(download)
 
 
 def request_body(**given: Any) -> dict[str, Any]:

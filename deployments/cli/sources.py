@@ -135,7 +135,7 @@ class HttpSource:
                 response = await client.post(self._url + path, json=body)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise LoadError(
-                f"no answer from {self._url} ({error or type(error).__name__}); is `triptych serve` running?"
+                f"no answer from {self._url} ({str(error) or type(error).__name__}); is `triptych serve` running?"
             ) from None
         except asyncio.CancelledError:
             raise KeyboardInterrupt from None

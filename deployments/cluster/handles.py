@@ -149,6 +149,7 @@ class HandleMonitor:
             sightings.answered(answers)
             if self.queues is not None:
                 self.queues.set_replicas(name, sightings.replicas)
+                self.queues.set_loading(sightings.loading_s())
 
 
 class RemoteJobs:

@@ -141,7 +141,13 @@ class Orchestrator:
         self.availability = Availability(monitor, self.step_queues.breaker)
         self.gallery = Gallery()
         """The pictures that requests bring, for whoever runs one."""
-        self._rerouting = Rerouting(router, self._admitting, lambda: self.availability.unavailable, self.metrics)
+        self._rerouting = Rerouting(
+            router,
+            self._admitting,
+            lambda: self.availability.unavailable,
+            self.metrics,
+            most_pixels=lambda: self.availability.most_pixels,
+        )
         self._runner = Runner(
             router.queues, costs, self.step_queues, self.availability, self.metrics, timeout_s, self.gallery
         )
@@ -370,7 +376,8 @@ class Orchestrator:
         request, policy, served = chosen.request, chosen.policy, chosen.served
         allowances = self.tenant_budgets.allowances(served, request.tenant)
         unavailable = self.availability.unavailable
-        context = Context(datetime.now(UTC), draw, (*allowances, *further), unavailable)
+        room = self.availability.most_pixels
+        context = Context(datetime.now(UTC), draw, (*allowances, *further), unavailable, room)
         try:
             route = self._route(request, served, context, allowances)
         except (NoRecipeError, OverloadedError) as error:

@@ -36,14 +36,26 @@ def latest_fence(db: Connection) -> int:
     return db.execute(select(store.c.fence)).scalar_one()
 
 
-def accept(db: Connection, job: JobRecord, used: Sequence[UsageRow], given: Sequence[GivenRecord] = ()) -> JobRecord:
+def accept(
+    db: Connection,
+    job: JobRecord,
+    used: Sequence[UsageRow],
+    given: Sequence[GivenRecord] = (),
+    instead_of: str | None = None,
+) -> JobRecord:
     """Insert a job with what it reserves of budgets and the pictures that it brought; or return the one with its
     idempotency key, if it is the same request. Raises `RequestError` with code "idempotency_mismatch" if it is another,
-    `FencedError`."""
+    `FencedError`.
+
+    instead_of: a job that failed, which hands its idempotency key over to this one
+    """
     # Held until the commit: an orchestrator that begins meanwhile waits, and then finds this job when it takes over.
     latest = db.execute(select(store.c.fence).with_for_update(read=True)).scalar_one()
     if job.fence < latest:
         raise FencedError(f"job {job.id}: orchestrator {job.fence} was replaced by {latest} and accepts nothing more")
+    if instead_of is not None:
+        failed = and_(jobs.c.id == instead_of, jobs.c.tenant == job.tenant)
+        db.execute(update(jobs).where(failed).values(idempotency_key=None))
     fresh = replace(job, state="queued", created_at=time.time())
     due_at = None if job.webhook is None else job.webhook.get("next_at") or fresh.created_at
     if insert_new(db, jobs, {**asdict(fresh), "webhook_at": due_at}):

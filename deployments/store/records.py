@@ -125,6 +125,16 @@ class UsageRow:
 
 
 @dataclass(frozen=True)
+class PolicyVersion:
+    """A policy as it was written at `at` (Unix seconds). No digest and no text: it went."""
+
+    name: str
+    at: float
+    digest: str | None
+    text: str | None
+
+
+@dataclass(frozen=True)
 class ServedRow:
     """A job that has ended, or the sum of several, as operators look at them.
 

@@ -30,6 +30,7 @@ from deployments.store.records import (
     JobState,
     KeyRecord,
     PictureRecord,
+    PolicyVersion,
     RatedRow,
     ServedRow,
     UsageRow,
@@ -131,12 +132,19 @@ class Store:
         return self.accept_soon(job, usage, given).result()
 
     def accept_soon(
-        self, job: JobRecord, usage: Sequence[UsageRow] = (), given: Sequence[GivenRecord] = ()
+        self,
+        job: JobRecord,
+        usage: Sequence[UsageRow] = (),
+        given: Sequence[GivenRecord] = (),
+        instead_of: str | None = None,
     ) -> Future[JobRecord]:
-        """`accept`, without waiting for the commit."""
+        """`accept`, without waiting for the commit. instead_of: a job that failed, whose idempotency key is this one's
+        from now on"""
         self._check_room()
         job = jobs.checked(job)
-        return self._writer.submit(lambda db: jobs.accept(db, job, usage, given), lambda db: jobs.undo_accept(db, job))
+        return self._writer.submit(
+            lambda db: jobs.accept(db, job, usage, given, instead_of), lambda db: jobs.undo_accept(db, job)
+        )
 
     def take_over(self, fence: int) -> list[JobRecord]:
         """All open jobs of earlier orchestrators, which are queued and this one's now; the oldest arrival first.
@@ -347,6 +355,17 @@ class Store:
         """What was kept last; None: nothing yet."""
         with self.database.reading() as db:
             return accounts.saved_costs(db)
+
+    def keep_policy_soon(self, name: str, digest: str | None, text: str | None, at: float) -> Future[None]:
+        """Keep a version of a policy that was written at `at` (Unix seconds; no text: it went), unless one that is as
+        new is there, or it is the last one again. Not waited for."""
+        version = PolicyVersion(name, at, digest, text)
+        return self._writer.submit(lambda db: accounts.keep_policy(db, version))
+
+    def policies(self) -> list[PolicyVersion]:
+        """The last version of each policy, by name."""
+        with self.database.reading() as db:
+            return accounts.latest_policies(db)
 
     # ----------------------------------------------------------------------------------------------------------- room
 

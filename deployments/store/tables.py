@@ -21,7 +21,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0003"
+HEAD = "0004"
 """The revision that these tables are."""
 SCHEMA_TABLE = "triptych_schema"
 """Where Alembic keeps the revision; not its own name, since another application may share the database."""
@@ -183,6 +183,15 @@ costs = Table(
     Column("one", Integer, primary_key=True, autoincrement=False),  # always 1
     Column("snapshot", JsonText, nullable=False),
     Column("at", Double, nullable=False),
+)
+
+policies = Table(
+    "policies",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("at", Double, primary_key=True),  # when it was written
+    Column("digest", Text),
+    Column("text", Text),  # None: it went
 )
 
 decisions = Table(

@@ -52,7 +52,7 @@ class StyleFile(BaseModel):
         numbers = set(kind.needs) - places
         for have, allowed, where in (
             (set(self.source), places, "source"),
-            (set(self.settings), numbers | set(kind.takes), "settings"),
+            (set(self.settings), numbers, "settings"),
         ):
             if missing := (places if where == "source" else numbers) - have:
                 raise ValueError(f"a {self.kind} needs {where}: {', '.join(sorted(missing))}")

@@ -87,6 +87,8 @@ def _unfit(style: Style, card: ModelCard, kind: str) -> str:
         return f"it is for family {style.family!r}, not {card.family!r}"
     if style.latent_space and style.latent_space != card.latent_space:
         return f"it is for models of latent space {style.latent_space!r}, not {card.latent_space!r}"
+    if style.kind == "lora" and card.tuning.get("quantize") == "int8":
+        return "its layers are rounded to 8 bits (tuning.quantize: int8), and nothing can be added to them; use fp8"
     if kind not in style.steps:
         return f"{style.kind} works in {' and '.join(style.steps)} only"
     return ""

@@ -76,12 +76,14 @@ class Context:
     draw:       chance for exploration, uniform in [0, 1); None: nothing is left to chance
     allowances: what the budgets that apply to the request's tenant have left
     unavailable: models that cannot run anything now, by catalogue id, with the reason
+    most_pixels: the largest area that a model's device has memory for, by catalogue id, where that is known
     """
 
     now: datetime | None = None
     draw: float | None = None
     allowances: tuple[Allowance, ...] = ()
     unavailable: Mapping[str, str] = field(default_factory=dict)
+    most_pixels: Mapping[str, int] = field(default_factory=dict)
 
 
 NO_CONTEXT = Context()

@@ -35,7 +35,9 @@ DRAWN = (
 )
 """Fields of a file's replay that are sent; the prompts stand beside it."""
 
-Keep = Annotated[Path | None, typer.Option("--keep", help="A folder for the pictures as they were made again (PNG).")]
+Keep = Annotated[
+    Path | None, typer.Option("--keep", help="A folder for the pictures as they were made again: NAME.replayed.png.")
+]
 Given = Annotated[
     Path | None, typer.Option("--given", help="The picture that an edit began with; else the server has to have it.")
 ]
@@ -182,7 +184,7 @@ async def _again(
     answer = await asked.generate(body | {key: file for key, file in brought.items() if key in body}, console)
     made = base64.b64decode(answer["data"][0]["b64_json"])
     if keep is not None:
-        (keep / f"{recorded.file.stem}.png").write_bytes(made)
+        _keep(keep / f"{recorded.file.stem}.replayed.png", made)
     compression = recorded.output.get("compression")
     comparison = compare(
         recorded.data,
@@ -192,6 +194,17 @@ async def _again(
         str(recorded.output["format"]) if "format" in recorded.output else None,
     )
     return Replayed(str(recorded.file), comparison, tuple(changes(recorded.metadata, answer["x_triptych"])))
+
+
+def _keep(file: Path, made: bytes) -> None:
+    """Write a picture where there is none. Raises `RequestError`: what lies there may be what it is compared with."""
+    try:
+        with file.open("xb") as opened:
+            opened.write(made)
+    except FileExistsError:
+        raise RequestError(f"--keep: {file} is there already; move it away, or name another folder", "keep") from None
+    except OSError as error:
+        raise RequestError(f"--keep: {file} cannot be written: {error.strerror}", "keep") from None
 
 
 def changes(recorded: Mapping[str, Any], report: Mapping[str, Any]) -> Iterator[str]:
