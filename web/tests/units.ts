@@ -113,7 +113,7 @@ test("a picture is taken as it is, and one that is too large as large as it may 
     if (width * height <= 1024 * 1024) assert.deepEqual(to, { width, height });
     else {
       assert.ok(to.width * to.height <= 1024 * 1024 && to.width >= 1 && to.height >= 1);
-      assert.ok(Math.abs(to.width / width - to.height / height) < 0.5);
+      assert.ok(Math.abs(to.width / width - to.height / height) <= 1 / Math.min(to.width, to.height));
     }
   }
   assert.equal(paddingOf(64, 8), 16);
