@@ -39,6 +39,7 @@ class Call:
     """The settings of a denoising step, checked. `facts`: what was done otherwise than asked, for the trace.
 
     start, until: shares (0..1) of the denoising that are done before and after the step (None: none, and all)
+    masked:       only what a mask leaves open of the given picture is drawn
     styles:       what the pipeline wears: (id, weight) each, by id
     strength:     how far (0..1) a given picture is noised again; None: the step begins with noise or with latents
     """
@@ -54,6 +55,7 @@ class Call:
     start: float | None = None
     until: float | None = None
     strength: float | None = None
+    masked: bool = False
     tiling: Tiling | None = None
     mix: Mix | None = None
     styles: tuple[tuple[str, float], ...] = ()

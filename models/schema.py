@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from models.components import Component
 from models.families import FAMILIES, PLANNED, REMOTE, ROLES, card_facts
 from models.remote.source import RemoteSource, own_fields
 from router.errors import CatalogueError, did_you_mean
@@ -65,6 +66,7 @@ class CardFile(_Strict):
     family: str
     role: Literal["base", "refiner", "scorer"]
     source: Source
+    components: dict[str, Component] = Field(default_factory=dict)
     backbone: Literal["unet", "dit", "encoder"] = "unet"
     latent_space: str = ""
     latent_channels: int = Field(4, ge=1, le=128)
@@ -109,6 +111,8 @@ class CardFile(_Strict):
             raise ValueError(f"'source: remote' and 'family: {REMOTE}' go together; this has one of them")
         if self.source.remote is not None:
             self._remote(self.source.remote)
+        if self.components and self.family not in FAMILIES:
+            raise ValueError("'components' are parts of models that draw here; leave them out")
         if self.role == "scorer":
             if self.source.file is not None:
                 raise ValueError("a scorer is loaded from 'hub' or from a 'local' folder, not from a 'file'")
@@ -162,7 +166,8 @@ class CardFile(_Strict):
 
     def to_card(self, path: str) -> ModelCard:
         """The value that the rest of the system uses, with what the family's row says of all its models."""
-        fields = {**self.model_dump(exclude={"source"}), **card_facts(self.family)}
+        fields = {**self.model_dump(exclude={"source", "components"}), **card_facts(self.family)}
+        fields["components"] = {name: one.model_dump(exclude_none=True) for name, one in self.components.items()}
         source = self.source.model_dump(exclude_none=True, exclude={"remote"})
         if (written := self.source.remote) is not None:
             remote = written.endpoint()
@@ -217,7 +222,8 @@ def _problem(detail: dict[str, Any], path: str, lines: Mapping[tuple[str, ...], 
     where = f"{path}:{lines[known[0]]}" if known else path
     if detail["type"] == "extra_forbidden":
         inside = place[:2] == ("source", "remote") and len(place) > 2
-        keys = Source.model_fields if place[0] == "source" and len(place) > 1 else CardFile.model_fields
+        nested = {"source": Source.model_fields, "components": Component.model_fields}
+        keys = nested.get(place[0], CardFile.model_fields) if len(place) > 1 else CardFile.model_fields
         keys = RemoteSource.model_fields if inside else keys
         return f"{where}: unknown key {place[-1]!r}{did_you_mean(place[-1], keys)}"
     if detail["type"] == "missing":

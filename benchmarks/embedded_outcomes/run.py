@@ -282,16 +282,19 @@ def run(
     processes: int = 2,
     draw_only: bool = False,
     most: int | None = None,
+    without: str = "",
     keep: Path | None = None,
     only: Collection[str] = (),
 ) -> None:
     """Draw what is missing and judge it, or, with `draw_only`, leave it in the cache.
 
     processes: each on one thread; 0: in this process; most: only the first so many prompts and seeds
+    without: a model whose recipes are left out
     keep: a table of the same prompts and seeds, whose rows are taken over where they are not stale
     only: keys of recipes that may be renewed (none: all); the others keep what rows they have, stale or not
     """
     catalogue, recipes = shipped()
+    recipes = {key: recipe for key, recipe in recipes.items() if without not in models_of(recipe)}
     pairs = pairs_of(split, per_tier, seeds)[:most]
     now = digests(recipes, catalogue, beside=[SCORER], of=[split, per_tier, seeds, most])
     before = known(keep) if keep is not None else {}
@@ -353,7 +356,7 @@ def seconds(pictures: int, out: Path, without: str = "") -> None:
     the scorer."""
     catalogue, recipes = shipped()
     recipes = {key: recipe for key, recipe in recipes.items() if without not in models_of(recipe)}
-    workers = Workers(catalogue)
+    workers = _workers()
     taken: dict[str, list[float]] = {key: [] for key in (*recipes, SCORER)}
     prompts = [prompt for tier in TIERS for prompt in held_out_prompts(tier, -(-pictures // len(TIERS)), seed=42)]
     for seed, prompt in enumerate(tqdm(prompts[: pictures + 1], desc="seconds", unit="prompt")):
@@ -398,7 +401,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         with results(chosen, HERE, full=False) as out:
             table = out / "outcomes_test.csv"
             for _ in range(2):  # the second time, everything is there
-                run("test", 1, 1, table, out / "cache", processes=0, most=2, keep=table)
+                run("test", 1, 1, table, out / "cache", processes=0, most=2, without="flux", keep=table)
             seconds(1, out / "seconds.json", without="flux")
     elif chosen.seconds:
         with results(chosen, HERE, chosen.seconds == FULL_SECONDS) as out:

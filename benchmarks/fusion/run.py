@@ -33,7 +33,7 @@ from models.catalogue import Catalogue
 from models.embedded.checker import check
 from models.embedded.outcomes import Prompt
 from models.weights.revisions import revision
-from router.learning.intervals import resampled
+from router.learning.intervals import resampled_mean
 from router.planning.plan import make_plan
 from router.types import GenerationRequest, Picture, Plan, Recipe, Step, StepResult, Value
 
@@ -216,7 +216,7 @@ def interval(values: Sequence[float]) -> dict[str, float | int]:
     if not values:
         return {"n": 0}
     array = np.asarray(values)
-    low, high = resampled(len(array), lambda rows: array[rows].mean(), resamples=DRAWS)
+    low, high = resampled_mean(array, resamples=DRAWS)
     return {
         "mean": round(float(array.mean()), 4),
         "low": round(low, 4),

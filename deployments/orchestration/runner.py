@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from deployments.given.gallery import Gallery
 from deployments.observing import tracing
 from deployments.orchestration.availability import Availability
 from deployments.orchestration.budgets import Charge
@@ -64,7 +65,7 @@ Done = TypeVar("Done")
 class Runner:
     """Runs plans. costs: learns from what the steps took; timeout_s: deadline of a request without a latency budget.
 
-    queues: what is reserved;   step_queues: where steps wait for their workers
+    queues: what is reserved;   step_queues: where steps wait for their workers;   gallery: has the given pictures
     """
 
     def __init__(
@@ -75,7 +76,9 @@ class Runner:
         availability: Availability,
         metrics: Metrics,
         timeout_s: float,
+        gallery: Gallery | None = None,
     ) -> None:
+        self._gallery = gallery or Gallery()
         self.queues = queues
         self.timeout_s = timeout_s
         self._costs = costs
@@ -190,6 +193,8 @@ class Runner:
             return await self._step(step, inputs, run, index)
 
     async def _step(self, step: Step, inputs: Sequence[Value], run: _Run, index: int) -> StepResult:
+        if step.kind == "given":
+            return await within(run.left(step), self._gallery.run(step), step)
         if step.model is None:
             return await within(run.left(step), asyncio.to_thread(run_step, step, inputs), step)
         try:

@@ -32,6 +32,10 @@ KEYS = {
         *("tile_width", "tile_height", "tile_overlap", "tiles"),
         *("guest", "guest_guidance_scale", "guest_weight", "guest_weight_end"),
     ),
+    "inpaint": (
+        *("prompt", "negative_prompt", "width", "height", "steps", "guidance_scale", "scheduler", "seed"),
+        *("strength", "style"),
+    ),
     "refine": (
         *("prompt", "negative_prompt", "width", "height", "steps", "guidance_scale", "scheduler", "seed"),
         *("from", "until", "strength", "style"),
@@ -63,6 +67,7 @@ def read_call(step: Step, card: ModelCard, guests: Mapping[str, ModelCard] | Non
         start=_share(step, given, "from"),
         until=_share(step, given, "until"),
         strength=_share(step, given, "strength", closed=True),
+        masked=step.kind == "inpaint",
         tiling=_tiling(step, given),
         mix=_mix(step, given, guests or {}) if step.kind == "denoise" else None,
     )
@@ -149,6 +154,10 @@ def _check_kind(step: Step, card: ModelCard, call: Call) -> None:
     if step.kind == "refine" and (call.start is None) == (call.strength is None):
         raise StepError(f"step {step.id!r}: refine takes either 'from' (latents) or 'strength' (a picture)")
     row = FAMILIES[card.family]
+    if call.masked and call.strength is None:
+        raise StepError(f"step {step.id!r}: inpaint takes 'strength'", "strength")
+    if call.masked and not row.inpaint:
+        raise StepError(f"step {step.id!r}: family {card.family!r} has no inpainting; edit without a mask")
     if call.strength is not None and not row.img2img:
         raise StepError(
             f"step {step.id!r}: family {card.family!r} cannot go on from a picture; refine with another model"

@@ -177,16 +177,16 @@ def _adapted(pipe: Any, networks: Sequence[Any], styles: Sequence[tuple[Style, f
     wanted = [(parameter, parameter.requires_grad) for network in networks for parameter in network.parameters()]
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # it warns of every network for which a file has nothing
+    # Ids are no names of modules: they may have dots, and differ in nothing else.
+    names = [f"style_{number}" for number in range(len(styles))]
     try:
-        for style, _ in styles:
+        for name, (style, _) in zip(names, styles, strict=True):
             try:
-                pipe.load_lora_weights(tensors(style), adapter_name=style.id.replace(".", "_"))
+                pipe.load_lora_weights(tensors(style), adapter_name=name)
             except (ValueError, RuntimeError, KeyError) as error:
                 why = (str(error).strip() or type(error).__name__).splitlines()[0]
                 raise StepError(f"style {style.id!r} does not fit this model: {why}", "style") from error
-        pipe.set_adapters(
-            [style.id.replace(".", "_") for style, _ in styles], [style.weight * weight for style, weight in styles]
-        )
+        pipe.set_adapters(names, [style.weight * weight for style, weight in styles])
         logging.set_verbosity(verbosity)
         yield
     finally:

@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
 from policies.language.spec import ModelId, Name, Share, Side, Spec, Text, Unit, exactly_one
 
-KINDS = ("generate", "refine", "upscale", "chain", "fuse", "best_of")
+KINDS = ("generate", "edit", "given", "refine", "upscale", "chain", "fuse", "best_of")
 MAX_BRANCHES = 16
 
 Steps = Annotated[int, Field(ge=1, le=1000, description="denoising steps; default: the model card's")]
@@ -74,6 +74,25 @@ class GenerateSpec(Spec):
     def _overlap_of_tiles(self) -> GenerateSpec:
         check_overlap(self.tile, self.overlap)
         return self
+
+
+class EditSpec(Spec):
+    """The picture that the request brings, painted over by one model; with a mask, only what that leaves open."""
+
+    model: ModelId = Field(description="catalogue id")
+    strength: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        default=None,
+        description="share of the denoising that the picture goes through again, if the request does not say; "
+        "default: 0.6, with a mask 1",
+    )
+    steps: Steps | None = None
+    guidance_scale: Guidance | None = None
+    scheduler: Scheduler | None = None
+    style: Style | None = None
+
+
+class GivenSpec(Spec):
+    """The picture that the request brings, as it is; it has no keys: `given: {}`."""
 
 
 class RefineSpec(Spec):
@@ -285,6 +304,8 @@ class RecipeSpec(Spec):
     """One way to make a picture: exactly one kind."""
 
     generate: GenerateSpec | None = None
+    edit: EditSpec | None = None
+    given_: GivenSpec | None = Field(default=None, alias="given", description="only as the first stage of a chain")
     refine: RefineSpec | None = None
     upscale: UpscaleSpec | None = None
     chain: Annotated[list[Part], Field(min_length=1, max_length=16)] | None = Field(

@@ -38,9 +38,12 @@ LATEST = (
     5  # observations whose median is the present; so two hiccups among them are outvoted, and three are the present
 )
 CHANGE = 2.0  # the present has to differ by this factor from what was before to be told as a change
+ENCODED = 1.0  # steps of the prior that encoding for inpainting takes
 PRIOR_WEIGHT = 0.05  # of the card against one observation: enough to settle what the observations leave open
 
 OFF_MODEL: dict[str, tuple[float, float]] = {  # (overhead, seconds per megapixel and picture), one CPU core
+    "given": (0.001, 0.01),
+    "paste": (0.001, 0.05),
     "select": (0.0005, 0.0),
     "blend": (0.001, 0.05),
     "upscale": (0.001, 0.02),
@@ -188,7 +191,9 @@ class CostModel:
             [self._catalogue[m].passes(self._catalogue[m].guidance_scale) for m in step.models],
         )
         passes = sum(now) / sum(usual) if len(now) == len(usual) else 1.0
-        return steps * area / math.prod(card.native_size) * passes
+        units = steps * area / math.prod(card.native_size) * passes
+        # A picture under a mask is encoded twice, whole and without what is masked: about as much as a step.
+        return units + ENCODED * area / math.prod(card.native_size) if step.kind == "inpaint" else units
 
     def snapshot(self) -> dict[str, Any]:
         """What was learned, as builtins that JSON takes."""

@@ -56,6 +56,31 @@ class Refine:
 
 
 @dataclass(frozen=True, slots=True)
+class Given:
+    """The picture that the request brings, as it is: the first stage of a chain that goes on from it as a whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """The picture that the request brings, painted over by one model: all of it by `strength` (img2img), or, where the
+    request brings a mask, what that leaves open (inpainting), and every byte elsewhere stays.
+
+    strength: (0..1], how far it is noised again; the request's comes before it; None: as is usual, by whether there is
+              a mask
+    mask:     while it is estimated, how much of the picture may change (0..1); None: all of it, without a mask
+    style:    as of `Generate`
+    """
+
+    model: str
+    strength: float | None = None
+    steps: int | None = None
+    guidance_scale: float | None = None
+    scheduler: str | None = None
+    style: Wearing = ()
+    mask: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Upscale:
     """Enlarge a picture by `factor` (Lanczos)."""
 
@@ -64,7 +89,7 @@ class Upscale:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """Stages one after the other; the first makes a picture or latents, the others continue it."""
+    """Stages one after the other; the first makes a picture or latents or has a given one, the others continue it."""
 
     stages: tuple[Recipe, ...]
 
@@ -133,4 +158,4 @@ class Fuse:
     blend_within: float | None = None
 
 
-Recipe = Generate | Refine | Upscale | Chain | Fuse
+Recipe = Generate | Given | Edit | Refine | Upscale | Chain | Fuse

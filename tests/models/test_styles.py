@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import resource
@@ -197,6 +198,38 @@ def test_a_mix_of_weight_one_is_the_other_prompt(sd15: Engine) -> None:
     assert np.abs(drawn(sd15, gray=1.0).astype(int) - there).max() <= 1
 
 
+def test_styles_stay_out_of_the_negative_prompt(
+    engine: Callable[[str], Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FLUX with real guidance reads the negative prompt by a call of its own: as it is, with each picture again."""
+    pipe = engine("flux")._pipe  # type: ignore[attr-defined]
+    usual, read = type(pipe).encode_prompt, []
+
+    @functools.wraps(usual)
+    def reading(self: object, *args: object, **kwargs: object) -> object:
+        read.append(kwargs["prompt"])
+        return usual(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(pipe), "encode_prompt", reading)
+    style = Style("film", "flux", "embedding_mix", {"text": "{prompt} on film"})
+    asked = {"true_cfg_scale": 2.0, "num_inference_steps": 1, "width": 32, "height": 32, "max_sequence_length": 8}
+    with styled(pipe, [(style, 1.0)]):
+        for _ in range(2):
+            pipe(prompt="red dot", negative_prompt="blue dot", output_type="latent", **asked)
+    assert read == 2 * ["red dot", "red dot on film", "blue dot"]
+
+
+def test_ids_that_differ_in_a_dot_are_worn_together(sd15: Engine, pipe: object) -> None:
+    """`a.b` and `a_b` are two styles, whatever the libraries below call them."""
+    settings = {"prompt": "a red circle", "seed": 1, "steps": 3}
+    step = Step("made", "generate", "sd15", (), "image", settings)  # type: ignore[arg-type]
+    both = [(replace(STYLES["outlined"], id=name), 0.5) for name in ("a.b", "a_b")]
+    with styled(pipe, both):
+        worn = sd15.run(step).value
+    assert isinstance(worn, Picture)
+    assert np.abs(worn.pixels.astype(int) - drawn(sd15, outlined=1.0)).max() <= 2
+
+
 def test_a_batch_wears_what_a_picture_alone_wears(sd15: Engine) -> None:
     """Pictures made together in a style are those made one by one, up to rounding."""
     steps = [
@@ -379,7 +412,8 @@ def few(tmp_path: Path) -> Path:
 
 
 def test_a_training_that_was_ended_comes_to_the_same_weights(few: Path, tmp_path: Path) -> None:
-    """Six steps at once, and two that are resumed up to six, give the same file; other settings are refused."""
+    """Six steps at once, and two that are resumed up to six, give the same file and the same loss; other settings and
+    other pictures are refused, another style in the same folder is another run, and tuning is left to serving."""
     from models.styles.pictures import examples
     from models.styles.training import Recipe, train_lora
     from router.errors import RequestError
@@ -403,12 +437,20 @@ def test_a_training_that_was_ended_comes_to_the_same_weights(few: Path, tmp_path
     finally:
         training.SAVE_EVERY_S = usual
     seen: list[int] = []
-    parts = train_lora(card, pictures, tmp_path / "parts", "mine", recipe, on_step=lambda step, _: seen.append(step))
+    tuned = replace(card, tuning={"quantize": "int8"})  # is for serving, and a training goes on without
+    parts = train_lora(tuned, pictures, tmp_path / "parts", "mine", recipe, on_step=lambda step, _: seen.append(step))
     assert seen[0] in (3, 4) and seen[-1] == 6
     one, other = load_file(whole.path), load_file(parts.path)
     assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+    assert train_lora(card, pictures, tmp_path / "parts", "mine", recipe).loss == parts.loss == whole.loss > 0
     with pytest.raises(RequestError, match="another recipe"):
         train_lora(card, pictures, tmp_path / "parts", "mine", replace(recipe, rank=4))
+    dotted = train_lora(card, pictures, tmp_path / "parts", "my.own", replace(recipe, rank=4, steps=1))
+    assert (dotted.step, dotted.path.name) == (1, "my.own.safetensors")
+    middle = pictures[len(pictures) // 2].path
+    middle.write_bytes(pictures[0].path.read_bytes())
+    with pytest.raises(RequestError, match="another pictures"):
+        train_lora(card, pictures, tmp_path / "parts", "mine", recipe)
 
 
 @pytest.mark.parametrize("model", ["sdxl", "flux"])

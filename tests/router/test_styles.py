@@ -16,7 +16,7 @@ from router.errors import PlanError, RequestError
 from router.planning.plan import make_plan
 from router.planning.planner import Planner
 from router.planning.recipes import as_run, recipe_key
-from router.planning.styles import check_known
+from router.planning.styles import check_known, check_worn
 from router.quality.composition import Composition, outline
 from router.requests import check_request
 from router.types import (
@@ -114,6 +114,15 @@ def test_what_cannot_be_worn_rules_the_recipe_out(recipe: Recipe, style: dict[st
     """A style of another family, latent space or step, or with a weight that means nothing, is the recipe's refusal."""
     with pytest.raises(PlanError, match=said):
         plan(recipe, style=wearing(style))
+
+
+def test_a_network_in_8_bits_wears_no_lora() -> None:
+    """Nothing can be added to layers that are rounded to 8 bits; what needs no file is worn all the same."""
+    rounded = replace(CATALOGUE["sd15"], tuning={"quantize": "int8"})
+    with pytest.raises(PlanError, match=r"tuning\.quantize: int8"):
+        check_worn(wearing({"film": 1.0}), rounded, "generate")
+    check_worn(wearing({"film": 1.0}), replace(rounded, tuning={"quantize": "fp8"}), "generate")
+    check_worn(wearing({"euler": 1.0}), rounded, "generate")
 
 
 def test_only_the_recipes_that_cannot_wear_it_are_out() -> None:

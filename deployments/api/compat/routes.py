@@ -48,7 +48,7 @@ ENDPOINTS = {
     "GET /sdapi/v1/sd-models": "what sd_model_checkpoint may be",
     "GET /sdapi/v1/samplers": "one name, since recipes choose",
     "GET /sdapi/v1/schedulers": "one name, since recipes choose",
-    "GET /sdapi/v1/progress": "how far the caller's open jobs are",
+    "GET /sdapi/v1/progress": "how far open jobs are: the key's own; all of them for an admin, or where no keys are",
 }
 OPEN_JOBS = 100
 
@@ -148,7 +148,7 @@ async def schedulers(request: Request) -> list[dict[str, Any]]:
 
 
 async def progress(request: Request) -> dict[str, Any]:
-    """How far the caller's open jobs are."""
+    """How far open jobs are: those of the key's tenant; all of them for an admin, or where there are no keys."""
     found = await _service(request).jobs(("queued", "running"), OPEN_JOBS, None, call_of(request, "generate"))
     return sdapi_info.progress(found["data"])
 

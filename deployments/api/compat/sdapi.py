@@ -84,7 +84,7 @@ class Txt2ImgRequest(BaseModel):
     batch_size: Whole = Field(default=1, ge=1, le=10)
     n_iter: Whole = Field(default=1, ge=1, le=10)
     override_settings: OverrideSettings | None = None
-    send_images: bool = True
+    send_images: bool = Field(default=True, description="false: `images` of the answer is empty.")
 
 
 def asked_in(data: Any, limits: Limits) -> ImageRequest:

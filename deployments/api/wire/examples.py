@@ -4,11 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
+BLUE = (
+    "iVBORw0KGgoAAAANSUhEUgAAAEAAAABACAIAAAAlC+aJAAAAUUlEQVR42u3PMQ0AMAgAMJgaROA/yJoKDpLWQbN64rIXxwkICAgI"
+    "CAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAjs+8xEAaxC+S/VAAAAAElFTkSuQmCC"
+)
+"""A blue picture of 64x64, as a file in base64."""
+
 IMAGES: dict[str, Any] = {
     "least": {"summary": "What a client of OpenAI's sends", "value": {"prompt": "a red circle", "model": "auto"}},
     "seeded": {
         "summary": "Two pictures of a policy, as WebP",
         "value": {"prompt": "a red circle", "model": "auto", "n": 2, "seed": 7, "output_format": "webp"},
+    },
+}
+EDITS: dict[str, Any] = {
+    "least": {
+        "summary": "A picture painted over; in a form, image is its file",
+        "value": {"prompt": "a green star above a blue square", "image": BLUE},
+    },
+    "nearer": {
+        "summary": "Nearer to what was given, by strength",
+        "value": {"prompt": "a green star above a blue square", "image": BLUE, "strength": 0.4, "seed": 7},
     },
 }
 FEEDBACK: dict[str, Any] = {
@@ -66,6 +82,7 @@ IMAGE_EVENTS = (
     'event: image_generation.completed\ndata: {"type": "image_generation.completed", "b64_json": "iVBORw0…", '
     '"picture_index": 0, "seed": 7, …}\n\n'
 )
+EDIT_EVENTS = IMAGE_EVENTS.replace("image_generation", "image_edit")
 JOB_EVENTS = 'event: job.routed\nid: 3-1\ndata: {"type": "job.routed", "job": "job_01", "recipe": "draft"}\n\n'
 CHAT_EVENTS = (
     'data: {"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"role": "assistant"}}], …}\n\n'
