@@ -295,7 +295,7 @@ def page(found: Mapping[str, Any]) -> str:
     held = sum(bar["held"] for bar in found["bars"])
     said = (
         f"{held} of {len(rows)} bars are held. {found['prompts']} prompts, {found['seeds']} seeds; the best recipe is "
-        f"`{found['best recipe']}`."
+        f"`{found['best recipe']}` ([raw](../benchmarks/frontier/members.json))."
     )
     return "\n".join([said, "", *table(("what", "found (95 %)", "wanted", "", "where"), rows)])
 
