@@ -174,6 +174,7 @@ class ModelWorker:
             self._failure = _Failure(message, param, tries, self._clock() + wait_s)
         else:
             self._failure = None
+            self._facts |= getattr(self._engine, "bounds", {})
             self._facts["loaded_in_s"] = round(time.perf_counter() - started, 3)
 
     def status(self) -> WorkerStatus:
