@@ -631,3 +631,11 @@ def test_a_price_for_each_picture_is_asked_with_its_pixels(monkeypatch: pytest.M
     for sides in ({"width": 20, "height": 30}, {"width": 20}, {"height": 30}, {}):
         costs.cost_usd(Step("g", "generate", "sdxl", (), "image", sides), 2.5)
     assert asked == [(2.5, 600), (2.5, 0), (2.5, 0), (2.5, 0)]
+
+
+def test_what_has_no_size_and_no_kind_that_is_known_takes_a_moment() -> None:
+    """Without pixels there is no work, and of other kinds without a model pixels cost nothing."""
+    costs = CostModel(CATALOGUE)
+    assert costs.work(Step("u", "upscale", None, ("x",), "image", {})) == 0.0
+    other: Any = "stitch"
+    assert costs.seconds(Step("s", other, None, ("x",), "image", {}), 5_000_000) == pytest.approx(0.001)
