@@ -644,7 +644,7 @@ def test_what_has_no_size_and_no_kind_that_is_known_takes_a_moment() -> None:
 def test_who_waits_for_nobody_is_as_quick_as_alone() -> None:
     """Where the longer branch has its worker for itself, what waits for the other one delays nothing."""
     queues = Queues(CostModel(CATALOGUE))
-    fused = plan(Fuse("best_of", (Generate("sd15"), Generate("sdxl")), "alignment"))
+    fused = plan(Fuse("best_of", (Generate("sd15"), Generate("sdxl", steps=150)), "alignment"))
     alone = queues.estimate(fused)
     queues.reserve(plan(Generate("sd15")))
     busy = queues.estimate(fused)
