@@ -39,8 +39,9 @@ FLOORS = {
     ),
     "policies": ("store", "checking", "deciding", "language"),
     "models": (
-        "engine", "fusion", "scoring", "embedded", "styles", "catalogue", "schema", "remote", "handover", "profiling",
-        "weights", "tuning", "schedulers", "families", "layouts", "call", "provenance",
+        "engine", "fusion", "scoring", "embedded", "styles", "catalogue", "schema", "remote", "handover",
+        "profiling", "exporting", "weights", "onnx", "tuning", "schedulers", "families", "layouts", "call",
+        "provenance",
     ),
     "deployments": (
         "cli", "app", "cluster", "offline", "in_process", "assembly", "served_recipes", "known_names", "api",

@@ -21,6 +21,7 @@ from deployments.cli import feedback as cli_feedback
 from deployments.cli import router as cli_router
 from deployments.cli.console import EXIT_CODES, AsJson, Config, Prompt, err, exit_code, out, print_json
 from deployments.cli.keys import keys_app
+from deployments.cli.models.export import export
 from deployments.cli.models.profile import profile
 from deployments.cli.pictures.inspect import inspect
 from deployments.cli.pictures.replay import replay
@@ -59,7 +60,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-models_app = typer.Typer(help="See the catalogue, and where the seconds of a model go.", no_args_is_help=True)
+models_app = typer.Typer(
+    help="See the catalogue, where the seconds of a model go; export it as graphs.",
+    no_args_is_help=True,
+)
 app.add_typer(policy_app, name="policy")
 app.add_typer(models_app, name="models")
 app.add_typer(styles_app, name="styles")
@@ -240,6 +244,7 @@ def models_list(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> Non
 cli_feedback.add_to(app, cli_router.app)
 app.command()(inspect)
 app.command()(replay)
+models_app.command()(export)
 models_app.command()(profile)
 
 

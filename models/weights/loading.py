@@ -13,6 +13,7 @@ from typing import Any
 from models.families import FAMILIES
 from models.tuning.applying import check, tune
 from models.tuning.applying import options as tuning_options
+from models.weights.exported import check_exported, exported_networks
 from models.weights.memory import check_fits, has_configuration
 from models.weights.revisions import check_folder, remedy
 from models.weights.sharing import SharedNetworks
@@ -36,6 +37,8 @@ def load_pipeline(
     """
     quieten()
     wanted, known = resolve_dtype(card, device, dtype), pipeline_class(card)
+    if card.source.get("onnx"):
+        check_exported(card, dtype)
     # What the folder is comes before its configuration is believed, and whether it fits before a weight is read.
     # Of what is not here yet nothing is known but the card's guess; then the remedy is to fetch it.
     if card.source.get("local"):
@@ -44,7 +47,8 @@ def load_pipeline(
     check(card, device)
     if has_configuration(card):
         check_place(card, device, wanted, at_hand)
-    made = _from_source(card, known, wanted, at_hand)
+    graphs = exported_networks(card, device, at_hand) if card.source.get("onnx") else {}
+    made = _from_source(card, known, wanted, at_hand | graphs)
     check_call(card, made)
     made.set_progress_bar_config(disable=True)
     tune(made, card, device, wanted, at_hand)  # before it is placed, so that fewer bits are all that is ever there
@@ -145,11 +149,11 @@ def _from_source(card: ModelCard, cls: Any, dtype: Any, shared: dict[str, Any]) 
     if source.get("file"):
         return _from_file(card, cls, dtype, shared)
     options = {key: source[key] for key in ("revision", "variant") if source.get(key)}
-    if source.get("local"):
+    if not source.get("hub"):
         options.pop("revision", None)  # there it is a name for people
     try:
         return cls.from_pretrained(
-            str(source.get("local") or source["hub"]),
+            str(source.get("local") or source.get("onnx") or source["hub"]),
             **{"dtype": dtype, "use_safetensors": True} | tuning_options(card, dtype) | options | extra,
         )
     except Exception as error:
@@ -175,7 +179,7 @@ def _from_file(card: ModelCard, cls: Any, dtype: Any, shared: dict[str, Any]) ->
 def load_error(card: ModelCard, error: BaseException) -> LoadError:
     """Whatever a library raised while loading, as one sentence with the remedy."""
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    where = card.source.get("hub") or card.source.get("local") or card.source.get("file")
+    where = next(card.source[key] for key in ("hub", "local", "file", "onnx") if card.source.get(key))
     if "Gated" in " ".join(type(link).__name__ for link in _chain(error)):
         first = "the hub refused the download because the licence was not accepted with this token"
     return LoadError(f"model {card.id!r}: cannot load {where}: {first}; {remedy(card)}")

@@ -38,7 +38,7 @@ def _shapes(card: ModelCard) -> dict[str, list[tuple[int, ...]]]:
     found = {}
     for name, (library, class_name) in components(card, folder).items():
         if (folder / name / "config.json").is_file():
-            model = _build_empty(library, class_name, read_json(folder / name / "config.json", card))
+            model = build_empty(library, class_name, read_json(folder / name / "config.json", card))
             found[name] = [tuple(parameter.shape) for parameter in model.parameters()]
     return found
 
@@ -66,6 +66,8 @@ def working_bytes(card: ModelCard, width: int) -> float:
 
 def _sizes(card: ModelCard, width: int) -> dict[str, list[float]]:
     """Bytes of each parameter of each component. In 8-bit integers and in 4 bits are only matrices."""
+    if card.source.get("onnx"):
+        return {name: [float(size)] for name, size in exported_bytes(card).items()}
     quantize = str(card.tuning.get("quantize"))
     fewer = min(float(width), QUANTIZED.get(quantize, float(width)))
     network = FAMILIES[card.family].denoiser
@@ -159,7 +161,7 @@ def has_configuration(card: ModelCard) -> bool:
 
 def config_folder(card: ModelCard) -> Path | None:
     """The folder with the configuration of a card's pipeline: its own, or the one in the hub's cache."""
-    place = card.source.get("local") or card.source.get("config")
+    place = card.source.get("local") or card.source.get("onnx") or card.source.get("config")
     if place is None and card.source.get("hub"):
         from huggingface_hub import try_to_load_from_cache
 
@@ -172,7 +174,17 @@ def config_folder(card: ModelCard) -> Path | None:
     return folder if folder is not None and (folder / "model_index.json").is_file() else None
 
 
-def _build_empty(library: str, class_name: str, config: dict[str, Any]) -> Any:
+def exported_bytes(card: ModelCard) -> dict[str, int]:
+    """Bytes of the graphs of each component of an exported folder."""
+    folder = Path(str(card.source["onnx"]))
+    return {
+        name: sum(file.stat().st_size for file in (folder / name).rglob("model.onnx*"))
+        for name in components(card, folder)
+    }
+
+
+def build_empty(library: str, class_name: str, config: dict[str, Any]) -> Any:
+    """A network of diffusers or transformers from its configuration, on the `meta` device: shapes, and no weights."""
     import torch
 
     cls = getattr(importlib.import_module("transformers" if library == "transformers" else "diffusers"), class_name)

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from router.errors import PlanError, RequestError, did_you_mean
 from router.types import MAX_STYLES, Catalogue, Generate, GenerationRequest, ModelCard, Refine, Style, Wearing, wearing
 
+INSIDE = ("lora", "textual_inversion", "clip_skip", "freeu")
+"""Kinds of styles that change weights, or go by a network's blocks and layers."""
+
 
 def asked(stage: Generate | Refine, request: GenerationRequest) -> Wearing:
     """What a stage that draws from noise wears: the recipe's, and the request's instead of and beside them."""
@@ -73,6 +76,8 @@ def _unfit(style: Style, card: ModelCard, kind: str) -> str:
         return f"it is a {card.role}, and styles are made for base models"
     if style.family != card.family:
         return f"it is for family {style.family!r}, not {card.family!r}"
+    if card.source.get("onnx") and style.kind in INSIDE:
+        return f"a {style.kind} changes what is inside its networks, and those are exported graphs"
     if style.latent_space and style.latent_space != card.latent_space:
         return f"it is for models of latent space {style.latent_space!r}, not {card.latent_space!r}"
     if kind not in style.steps:
