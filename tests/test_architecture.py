@@ -39,7 +39,7 @@ FLOORS = {
     ),
     "policies": ("store", "checking", "deciding", "language"),
     "models": (
-        "engine", "fusion", "scoring", "embedded", "styles", "catalogue", "schema", "remote", "handover",
+        "sweep", "engine", "fusion", "scoring", "embedded", "styles", "catalogue", "schema", "remote", "handover",
         "profiling", "exporting", "weights", "onnx", "tuning", "schedulers", "families", "layouts", "call",
         "provenance",
     ),

@@ -23,6 +23,7 @@ from deployments.cli.console import EXIT_CODES, AsJson, Config, Prompt, err, exi
 from deployments.cli.keys import keys_app
 from deployments.cli.models.export import export
 from deployments.cli.models.profile import profile
+from deployments.cli.models.tune import tune
 from deployments.cli.pictures.inspect import inspect
 from deployments.cli.pictures.replay import replay
 from deployments.cli.policy import policy_app
@@ -61,7 +62,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 models_app = typer.Typer(
-    help="See the catalogue, where the seconds of a model go; export it as graphs.",
+    help="See the catalogue, where the seconds of a model go, what is worth it; export graphs.",
     no_args_is_help=True,
 )
 app.add_typer(policy_app, name="policy")
@@ -246,6 +247,7 @@ app.command()(inspect)
 app.command()(replay)
 models_app.command()(export)
 models_app.command()(profile)
+models_app.command()(tune)
 
 
 def request_body(**given: Any) -> dict[str, Any]:

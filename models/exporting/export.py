@@ -61,7 +61,8 @@ def export(
     folder.parent.mkdir(parents=True, exist_ok=True)
     made: list[Exported] = []
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as name:
-        staged = Path(name)
+        staged = Path(name) / folder.name
+        staged.mkdir()
         for part, component in pipe.components.items():
             if part.startswith(NO_WEIGHTS) and component is not None:
                 component.save_pretrained(staged / part)
@@ -69,11 +70,24 @@ def export(
                 made += _network(pipe, part, component, staged, precision, card, on_graph)
         pipe.save_config(staged)
         _record(staged / "model_index.json", {"precision": precision, "of": revision(plain), **_versions()})
-        staged.chmod(0o755)
         if folder.exists():
             folder.rmdir()  # it was empty a moment ago
-        shutil.copytree(staged, folder)
+        staged.rename(folder)
     return made
+
+
+def smaller(card: ModelCard, exact: Path, folder: Path) -> None:
+    """Write `int8` from an exported `fp32`, without tracing the model anew.
+
+    exact: the folder with that;   folder: a new one
+    """
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as name:
+        staged = Path(name) / folder.name
+        shutil.copytree(exact, staged)
+        in_eight_bits(staged / FAMILIES[card.family].denoiser / FILE)
+        record = json.loads((staged / "model_index.json").read_text(encoding="utf-8"))[RECORD]
+        _record(staged / "model_index.json", {**record, "precision": "int8"})
+        staged.rename(folder)
 
 
 def _check(card: ModelCard, folder: Path, precision: str) -> None:
@@ -85,9 +99,14 @@ def _check(card: ModelCard, folder: Path, precision: str) -> None:
         raise RequestError(f"family {card.family!r} is not exported; {', '.join(EXPORTED)} are", "model")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RequestError(f"--to {folder}: it exists and is not an empty folder; name a new one", "to")
+    check_exporter()
+
+
+def check_exporter() -> None:
+    """Raise `RequestError` if what exporting needs is not installed."""
     for package in ("onnx", "onnxscript"):
         if find_spec(package) is None:
-            raise RequestError(f"exporting needs {package}; run: pip install 'triptych[onnx]'", "model")
+            raise RequestError(f"exporting graphs needs {package}; run: pip install 'triptych[onnx]'", "model")
 
 
 def _network(

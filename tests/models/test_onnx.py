@@ -18,11 +18,11 @@ import torch
 from models import Cancelled, Engine, load_card, load_engine
 from models.catalogue import load_catalogue
 from models.engine.device import free
-from models.exporting.eight_bits import in_eight_bits
-from models.exporting.export import export
+from models.exporting.export import export, smaller
 from models.exporting.statistics import statistics
 from models.onnx.sessions import provider_of
 from models.tuning.settings import Tuning
+from models.weights.exported import precision_of
 from models.weights.memory import estimate_memory_gb
 from router.errors import CatalogueError, LoadError, PlanError, RequestError, StepError
 from router.planning.styles import worn
@@ -231,14 +231,13 @@ def test_graphs_have_a_revision_and_a_size(exported: ModelCard, graphs: Engine, 
 
 def test_eight_bits_are_smaller_and_near(exported: ModelCard, graphs: Engine, tmp_path: Path) -> None:
     """A network in 8 bits is smaller, and draws nearly the same, but not the same."""
-    folder = tmp_path / "int8"
-    shutil.copytree(str(exported.source["onnx"]), folder)
+    exact, folder = Path(str(exported.source["onnx"])), tmp_path / "int8"
+    smaller(exported, exact, folder)
+    assert precision_of(_from(exported, folder)) == "int8"
     file = folder / "unet" / "model.onnx"
-    before = file.stat().st_size
-    in_eight_bits(file)
     assert statistics(file).operators["MatMulInteger"] > 0
     assert [one.name for one in file.parent.iterdir() if one.name != "config.json"] == ["model.onnx"]
-    assert file.stat().st_size < before
+    assert file.stat().st_size < (exact / "unet" / "model.onnx").stat().st_size
     apart = np.abs(pixels(load_engine(_from(exported, folder), threads=1), generate()) - pixels(graphs, generate()))
     assert 0 < apart.mean() < 10
 
