@@ -20,9 +20,9 @@ from models.catalogue import load_catalogue
 from models.engine.device import free
 from models.exporting.export import export, smaller
 from models.exporting.statistics import statistics
+from models.onnx.folder import precision_of
 from models.onnx.sessions import provider_of
 from models.tuning.settings import Tuning
-from models.weights.exported import precision_of
 from models.weights.memory import estimate_memory_gb
 from router.errors import CatalogueError, LoadError, PlanError, RequestError, StepError
 from router.planning.styles import worn
@@ -233,7 +233,7 @@ def test_eight_bits_are_smaller_and_near(exported: ModelCard, graphs: Engine, tm
     """A network in 8 bits is smaller, and draws nearly the same, but not the same."""
     exact, folder = Path(str(exported.source["onnx"])), tmp_path / "int8"
     smaller(exported, exact, folder)
-    assert precision_of(_from(exported, folder)) == "int8"
+    assert precision_of(folder) == "int8"
     file = folder / "unet" / "model.onnx"
     assert statistics(file).operators["MatMulInteger"] > 0
     assert [one.name for one in file.parent.iterdir() if one.name != "config.json"] == ["model.onnx"]
