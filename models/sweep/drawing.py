@@ -20,7 +20,7 @@ from models.sweep.journal import Journal
 from models.sweep.similarity import SAME_DB, psnr, ssim
 from models.sweep.standings import Look
 from models.sweep.ways import Build, Way
-from router.types import ModelCard, Picture, Scores, Step, StepResult
+from router.types import ModelCard, Picture, Scalar, Scores, Step, StepResult
 
 
 class Studio:
@@ -92,7 +92,7 @@ class Studio:
 
     def _draw(self, way: Way, number: int) -> tuple[NDArray[np.uint8], float, Any]:
         assert self._engine is not None, "enter a build first"
-        settings = {
+        settings: dict[str, Scalar] = {
             "prompt": self.prompts[number],
             "seed": self._seed + number,
             "steps": way.steps,

@@ -15,8 +15,8 @@ from models.onnx.folder import check_exported, networks_in
 from models.tuning.applying import check, tune, tuning_of
 from models.tuning.applying import options as tuning_options
 from models.weights.files import check_file
-from models.weights.memory import check_fits
-from models.weights.networks import build_empty, countable
+from models.weights.needs.memory import check_fits
+from models.weights.needs.networks import build_empty, countable
 from models.weights.parts import check_parts, load_parts, part_dtype
 from models.weights.precision import keep_precision
 from models.weights.revisions import check_folder, remedy

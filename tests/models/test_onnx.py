@@ -23,7 +23,7 @@ from models.exporting.statistics import statistics
 from models.onnx.folder import precision_of
 from models.onnx.sessions import provider_of
 from models.tuning.settings import Tuning
-from models.weights.memory import estimate_memory_gb
+from models.weights.needs.memory import estimate_memory_gb
 from router.errors import CatalogueError, LoadError, PlanError, RequestError, StepError
 from router.planning.styles import worn
 from router.types import Generate, GenerationRequest, ModelCard, Picture, Progress, Step, Style, Value

@@ -15,8 +15,8 @@ from typing import Any
 
 from models.families import FAMILIES
 from models.tuning.applying import quantized
-from models.weights.activations import INPUTS
-from models.weights.architectures import Network, published
+from models.weights.needs.activations import INPUTS
+from models.weights.needs.architectures import Network, published
 from models.weights.revisions import components, read_json, remedy
 from router.errors import LoadError
 from router.types import ModelCard
