@@ -40,7 +40,8 @@ FLOORS = {
     "policies": ("store", "checking", "deciding", "language"),
     "models": (
         "engine", "fitting", "fusion", "scoring", "embedded", "styles", "catalogue", "schema", "components", "remote",
-        "handover", "profiling", "weights", "tuning", "schedulers", "families", "layouts", "call", "provenance",
+        "handover", "profiling", "weights", "tuning", "schedulers", "families", "prompts", "layouts", "call",
+        "provenance",
     ),
     "deployments": (
         "cli", "app", "cluster", "offline", "in_process", "assembly", "served_recipes", "known_names", "api",

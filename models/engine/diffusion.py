@@ -28,6 +28,8 @@ from models.fusion.colour import Pixels
 from models.handover import check_latents, check_picture, to_image, to_latents, to_picture, to_tensor
 from models.profiling.parts import Parts
 from models.profiling.phases import Phases
+from models.prompts.chunks import reads
+from models.prompts.remembered import RememberedPrompts
 from models.schedulers import build_scheduler, start_from, start_index, ve_factor
 from models.styles.wearing import styled
 from models.tuning.applying import tuning_of
@@ -85,6 +87,9 @@ class DiffusionEngine:
                 self._guests[guest.id] = Guest(guest, self._pipe, card.family, device, dtype, networks)
             except LoadError as error:  # its words; its frames would keep the weights that were loaded before it
                 self._guests[guest.id] = LoadError(error.message, error.param)
+        self.prompts = RememberedPrompts(card)
+        for pipe in (self._pipe, self._img2img):
+            self.prompts.serve(pipe)
         self._smaller = SmallerDecoding(card)
         self._guest_cards = {guest.id: guest for guest in guests}
         self.revision = revision(card)
@@ -155,7 +160,7 @@ class DiffusionEngine:
 
         for call in alike:
             memory = (steps[next(iter(calls))].kind, call.width, call.height, call.guidance_scale > 1, call.mix)
-            alone = call.tiling is not None or self._by_content
+            alone = call.tiling is not None or self._by_content or reads(self.card)
             parts = [[number] for number in calls] if alone else [list(calls)]
             for part in parts:
                 made |= self._device.together(part, memory, draw)
@@ -308,6 +313,7 @@ class DiffusionEngine:
             with (
                 as_before(self._networks()),
                 styled(pipe, self._worn(call)) as worn,
+                self.prompts.worn(bool(call.styles)),
                 windowed(pipe, self.card, call),
                 watch.phases.of(pipe),
                 nullcontext() if self.parts is None else self.parts.of(pipe),

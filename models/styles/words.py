@@ -43,11 +43,14 @@ def reading(pipe: Any, styles: Sequence[tuple[Style, float]]) -> Iterator[None]:
             )
         return made
 
+    before = vars(pipe).get("encode_prompt")
     pipe.encode_prompt = encode_prompt
     try:
         yield
     finally:
         del pipe.encode_prompt
+        if before is not None:  # of the engine, which remembers prompts
+            pipe.encode_prompt = before
 
 
 def _mixed(pipe: Any, usual: Encode, style: Style, given: dict[str, Any]) -> tuple[Any, ...]:
