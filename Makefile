@@ -24,7 +24,7 @@ test: $(VENV)/.dev  ## every test that runs without a GPU, one Ray application i
 	$(BIN)/python -m pytest -m "not slow and not gpu and not ray" -n $(JOBS) --dist loadfile
 	$(BIN)/python -m pytest -m "ray and not slow and not gpu"
 
-test-fast: $(VENV)/.dev  ## unit tests only: seconds, no Ray
+test-fast: $(VENV)/.dev  ## the tests that need no Ray: most of the minutes of make test
 	$(BIN)/python -m pytest -m "not slow and not gpu and not ray"
 
 test-slow: $(VENV)/.dev  ## the tests that take more than half a minute
@@ -69,4 +69,5 @@ $(VENV)/.serve: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@$(SAY)
 	@$(BIN)/python tools/install.py -c constraints.txt -e '.[dev]'
+	@$(BIN)/pip install --quiet --no-deps -c constraints.txt rapidocr-onnxruntime  # it asks for an OpenCV that does not go beside ours
 	@touch $@ $(VENV)/.serve

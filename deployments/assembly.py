@@ -15,8 +15,9 @@ from typing import Any
 from deployments.api.urls import URL_SECRET, UrlSigner
 from deployments.api.wire.jobs import job_report
 from deployments.api.wire.rendering import Rendering
-from deployments.jobs.jobs import Jobs, view_of
+from deployments.jobs.jobs import Jobs
 from deployments.jobs.secret_files import secret_from
+from deployments.jobs.views import view_of
 from deployments.jobs.webhooks import WEBHOOK_SECRET, Webhooks
 from deployments.known_names import known_of
 from deployments.orchestration.availability import Monitor

@@ -16,6 +16,7 @@ from cachetools import LRUCache
 
 from router.cost.queues import Queues
 from router.errors import NotFoundError, RequestError, did_you_mean
+from router.planning.edits import for_pictures
 from router.planning.planner import Planned, Planner
 from router.planning.styles import check_known
 from router.prompts.embedding import Embedder
@@ -28,6 +29,7 @@ from router.types import (
     Catalogue,
     Context,
     Decision,
+    Edit,
     Estimate,
     Fuse,
     Generate,
@@ -46,6 +48,7 @@ from router.verification.n_auto import ResolvedSearch, Searches
 from router.verification.options import next_options
 from router.verification.score_reading import ScoreReading
 
+POLICIES = 64  # whose recipes are kept as they are for given pictures
 VIEWS = 1024  # prompts whose analysis is remembered, and their estimates as long as queues and costs stay
 
 _Moment = tuple[PromptView, QualityPredictor, int, tuple[int, int]]
@@ -73,6 +76,7 @@ class Router:
         self._planner = Planner(catalogue)
         self._licences = {model: catalogue[model].terms for model in catalogue.ids()}
         self._searches = Searches(catalogue, queues)
+        self._for_pictures: LRUCache[int, tuple[Mapping[str, Recipe], Mapping[str, Recipe]]] = LRUCache(POLICIES)
         self._views: LRUCache[tuple[str, str], PromptView] = LRUCache(VIEWS)
         self._estimates: LRUCache[str, tuple[_Moment, dict[str, Plan], dict[str, Estimate]]] = LRUCache(VIEWS)
         self._lock = threading.Lock()
@@ -126,8 +130,9 @@ class Router:
         return known
 
     def candidates(self, request: GenerationRequest, policy: Policy) -> Mapping[str, Recipe]:
-        """The policy's recipes, and, if the request names a model instead, that model with its card's settings."""
-        recipes, asked = policy.recipes, request.recipe
+        """The policy's recipes, and, if the request names a model instead, that model with its card's settings; of a
+        given picture, where it brings one."""
+        recipes, asked = self._recipes(policy.recipes, request), request.recipe
         named = recipes.get(asked) if asked is not None else None
         if request.turns and not (isinstance(named, Fuse) and named.search is not None):
             raise RequestError(
@@ -141,7 +146,19 @@ class Router:
                 f"policy {policy.name!r} has no recipe {asked!r}, nor is it a model{did_you_mean(asked, known)}",
                 "recipe",
             )
-        return {**recipes, asked: Generate(asked)}
+        return {**recipes, asked: Edit(asked) if request.given else Generate(asked)}
+
+    def _recipes(self, recipes: Mapping[str, Recipe], request: GenerationRequest) -> Mapping[str, Recipe]:
+        """A policy's recipes for what the request brings; the same objects each time."""
+        if not request.given:
+            return recipes
+        with self._lock:
+            kept = self._for_pictures.get(id(recipes))
+        if kept is None or kept[0] is not recipes:
+            kept = recipes, for_pictures(recipes)
+            with self._lock:
+                self._for_pictures[id(recipes)] = kept
+        return kept[1]
 
     def _offer(self, case: Case, context: Context, offered: _Offered, bounds: Resources) -> Offers:
         """Plans and estimates of every recipe that can be planned; searches are resolved within `bounds`."""

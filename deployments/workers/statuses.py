@@ -29,6 +29,7 @@ class Sightings:
         self._last: tuple[Mapping[str, WorkerStatus], ...] = ()
         self._seen_at: float | None = None
         self._was_there = False
+        self._load_s: dict[str, float] = {}
 
     @property
     def replicas(self) -> int:
@@ -40,6 +41,19 @@ class Sightings:
         self._last = tuple(answers)
         self._seen_at = self._clock()
         self._was_there = self._was_there or bool(answers)
+        for answer in answers:
+            for model, status in answer.items():
+                if isinstance(seconds := status.facts.get("loaded_in_s"), int | float):
+                    self._load_s[model] = float(seconds)
+
+    def loading_s(self) -> dict[str, float]:
+        """By model, how long its next step waits for its weights: 0 where they are in memory. One that was never
+        loaded is taken to load as long as the slowest of its worker did."""
+        slowest = max(self._load_s.values(), default=0.0)
+        return {
+            model: self._load_s.get(model, slowest) if status.state == "idle" else 0.0
+            for model, status in self.statuses().items()
+        }
 
     def statuses(self) -> dict[str, WorkerStatus]:
         """How each model is, as far as it is known: an answer that is not there yet leaves the last one, with its

@@ -30,11 +30,11 @@ class RememberedPrompts:
         self._worn = False
 
     def serve(self, pipe: Any) -> None:
-        """Let a pipeline ask here. It must have the text encoders of the others."""
-        if pipe is None or not hasattr(type(pipe), "encode_prompt"):
+        """Let a pipeline ask here, if it does not yet. It must have the text encoders of the others."""
+        if "encode_prompt" in vars(pipe):
             return
-        read = type(pipe).encode_prompt.__get__(pipe)
-        pipe.encode_prompt = functools.wraps(read)(functools.partial(self._encode, pipe, read))
+        own = type(pipe).encode_prompt.__get__(pipe)
+        pipe.encode_prompt = functools.wraps(own)(functools.partial(self._encode, pipe))
 
     def forget(self) -> None:
         """Read everything anew."""
@@ -49,7 +49,8 @@ class RememberedPrompts:
         finally:
             self._worn = before
 
-    def _encode(self, pipe: Any, read: Any, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+    def _encode(self, pipe: Any, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        read = type(pipe).encode_prompt.__get__(pipe)
         bound = inspect.signature(read).bind(*args, **kwargs)
         given = dict(bound.arguments)
         texts = {name: value for name, value in given.items() if "prompt" in name and isinstance(value, list)}

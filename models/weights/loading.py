@@ -90,6 +90,18 @@ def img2img(card: ModelCard, pipe: Any) -> Any | None:
     return made
 
 
+def inpaint(card: ModelCard, pipe: Any) -> Any | None:
+    """The inpainting sibling of a base model's pipeline, sharing every component; None if the family has none."""
+    import diffusers
+
+    row = FAMILIES[card.family]
+    if not row.inpaint or card.role != "base":
+        return None
+    made = diffusers.AutoPipelineForInpainting.from_pipe(pipe, **row.extra)
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
 def resolve_dtype(card: ModelCard, device: str, dtype: str | None) -> Any:
     """The torch dtype: as asked, else the card's; half precision becomes float32 on a CPU, where it is slow."""
     import torch
@@ -125,16 +137,30 @@ def check_call(card: ModelCard, pipe: Any) -> None:
 
 def place(card: ModelCard, part: Any, device: str, dtype: Any, have: Collection[str] = ()) -> Any:
     """Move a pipeline or module to a device; `LoadError` if it is not there or too small. See `check_place`, which says
-    so before anything is loaded. have: components that are there already"""
+    so before anything is loaded. have: components that are there already, beside those that are seen to be"""
     import torch
 
-    check_place(card, device, dtype, have)
+    check_place(card, device, dtype, {*have, *_there(part, device)})
     try:
         return part.to(device)
     except torch.OutOfMemoryError:
         raise LoadError(
             f"model {card.id!r}: does not fit on {device}; use a smaller dtype or model, or give it a whole GPU"
         ) from None
+
+
+def _there(part: Any, device: str) -> list[str]:
+    """The networks of a pipeline that are on an accelerator already, as those are that are read in 4 bits: the memory
+    that is free is without them."""
+    import torch
+
+    networks = {
+        name: network
+        for name, network in getattr(part, "components", {}).items()
+        if device != "cpu" and isinstance(network, torch.nn.Module)
+    }
+    kind = torch.device(device).type
+    return [name for name, network in networks.items() if all(p.device.type == kind for p in network.parameters())]
 
 
 def check_place(card: ModelCard, device: str, dtype: Any, have: Collection[str] = ()) -> None:

@@ -191,8 +191,8 @@ def json_schema() -> dict[str, Any]:
     }
     parts["Name"] = {"type": "string", "minLength": 1, "maxLength": 64}
     defaults = {}
-    for kind, part in (("generate", "GenerateSpec"), ("refine", "RefineSpec"), ("upscale", "UpscaleSpec"),
-                       ("fuse", "FuseSpec"), ("best_of", "BestOfSpec")):  # fmt: skip
+    for kind, part in (("generate", "GenerateSpec"), ("edit", "EditSpec"), ("refine", "RefineSpec"),
+                       ("upscale", "UpscaleSpec"), ("fuse", "FuseSpec"), ("best_of", "BestOfSpec")):  # fmt: skip
         for key in parts[part].pop("required", ()):
             value = parts[part]["properties"][key]
             value["description"] = f"{value['description']}; required, here or by inheritance"

@@ -20,11 +20,27 @@ from router.types.decisions import (
     Rejection,
     Verification,
 )
+from router.types.given import GivenPicture, Role
 from router.types.plans import HandOver, Plan, Step, StepKind, Unless
-from router.types.recipes import Chain, Fuse, Generate, Prices, Recipe, Refine, Search, Tile, Turn, Upscale
+from router.types.recipes import (
+    Chain,
+    Control,
+    Edit,
+    Fuse,
+    Generate,
+    Given,
+    Map,
+    Prices,
+    Recipe,
+    Refine,
+    Search,
+    Tile,
+    Turn,
+    Upscale,
+)
 from router.types.requests import NO_CONTEXT, Allowance, Context, GenerationRequest, Priority, PromptView
 from router.types.resources import UNBOUNDED, Resources
-from router.types.results import Latents, Picture, Progress, Scores, StepResult, StepTrace, Value
+from router.types.results import Latents, Mask, Picture, Progress, Scores, StepResult, StepTrace, Value
 from router.types.styles import MAX_STYLES, Style, Wearing, spelled, wearing, worn_by
 
 __all__ = [
@@ -35,14 +51,20 @@ __all__ = [
     "Catalogue",
     "Chain",
     "Context",
+    "Control",
     "Decision",
+    "Edit",
     "Estimate",
     "Fuse",
     "Generate",
     "GenerationRequest",
+    "Given",
+    "GivenPicture",
     "HandOver",
     "Latents",
     "Licence",
+    "Map",
+    "Mask",
     "ModelCard",
     "Offers",
     "Picture",
@@ -60,6 +82,7 @@ __all__ = [
     "Rejection",
     "Remote",
     "Resources",
+    "Role",
     "Scalar",
     "Scores",
     "Search",

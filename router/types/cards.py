@@ -67,6 +67,8 @@ class ModelCard:
     relays:       its share of the denoising names a noise level, so that models of its latent space go on from one
                   another; false where the schedule depends on checkpoint and size. The family says this
     refines:      it goes on from a finished picture by `strength`. The family says this
+    inpaints:     it draws what a mask leaves open of a picture. The family says this
+    controlnets:  by kind ("canny", "depth", …), where the weights of a ControlNet are: path or hub, and revision
     prompt_chunks, prompt_weights: a longer prompt is read in so many parts at most, each as long as its encoder reads;
                   `(word:1.3)` in it is a weight. `max_prompt_tokens` is for all of them
     vocabulary:   file with what the training captions say, if they say little enough to be listed; words: its lines,
@@ -124,6 +126,8 @@ class ModelCard:
     usd_per_hour: float = 1.0  # price of the accelerator it occupies
     relays: bool = False
     refines: bool = True
+    inpaints: bool = False
+    controlnets: Mapping[str, Mapping[str, Scalar]] = field(default_factory=dict)
     flow: bool = False
     takes_negative: bool = True
     remote: Remote | None = None
