@@ -58,7 +58,7 @@ def encoded(
             made, last = _read(pipe, encoder, tokenizer, tokens[id(tokenizer)][number], count, device, clip_skip)
             states[number].append(made)
             pooled[number] = last  # of the last encoder, which is the larger one
-    embeddings = [torch.cat(one, dim=-1) for one in states]
+    embeddings: list[Any] = [torch.cat(one, dim=-1) for one in states]
     if guided and zeros:
         embeddings.append(torch.zeros_like(embeddings[0]))
         pooled.append(torch.zeros_like(pooled[0]))
