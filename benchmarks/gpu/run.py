@@ -6,7 +6,7 @@ Nothing is downloaded: time and memory do not depend on the numbers in the weigh
 folder (34 GB for FLUX; --folder says where), one model after the other, read by the loader that serves, and deleted. A
 model is run eagerly, compiled, with other attention, cached, quantised, offloaded and in batches. Each way loads it
 anew, draws once (which compiles), then the pictures whose median counts, at the model's own size and steps. Beside it
-stand the memory that was planned (`models/weights/memory.py`), a bare loop around the diffusers pipeline, and Triptych
+stand the memory that was planned (`models/weights/needs`), a bare loop around the diffusers pipeline, and Triptych
 over HTTP, on Ray Serve. What this machine lacks for a way is in its row, with the reason. Printed as one table and
 stored as gpu.json.
 
@@ -37,7 +37,7 @@ from benchmarks.memory_plan import growth_mb
 from models import load_engine
 from models.engine.device import free
 from models.engine.warmup import warm_up_step
-from models.weights.memory import estimate_memory_gb
+from models.weights.needs.memory import estimate_memory_gb
 from router.errors import LoadError, TriptychError
 from router.types import ModelCard, Picture, Step, StepResult, Value
 
@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> None:
     models = QUICK if chosen.quick else chosen.models
     rows: list[dict[str, Any]] = []
     about = machine(device)
-    with results(chosen, RESULTS, is_full(made, chosen, ("folder",))) as out:
+    with results(chosen, RESULTS, is_full(made, chosen, ("folder",))) as out, silent():
         for model in models:
             for row in of_model(model, chosen, device):
                 rows.append(row)
@@ -148,15 +148,14 @@ def bare(card: ModelCard, pictures: int, device: str) -> dict[str, Any]:
         pipe.set_progress_bar_config(disable=True)
         given = arguments(read_call(step, card), card, pipe)
         if inputs and isinstance(inputs[0], Picture):
-            given["image"] = to_image(inputs[0])
+            given["image"] = to_image(inputs[0], *card.native_size)
         for number in range(pictures + 1):
             began = time.perf_counter()
             pipe(**given, generator=torch.Generator("cpu").manual_seed(number))
             if number:
                 seconds.append(time.perf_counter() - began)
 
-    with silent():
-        peak = peak_gb(work, device)
+    peak = peak_gb(work, device)
     free()
     return {"batch": 1, "peak_gb": peak, **speed(seconds)}
 

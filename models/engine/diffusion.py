@@ -45,7 +45,7 @@ from models.tuning.caches import told
 from models.tuning.smaller import SmallerDecoding, in_tiles
 from models.weights.controls import Controls
 from models.weights.loading import img2img, inpaint, load_pipeline, resolve_dtype
-from models.weights.memory import check_fits
+from models.weights.needs.memory import check_fits
 from models.weights.revisions import revision
 from models.weights.sharing import SharedNetworks
 from router.errors import LoadError, StepError, TriptychError
@@ -334,7 +334,7 @@ class DiffusionEngine:
         try:
             with (
                 as_before(self._networks()),
-                styled(pipe, self._worn(call)) as worn,
+                styled(pipe, self._worn(call), own_scheduler=True) as worn,
                 windowed(pipe, self.card, call),
                 watch.phases.of(pipe),
                 nullcontext() if self.parts is None else self.parts.of(pipe),
@@ -351,9 +351,7 @@ class DiffusionEngine:
         return self._device.name
 
     def _worn(self, call: Call) -> list[tuple[Style, float]]:
-        """What the pipeline wears, but for a scheduler, which is built for each step anyway."""
-        worn = [(self.card.styles[name], weight) for name, weight in call.styles]
-        return [(style, weight) for style, weight in worn if style.kind != "scheduler"]
+        return [(self.card.styles[name], weight) for name, weight in call.styles]
 
     @property
     def broken(self) -> str:

@@ -18,6 +18,12 @@ from router.types import (
     wearing,
 )
 
+EIGHT_BITS = ("int8", "fp8")
+"""Ways of `tuning.quantize` after which a LoRA finds no layers that it could be added to, as peft computes it."""
+
+INSIDE = ("lora", "textual_inversion", "clip_skip", "freeu")
+"""Kinds of styles that change weights, or go by a network's blocks and layers."""
+
 
 def asked(stage: Generate | Edit | Refine, request: GenerationRequest) -> Wearing:
     """What a stage that draws from noise, or paints over a given picture, wears: the recipe's, and the request's
@@ -85,10 +91,12 @@ def _unfit(style: Style, card: ModelCard, kind: str) -> str:
         return f"it is a {card.role}, and styles are made for base models"
     if style.family != card.family:
         return f"it is for family {style.family!r}, not {card.family!r}"
+    if card.source.get("onnx") and style.kind in INSIDE:
+        return f"a {style.kind} changes what is inside its networks, and those are exported graphs"
     if style.latent_space and style.latent_space != card.latent_space:
         return f"it is for models of latent space {style.latent_space!r}, not {card.latent_space!r}"
-    if style.kind == "lora" and card.tuning.get("quantize") == "int8":
-        return "its layers are rounded to 8 bits (tuning.quantize: int8), and nothing can be added to them; use fp8"
+    if style.kind == "lora" and (bits := card.tuning.get("quantize")) in EIGHT_BITS:
+        return f"nothing can be added to layers in 8 bits; leave `quantize: {bits}` out of its tuning"
     if kind not in style.steps:
         return f"{style.kind} works in {' and '.join(style.steps)} only"
     return ""
@@ -102,3 +110,6 @@ def _check_together(styles: Sequence[Style]) -> None:
                 f"{seen[style.kind]!r} and {style.id!r} are both of kind {style.kind!r}; wear one of them", "style"
             )
         seen[style.kind] = style.id
+    stepping = [style.id for style in styles if "scheduler" in style.settings]
+    if len(stepping) > 1:
+        raise PlanError(f"{' and '.join(map(repr, stepping))} each want a scheduler; wear one of them", "style")

@@ -470,6 +470,8 @@ def _style(style: Style) -> dict[str, Any]:
         "family": style.family,
         "style_kind": style.kind,
         "weights": [style.least, style.most] if style.blends else [0, 1],
+        "blends": style.blends,
+        "many": style.many,
         "licence": style.licence,
     }
 
