@@ -69,7 +69,9 @@ def drawn(engine: DiffusionEngine, kind: str, *inputs: Value, **settings: Any) -
 
 
 def _step(engine: DiffusionEngine, kind: Any, inputs: tuple[Value, ...], **settings: Any) -> Step:
-    own = {} if kind == "generate" else {"strength": 0.8}
+    # FLUX's classes for edits beside a ControlNet know no second pass; the planner says so.
+    once = {"guidance_scale": 1.0} if engine.card.family == "flux" else {}
+    own = {} if kind == "generate" else {"strength": 0.8, **once}
     names = tuple(map(str, range(len(inputs))))
     told = {"prompt": "red dot", "seed": 1, "steps": 3, "width": SIDE, "height": SIDE, **own, **settings}
     return Step("it", kind, engine.card.id, names, "image", told)
