@@ -69,4 +69,5 @@ $(VENV)/.serve: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@$(SAY)
 	@$(BIN)/python tools/install.py -c constraints.txt -e '.[dev]'
+	@$(BIN)/pip install --quiet --no-deps -c constraints.txt rapidocr-onnxruntime  # it asks for an OpenCV that does not go beside ours
 	@touch $@ $(VENV)/.serve

@@ -36,17 +36,18 @@ FORBIDDEN = {
 # Within a package, the folders (and modules beside them) are floors: each imports only from those below it.
 FLOORS = {
     "router": (
-        "routing", "route", "requests", "verification", "learning", "quality", "planning", "prompts", "registry",
-        "cost", "errors", "types",
+        "routing", "route", "requests", "bootstrap", "verification", "learning", "quality", "planning", "prompts",
+        "registry", "cost", "errors", "types",
     ),
     "policies": ("store", "checking", "deciding", "language"),
     "models": (
-        "engine", "fitting", "fusion", "scoring", "embedded", "styles", "catalogue", "schema", "components", "remote",
-        "handover", "profiling", "weights", "tuning", "schedulers", "families", "layouts", "call", "provenance",
-        "given",
+        "engine", "fitting", "fusion", "judging", "scoring", "embedded", "styles", "catalogue", "schema", "components",
+        "remote", "handover", "profiling", "weights", "tuning", "schedulers", "families", "layouts", "call",
+        "provenance", "given",
     ),
     "deployments": (
-        "cli", "app", "cluster", "offline", "in_process", "assembly", "served_recipes", "known_names", "api",
+        "cli", "app", "cluster", "bootstrap", "offline", "in_process", "policy_versions", "assembly", "served_recipes",
+        "known_names", "api",
         "page", "jobs", "operating", "orchestration", "safety", "store", "given", "workers", "observing", "settings",
         "placement", "section",
     ),

@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> None:
     models = QUICK if chosen.quick else chosen.models
     rows: list[dict[str, Any]] = []
     about = machine(device)
-    with results(chosen, RESULTS, is_full(made, chosen, ("folder",))) as out:
+    with results(chosen, RESULTS, is_full(made, chosen, ("folder",))) as out, silent():
         for model in models:
             for row in of_model(model, chosen, device):
                 rows.append(row)
@@ -148,15 +148,14 @@ def bare(card: ModelCard, pictures: int, device: str) -> dict[str, Any]:
         pipe.set_progress_bar_config(disable=True)
         given = arguments(read_call(step, card), card, pipe)
         if inputs and isinstance(inputs[0], Picture):
-            given["image"] = to_image(inputs[0])
+            given["image"] = to_image(inputs[0], *card.native_size)
         for number in range(pictures + 1):
             began = time.perf_counter()
             pipe(**given, generator=torch.Generator("cpu").manual_seed(number))
             if number:
                 seconds.append(time.perf_counter() - began)
 
-    with silent():
-        peak = peak_gb(work, device)
+    peak = peak_gb(work, device)
     free()
     return {"batch": 1, "peak_gb": peak, **speed(seconds)}
 

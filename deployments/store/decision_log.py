@@ -219,6 +219,14 @@ class DecisionLog:
                 said.setdefault(row.decision, []).append(Feedback(*(getattr(row, name) for name in names)))
             return [(decision_of(dict(row._mapping)), tuple(said.get(row.number, ()))) for row in db.execute(rows)]
 
+    def prompts(self, most: int = 5_000) -> list[str]:
+        """The texts of the last prompts, each once, the latest first; none where only their hashes are kept."""
+        latest = func.max(decisions.c.number)
+        wanted = select(decisions.c.prompt).where(decisions.c.prompt.is_not(None))
+        wanted = wanted.group_by(decisions.c.prompt).order_by(latest.desc()).limit(most)
+        with self._reading() as db:
+            return [str(text) for text in db.execute(wanted).scalars()]
+
     # ------------------------------------------------------------------------------------------------------- database
 
     def hashed(self, prompt: str) -> str:

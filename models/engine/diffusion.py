@@ -334,7 +334,7 @@ class DiffusionEngine:
         try:
             with (
                 as_before(self._networks()),
-                styled(pipe, self._worn(call)) as worn,
+                styled(pipe, self._worn(call), own_scheduler=True) as worn,
                 windowed(pipe, self.card, call),
                 watch.phases.of(pipe),
                 nullcontext() if self.parts is None else self.parts.of(pipe),
@@ -351,9 +351,7 @@ class DiffusionEngine:
         return self._device.name
 
     def _worn(self, call: Call) -> list[tuple[Style, float]]:
-        """What the pipeline wears, but for a scheduler, which is built for each step anyway."""
-        worn = [(self.card.styles[name], weight) for name, weight in call.styles]
-        return [(style, weight) for style, weight in worn if style.kind != "scheduler"]
+        return [(self.card.styles[name], weight) for name, weight in call.styles]
 
     @property
     def broken(self) -> str:

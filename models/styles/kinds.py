@@ -17,13 +17,15 @@ class Kind:
     """One kind of style.
 
     families: that can wear it;   steps: kinds of steps in which they can
-    needs:    what its card must give: `file`, `text`, or keys of `settings`, which has no others
+    needs:    what its card must give: `file`, `text`, or keys of `settings`
+    takes:    keys of `settings` that it may have beside those; it has no others
     least, most, many, blends: as of `router.types.Style`
     """
 
     families: tuple[str, ...]
     steps: tuple[str, ...] = DRAWN
     needs: tuple[str, ...] = ()
+    takes: tuple[str, ...] = ()
     least: float = 0.0
     most: float = 1.0
     many: bool = False
@@ -35,6 +37,7 @@ KINDS: dict[str, Kind] = {
     "lora": Kind(
         ("sd15", "sdxl", "sd3", "flux", "flux2-klein", "qwen-image", "z-image"),
         needs=("file",),
+        takes=("scheduler",),
         least=-2.0,
         most=2.0,
         many=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,13 @@ READ = (".json", ".txt", ".model", ".jinja")
 """Endings of configurations and vocabularies."""
 
 NOT_READ = ("flax_", "tf_", "onnx", "openvino", "coreml")
+LARGE = 50_000_000
+"""Bytes from which a file goes on where it broke off."""
+
+CHUNK = 1_000_000
+TRIES = 5
+PAUSE_S = 1.0
+
 SPARE_GB = 1.0
 """What stays free on the disk."""
 
@@ -80,15 +88,67 @@ class Hub:
         return Path(found) if isinstance(found, str) else None
 
     def fetch(self, wanted: Wanted, again: bool = False) -> Path:
-        """The file, downloaded; what was begun before goes on where it broke off."""
+        """The file, downloaded; of a large one, what was begun before goes on where it broke off."""
         from huggingface_hub import hf_hub_download
 
+        if wanted.size >= LARGE and self.here(wanted) is None:
+            self._stream(wanted)
         options: dict[str, Any] = {"endpoint": self._endpoint, "cache_dir": str(self.cache), "force_download": again}
         return Path(hf_hub_download(wanted.repo, wanted.path, revision=wanted.commit, **options))
+
+    def _stream(self, wanted: Wanted) -> None:
+        """The content of a large file into the cache, where huggingface_hub finds it; by itself, that begins anew in
+        each process."""
+        from huggingface_hub import get_hf_file_metadata, hf_hub_url
+        from huggingface_hub.file_download import repo_folder_name
+        from huggingface_hub.utils import WeakFileLock, build_hf_headers
+
+        url = hf_hub_url(wanted.repo, wanted.path, revision=wanted.commit, endpoint=self._endpoint)
+        folder = self.cache / repo_folder_name(repo_id=wanted.repo, repo_type="model") / "blobs"
+        folder.mkdir(parents=True, exist_ok=True)
+        blob = folder / str(get_hf_file_metadata(url).etag)
+        part = blob.with_name(f"{blob.name}.part")
+        with WeakFileLock(blob.with_name(f"{blob.name}.part.lock")):
+            if not blob.exists():
+                resumed(url, part, wanted.size, build_hf_headers())
+                part.replace(blob)
 
     def index(self, wanted: Wanted) -> Path:
         """The folder of a pipeline's model_index.json, fetched."""
         return self.fetch(wanted).parent
+
+
+def resumed(url: str, part: Path, size: int, headers: Mapping[str, str]) -> None:
+    """Write what is at an address to the end of `part` until it has `size` bytes. Raises what httpx raises, after
+    `TRIES` tries that brought nothing."""
+    import httpx
+    from tqdm import tqdm
+
+    part.touch()
+    tries = 0
+    shown = {"unit": "B", "unit_scale": True, "disable": None, "desc": part.name[:12]}
+    with tqdm(total=size, initial=part.stat().st_size, **shown) as bar:
+        while (begin := part.stat().st_size) < size:
+            try:
+                _append(url, part, begin, headers, bar.update)
+            except httpx.TransportError:
+                tries = 0 if part.stat().st_size > begin else tries + 1
+                if tries >= TRIES:
+                    raise
+                time.sleep(PAUSE_S)
+
+
+def _append(url: str, part: Path, begin: int, headers: Mapping[str, str], told: Callable[[int], Any]) -> None:
+    import httpx
+
+    ranged = {**headers, "Range": f"bytes={begin}-"} if begin else dict(headers)
+    with httpx.stream("GET", url, headers=ranged, follow_redirects=True, timeout=60.0) as answer:
+        answer.raise_for_status()
+        whole_again = answer.status_code == 200  # it does not know ranges
+        with part.open("wb" if whole_again else "ab") as handle:
+            for chunk in answer.iter_raw(CHUNK):
+                handle.write(chunk)
+                told(len(chunk))
 
 
 def files_of(card: ModelCard, hub: Hub) -> list[Wanted]:

@@ -17,7 +17,7 @@ LARGE = (".safetensors", ".bin")
 class FakeHub(ThreadingHTTPServer):
     """folder: what the repository `repo` holds;   asked: (method, path, Range) of each request for a file
 
-    breaks: bytes after which an answer to the next request for a file of that name breaks off, once
+    breaks: bytes after which each of the next answers with the content of a file breaks off
     spoils: files of which another content arrives, so many times
     """
 
@@ -25,7 +25,7 @@ class FakeHub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.repo, self.folder, self.gated = repo, folder, gated
         self.asked: list[tuple[str, str, str | None]] = []
-        self.breaks: dict[str, int] = {}
+        self.breaks: dict[str, list[int]] = {}
         self.spoils: dict[str, int] = {}
 
     @property
@@ -102,7 +102,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(key, value)
         self.end_headers()
         if body:
-            end = self.server.breaks.pop(name, None)
+            breaks = self.server.breaks.get(name)
+            end = begin + breaks.pop(0) if breaks else None
             self.wfile.write(content[begin:end])
             if end is not None:
                 self.close_connection = True

@@ -9,6 +9,8 @@ import resource
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pytest
@@ -16,6 +18,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from models import Engine, load_card, load_engine
+from models.embedded.checker import check
+from models.embedded.outcomes import held_out_prompts
+from models.styles import adapters
 from models.styles.cards import SHIPPED, load_style, load_styles
 from models.styles.wearing import styled
 from router.errors import CatalogueError, StepError
@@ -97,7 +102,12 @@ def test_a_lora_of_weight_zero_is_the_base_even_when_it_is_put_on(sd15: Engine, 
 
 
 @pytest.mark.parametrize(
-    "name", [n for n, style in sorted(STYLES.items()) if style.blends and style.kind != "clip_skip"]
+    "name",
+    [
+        n
+        for n, style in sorted(STYLES.items())
+        if style.blends and style.kind != "clip_skip" and "scheduler" not in style.settings
+    ],
 )
 def test_more_weight_is_more_change(sd15: Engine, name: str) -> None:
     """At one step from the base's noise, the distance to the base's picture grows with the weight."""
@@ -122,6 +132,59 @@ def test_a_lora_twice_by_halves_is_the_lora(sd15: Engine, pipe: object) -> None:
     with styled(pipe, [(one, 0.5), (replace(one, id="copy"), 0.5)]):
         halves = drawn(sd15).astype(int)
     assert np.abs(whole - halves).max() <= 1
+
+
+def test_what_a_lora_adds_is_kept_for_the_next_time(sd15: Engine, pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second picture in a LoRA puts no adapters into the network; a LoRA too large to keep draws the same."""
+    first = drawn(sd15, outlined=0.9)
+    with monkeypatch.context() as patch:
+        patch.setattr(pipe, "load_lora_weights", None)
+        assert np.array_equal(drawn(sd15, outlined=0.9), first)
+    monkeypatch.setattr(adapters, "MOST_SUMS_BYTES", 1000)
+    monkeypatch.setattr(adapters, "_sums", WeakKeyDictionary())
+    assert np.abs(drawn(sd15, outlined=0.9).astype(int) - first).max() <= 2
+    assert not any(len(kept) for kept in adapters._sums.values())
+
+
+def test_another_file_of_the_same_name_is_worn_anew(pipe: Any, tmp_path: Path) -> None:
+    """When a style's file changes, what was kept of the former one is not used."""
+    file = tmp_path / "any.safetensors"
+    layer = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+    style = replace(STYLES["outlined"], id="any", source={"file": str(file)})
+    weight, seen = pipe.unet.mid_block.attentions[0].transformer_blocks[0].attn1.to_q.weight, []
+    for size in (1.0, 2.0):
+        parts = {"lora_A": torch.full((1, weight.shape[1]), size), "lora_B": torch.ones(weight.shape[0], 1)}
+        save_file({f"{layer}.{name}.weight": value for name, value in parts.items()}, file)
+        os.utime(file, (size, size))
+        base = weight.detach().clone()
+        with styled(pipe, [(style, 1.0)]):
+            seen.append(float((weight - base).mean()))
+        assert torch.equal(weight, base)
+    assert seen == pytest.approx([1.0, 2.0], rel=1e-5)
+
+
+def test_lcm_draws_in_a_step_without_guidance(sd15: Engine) -> None:
+    """The style brings its scheduler, for one step of one pass, and most of its pictures are right."""
+    prompts = held_out_prompts("one", 10, 5)
+    right = 0
+    for seed, prompt in enumerate(prompts):
+        asked = {"prompt": prompt.text, "seed": seed, "steps": 1, "guidance_scale": 1.0, "style": "lcm*1"}
+        made = sd15.run(Step("made", "generate", "sd15", (), "image", asked))  # type: ignore[arg-type]
+        assert isinstance(made.value, Picture)
+        assert made.facts["scheduler"] == "LCMScheduler" and made.facts["steps"] == 1
+        right += check(made.value.pixels, prompt.scene).exact
+    assert right >= 6
+
+
+def test_a_style_of_a_hub_says_how_it_is_fetched(pipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cards of published styles name repository and file; without the file, the error has the command."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    for name, style in load_styles([SHIPPED / "real"]).items():
+        if "hub" not in style.source:
+            continue
+        assert style.settings["scheduler"] == "lcm" and style.latent_space in ("sd15", "sdxl"), name
+        with pytest.raises(StepError, match=rf"hf download {style.source['hub']} "), styled(pipe, [(style, 1.0)]):
+            pass
 
 
 def test_a_learned_word_does_what_its_vectors_do(sd15: Engine) -> None:

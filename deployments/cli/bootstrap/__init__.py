@@ -1,0 +1,1 @@
+"""Measure your own: pictures, judges, labels, and what came of it."""
