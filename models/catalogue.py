@@ -66,9 +66,11 @@ def load_card(name: str | Path, overrides: Mapping[str, Any] | None = None) -> M
     if overrides:
         lines = {place: line for place, line in lines.items() if place and place[0] not in overrides}
     card = validate({**data, **(overrides or {})}, str(path), lines)
-    source, parts = (Path.cwd() if key in (overrides or {}) else base for key in ("source", "components"))
+    named = ("source", "components", "controlnets")
+    source, parts, nets = (Path.cwd() if key in (overrides or {}) else base for key in named)
     components = {name: absolute(spec, parts) for name, spec in card.components.items()}
-    card = replace(card, source=absolute(card.source, source), components=components)
+    controlnets = {kind: absolute(spec, nets) for kind, spec in card.controlnets.items()}
+    card = replace(card, source=absolute(card.source, source), components=components, controlnets=controlnets)
     if not card.vocabulary:
         return card
     home = Path.cwd() if "vocabulary" in (overrides or {}) else PACKAGE if path.is_relative_to(CARDS) else path.parent

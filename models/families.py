@@ -26,6 +26,16 @@ Arguments = Callable[[Call, ModelCard, Any], dict[str, Any]]
 
 
 @dataclass(frozen=True)
+class Controlled:
+    """The classes of a family with a ControlNet: the network's, and those that draw, go on and inpaint beside it."""
+
+    network: str
+    pipeline: str
+    img2img: str
+    inpaint: str
+
+
+@dataclass(frozen=True)
 class Family:
     """One family of diffusion models. Class names are those of diffusers.
 
@@ -33,6 +43,7 @@ class Family:
     arguments:     how a step becomes that class's call, and its img2img sibling's
     img2img:       the class that goes on from a picture by `strength` ("": there is none, so nothing is refined)
     inpaint:       the class that draws what a mask leaves open of a picture ("": there is none)
+    control:       its classes with a ControlNet, if it has any
     layout:        how its latents lie
     flow:          flow matching, whose schedulers are others than those of diffusion with a fixed noise schedule
     relays:        a share of the denoising names a noise level, so that another model can go on from there
@@ -52,6 +63,7 @@ class Family:
     arguments: Arguments
     img2img: str = ""
     inpaint: str = ""
+    control: Controlled | None = None
     layout: Layout = PLANAR
     flow: bool = True
     relays: bool = False
@@ -191,6 +203,12 @@ FAMILIES: dict[str, Family] = {
         stable_diffusion,
         img2img="StableDiffusionImg2ImgPipeline",
         inpaint="StableDiffusionInpaintPipeline",
+        control=Controlled(
+            "ControlNetModel",
+            "StableDiffusionControlNetPipeline",
+            "StableDiffusionControlNetImg2ImgPipeline",
+            "StableDiffusionControlNetInpaintPipeline",
+        ),
         flow=False,
         relays=True,
         denoiser="unet",
@@ -205,6 +223,12 @@ FAMILIES: dict[str, Family] = {
         sdxl,
         img2img="StableDiffusionXLImg2ImgPipeline",
         inpaint="StableDiffusionXLInpaintPipeline",
+        control=Controlled(
+            "ControlNetModel",
+            "StableDiffusionXLControlNetPipeline",
+            "StableDiffusionXLControlNetImg2ImgPipeline",
+            "StableDiffusionXLControlNetInpaintPipeline",
+        ),
         flow=False,
         relays=True,
         cuts_schedule=True,
@@ -232,6 +256,12 @@ FAMILIES: dict[str, Family] = {
         flux,
         img2img="FluxImg2ImgPipeline",
         inpaint="FluxInpaintPipeline",
+        control=Controlled(
+            "FluxControlNetModel",
+            "FluxControlNetPipeline",
+            "FluxControlNetImg2ImgPipeline",
+            "FluxControlNetInpaintPipeline",
+        ),
         layout=PACKED,
         tokenizers=("tokenizer_2",),
     ),
@@ -259,19 +289,9 @@ PLANNED: dict[str, str] = {
     "height": "write the card's 'native_size'",
     "max_sequence_length": "write the card's 'max_prompt_tokens'",
     **dict.fromkeys(("strength", "denoising_start", "denoising_end"), "say it in a recipe"),
-    **dict.fromkeys(
-        (
-            "image",
-            "mask_image",
-            "masked_image_latents",
-            "padding_mask_crop",
-            "generator",
-            "latents",
-            "num_images_per_prompt",
-            "output_type",
-        ),
-        "drop it",
-    ),
+    **dict.fromkeys(("image", "generator", "latents", "num_images_per_prompt", "output_type"), "drop it"),
+    **dict.fromkeys(("mask_image", "masked_image_latents", "padding_mask_crop"), "drop it"),
+    **dict.fromkeys(("control_image", "controlnet_conditioning_scale"), "say it in a recipe"),
     **dict.fromkeys(("timesteps", "sigmas"), "name a 'scheduler'"),
 }
 """Arguments of a pipeline's call that plans and cards say elsewhere, with the remedy: a card's `settings` may not."""

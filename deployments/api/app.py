@@ -76,9 +76,6 @@ ENDPOINTS = {
 BODIES = (ImageRequest, FeedbackRequest, PolicyVersion, KeyRequest, *compat_api.BODIES)
 """What the document has of what is sent."""
 
-NOT_HERE = {"/sdapi/v1/img2img": "POST /v1/images/edits is"}
-"""What clients of these APIs ask for and is not here -> what is."""
-
 EXPOSED = ("x-request-id", "x-trace-id", "retry-after", "location", "x-triptych-recipe", "x-triptych-policy",
            "x-triptych-policy-digest", "x-triptych-latency-s", "x-triptych-cost", "x-triptych-job",
            "x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests",
@@ -302,8 +299,7 @@ async def on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path = request.url.path
     if error.status_code == 404:
-        why = next((why for ending, why in NOT_HERE.items() if path.endswith(ending)), "GET / lists what is")
-        return _failure(request, NotFoundError(f"there is nothing at {path}; {why}", None, "unknown_url"))
+        return _failure(request, NotFoundError(f"there is nothing at {path}; GET / lists what is", None, "unknown_url"))
     if error.status_code == 405:
         allowed = ", ".join(_allowed(request))
         message = f"{request.method} is not possible at {path}, but {allowed}; GET / lists what is"

@@ -45,14 +45,20 @@ async def picture_body(request: Request, **defaults: Any) -> ImageRequest:
     if is_form(request):
         data: Any = await form_of(request, limits, uploads)
     else:
-        raw = await read_json(request, max(uploads.max_body_bytes, limits.max_body_bytes), limits.body_timeout_s)
-        data = json_of(raw, '{"prompt": "a red circle", "image": "<base64>"}')
+        data = await picture_json(request)
     if isinstance(data, dict):
         data = {**defaults, **{key: value for key, value in _named_as_ours(data).items() if value is not None}}
     wire = parse_request(data, limits)
     if wire.response_format == "bytes":
         raise RequestError("response_format: bytes cannot stand in JSON; use b64_json or url", "response_format")
     return wire
+
+
+async def picture_json(request: Request) -> Any:
+    """A body of JSON that may have pictures in it. Raises `RequestError`."""
+    limits, uploads = request.app.state.limits, request.app.state.uploads
+    raw = await read_json(request, max(uploads.max_body_bytes, limits.max_body_bytes), limits.body_timeout_s)
+    return json_of(raw, '{"prompt": "a red circle", "image": "<base64>"}')
 
 
 def _named_as_ours(data: dict[str, Any]) -> dict[str, Any]:

@@ -136,8 +136,11 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Evaluate routing between pairs of models on prompts that were held out, beside chance and other baselines."""
+    from dataclasses import asdict
+
     from deployments.cli import tables as render
     from router.learning.evaluation import evaluate, shuffled
+    from router.learning.noise import noise_of, oracle_apart
     from router.learning.pairs import named_pair, widest_pair
     from router.learning.plots import needs_matplotlib, plot_pairs
     from router.learning.ratings import common_prompts, read_ratings, tabulate
@@ -146,7 +149,8 @@ def evaluate(
     if plots is not None:
         needs_matplotlib()
     bounds, notes = _bounds(scale), Notes()
-    table = tabulate(read_ratings(ratings, bounds, notes.tell, rename or ()), bounds)
+    rows = read_ratings(ratings, bounds, notes.tell, rename or ())
+    table = tabulate(rows, bounds)
     pairs = [named_pair(text, table.columns) for text in pair or ()] or [widest_pair(table)]
     for cheap, strong in pairs:
         common_prompts(table, cheap, strong)
@@ -156,6 +160,9 @@ def evaluate(
         err.print(f"{len(table.prompts)} prompts; training {folds} times without a fold", highlight=False)
         held_out, _ = predict_held_out(table, folds=folds, seed=seed)
     report = evaluate(table, held_out, pairs)
+    report["noise"] = asdict(noise_of(rows))
+    for cheap, strong in pairs:
+        report["pairs"][f"{cheap} -> {strong}"]["oracle_apart"] = oracle_apart(rows, cheap, strong)
     if control:
         err.print("training again on shuffled labels", highlight=False)
         blind, _ = predict_held_out(shuffled(table, seed), folds=folds, seed=seed)

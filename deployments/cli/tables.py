@@ -122,6 +122,7 @@ def evaluation(report: Mapping[str, Any]) -> list[Table]:
         columns.add_row(
             name, str(r["prompts"]), _figure(r["pearson"]), _interval(r["pearson_95"]), _figure(r["spearman"]), inside,
         )  # fmt: skip
+    columns.caption = _noise(report.get("noise") or {})
     tables = [columns]
     for pair, r in report["pairs"].items():
         table = Table(title=f"{pair}, {r['prompts']} prompts", box=None, pad_edge=False, header_style="bold")
@@ -149,6 +150,9 @@ def evaluation(report: Mapping[str, Any]) -> list[Table]:
                 _figure(q["aiq"]),
                 _figure(q["of_oracle"], 2),
             )
+        if (apart := r.get("oracle_apart")) is not None:
+            room = f"oracle, judged by other pictures or raters ({apart['prompts']} prompts)"
+            table.add_row(room, _figure(apart["apgr"]), _interval(apart["apgr_95"]), "", "", "")
         note = f"{r['note']}\n" if r.get("note") else ""
         table.caption = (
             f"{note}the expensive picture is rated higher: Brier {r['brier']:.3f} "
@@ -156,6 +160,19 @@ def evaluation(report: Mapping[str, Any]) -> list[Table]:
         )
         tables.append(table)
     return tables
+
+
+def _noise(found: Mapping[str, Any]) -> str | None:
+    """How far one picture, or one person, tells of another."""
+    said = [
+        f"{what} have an intraclass correlation of {found[key]:.2f} ({found[count]} {of})"
+        for what, key, count, of in (
+            ("pictures of one prompt and model", "pictures", "cells", "such groups"),
+            ("ratings of one picture", "raters", "rated", "pictures"),
+        )
+        if found.get(key) is not None
+    ]
+    return "; ".join(said) or None
 
 
 def keys(records: Sequence[KeyRecord]) -> Table:

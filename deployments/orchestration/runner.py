@@ -47,6 +47,7 @@ from router.types import (
     GenerationRequest,
     Picture,
     Plan,
+    Progress,
     Resources,
     Scores,
     Step,
@@ -167,6 +168,8 @@ class Runner:
             result = await self.step(step, inputs, run, index)
             self.observe(step, result, pixels)
             release(step.id)
+            if step.kind == "control" and isinstance(result.value, Picture) and (tell := run.listener(index)):
+                tell(Progress(step.id, 1, 1, result.value))  # what is followed can be looked at
             if run.on_event is not None:
                 run.on_event(StepEnded(index, step.id))
             return result

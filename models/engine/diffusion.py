@@ -6,6 +6,7 @@ each run gets a fresh scheduler.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -42,6 +43,7 @@ from models.styles.wearing import styled
 from models.tuning.applying import tuning_of
 from models.tuning.caches import told
 from models.tuning.smaller import SmallerDecoding, in_tiles
+from models.weights.controls import Controls
 from models.weights.loading import img2img, inpaint, load_pipeline, resolve_dtype
 from models.weights.memory import check_fits
 from models.weights.revisions import revision
@@ -54,7 +56,7 @@ ABLE = {"base": ("generate", "denoise", "refine", "inpaint"), "refiner": ("refin
 
 
 INPUTS = {"refine": (1, "one input"), "inpaint": (2, "a picture and a mask")}
-"""What a kind of step takes, if anything."""
+"""What a kind of step takes, if anything, before the map of a control."""
 
 
 class DiffusionEngine:
@@ -93,6 +95,7 @@ class DiffusionEngine:
         self._scheduler = self._pipe.scheduler
         self._img2img = img2img(card, self._pipe)
         self._inpaint = inpaint(card, self._pipe)
+        self._controls = Controls(card, self._pipe, device, resolve_dtype(card, device, dtype))
         self._guests: dict[str, Guest | LoadError] = {}
         for guest in guests:
             try:
@@ -218,6 +221,7 @@ class DiffusionEngine:
         if step.kind not in ABLE[self.card.role]:
             raise StepError(f"step {step.id!r}: {self.card.id!r} is a {self.card.role} and cannot {step.kind!r}")
         due, what = INPUTS.get(step.kind, (0, "no input"))
+        due, what = (due + 1, f"{what} and a control map") if step.settings.get("control") else (due, what)
         if len(inputs) != due:
             raise StepError(f"step {step.id!r}: {step.kind} takes {what}, not {len(inputs)}")
 
@@ -247,7 +251,8 @@ class DiffusionEngine:
 
     def _prepared(self, step: Step, call: Call) -> Any:
         """The pipeline for a step, with a fresh scheduler."""
-        pipe = {"refine": self._img2img, "inpaint": self._inpaint}.get(step.kind, self._pipe)
+        own = {"refine": self._img2img, "inpaint": self._inpaint}.get(step.kind, self._pipe)
+        pipe = self._controls.pipe(step.kind, call.control) if call.control else own
         assert pipe is not None, "read_call refuses to refine with a family that cannot"
         pipe.scheduler = build_scheduler(call.scheduler, self.card, self._scheduler)
         return pipe
@@ -319,6 +324,10 @@ class DiffusionEngine:
         if call.masked:
             masks = [check_mask(values[1], self.card) for values in inputs]
             given["mask_image"] = [to_mask_image(mask, self.card, call.width, call.height) for mask in masks]
+        if call.control:
+            guides = [check_picture(values[-1], self.card) for values in inputs]
+            given[guide_of(pipe)] = [to_image(guide, call.width, call.height) for guide in guides]
+            given["controlnet_conditioning_scale"] = call.control_scale
         noise = [torch.Generator("cpu").manual_seed(one.seed) for one in calls]
         network = getattr(pipe, self._family.denoiser)
         passes = self.card.passes(call.guidance_scale)
@@ -352,7 +361,8 @@ class DiffusionEngine:
     def _networks(self) -> list[Any]:
         """Every network that a run may touch, those of guests included."""
         pipes = [self._pipe, *(guest.pipe for guest in self._guests.values() if isinstance(guest, Guest))]
-        return [part for pipe in pipes for part in pipe.components.values() if hasattr(part, "named_parameters")]
+        parts = [part for pipe in pipes for part in pipe.components.values() if hasattr(part, "named_parameters")]
+        return [*parts, *self._controls.networks()]
 
     def _beside(self, pipe: Any, calls: Sequence[Call]) -> AbstractContextManager[None]:
         """What a denoise step adds to a run: the predictions of its guest."""
@@ -399,6 +409,8 @@ class DiffusionEngine:
         }
         if self.card.tuned:
             facts["tuning"] = self.card.tuned
+        if call.control:
+            facts["control"] = call.control
         if call.styles:
             facts["style"] = spelled(call.styles)
         if ignores_negative(call, self.card, pipe):
@@ -406,3 +418,8 @@ class DiffusionEngine:
         if call.mix is not None and isinstance(guest := self._guests[call.mix.guest], Guest):
             facts |= {"guest": guest.card.id, "guest_revision": guest.revision}
         return facts
+
+
+def guide_of(pipe: Any) -> str:
+    """How a pipeline with a ControlNet calls the map: those that take no picture of their own call it `image`."""
+    return "control_image" if "control_image" in inspect.signature(type(pipe).__call__).parameters else "image"

@@ -14,7 +14,7 @@ from models.fusion.agreement import disagreement
 from models.fusion.blending import average, frequency, pyramid
 from models.fusion.colour import Pixels
 from models.fusion.regions import compose
-from models.given import masks
+from models.given import controls, masks
 from models.handover import resize, upscale
 from router.errors import StepError, did_you_mean
 from router.types import Mask, Picture, Scalar, Scores, Step, StepResult, Value
@@ -77,6 +77,10 @@ def run_step(step: Step, inputs: Sequence[Value]) -> StepResult:
             made = resize(pictures[0], width, height)
         else:
             made = upscale(pictures[0], float(step.settings.get("factor") or 2.0))
+    elif step.kind == "control":
+        if len(pictures) != 1:
+            raise StepError(f"step {step.id!r}: a control map is made of one picture, not of {len(pictures)}")
+        made = controls.mapped(str(step.settings.get("method")), pictures[0])
     elif step.kind == "paste":
         made = _pasted(step, pictures, [value.data for value in inputs if isinstance(value, Mask)])
     elif step.kind == "blend" and step.settings.get("method") == "regions":

@@ -72,7 +72,8 @@ def check_gguf(card: ModelCard, path: Path) -> None:
         from gguf import GGUFReader
     except ImportError:
         raise LoadError(
-            f"model {card.id!r}: {path.name} needs gguf, which is not installed; pip install 'triptych[gguf]'"
+            f"model {card.id!r}: {path.name} needs gguf, which is not installed; "
+            "pip install -c constraints.txt -e '.[gguf]'"
         ) from None
     try:
         field = GGUFReader(path).get_field("general.architecture")

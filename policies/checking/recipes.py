@@ -22,7 +22,7 @@ from policies.language.schema_recipes import (
 from policies.language.source import Path
 from policies.language.spec import Spec
 from router.errors import did_you_mean
-from router.types import Chain, Edit, Fuse, Generate, Given, Recipe, Refine, Search, Upscale, wearing
+from router.types import Chain, Control, Edit, Fuse, Generate, Given, Map, Recipe, Refine, Search, Upscale, wearing
 
 MAX_STEPS = 64  # of one recipe with everything it names; doubling by reference reaches thousands in ten lines
 
@@ -90,6 +90,8 @@ def build_recipes(recipes: Mapping[str, RecipeSpec], objective: Objective | None
             return Edit(**_stage(spec.edit))
         if spec.given_ is not None:
             return Given()
+        if spec.map is not None:
+            return Map(spec.map.kind)
         if spec.refine:
             return Refine(**_stage(spec.refine))
         if spec.upscale:
@@ -127,7 +129,11 @@ def build_recipes(recipes: Mapping[str, RecipeSpec], objective: Objective | None
 
 def _stage(spec: GenerateSpec | EditSpec | RefineSpec) -> dict[str, Any]:
     """The fields of a stage of `router.types`."""
-    return {**spec.model_dump(), "style": wearing(spec.style or {})}
+    fields = {**spec.model_dump(exclude={"control", "control_scale"}), "style": wearing(spec.style or {})}
+    if not isinstance(spec, RefineSpec) and spec.control:
+        ((kind, of),) = spec.control.items()
+        fields["control"] = Control(kind, of, 1.0 if spec.control_scale is None else spec.control_scale)
+    return fields
 
 
 def _search(best: BestOfSpec, objective: Objective | None) -> Search:
@@ -265,7 +271,7 @@ def _outcome(part: Part, path: Path, before: float | None, say: Callable[[Path, 
 
 
 def _check_continues(part: RecipeSpec, path: Path, before: float | None, say: Callable[[Path, str], None]) -> None:
-    key = "refine" if part.refine is not None else "upscale"
+    key = "refine" if part.refine is not None else "map" if part.map is not None else "upscale"
     at = (*path, key)
     if before is None:
         say(at, f"{key} continues a picture; begin with generate, edit, given, fuse or the name of another recipe")

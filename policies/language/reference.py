@@ -11,15 +11,15 @@ from router.errors import RequestError
 BEGIN, END = "<!-- reference: begin -->", "<!-- reference: end -->"
 
 ORDER = (
-    "", "Defaults", "RecipeSpec", "GenerateSpec", "EditSpec", "GivenSpec", "RefineSpec", "UpscaleSpec", "FuseSpec",
-    "Course", "BestOfSpec",
+    "", "Defaults", "RecipeSpec", "GenerateSpec", "EditSpec", "GivenSpec", "MapSpec", "RefineSpec", "UpscaleSpec",
+    "FuseSpec", "Course", "BestOfSpec",
     "Limits", "LicenceSpec", "Objective", "Weight", "Bounds", "Criterion", "Rule", "Condition", "During", "Settings",
     "VerifySpec", "OverloadSpec", "ExploreSpec", "BudgetSpec", "SafetySpec", "TextCheckSpec", "ImageCheckSpec",
     "SplitSpec",
 )  # fmt: skip
 TITLES = {
     "": "The file", "Defaults": "defaults", "RecipeSpec": "A recipe", "GenerateSpec": "generate",
-    "EditSpec": "edit", "GivenSpec": "given",
+    "EditSpec": "edit", "GivenSpec": "given", "MapSpec": "map",
     "RefineSpec": "refine", "UpscaleSpec": "upscale", "FuseSpec": "fuse",
     "Course": "fuse: weights", "BestOfSpec": "best_of", "Limits": "limits", "LicenceSpec": "licence",
     "Objective": "objective", "Weight": "objective: weight", "Bounds": "objective: best_under",

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from router.errors import PlanError, did_you_mean
 from router.planning.sizes import first_stage
-from router.types import Edit, Fuse, Generate, Given, ModelCard, Recipe, Refine, Upscale
+from router.types import Edit, Fuse, Generate, Given, Map, ModelCard, Recipe, Refine, Upscale
 
 FUSIONS: dict[str, str] = {
     "best_of": "select",
@@ -30,7 +30,9 @@ def check_stages(stages: tuple[Recipe, ...]) -> None:
     if isinstance(stages[0], Given) and len(stages) == 1:
         raise PlanError("nothing is done to the given picture; edit it, or go on from it in a chain", "recipe")
     for stage in stages[1:]:
-        if not isinstance(stage, Refine | Upscale):
+        if isinstance(stage, Map) and not isinstance(stages[0], Given):
+            raise PlanError("a map is made of the given picture; begin the chain with given", "recipe")
+        if not isinstance(stage, Refine | Upscale | Map):
             what = type(stage).__name__.lower()
             raise PlanError(
                 f"{what!r} cannot continue a picture; only the first stage of a chain may make one", "recipe"

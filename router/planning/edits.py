@@ -11,10 +11,11 @@ from dataclasses import replace
 
 from router.errors import PlanError, RequestError
 from router.planning.recipes import models_of, resolve, stages_of
-from router.planning.sizes import STRETCH, card_of, enlargement, first_stage
+from router.planning.sizes import STRETCH, card_of, enlargement
 from router.types import (
     Catalogue,
     Chain,
+    Control,
     Edit,
     Fuse,
     Generate,
@@ -28,6 +29,11 @@ from router.types import (
 
 PROBE = 512
 """Side of the picture that a recipe without a model is tried with when it is checked."""
+
+
+MADE = ("canny",)
+"""Maps that are made of a given picture (`models.given.controls`); others have to be given."""
+MOST_SCALE = 2.0
 
 
 def takes(recipes: Mapping[str, Recipe], catalogue: Catalogue) -> dict[str, tuple[str, ...]]:
@@ -59,7 +65,7 @@ def _takes(recipe: Recipe, catalogue: Catalogue | None) -> tuple[str, ...]:
         if len({one[0] for one in found if one}) > 1:
             raise PlanError("some branches of a fusion take a given picture and others take none; give all the same")
         return min(found, key=len, default=("text",))
-    if isinstance(recipe, Given):
+    if isinstance(recipe, Given) or (isinstance(recipe, Generate) and recipe.control is not None):
         return ("image",)
     if isinstance(recipe, Edit):
         if catalogue is None or recipe.model not in catalogue:
@@ -122,10 +128,23 @@ def check_editor(card: ModelCard, masked: bool) -> None:
         raise PlanError(f"{card.id!r} takes no mask: there is no inpainting for family {card.family!r}", "mask")
 
 
+def check_control(card: ModelCard, control: Control, alone: bool) -> None:
+    """Raise `PlanError` if the model has no such ControlNet, or cannot follow one so. alone: neither tiles nor until"""
+    if control.kind not in card.controlnets:
+        known = ", ".join(card.controlnets) or "none"
+        raise PlanError(f"{card.id!r} has no control {control.kind!r}; its card names {known}", "control")
+    if control.of == "given" and control.kind not in MADE:
+        raise PlanError(f"no map {control.kind!r} is made here; give one (control: {{{control.kind}: map}})", "control")
+    if not 0 < control.scale <= MOST_SCALE:
+        raise PlanError(f"a control_scale of {control.scale:g} is outside 0..{MOST_SCALE:g}", "control")
+    if not alone:
+        raise PlanError(f"{card.id!r} follows a control at one size and to its end; drop tile and until", "control")
+
+
 def probes(recipe: Recipe, catalogue: Catalogue) -> tuple[GivenPicture, ...]:
     """What a resolved recipe could be tried with: nothing where it takes no picture; else pictures of about the native
     size of its first model, before and after enlarging, and of the smallest that the model takes."""
-    if isinstance(first_stage(recipe), Generate):
+    if _takes(recipe, None) == ("text",):
         return ()
     model = next(models_of(recipe), None)
     if model is None:
@@ -149,7 +168,7 @@ def _given_inside(recipe: Recipe) -> bool:
         return any(map(_given_inside, recipe.stages))
     if isinstance(recipe, Fuse):
         return any(_given_inside(branch) for branch in recipe.branches if not isinstance(branch, str))
-    return isinstance(recipe, Edit | Given)
+    return isinstance(recipe, Edit | Given) or (isinstance(recipe, Generate) and recipe.control is not None)
 
 
 def _derived(recipe: Recipe) -> Recipe | None:

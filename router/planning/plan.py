@@ -23,7 +23,7 @@ from typing import Literal, TypeVar
 from router.errors import PlanError
 from router.planning.checks import FUSIONS, check_fusion, check_share, check_stages, check_until, unresolved
 from router.planning.denoise import common, seated
-from router.planning.edits import check_editor, check_given, check_shape
+from router.planning.edits import MADE, check_control, check_editor, check_given, check_shape
 from router.planning.handovers import check_takeover, handovers
 from router.planning.recipes import recipe_key, resolve, stages_of, strength_of
 from router.planning.sizes import answer_size, card_of, check_size, drawing_size, editing_size, enlargement, reduced
@@ -32,11 +32,13 @@ from router.planning.tiling import tiled
 from router.prompts.phrases import object_phrases
 from router.types import (
     Catalogue,
+    Control,
     Edit,
     Fuse,
     Generate,
     GenerationRequest,
     Given,
+    Map,
     ModelCard,
     Plan,
     Recipe,
@@ -155,6 +157,9 @@ class _Draft:
                     last = self.add_generate(stage, following, *works, seed, (width, height))
                 else:
                     last = self.add(stage, width, height, seed)
+            elif isinstance(stage, Map):
+                last, works = self.resized(last, works, width, height), (width, height)
+                last = self.mapped(stage.kind, last)
             elif isinstance(stage, Refine):
                 if stage.strength is not None and works != (width, height) and not self.stays(stage, works):
                     last, works = self.resized(last, works, width, height), (width, height)
@@ -232,16 +237,36 @@ class _Draft:
         settings = self.sampling(card, *works, steps, guidance, stage.scheduler, seed)
         settings |= {**self.clothed(stage, card), "strength": self.strength(card, steps, strength)}
         before = self.resized(image, size, *works)
+        guide: tuple[str, ...] = ()
+        if stage.control is not None:
+            check_control(card, stage.control, alone=True)
+            followed, told = self.followed(card, stage.control, before)
+            guide, settings = (followed,), settings | told
         if masked is None:
             self.notes.append(f"{card.id} paints over the given picture by strength {strength:g}")
-            return self.resized(self.new("refine", card.id, (before.id,), "image", settings), works, width, height)
+            painted = self.new("refine", card.id, (before.id, *guide), "image", settings)
+            return self.resized(painted, works, width, height)
         self.notes.append(
             f"{card.id} draws the {masked.share:.0%} of the given picture that the mask leaves open, by strength "
             f"{strength:g}; every byte elsewhere stays"
         )
-        inputs = (before.id, self.given("mask").id)
+        inputs = (before.id, self.given("mask").id, *guide)
         drawn = self.new("inpaint", card.id, inputs, "image", settings)
         return self.pasted(self.resized(drawn, works, width, height), width, height)
+
+    def mapped(self, kind: str, image: Step) -> Step:
+        """The control map of a picture; one step for all that follow it."""
+        if kind not in MADE:
+            raise PlanError(f"no map {kind!r} is made here; there are {', '.join(MADE)}", "control")
+        same = (step for step in self.steps if step.kind == "control" and step.inputs == (image.id,))
+        known = next((step for step in same if step.settings["method"] == kind), None)
+        return known or self.new("control", None, (image.id,), "image", {"method": kind})
+
+    def followed(self, card: ModelCard, control: Control, image: Step) -> tuple[str, dict[str, Scalar]]:
+        """The id of the map that a stage follows, of a picture of the size it works at, and its settings."""
+        guide = self.mapped(control.kind, image) if control.of == "given" else image
+        self.notes.append(f"{card.id} follows the {control.kind} map of the given picture ({guide.id})")
+        return guide.id, {"control": control.kind, "control_scale": float(control.scale)}
 
     def pasted(self, drawn: Step, width: int, height: int) -> Step:
         """What was drawn, laid over the given picture where the mask is open."""
@@ -288,6 +313,11 @@ class _Draft:
         )
         settings = {**self.sampling(card, width, height, steps, guidance, stage.scheduler, seed), **tiles}
         settings |= self.clothed(stage, card)
+        if stage.control is not None:
+            check_control(card, stage.control, alone=stage.until is None and stage.tile is None)
+            image, size = self.whole(*asked)
+            guide, told = self.followed(card, stage.control, self.resized(image, size, width, height))
+            return self.new("generate", card.id, (guide,), "image", settings | told)
         if stage.until is None:
             return self.new("generate", card.id, (), "image", settings)
         check_until(card, stage.until, following)

@@ -19,6 +19,7 @@ The key is what the columns of a ratings table and of a trained artefact are cal
     best_of(alignment<6;flux|sd15@12)       a search of at most six pictures
     given>sd15:strength=0.6                 a given picture that is painted over
     given>sd15:mask=0.25,strength=1         a quarter of it, where a mask is open
+    sd15:control=canny*0.8                  drawn along the edges of a given picture
     given>upscale:2>sdxl:strength=0.3       a given picture that is enlarged, and refined as a whole
 """
 
@@ -37,6 +38,7 @@ from router.types import (
     Generate,
     GenerationRequest,
     Given,
+    Map,
     Recipe,
     Refine,
     Upscale,
@@ -162,6 +164,8 @@ def _key(recipe: Recipe | str, catalogue: Catalogue | None) -> str:
         return f"upscale:{recipe.factor:g}"
     if isinstance(recipe, Given):
         return "given"
+    if isinstance(recipe, Map):
+        return f"map:{recipe.kind}"
     return ("given>" if isinstance(recipe, Edit) else "") + _model_key(recipe, catalogue)
 
 
@@ -202,6 +206,9 @@ def _model_key(stage: Recipe, catalogue: Catalogue | None, bare: bool = False) -
     if not isinstance(stage, Edit) and stage.tile is not None:
         settings["tile"] = str(stage.tile)
         settings |= {"overlap": f"{stage.overlap:g}"} if stage.overlap is not None else {}
+    if not isinstance(stage, Refine) and (control := stage.control) is not None:
+        of = "" if control.of == "given" else f".{control.of}"
+        settings["control"] = f"{control.kind}{of}" + (f"*{control.scale:g}" if control.scale != 1 else "")
     if stage.style:
         settings["style"] = spelled(stage.style)
     if isinstance(stage, Generate) and (stage.width or stage.height):

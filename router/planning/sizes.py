@@ -18,7 +18,7 @@ def card_of(model: str, catalogue: Catalogue) -> ModelCard:
 def answer_size(recipe: Recipe, request: GenerationRequest, catalogue: Catalogue) -> tuple[int, int]:
     """Width and height of the answer. A recipe that takes a picture has one in the request."""
     first = first_stage(recipe)
-    if isinstance(first, Generate):
+    if isinstance(first, Generate) and first.control is None:
         native = card_of(first.model, catalogue).native_size
         own = first.width or native[0], first.height or native[1]
     else:

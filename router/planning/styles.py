@@ -18,6 +18,9 @@ from router.types import (
     wearing,
 )
 
+EIGHT_BITS = ("int8", "fp8")
+"""Ways of `tuning.quantize` after which a LoRA finds no layers that it could be added to, as peft computes it."""
+
 
 def asked(stage: Generate | Edit | Refine, request: GenerationRequest) -> Wearing:
     """What a stage that draws from noise, or paints over a given picture, wears: the recipe's, and the request's
@@ -87,8 +90,8 @@ def _unfit(style: Style, card: ModelCard, kind: str) -> str:
         return f"it is for family {style.family!r}, not {card.family!r}"
     if style.latent_space and style.latent_space != card.latent_space:
         return f"it is for models of latent space {style.latent_space!r}, not {card.latent_space!r}"
-    if style.kind == "lora" and card.tuning.get("quantize") == "int8":
-        return "its layers are rounded to 8 bits (tuning.quantize: int8), and nothing can be added to them; use fp8"
+    if style.kind == "lora" and (bits := card.tuning.get("quantize")) in EIGHT_BITS:
+        return f"nothing can be added to layers in 8 bits; leave `quantize: {bits}` out of its tuning"
     if kind not in style.steps:
         return f"{style.kind} works in {' and '.join(style.steps)} only"
     return ""

@@ -22,7 +22,22 @@ from router.types.decisions import (
 )
 from router.types.given import GivenPicture, Role
 from router.types.plans import HandOver, Plan, Step, StepKind, Unless
-from router.types.recipes import Chain, Edit, Fuse, Generate, Given, Prices, Recipe, Refine, Search, Tile, Turn, Upscale
+from router.types.recipes import (
+    Chain,
+    Control,
+    Edit,
+    Fuse,
+    Generate,
+    Given,
+    Map,
+    Prices,
+    Recipe,
+    Refine,
+    Search,
+    Tile,
+    Turn,
+    Upscale,
+)
 from router.types.requests import NO_CONTEXT, Allowance, Context, GenerationRequest, Priority, PromptView
 from router.types.resources import UNBOUNDED, Resources
 from router.types.results import Latents, Mask, Picture, Progress, Scores, StepResult, StepTrace, Value
@@ -36,6 +51,7 @@ __all__ = [
     "Catalogue",
     "Chain",
     "Context",
+    "Control",
     "Decision",
     "Edit",
     "Estimate",
@@ -47,6 +63,7 @@ __all__ = [
     "HandOver",
     "Latents",
     "Licence",
+    "Map",
     "Mask",
     "ModelCard",
     "Offers",

@@ -68,6 +68,7 @@ class ModelCard:
                   another; false where the schedule depends on checkpoint and size. The family says this
     refines:      it goes on from a finished picture by `strength`. The family says this
     inpaints:     it draws what a mask leaves open of a picture. The family says this
+    controlnets:  by kind ("canny", "depth", …), where the weights of a ControlNet are: path or hub, and revision
     vocabulary:   file with what the training captions say, if they say little enough to be listed; words: its lines,
                   single words, and pairs of a number, size, colour or material with the word after it
     components:   parts of its pipeline, by name, that come from sources of their own or are kept in another precision;
@@ -122,6 +123,7 @@ class ModelCard:
     relays: bool = False
     refines: bool = True
     inpaints: bool = False
+    controlnets: Mapping[str, Mapping[str, Scalar]] = field(default_factory=dict)
     flow: bool = False
     takes_negative: bool = True
     remote: Remote | None = None

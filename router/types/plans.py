@@ -10,7 +10,9 @@ from typing import Literal
 
 from router.types.cards import Scalar
 
-StepKind = Literal["given", "generate", "denoise", "refine", "inpaint", "upscale", "paste", "score", "select", "blend"]
+StepKind = Literal[
+    "given", "control", "generate", "denoise", "refine", "inpaint", "upscale", "paste", "score", "select", "blend"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,9 @@ class Step:
               predicts beside `model`, on its worker), guest_guidance_scale, and what the guest counts at the start and
               at the end of the denoising, guest_weight and guest_weight_end (0..1; `model` counts the rest). score:
               prompt; slope and offset where its scores are to be probabilities; segments where not pictures are scored
-              but up to so many objects of each. given: role, digest, width, height, and share of a mask. inpaint (of a
+              but up to so many objects of each. given: role, digest, width, height, and share of a mask. control:
+              method, of the map that it makes; generate, refine and inpaint that follow one have its kind as control,
+              what it counts as control_scale, and the map as their last input. inpaint (of a
               picture and a mask): as refine by strength. paste (a drawn picture, a given one and a mask): width and
               height, to which each of the three is brought. select/blend: method, weights, segments, blend_within.
               upscale: factor, or width and height, which count before it.

@@ -12,11 +12,25 @@ Tile = int | Literal["native"]
 
 
 @dataclass(frozen=True, slots=True)
+class Control:
+    """A ControlNet beside a model. kind: of the map that it follows, such as "canny"
+
+    of:    "given": the map is made of the picture that the request brings; "map": that is one already
+    scale: how much it counts, 0..2
+    """
+
+    kind: str
+    of: Literal["given", "map"] = "given"
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Generate:
     """Noise to picture on one model. `until` < 1 stops after that share of the denoising and yields latents.
 
     tile, overlap: as of `Refine`; here every denoising step is made of overlapping windows (SD and SDXL families)
     style: what the model wears for it, by id, with its weights
+    control: what else guides it, made of the picture that the request brings
     """
 
     model: str
@@ -29,6 +43,7 @@ class Generate:
     tile: Tile | None = None
     overlap: float | None = None
     style: Wearing = ()
+    control: Control | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +83,7 @@ class Edit:
     strength: (0..1], how far it is noised again; the request's comes before it; None: as is usual, by whether there is
               a mask
     mask:     while it is estimated, how much of the picture may change (0..1); None: all of it, without a mask
-    style:    as of `Generate`
+    style, control: as of `Generate`
     """
 
     model: str
@@ -78,6 +93,14 @@ class Edit:
     scheduler: str | None = None
     style: Wearing = ()
     mask: float | None = None
+    control: Control | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Map:
+    """The control map of a picture, as a picture: a stage after `Given`, to look at what a ControlNet would follow."""
+
+    kind: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,4 +181,4 @@ class Fuse:
     blend_within: float | None = None
 
 
-Recipe = Generate | Given | Edit | Refine | Upscale | Chain | Fuse
+Recipe = Generate | Given | Map | Edit | Refine | Upscale | Chain | Fuse

@@ -295,3 +295,21 @@ async def test_a_handle_edits_bytes(app: Served) -> None:
     body = {"prompt": PROMPT, "image": IMAGE, "mask": MASK, "seed": 7, "response_format": "bytes"}
     made = await app.service.generate(body)
     assert np.array_equal(read_pixels(made["data"][0]["bytes"])[32:], np.asarray(picture())[32:])
+
+
+async def test_a1111_s_clients_edit(app: Served) -> None:
+    """`img2img` paints over the first picture; its mask is white where that may change, or black if it is inverted."""
+    white = png(Image.fromarray(np.repeat(np.repeat([[255], [0]], 32, 0), 64, 1).astype(np.uint8)))
+    body = {"prompt": PROMPT, "init_images": [base64.b64encode(IMAGE).decode()], "seed": 7, "width": 64, "height": 64}
+    whole = (await app.http.post("/sdapi/v1/img2img", json={**body, "denoising_strength": 0.5})).json()
+    assert json.loads(whole["info"])["denoising_strength"] == 0.5 and len(whole["images"]) == 1
+    given = np.asarray(picture())
+    for inverted, kept in ((0, slice(32, 64)), (1, slice(0, 32))):
+        asked = {**body, "mask": base64.b64encode(white).decode(), "inpainting_mask_invert": inverted}
+        made = (await app.http.post("/sdapi/v1/img2img", json=asked)).json()
+        pixels = read_pixels(base64.b64decode(made["images"][0]))
+        assert np.array_equal(pixels[kept], given[kept]) and not np.array_equal(pixels, given)
+    bad = await app.http.post("/sdapi/v1/img2img", json={**body, "mask": "none"})
+    assert bad.status_code == 400 and "mask" in bad.json()["detail"]
+    none = await app.http.post("/sdapi/v1/img2img", json={"prompt": PROMPT})
+    assert none.status_code == 400 and "init_images" in none.json()["detail"]

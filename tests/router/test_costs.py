@@ -610,3 +610,24 @@ def test_only_the_latest_observations_are_kept() -> None:
         costs.observe(generate(), 1.0 + k)
     assert {len(pairs) for pairs in costs.snapshot()["observations"].values()} == {32}
     assert costs.snapshot()["observations"]["sdxl/generate/*"][0][1] == 19.0
+
+
+def test_only_flow_matching_rounds_its_steps_up() -> None:
+    """A third of ten steps is three and a third of work in diffusion; in flow matching, four whole ones."""
+    settings = {"steps": 10, "strength": 0.33, "width": 1024, "height": 1024}
+    costs = CostModel(CATALOGUE)
+    assert costs.work(Step("r", "refine", "sdxl", ("x",), "image", settings)) == pytest.approx(3.3)
+    assert costs.work(Step("r", "refine", "flux", ("x",), "image", settings)) == pytest.approx(4.0)
+    assert costs.work(Step("r", "refine", "flux", (), "image", {**settings, "strength": None})) == pytest.approx(10.0)
+
+
+def test_a_price_for_each_picture_is_asked_with_its_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both sides, or none of them are known."""
+    asked = list[tuple[float, int]]()
+    monkeypatch.setattr(
+        type(CATALOGUE["sdxl"]), "cost_usd", lambda card, seconds, pixels: asked.append((seconds, pixels))
+    )
+    costs = CostModel(CATALOGUE)
+    for sides in ({"width": 20, "height": 30}, {"width": 20}, {"height": 30}, {}):
+        costs.cost_usd(Step("g", "generate", "sdxl", (), "image", sides), 2.5)
+    assert asked == [(2.5, 600), (2.5, 0), (2.5, 0), (2.5, 0)]

@@ -9,24 +9,27 @@ import pytest
 
 from router.errors import PlanError, RequestError
 from router.planning.edits import for_pictures, takes
+from router.planning.plan import make_plan
 from router.planning.recipes import as_run, recipe_key
 from router.quality.composition import Composition, outline
 from router.requests import check_request
 from router.types import (
     Chain,
+    Control,
     Edit,
     Fuse,
     Generate,
     GenerationRequest,
     Given,
     GivenPicture,
+    Map,
     Plan,
     Quality,
     Recipe,
     Refine,
     Upscale,
 )
-from tests.router.cards import CATALOGUE, REQUEST, plan
+from tests.router.cards import CARDS, CATALOGUE, REQUEST, Cards, plan
 
 IMAGE = GivenPicture("image", "a" * 64, 512, 512)
 MASK = GivenPicture("mask", "b" * 64, 512, 512, 0.25)
@@ -180,3 +183,61 @@ def test_the_less_is_painted_over_the_less_is_known() -> None:
     assert stds == sorted(stds) and stds[0] == pytest.approx(0.2) and stds[1] < stds[2] < stds[3] < 0.4
     chained = outline(LARGER, ["sd15"]).quality(known, prior, Composition(refine_delta=0.05))
     assert chained.mean > 0.7 and chained.basis == "composed"
+
+
+CONTROLLED = Cards(
+    {**CARDS, "sd15": replace(CARDS["sd15"], controlnets={"canny": {"path": "-"}, "depth": {"path": "-"}})}
+)
+
+
+def controlled(recipe: Recipe, request: GenerationRequest = BROUGHT) -> Plan:
+    """The plan of a recipe where sd15 has ControlNets for edges and for depth."""
+    return make_plan("r", recipe, request, CONTROLLED, {})
+
+
+def test_a_control_map_is_a_step_of_its_own() -> None:
+    """Drawn from noise along the edges of the given picture, whose map is made by a step before."""
+    made = controlled(Generate("sd15", control=Control("canny", scale=0.8)))
+    assert kinds(made) == ["given", "control", "generate"]
+    assert made.steps[1].settings == {"method": "canny"} and made.steps[2].inputs == (made.steps[1].id,)
+    assert (made.steps[2].settings["control"], made.steps[2].settings["control_scale"]) == ("canny", 0.8)
+    painted = controlled(Edit("sd15", control=Control("canny")), MASKED)
+    assert kinds(painted) == ["given", "control", "given", "inpaint", "paste"]
+    assert painted.steps[3].inputs == ("1-given-image", "3-given-mask", "2-control-canny")
+
+
+def test_a_map_may_be_given_or_looked_at() -> None:
+    """`map` takes the given picture as the map; a chain of given and map has the map as its answer."""
+    made = controlled(Generate("sd15", control=Control("depth", "map")))
+    assert kinds(made) == ["given", "generate"] and made.steps[1].inputs == (made.steps[0].id,)
+    seen = controlled(Chain((Given(), Map("canny"))))
+    assert kinds(seen) == ["given", "control"] and seen.output == seen.steps[-1].id
+
+
+@pytest.mark.parametrize(
+    ("recipe", "why"),
+    [
+        (Generate("sdxl", control=Control("canny")), "no control 'canny'; its card names none"),
+        (Generate("sd15", control=Control("depth")), "no map 'depth' is made here"),
+        (Generate("sd15", control=Control("canny", scale=3.0)), "outside 0..2"),
+        (Generate("sd15", tile="native", control=Control("canny")), "drop tile and until"),
+        (Chain((Edit("sd15"), Map("canny"))), "begin the chain with given"),
+    ],
+)
+def test_a_control_that_cannot_be_followed_is_refused(recipe: Recipe, why: str) -> None:
+    """What the card does not name, what is not made here, and what does not go together is said."""
+    with pytest.raises(PlanError, match=why):
+        controlled(recipe)
+
+
+def test_a_control_is_part_of_the_key_and_takes_a_picture() -> None:
+    """A guided recipe is another one than the same without, and needs a picture."""
+    guided = Generate("sd15", control=Control("canny", scale=0.8))
+    assert recipe_key(guided, {}) == "sd15:control=canny*0.8"
+    assert (
+        recipe_key(Edit("sd15", 0.5, control=Control("depth", "map")), {})
+        == "given>sd15:control=depth.map,strength=0.5"
+    )
+    assert takes({"guided": guided}, CONTROLLED) == {"guided": ("image",)}
+    with pytest.raises(PlanError, match="brings none"):
+        controlled(guided, REQUEST)

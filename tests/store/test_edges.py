@@ -310,6 +310,16 @@ def test_pages_end_where_there_is_nothing_more(store: Store) -> None:
             _place(wrong)
 
 
+def test_a_page_has_twenty_and_a_look_at_webhooks_a_hundred(store: Store) -> None:
+    """If nobody says how many."""
+    for future in [store.accept_soon(job(f"j{k:03}", webhook={"url": "u", "next_at": 1.0})) for k in range(101)]:
+        future.result()
+    with store.database.writing() as db:
+        db.execute(tables.jobs.update().values(state="done"))
+    assert len(store.jobs()[0]) == 20 and len(store.due_webhooks(2.0)) == 100
+    assert store.recent_requests(None, 200) == []
+
+
 def test_what_was_used_is_told_after_its_time(store: Store) -> None:
     """The oldest first; a key lacks nothing that a database cannot hold."""
     store.accept(job("a"), [used("a", at=2.0, budget="x"), used("a", at=1.0, budget="y")])

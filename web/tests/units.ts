@@ -107,12 +107,14 @@ test("what is added to a picture may change, and the rest keeps its mask", () =>
   }
 });
 
-test("a picture is taken at a size that models draw at, whatever its own", () => {
-  for (const [width, height] of [[64, 64], [4000, 3000], [1, 5000], [1023, 1025], [65, 63]] as const) {
-    const to = fitted(width, height, 1024 * 1024, 8);
-    assert.ok(to.width % 8 === 0 && to.height % 8 === 0 && to.width >= 8 && to.height >= 8);
-    assert.ok(to.width * to.height <= Math.max(1024 * 1024, 8 * Math.max(to.width, to.height)));
-    if (width * height <= 1024 * 1024) assert.ok(to.width <= Math.max(8, width) && to.height <= Math.max(8, height));
+test("a picture is taken as it is, and one that is too large as large as it may be", () => {
+  for (const [width, height] of [[64, 64], [4000, 3000], [1, 5000], [1023, 1025], [65, 63], [1, 2 ** 22]] as const) {
+    const to = fitted(width, height, 1024 * 1024);
+    if (width * height <= 1024 * 1024) assert.deepEqual(to, { width, height });
+    else {
+      assert.ok(to.width * to.height <= 1024 * 1024 && to.width >= 1 && to.height >= 1);
+      assert.ok(Math.abs(to.width / width - to.height / height) <= 1 / Math.min(to.width, to.height));
+    }
   }
   assert.equal(paddingOf(64, 8), 16);
   assert.equal(paddingOf(8, 8), 8);

@@ -56,6 +56,12 @@ RESPONSES: dict[str, Any] = {
 TXT2IMG: dict[str, Any] = {
     "least": {"summary": "What A1111's clients send", "value": {"prompt": "a red circle", "batch_size": 1, "seed": 7}}
 }
+IMG2IMG: dict[str, Any] = {
+    "least": {
+        "summary": "What A1111's clients send",
+        "value": {"prompt": "a red circle", "init_images": [BLUE], "denoising_strength": 0.6, "seed": 7},
+    }
+}
 SD_OPTIONS: dict[str, Any] = {"read": {"summary": "What was read", "value": {"sd_model_checkpoint": "auto"}}}
 
 ERROR: dict[str, Any] = {

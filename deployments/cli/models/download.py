@@ -54,8 +54,8 @@ def download(
     if failed and as_json:
         raise typer.Exit(4)
     if failed:
-        for one in failed[1:]:
-            complain(f"triptych: {one.message}")
+        for another in failed[1:]:
+            complain(f"triptych: {another.message}")
         raise failed[0]
 
 

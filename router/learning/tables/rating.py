@@ -17,13 +17,15 @@ MAX_GROUP = 2_000  # characters of a group's name
 class Rating:
     """score: on any scale, the same for all; recipe: its key (router/planning/recipes.py), a model's name being
     the simplest; group: prompts that must not be split between training and test (near-duplicates);
-    weight: > 0, such as raters."""
+    weight: > 0, such as raters;   seed, rater: which picture it is of and who rated, where that is told."""
 
     prompt: str
     recipe: str
     score: float
     group: str = ""
     weight: float = 1.0
+    seed: str = ""
+    rater: str = ""
 
 
 def check(rating: Rating, where: str) -> None:

@@ -19,6 +19,8 @@ Shape = Literal["long", "wide", "votes"]
 SPOKEN = {"long": "a row a prompt and model", "wide": "a column a model", "votes": "a row a vote between two models"}
 GROUPS = ("group", "prompt_group")
 WEIGHTS = ("raters", "weight")
+SEEDS = ("seed", "image_id", "picture")
+RATERS = ("rater", "rater_id", "annotator", "annotator_id")
 SIDES = (
     ("model_a", "model_b"), ("model_1", "model_2"), ("model1", "model2"), ("recipe_a", "recipe_b"),
     ("modela", "modelb"), ("system_a", "system_b"), ("left", "right"), ("a", "b"), ("winner", "loser"),
@@ -82,7 +84,13 @@ def ratings_of(table: Table, layout: Layout, name_of: Mapping[str, str]) -> Iter
 
 def left_out(table: Table, layout: Layout) -> list[str]:
     """Names of columns that are not looked at."""
-    used = {"prompt", *GROUPS, *WEIGHTS, *({"score"} if layout.shape == "long" else ())}
+    used = {
+        "prompt",
+        *GROUPS,
+        *WEIGHTS,
+        *(() if layout.shape == "votes" else (*SEEDS, *RATERS)),
+        *({"score"} if layout.shape == "long" else ()),
+    }
     used |= set(WINNERS) if layout.shape == "votes" else set()
     return [name for k, name in enumerate(table.header) if name and name.lower() not in used and k not in layout.places]
 
@@ -93,7 +101,7 @@ def _unique(names: Iterable[str]) -> tuple[str, ...]:
 
 def _holds_scores(table: Table, place: int) -> bool:
     name = table.header[place].lower()
-    if name in NO_MODELS or name in ("prompt", *GROUPS, *WEIGHTS):
+    if name in NO_MODELS or name in ("prompt", *GROUPS, *WEIGHTS, *SEEDS, *RATERS):
         return False
     given = [row[place] for _, row in table.rows if row[place]]
     # A column of nothing but misspelt numbers is one of scores, too: its line is named, instead of leaving it out.
@@ -113,14 +121,21 @@ def _common(table: Table, numbers: Iterable[int]) -> tuple[Decimals, Callable[[R
     return decimals, common
 
 
+def _apart(table: Table) -> Callable[[Row], tuple[str, str]]:
+    """A function from a row to the picture that it is of and the person who rated, "" where that is not told."""
+    seed, rater = (next((table.place(n) for n in names if table.has(n)), None) for names in (SEEDS, RATERS))
+    return lambda row: ("" if seed is None else row[1][seed], "" if rater is None else row[1][rater])
+
+
 def _long(table: Table, layout: Layout, name_of: Mapping[str, str]) -> Iterator[tuple[str, Rating]]:
     prompt, model, score = table.place("prompt"), layout.places[0], table.place("score")
     decimals, common = _common(table, [score])
+    apart_of = _apart(table)
     for row in table.rows:
         where = f"{table.file}:{row[0]}"
         group, weight = common(row)
         name = name_of[row[1][model]]
-        rating = Rating(row[1][prompt], name, table.number(row, score, decimals), group, weight)
+        rating = Rating(row[1][prompt], name, table.number(row, score, decimals), group, weight, *apart_of(row))
         check(rating, where)
         yield where, rating
 
@@ -134,13 +149,14 @@ def _wide(table: Table, layout: Layout, name_of: Mapping[str, str]) -> Iterator[
             raise ArtifactError(f"{table.file} has rows of {len(metrics)} metrics ({shown}); keep those of one of them")
     prompt = table.place("prompt")
     decimals, common = _common(table, layout.places)
+    apart_of = _apart(table)
     for row in table.rows:
         where = f"{table.file}:{row[0]}"
         group, weight = common(row)
         for place in layout.places:
             if row[1][place]:
                 score = table.number(row, place, decimals)
-                rating = Rating(row[1][prompt], name_of[table.header[place]], score, group, weight)
+                rating = Rating(row[1][prompt], name_of[table.header[place]], score, group, weight, *apart_of(row))
                 check(rating, where)
                 yield where, rating
 

@@ -2,7 +2,6 @@
 
 import { computed, signal } from "@preact/signals";
 import { here } from "../api";
-import { models } from "../models";
 import type { Body } from "../types";
 import { Mask, fitted, paddingOf } from "./mask";
 
@@ -18,7 +17,8 @@ export interface Given {
 
 type Side = "left" | "top" | "right" | "bottom";
 
-const STEP = 8; // pixels: sides of latents are whole numbers of it
+const MOST = 2048 * 2048; // pixels
+const STEP = 8; // pixels: sides of latents are whole numbers of it, so what is added is
 const READ = "It cannot be read as a picture: choose a PNG, JPEG or WebP file.";
 
 export const given = signal<Given | null>(null);
@@ -70,25 +70,19 @@ function set(to: Given): void {
   folded.value = false;
 }
 
-/** Drawn flat at a size that models draw at; where it is transparent, it may change. */
+/** Drawn flat; where it is transparent, it may change. */
 function prepared(source: ImageBitmap, name: string): Given {
-  const areas = models.value.flatMap(({ x_triptych: of }) =>
-    of.kind === "model" && of.native_size ? [of.native_size[0] * of.native_size[1]] : [],
-  );
-  const size = fitted(source.width, source.height, Math.max(...areas, 64 * 64), STEP);
+  const size = fitted(source.width, source.height, MOST);
   const notes: string[] = [];
   if (size.width !== source.width || size.height !== source.height) {
     notes.push(
-      `It is ${source.width} × ${source.height}, taken as ${size.width} × ${size.height}: models here draw at that size.`,
+      `It is ${source.width} × ${source.height}, taken as ${size.width} × ${size.height}, the largest that can be painted on here.`,
     );
   }
   const picture = canvasOf(size.width, size.height);
   const pen = penOf(picture);
-  // Sides in steps of 8 cut a few pixels off rather than stretch the picture.
-  const scale = Math.max(size.width / source.width, size.height / source.height);
-  const [width, height] = [source.width * scale, source.height * scale];
   pen.imageSmoothingQuality = "high";
-  pen.drawImage(source, (size.width - width) / 2, (size.height - height) / 2, width, height);
+  pen.drawImage(source, 0, 0, size.width, size.height);
   const mask = new Mask(size.width, size.height);
   if (transparent(pen, mask)) {
     notes.push("What is transparent in it is marked to be changed.");

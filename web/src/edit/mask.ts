@@ -109,9 +109,10 @@ export function paddingOf(side: number, step: number): number {
   return Math.max(step, Math.round(side / 4 / step) * step);
 }
 
-/** The size at which a picture can be changed: no more pixels than `most`, sides in steps, shape kept. */
-export function fitted(width: number, height: number, most: number, step: number): { width: number; height: number } {
+/** The size at which a picture is changed: its own, or, with more pixels than `most`, as many of the same shape. */
+export function fitted(width: number, height: number, most: number): { width: number; height: number } {
   const scale = Math.min(1, Math.sqrt(most / (width * height)));
-  const to = (side: number) => Math.max(step, Math.floor((side * scale + 1e-6) / step) * step);
-  return { width: to(width), height: to(height) };
+  const to = (side: number, other: number) =>
+    Math.max(1, Math.min(Math.floor(side * scale + 1e-6), Math.floor(most / Math.max(1, other * scale))));
+  return { width: to(width, height), height: to(height, width) };
 }

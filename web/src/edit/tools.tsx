@@ -2,7 +2,7 @@
 
 import { share as percent } from "../words";
 import { SIZES, erasing, size } from "./brush";
-import { type Given, extend, painted, putAway, share, strength } from "./given";
+import { type Given, extend, painted, share, strength } from "./given";
 import { Chooser } from "./chooser";
 
 const SIDES = { left: "Left", top: "Above", right: "Right", bottom: "Below" } as const;
@@ -90,9 +90,6 @@ export function Tools({ of }: { of: Given }) {
       ))}
       <div class="row">
         <Chooser label="Another picture" />
-        <button type="button" onClick={putAway}>
-          Stop editing
-        </button>
       </div>
     </div>
   );

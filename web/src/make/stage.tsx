@@ -195,7 +195,7 @@ function Acts({ job, index }: { job: Job; index: number }) {
       <button
         type="button"
         onClick={() => {
-          load(replay ?? job.report.request);
+          load({ ...job.report.request, ...replay });
           document.querySelector<HTMLTextAreaElement>(".prompt textarea")?.focus();
         }}
       >
