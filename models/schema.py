@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from models.components import Component
 from models.families import FAMILIES, PLANNED, REMOTE, ROLES, card_facts
+from models.onnx.graphs import FAMILIES as EXPORTED
 from models.remote.source import RemoteSource, own_fields
 from router.errors import CatalogueError, did_you_mean
 from router.types import ModelCard, Scalar
@@ -36,11 +37,12 @@ class _Strict(BaseModel):
 
 
 class Source(_Strict):
-    """Where the weights are: exactly one of `hub`, `local` and `file`; or `remote`, who draws with them."""
+    """Where the weights are: exactly one of `hub`, `local`, `file` and `onnx`; or `remote`, who draws with them."""
 
     hub: str | None = None
     local: str | None = None
     file: str | None = None
+    onnx: str | None = None
     remote: RemoteSource | None = None
     config: str | None = None
     revision: str | None = None
@@ -48,9 +50,10 @@ class Source(_Strict):
 
     @model_validator(mode="after")
     def _one_place(self) -> Source:
-        if sum(place is not None for place in (self.hub, self.local, self.file, self.remote)) != 1:
+        if sum(place is not None for place in (self.hub, self.local, self.file, self.onnx, self.remote)) != 1:
             raise ValueError(
-                "give exactly one of 'hub' (owner/name), 'local' (a folder), 'file' (.safetensors), 'remote' (a server)"
+                "give exactly one of 'hub' (owner/name), 'local' (a folder), 'file' (.safetensors), 'onnx' (a folder), "
+                "'remote' (a server)"
             )
         if self.file is not None and not self.file.endswith(".safetensors"):
             raise ValueError(f"'file: {self.file}': only .safetensors is read; other formats may run code when opened")
@@ -135,9 +138,11 @@ class CardFile(_Strict):
         if self.components and self.family not in FAMILIES:
             raise ValueError("'components' are parts of models that draw here; leave them out")
         if self.role == "scorer":
-            if self.source.file is not None:
-                raise ValueError("a scorer is loaded from 'hub' or from a 'local' folder, not from a 'file'")
+            if self.source.hub is None and self.source.local is None:
+                raise ValueError("a scorer is loaded from 'hub' or from a 'local' folder, not from a 'file' or 'onnx'")
             return self
+        if self.source.onnx is not None:
+            self._exported()
         if self.source.file is not None and not FAMILIES[self.family].single_file:
             raise ValueError(
                 f"family {self.family!r} is not loaded from a single 'file'; use 'hub' or a 'local' folder"
@@ -173,6 +178,14 @@ class CardFile(_Strict):
         if self.steps > self.max_steps:
             raise ValueError(f"'steps' {self.steps} is above 'max_steps' {self.max_steps}")
         return self
+
+    def _exported(self) -> None:
+        """Raise ValueError for what a folder of graphs cannot follow."""
+        if self.family not in EXPORTED:
+            raise ValueError(f"family {self.family!r} is not run from 'onnx'; only {', '.join(EXPORTED)} are")
+        for key in ("components", "controlnets"):
+            if getattr(self, key):
+                raise ValueError(f"{key!r} would change networks, and those under 'onnx' are graphs; leave one out")
 
     def _remote(self, remote: RemoteSource) -> None:
         """Raise ValueError for what means nothing where another server draws."""
@@ -261,7 +274,7 @@ def _problem(detail: dict[str, Any], path: str, lines: Mapping[tuple[str, ...], 
 def absolute(source: Mapping[str, Scalar], base: Path) -> dict[str, Scalar]:
     """The source with its paths made absolute: `~` is expanded, relative paths start at `base`."""
     made = dict(source)
-    for key in ("local", "file", "config", "path"):
+    for key in ("local", "file", "onnx", "config", "path"):
         if isinstance(value := made.get(key), str):
             made[key] = str((base / Path(value).expanduser()).resolve())
     return made

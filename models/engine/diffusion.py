@@ -45,7 +45,7 @@ from models.tuning.caches import told
 from models.tuning.smaller import SmallerDecoding, in_tiles
 from models.weights.controls import Controls
 from models.weights.loading import img2img, inpaint, load_pipeline, resolve_dtype
-from models.weights.memory import check_fits
+from models.weights.needs.memory import check_fits
 from models.weights.revisions import revision
 from models.weights.sharing import SharedNetworks
 from router.errors import LoadError, StepError, TriptychError
