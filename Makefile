@@ -24,7 +24,7 @@ test: $(VENV)/.dev  ## every test that runs without a GPU, one Ray application i
 	$(BIN)/python -m pytest -m "not slow and not gpu and not ray" -n $(JOBS) --dist loadfile
 	$(BIN)/python -m pytest -m "ray and not slow and not gpu"
 
-test-fast: $(VENV)/.dev  ## unit tests only: seconds, no Ray
+test-fast: $(VENV)/.dev  ## the tests that need no Ray: most of the minutes of make test
 	$(BIN)/python -m pytest -m "not slow and not gpu and not ray"
 
 test-slow: $(VENV)/.dev  ## the tests that take more than half a minute

@@ -5,7 +5,7 @@
 Held-out prompts of one and of two objects, one seed each. A picture of another shape than a square is put in the middle
 of one of its own background before it is marked, so that no circle is squeezed; the same is done to a good picture as a
 control (`control`, 64x64 enlarged into such a square). `results/embedded_sizes.json` has exact marks with 95 % Wilson
-intervals, a row for each model, size and way. `--quick` draws two prompts by one model.
+intervals, a row for each model, size and way. `--quick` draws two prompts by one model, at some of the sizes.
 """
 
 from __future__ import annotations
@@ -72,18 +72,23 @@ def draw(
     return made
 
 
-def measured(models: Sequence[str], prompts: Sequence[Prompt]) -> Iterator[dict]:
+def measured(
+    models: Sequence[str],
+    prompts: Sequence[Prompt],
+    sizes: Sequence[tuple[int, int]] = SIZES,
+    factors: Sequence[float] = (1.5, 2.0),
+) -> Iterator[dict]:
     """Every row: from noise at every size; then over an enlarged picture, whole and in tiles."""
     catalogue = load_catalogue({name: f"embedded/{name}" for name in (*MODELS, "sdxl-refiner")})
     for model in models:
         engine = load_engine(catalogue[model])
-        for width, height in SIZES:
+        for width, height in sizes:
             pictures = draw(engine, "generate", prompts, width=width, height=height)
             yield row(model, "from noise", (width, height), pictures, prompts)
     turbo = load_engine(catalogue["sdxl-turbo"])
     small = draw(turbo, "generate", prompts, width=64, height=64)
     yield row("sdxl-turbo", "control: 64x64 in a larger square", (64, 64), [framed(p) for p in small], prompts)
-    for factor in (1.5, 2.0):
+    for factor in factors:
         side = round(64 * factor)
         large = [upscale(pixels, factor) for pixels in small]
         yield row("sdxl-turbo", "enlarged", (side, side), large, prompts)
@@ -118,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     prompts = held_out_prompts("one", count - half, SEED) + held_out_prompts("two", half, SEED)
     rows = []
     with results(asked, RESULTS, is_full(made, asked)) as out:
-        for found in measured(models, prompts):
+        for found in measured(models, prompts, *((SIZES[:3], (1.5,)) if asked.quick else ())):
             print(json.dumps(found), flush=True)
             rows.append(found)
             (out / "embedded_sizes.json").write_text("[\n" + ",\n".join(json.dumps(one) for one in rows) + "\n]\n")

@@ -3,7 +3,8 @@
     python -m benchmarks.first_pictures [--quick]
 
 Each prompt is one run of the command with seed 1 and nothing else. Writes results/first_pictures.png (what came out,
-the prompt and the recipe below it) and first_pictures.json (with the checker's verdict); `--quick` types one only.
+the prompt and the recipe below it) and first_pictures.json (with the checker's verdict); `--quick` types one only,
+in this process.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,18 +45,34 @@ def main(argv: Sequence[str] | None = None) -> None:
     made = parser(__doc__)
     chosen = made.parse_args(argv)
     with results(chosen, RESULTS, is_full(made, chosen)) as out:
-        measure(PROMPTS[:1] if chosen.quick else PROMPTS, out)
+        if chosen.quick:
+            measure(PROMPTS[:1], out, typed=in_this_process)
+        else:
+            measure(PROMPTS, out)
 
 
-def measure(prompts: Sequence[str], out: Path) -> None:
-    """A picture of each prompt, and what the checker says of it."""
+def in_a_shell(words: Sequence[str]) -> str:
+    """What `triptych WORDS` prints, in a process of its own."""
+    command = [sys.executable, "-m", "deployments.cli", *words]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def in_this_process(words: Sequence[str]) -> str:
+    """The same without a process that would import everything anew."""
+    from typer.testing import CliRunner
+
+    from deployments.cli.main import app
+
+    return CliRunner().invoke(app, list(words), catch_exceptions=False).stdout
+
+
+def measure(prompts: Sequence[str], out: Path, typed: Callable[[Sequence[str]], str] = in_a_shell) -> None:
+    """A picture of each prompt, and what the checker says of it. typed: runs the command, and gives what it prints"""
     rows, pictures = [], []
     with tempfile.TemporaryDirectory() as folder:
         for number, prompt in enumerate(tqdm(prompts, unit="picture")):
             file = Path(folder) / f"{number}.png"
-            command = [sys.executable, "-m", "deployments.cli", "generate", prompt, "-o", str(file), "--seed", "1"]
-            answer = subprocess.run([*command, "--json"], check=True, capture_output=True, text=True)
-            report = json.loads(answer.stdout)["x_triptych"]
+            report = json.loads(typed(["generate", prompt, "-o", str(file), "--seed", "1", "--json"]))["x_triptych"]
             pixels = np.asarray(Image.open(file).convert("RGB"))
             scene = parse(prompt)
             assert scene is not None

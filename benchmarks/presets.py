@@ -2,7 +2,7 @@
 
     triptych serve &                                                    # another terminal
     python -m benchmarks.presets --url http://127.0.0.1:8000 --json benchmarks/results/presets.json
-    python -m benchmarks.presets --quick                                # in this process, a handful of prompts
+    python -m benchmarks.presets --quick                                # in this process, two prompts, some recipes
 
 Every prompt is asked of each policy and of each fixed recipe in turn, with the same seed, so that what the machine does
 meanwhile meets all alike. A picture is marked by the exact checker of the embedded world; its cost is the seconds of
@@ -116,7 +116,12 @@ async def client_of(url: str | None) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def measure(
-    url: str | None, drawn: Sequence[tuple[str, Prompt]], rows: Path | None, minutes: float
+    url: str | None,
+    drawn: Sequence[tuple[str, Prompt]],
+    rows: Path | None,
+    minutes: float,
+    fixed: Sequence[str] = FIXED,
+    expensive: Sequence[str] = EXPENSIVE,
 ) -> dict[str, dict[int, Answer]]:
     """Answers by target and place of the prompt; rows: a file that holds them already, or takes them as they come."""
     answers: dict[str, dict[int, Answer]] = {name: {} for name in (*POLICIES, *FIXED, *EXPENSIVE)}
@@ -128,7 +133,7 @@ async def measure(
     until = time.monotonic() + minutes * 60
     async with client_of(url) as client:
         for place, (_, prompt) in enumerate(tqdm(drawn, desc="prompts", disable=None)):
-            targets = [*POLICIES, *FIXED, *(EXPENSIVE if place % SHARE == 0 else ())]
+            targets = [*POLICIES, *fixed, *(expensive if place % SHARE == 0 else ())]
             random.Random(place).shuffle(targets)
             for target in targets:
                 if place in answers[target] or time.monotonic() > until:
@@ -210,11 +215,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", type=Path, help="a CSV file with every answer; what it holds is not asked again")
     parser.add_argument("--minutes", type=float, default=600.0, help="stop asking after so long")
     parser.add_argument("--json", type=Path, help="where the summary goes")
-    parser.add_argument("--quick", action="store_true", help="five prompts, nothing is written")
+    parser.add_argument("--quick", action="store_true", help="two prompts, some of the recipes, nothing is written")
     chosen = parser.parse_args(argv)
-    n = len(TIERS) if chosen.quick else chosen.prompts
+    n = 2 if chosen.quick else chosen.prompts
     drawn = prompts_of(n, chosen.seed)
-    answers = asyncio.run(measure(chosen.url, drawn, None if chosen.quick else chosen.rows, chosen.minutes))
+    some = {"fixed": FIXED[:2], "expensive": EXPENSIVE[:1]} if chosen.quick else {}
+    answers = asyncio.run(measure(chosen.url, drawn, None if chosen.quick else chosen.rows, chosen.minutes, **some))
     report = {"seed": chosen.seed, **summary(answers, n)}
     for name, told in report["targets"].items():
         over = f"   over mixing {told['gain']:+.3f} {told['gain_95']}" if "gain" in told else ""

@@ -9,13 +9,15 @@ import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from deployments.api.urls import URL_SECRET, UrlSigner
 from deployments.api.wire.jobs import job_report
 from deployments.api.wire.rendering import Rendering
-from deployments.jobs.jobs import Jobs, view_of
+from deployments.jobs.jobs import Jobs
 from deployments.jobs.secret_files import secret_from
+from deployments.jobs.views import view_of
 from deployments.jobs.webhooks import WEBHOOK_SECRET, Webhooks
 from deployments.known_names import known_of
 from deployments.orchestration.availability import Monitor
@@ -35,11 +37,12 @@ from deployments.store.store import decision_log
 from deployments.workers.host import ModelHost
 from deployments.workers.memory import GIB, MemoryPlan
 from deployments.workers.worker import StepEngine
-from models.catalogue import Catalogue, load_catalogue
+from models.catalogue import PACKAGE, Catalogue, load_catalogue
 from models.provenance.credentials import Credentials
 from models.styles.cards import load_styles
 from models.weights.footprints import Footprint, footprint
-from models.weights.memory import GB, RESERVE_GB, free_memory_gb
+from models.weights.memory import GB, RESERVE_GB, device_memory_gb, free_memory_gb, guest_memory_gb, most_pixels
+from models.weights.networks import countable
 from models.weights.revisions import revision
 from models.weights.sharing import SharedNetworks
 from policies import PolicyBook
@@ -74,7 +77,25 @@ def catalogue_of(settings: AppSettings) -> Catalogue:
     )
     for worker in settings.workers:
         _check_elsewhere(worker, settings, catalogue)
+    if settings.weights.paths:
+        _check_places(catalogue, (*settings.weights.paths, PACKAGE))
     return catalogue
+
+
+def _check_places(catalogue: Catalogue, allowed: Sequence[Path]) -> None:
+    """Raise `ConfigError` for a card that reads from elsewhere than the allowed folders, links followed."""
+    for card in catalogue.cards.values():
+        sources = {"source": card.source, **{f"components.{name}": spec for name, spec in card.components.items()}}
+        for where, source in sources.items():
+            for key in ("local", "file", "config"):
+                place = Path(str(source[key])).resolve() if source.get(key) else None
+                if place is not None and not any(place.is_relative_to(folder) for folder in allowed):
+                    listed = ", ".join(map(str, allowed[:-1]))
+                    raise ConfigError(
+                        f"model {card.id!r}: {where}.{key}: {place} lies outside of weights.directories ({listed}); "
+                        "move it there, or add its folder",
+                        f"models.{card.id}",
+                    )
 
 
 def slots_of(worker: str, settings: AppSettings, catalogue: Catalogue) -> int | None:
@@ -257,7 +278,11 @@ def host_of(
         named = {h.card.id: {**facts(h.card), "remote": h.card.remote.name if h.card.remote else ""} for h in held}
         return ModelHost(servers, named, elsewhere=placed.max_ongoing)
     networks = SharedNetworks()
-    loads = {h.card.id: engine_loader(h.card, placed.device, h.dtype, placed.threads, h.guests, networks) for h in held}
+    limit_gb = None if placed.memory_gib is None else placed.memory_gib * GIB / GB
+    loads = {
+        h.card.id: engine_loader(h.card, placed.device, h.dtype, placed.threads, h.guests, networks, limit_gb)
+        for h in held
+    }
     said = {h.card.id: facts(h.card) for h in held}
     memory = _memory_plan(held, placed, networks)
     return ModelHost(loads, said, memory, lambda: _import_pipelines(held), _release)
@@ -313,10 +338,15 @@ def engine_loader(
     threads: int,
     guests: Sequence[ModelCard] = (),
     networks: SharedNetworks | None = None,
+    limit_gb: float | None = None,
 ) -> Callable[[], StepEngine]:
-    """A function that loads the engine of `card`, and with it torch. Nothing heavy is imported before it is called."""
+    """A function that loads the engine of `card`, and with it torch. Nothing heavy is imported before it is called.
+
+    limit_gb: what its worker may take of its device, in 10^9 bytes; None: all of it
+    """
 
     def load() -> StepEngine:
+        from models.engine.diffusion import DiffusionEngine
         from models.engine.engine import load_engine
 
         if card.remote is not None:  # neither torch nor a device is needed
@@ -324,6 +354,26 @@ def engine_loader(
         with _LOADING:
             engine = load_engine(card, _device(device), dtype, threads, guests, networks)
         engine.warm_up()
+        if isinstance(engine, DiffusionEngine):
+            engine.bounds = _bounds(card, _device(device), dtype, guests, limit_gb)
         return engine
 
     return load
+
+
+def _bounds(
+    card: ModelCard, device: str, dtype: str | None, guests: Sequence[ModelCard], limit_gb: float | None
+) -> Mapping[str, Scalar]:
+    """The largest area that a device has memory for, if that is less than the card says. A CPU without a limit has as
+    much as the machine swaps for it."""
+    from models.weights.loading import resolve_dtype
+
+    whole = device_memory_gb(device) if device != "cpu" else None
+    room = [limit_gb] if limit_gb is not None else []
+    room += [whole - RESERVE_GB] if whole is not None else []
+    if not room or not countable(card):
+        return {}
+    precision = str(resolve_dtype(card, device, dtype)).removeprefix("torch.")
+    beside = sum(guest_memory_gb(guest, precision) for guest in guests)
+    pixels = most_pixels(card, precision, min(room) - beside)
+    return {"most_pixels": pixels} if pixels < card.max_pixels else {}

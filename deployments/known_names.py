@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from deployments.safety import nsfw
@@ -11,11 +12,12 @@ from policies import Known, PlannedRecipe
 from router.cost.model import CostModel
 from router.cost.queues import Queues
 from router.errors import PlanError
+from router.planning.edits import probes
 from router.planning.plan import make_plan
 from router.planning.recipes import resolve
-from router.planning.sizes import enlargement, first_generate
+from router.planning.sizes import enlargement, first_stage
 from router.prompts.lexical import SIGNALS
-from router.types import Catalogue, GenerationRequest, Plan, Recipe
+from router.types import Catalogue, Generate, GenerationRequest, GivenPicture, Plan, Recipe
 
 
 def known_of(catalogue: Catalogue, moderators: Collection[str] | None = None) -> Known:
@@ -37,9 +39,10 @@ def known_of(catalogue: Catalogue, moderators: Collection[str] | None = None) ->
 
 def _plan(name: str, recipe: Recipe, recipes: Mapping[str, Recipe], catalogue: Catalogue) -> tuple[Plan, int]:
     """A plan at native size, or else at the smallest side, which is returned, too. Raises `PlanError`."""
-    request = GenerationRequest("-")
     resolved = resolve(recipe, recipes, (name,))
-    first = first_generate(resolved)
+    request, first = GenerationRequest("-"), first_stage(resolved)
+    if not isinstance(first, Generate):
+        return _edited(name, recipe, recipes, catalogue, probes(resolved, catalogue))
     if first.model not in catalogue:
         return make_plan(name, recipe, request, catalogue, recipes), 0  # raises, with the nearest name
     least = round(catalogue[first.model].min_side * enlargement(resolved))
@@ -52,3 +55,23 @@ def _plan(name: str, recipe: Recipe, recipes: Mapping[str, Recipe], catalogue: C
             return make_plan(name, recipe, replace(request, width=least, height=least), catalogue, recipes), least
         except PlanError:
             raise error from None
+
+
+def _edited(
+    name: str,
+    recipe: Recipe,
+    recipes: Mapping[str, Recipe],
+    catalogue: Catalogue,
+    pictures: Sequence[GivenPicture],
+) -> tuple[Plan, int]:
+    """The plan for the first of `pictures` that it fits, and the side of its answer. Raises the first `PlanError`."""
+    failure: PlanError | None = None
+    for picture in pictures:
+        try:
+            plan = make_plan(name, recipe, GenerationRequest("-", given=(picture,)), catalogue, recipes)
+        except PlanError as error:
+            failure = failure or error
+        else:
+            return plan, math.isqrt(plan.width * plan.height)
+    assert failure is not None
+    raise failure

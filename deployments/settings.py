@@ -18,6 +18,7 @@ from pydantic_core import PydanticCustomError
 
 from deployments.placement import ModelSettings, OrchestratorSettings, Placement, ReplicaSettings, WorkerSettings
 from deployments.section import Section
+from models.given.cleaning import Bounds
 from router.errors import TriptychError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -50,6 +51,17 @@ class StyleSettings(Section):
     @property
     def paths(self) -> tuple[Path, ...]:
         return tuple(ROOT / Path(directory).expanduser() for directory in self.directories)
+
+
+class WeightSettings(Section):
+    """Where weights may be read from. directories: beside what is shipped, cards may name folders and files below these
+    only; none: anywhere. The hub's cache is not meant"""
+
+    directories: tuple[str, ...] = ()
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        return tuple((ROOT / Path(directory).expanduser()).resolve() for directory in self.directories)
 
 
 class QueueSettings(Section):
@@ -100,6 +112,25 @@ class Limits(Section):
             return self.aliases[model]
         folded = {alias.casefold(): name for alias, name in self.aliases.items()}
         return folded.get(model.casefold(), model)
+
+
+class UploadSettings(Section):
+    """What pictures a request may bring. They are never fetched from addresses.
+
+    max_bytes, max_pixels: of each;   max_files: in one request;   max_body_bytes: of a request that may bring some
+    timeout_s: seconds for decoding one
+    """
+
+    max_bytes: int = Field(default=20 * 2**20, ge=1024)
+    max_pixels: int = Field(default=2**24, ge=64 * 64, le=2**26)
+    max_files: int = Field(default=16, ge=1, le=64)
+    max_body_bytes: int = Field(default=64 * 2**20, ge=1024)
+    timeout_s: float = Field(default=10.0, gt=0)
+
+    @property
+    def bounds(self) -> Bounds:
+        """As the decoder takes them."""
+        return Bounds(self.max_bytes, self.max_pixels, self.timeout_s)
 
 
 class CorsSettings(Section):
@@ -322,6 +353,7 @@ class AppSettings(Section):
     workers: dict[str, WorkerSettings] = Field(default_factory=dict)
     policies: PolicySettings = Field(default_factory=PolicySettings)
     styles: StyleSettings = Field(default_factory=StyleSettings)
+    weights: WeightSettings = Field(default_factory=WeightSettings)
     artifact: str = "router/artifacts/embedded"
     feedback: FeedbackSettings = Field(default_factory=FeedbackSettings)
     orchestrator: OrchestratorSettings = Field(default_factory=OrchestratorSettings)
@@ -329,6 +361,7 @@ class AppSettings(Section):
     store: StoreSettings = Field(default_factory=StoreSettings)
     ingress: ReplicaSettings = Field(default_factory=ReplicaSettings)
     limits: Limits = Field(default_factory=Limits)
+    uploads: UploadSettings = Field(default_factory=UploadSettings)
     aliases: dict[str, str] = Field(default_factory=dict)
     cors: CorsSettings = Field(default_factory=CorsSettings)
     auth: AuthSettings = Field(default_factory=AuthSettings)

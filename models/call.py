@@ -39,6 +39,8 @@ class Call:
     """The settings of a denoising step, checked. `facts`: what was done otherwise than asked, for the trace.
 
     start, until: shares (0..1) of the denoising that are done before and after the step (None: none, and all)
+    masked:       only what a mask leaves open of the given picture is drawn
+    control:      the kind of map that is followed, "" if none is; control_scale: how much it counts
     styles:       what the pipeline wears: (id, weight) each, by id
     strength:     how far (0..1) a given picture is noised again; None: the step begins with noise or with latents
     """
@@ -54,6 +56,9 @@ class Call:
     start: float | None = None
     until: float | None = None
     strength: float | None = None
+    masked: bool = False
+    control: str = ""
+    control_scale: float = 1.0
     tiling: Tiling | None = None
     mix: Mix | None = None
     styles: tuple[tuple[str, float], ...] = ()

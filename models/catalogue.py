@@ -65,9 +65,12 @@ def load_card(name: str | Path, overrides: Mapping[str, Any] | None = None) -> M
     base = PACKAGE if path.is_relative_to(CARDS) else path.parent
     if overrides:
         lines = {place: line for place, line in lines.items() if place and place[0] not in overrides}
-        base = Path.cwd() if "source" in overrides else base
     card = validate({**data, **(overrides or {})}, str(path), lines)
-    card = replace(card, source=absolute(card.source, base))
+    named = ("source", "components", "controlnets")
+    source, parts, nets = (Path.cwd() if key in (overrides or {}) else base for key in named)
+    components = {name: absolute(spec, parts) for name, spec in card.components.items()}
+    controlnets = {kind: absolute(spec, nets) for kind, spec in card.controlnets.items()}
+    card = replace(card, source=absolute(card.source, source), components=components, controlnets=controlnets)
     if not card.vocabulary:
         return card
     home = Path.cwd() if "vocabulary" in (overrides or {}) else PACKAGE if path.is_relative_to(CARDS) else path.parent
@@ -156,6 +159,11 @@ def _tuned(card: ModelCard, tuning: Any) -> ModelCard:
         raise CatalogueError(f"model {card.id!r}: {where}: {wrong['msg'].removeprefix('Value error, ')}") from None
     if card.role == "scorer" and chosen.said():
         raise CatalogueError(f"model {card.id!r}: tuning is for models that draw, and this one scores; leave it out")
+    if card.remote is not None and chosen.said():
+        raise CatalogueError(
+            f"model {card.id!r}: tuning is for models that are drawn here, and this one is drawn by "
+            f"{card.remote.name}; leave it out, and tune it there"
+        )
     return replace(card, tuning=chosen.said(), tuned=chosen.tuned, changes=chosen.changes)
 
 

@@ -26,12 +26,24 @@ Arguments = Callable[[Call, ModelCard, Any], dict[str, Any]]
 
 
 @dataclass(frozen=True)
+class Controlled:
+    """The classes of a family with a ControlNet: the network's, and those that draw, go on and inpaint beside it."""
+
+    network: str
+    pipeline: str
+    img2img: str
+    inpaint: str
+
+
+@dataclass(frozen=True)
 class Family:
     """One family of diffusion models. Class names are those of diffusers.
 
     pipeline:      the class that draws from noise
     arguments:     how a step becomes that class's call, and its img2img sibling's
     img2img:       the class that goes on from a picture by `strength` ("": there is none, so nothing is refined)
+    inpaint:       the class that draws what a mask leaves open of a picture ("": there is none)
+    control:       its classes with a ControlNet, if it has any
     layout:        how its latents lie
     flow:          flow matching, whose schedulers are others than those of diffusion with a fixed noise schedule
     relays:        a share of the denoising names a noise level, so that another model can go on from there
@@ -50,6 +62,8 @@ class Family:
     pipeline: str
     arguments: Arguments
     img2img: str = ""
+    inpaint: str = ""
+    control: Controlled | None = None
     layout: Layout = PLANAR
     flow: bool = True
     relays: bool = False
@@ -82,7 +96,7 @@ class Family:
 
 def stable_diffusion(call: Call, card: ModelCard, pipe: Any) -> dict[str, Any]:
     """Stable Diffusion 1.5. Its img2img takes the size of the picture."""
-    return _shared(call) | _guidance(call) | (_size(call) if call.from_noise else {})
+    return _shared(call) | _guidance(call) | (_size(call) if call.from_noise or call.masked else {})
 
 
 def sdxl(call: Call, card: ModelCard, pipe: Any) -> dict[str, Any]:
@@ -188,6 +202,13 @@ FAMILIES: dict[str, Family] = {
         "StableDiffusionPipeline",
         stable_diffusion,
         img2img="StableDiffusionImg2ImgPipeline",
+        inpaint="StableDiffusionInpaintPipeline",
+        control=Controlled(
+            "ControlNetModel",
+            "StableDiffusionControlNetPipeline",
+            "StableDiffusionControlNetImg2ImgPipeline",
+            "StableDiffusionControlNetInpaintPipeline",
+        ),
         flow=False,
         relays=True,
         denoiser="unet",
@@ -201,6 +222,13 @@ FAMILIES: dict[str, Family] = {
         "StableDiffusionXLPipeline",
         sdxl,
         img2img="StableDiffusionXLImg2ImgPipeline",
+        inpaint="StableDiffusionXLInpaintPipeline",
+        control=Controlled(
+            "ControlNetModel",
+            "StableDiffusionXLControlNetPipeline",
+            "StableDiffusionXLControlNetImg2ImgPipeline",
+            "StableDiffusionXLControlNetInpaintPipeline",
+        ),
         flow=False,
         relays=True,
         cuts_schedule=True,
@@ -220,13 +248,35 @@ FAMILIES: dict[str, Family] = {
         "StableDiffusion3Pipeline",
         sd3,
         img2img="StableDiffusion3Img2ImgPipeline",
+        inpaint="StableDiffusion3InpaintPipeline",
         tokenizers=("tokenizer_3", "tokenizer"),
     ),
-    "flux": Family("FluxPipeline", flux, img2img="FluxImg2ImgPipeline", layout=PACKED, tokenizers=("tokenizer_2",)),
+    "flux": Family(
+        "FluxPipeline",
+        flux,
+        img2img="FluxImg2ImgPipeline",
+        inpaint="FluxInpaintPipeline",
+        control=Controlled(
+            "FluxControlNetModel",
+            "FluxControlNetPipeline",
+            "FluxControlNetImg2ImgPipeline",
+            "FluxControlNetInpaintPipeline",
+        ),
+        layout=PACKED,
+        tokenizers=("tokenizer_2",),
+    ),
     # Its pipeline takes pictures to look at, not one to go on from.
     "flux2-klein": Family("Flux2KleinPipeline", flux2_klein, layout=PATCHES, read=_chat, takes_negative=False),
-    "qwen-image": Family("QwenImagePipeline", qwen_image, img2img="QwenImageImg2ImgPipeline", layout=PACKED_FRAME),
-    "z-image": Family("ZImagePipeline", z_image, img2img="ZImageImg2ImgPipeline", read=_chat),
+    "qwen-image": Family(
+        "QwenImagePipeline",
+        qwen_image,
+        img2img="QwenImageImg2ImgPipeline",
+        inpaint="QwenImageInpaintPipeline",
+        layout=PACKED_FRAME,
+    ),
+    "z-image": Family(
+        "ZImagePipeline", z_image, img2img="ZImageImg2ImgPipeline", inpaint="ZImageInpaintPipeline", read=_chat
+    ),
 }
 
 PLANNED: dict[str, str] = {
@@ -240,6 +290,8 @@ PLANNED: dict[str, str] = {
     "max_sequence_length": "write the card's 'max_prompt_tokens'",
     **dict.fromkeys(("strength", "denoising_start", "denoising_end"), "say it in a recipe"),
     **dict.fromkeys(("image", "generator", "latents", "num_images_per_prompt", "output_type"), "drop it"),
+    **dict.fromkeys(("mask_image", "masked_image_latents", "padding_mask_crop"), "drop it"),
+    **dict.fromkeys(("control_image", "controlnet_conditioning_scale"), "say it in a recipe"),
     **dict.fromkeys(("timesteps", "sigmas"), "name a 'scheduler'"),
 }
 """Arguments of a pipeline's call that plans and cards say elsewhere, with the remedy: a card's `settings` may not."""
@@ -266,6 +318,7 @@ def card_facts(family: str) -> dict[str, Any]:
     return {
         "relays": row.relays,
         "refines": bool(row.img2img),
+        "inpaints": bool(row.inpaint),
         "flow": row.flow,
         "takes_negative": row.takes_negative,
     }

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from models.given import masks
 from router.errors import StepError
-from router.types import Latents, ModelCard, Picture, Value
+from router.types import Latents, Mask, ModelCard, Picture, Value
 
 
 def resize(pixels: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
@@ -62,6 +63,19 @@ def check_latents(value: Value, card: ModelCard, start: float) -> Latents:
 def to_image(picture: Picture, width: int, height: int) -> Image.Image:
     """A picture at the size that a pipeline works at, as its image processor takes it."""
     return Image.fromarray(resize(np.ascontiguousarray(picture.pixels), width, height))
+
+
+def check_mask(value: Value, card: ModelCard) -> Mask:
+    """The value, if it is a mask that can be used; `StepError` says what it is instead."""
+    if not isinstance(value, Mask) or value.data.dtype != np.uint8 or value.data.ndim != 2:
+        kind = type(value).__name__.lower()
+        raise StepError(f"model {card.id!r} takes a mask here, uint8 (height, width), not {kind}")
+    return value
+
+
+def to_mask_image(mask: Mask, card: ModelCard, width: int, height: int) -> Image.Image:
+    """A mask at the size that a pipeline works at, in whole latent cells: white where it draws anew."""
+    return Image.fromarray(masks.cells(masks.resized(mask.data, width, height), card.vae_scale))
 
 
 def to_latents(tensor: Any, card: ModelCard, factor: float, denoised: float) -> Latents:

@@ -33,6 +33,8 @@ SCHEDULERS = {
     "euler-trailing": Row("EulerDiscreteScheduler", flow=False, config={"timestep_spacing": "trailing"}),
     # Latents are not confined to -1..1, so nothing may be clipped there.
     "ddim": Row("DDIMScheduler", flow=False, config={"clip_sample": False, "set_alpha_to_one": False}),
+    # For models and LoRAs distilled to latent consistency; between its steps it adds fresh noise.
+    "lcm": Row("LCMScheduler", flow=False),
     "unipc": Row("UniPCMultistepScheduler", flow=False),
     "flowmatch": Row("FlowMatchEulerDiscreteScheduler", flow=True),
 }

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from models.components import Component
 from models.families import FAMILIES, PLANNED, REMOTE, ROLES, card_facts
 from models.remote.source import RemoteSource, own_fields
 from router.errors import CatalogueError, did_you_mean
@@ -58,6 +59,23 @@ class Source(_Strict):
         return self
 
 
+class ControlSource(_Strict):
+    """Where the weights of a ControlNet are, as diffusers writes them: a folder, or a repository of the hub."""
+
+    path: str | None = None
+    hub: str | None = None
+    revision: str | None = None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> ControlSource:
+        if (self.path is None) == (self.hub is None):
+            raise ValueError("give exactly one of 'path' (a folder) and 'hub' (owner/name)")
+        return self
+
+
+ControlKind = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
+
+
 class CardFile(_Strict):
     """One card as written. Defaults are those of `router.types.ModelCard`."""
 
@@ -65,6 +83,7 @@ class CardFile(_Strict):
     family: str
     role: Literal["base", "refiner", "scorer"]
     source: Source
+    components: dict[str, Component] = Field(default_factory=dict)
     backbone: Literal["unet", "dit", "encoder"] = "unet"
     latent_space: str = ""
     latent_channels: int = Field(4, ge=1, le=128)
@@ -87,6 +106,7 @@ class CardFile(_Strict):
     max_prompt_tokens: int = Field(77, ge=1)
     vocabulary: str = ""
     settings: dict[str, Scalar] = Field(default_factory=dict)
+    controlnets: dict[ControlKind, ControlSource] = Field(default_factory=dict)
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     memory_gb: Positive = 1.0
     licence: str = "unknown"
@@ -107,8 +127,13 @@ class CardFile(_Strict):
             )
         if (self.source.remote is not None) != (self.family == REMOTE):
             raise ValueError(f"'source: remote' and 'family: {REMOTE}' go together; this has one of them")
+        if self.controlnets and (self.family not in FAMILIES or FAMILIES[self.family].control is None):
+            able = ", ".join(name for name, row in FAMILIES.items() if row.control is not None)
+            raise ValueError(f"'controlnets' are there for the families {able}, not for {self.family!r}")
         if self.source.remote is not None:
             self._remote(self.source.remote)
+        if self.components and self.family not in FAMILIES:
+            raise ValueError("'components' are parts of models that draw here; leave them out")
         if self.role == "scorer":
             if self.source.file is not None:
                 raise ValueError("a scorer is loaded from 'hub' or from a 'local' folder, not from a 'file'")
@@ -162,7 +187,9 @@ class CardFile(_Strict):
 
     def to_card(self, path: str) -> ModelCard:
         """The value that the rest of the system uses, with what the family's row says of all its models."""
-        fields = {**self.model_dump(exclude={"source"}), **card_facts(self.family)}
+        fields = {**self.model_dump(exclude={"source", "components"}), **card_facts(self.family)}
+        fields["components"] = {name: one.model_dump(exclude_none=True) for name, one in self.components.items()}
+        fields["controlnets"] = {kind: one.model_dump(exclude_none=True) for kind, one in self.controlnets.items()}
         source = self.source.model_dump(exclude_none=True, exclude={"remote"})
         if (written := self.source.remote) is not None:
             remote = written.endpoint()
@@ -217,7 +244,8 @@ def _problem(detail: dict[str, Any], path: str, lines: Mapping[tuple[str, ...], 
     where = f"{path}:{lines[known[0]]}" if known else path
     if detail["type"] == "extra_forbidden":
         inside = place[:2] == ("source", "remote") and len(place) > 2
-        keys = Source.model_fields if place[0] == "source" and len(place) > 1 else CardFile.model_fields
+        nested = {"source": Source.model_fields, "components": Component.model_fields}
+        keys = nested.get(place[0], CardFile.model_fields) if len(place) > 1 else CardFile.model_fields
         keys = RemoteSource.model_fields if inside else keys
         return f"{where}: unknown key {place[-1]!r}{did_you_mean(place[-1], keys)}"
     if detail["type"] == "missing":
@@ -233,7 +261,7 @@ def _problem(detail: dict[str, Any], path: str, lines: Mapping[tuple[str, ...], 
 def absolute(source: Mapping[str, Scalar], base: Path) -> dict[str, Scalar]:
     """The source with its paths made absolute: `~` is expanded, relative paths start at `base`."""
     made = dict(source)
-    for key in ("local", "file", "config"):
+    for key in ("local", "file", "config", "path"):
         if isinstance(value := made.get(key), str):
             made[key] = str((base / Path(value).expanduser()).resolve())
     return made

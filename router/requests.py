@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from router.errors import RequestError
+from router.planning.edits import check_brought
 from router.types import MAX_STYLES, GenerationRequest, Turn, Wearing
 
 MAX_PROMPT_CHARACTERS = 32_000  # as in OpenAI's image API
@@ -16,7 +17,7 @@ MAX_TURNS = 16
 
 def check_request(request: GenerationRequest) -> None:
     """Raise `RequestError`, naming the field, if no recipe whatsoever could answer this request."""
-    _check_text("prompt", request.prompt, required=True)
+    _check_text("prompt", request.prompt, required=not request.given)
     _check_text("negative_prompt", request.negative_prompt, required=False)
     _check_whole("n", request.n, 1, MAX_PICTURES)
     _check_whole("seed", request.seed, 0, MAX_SEED)
@@ -25,6 +26,7 @@ def check_request(request: GenerationRequest) -> None:
             _check_whole(name, value, 1, None)
     _check_turns(request.turns)
     _check_style(request.style)
+    check_brought(request)
     for name in ("guidance_scale", "latency_budget_s", "max_cost_usd"):
         if (value := getattr(request, name)) is not None:
             _check_number(name, value)

@@ -16,6 +16,7 @@ from cachetools import LRUCache
 
 from router.cost.queues import Queues
 from router.errors import NotFoundError, RequestError, did_you_mean
+from router.planning.edits import for_pictures
 from router.planning.planner import Planned, Planner
 from router.planning.styles import check_known
 from router.prompts.embedding import Embedder
@@ -28,6 +29,7 @@ from router.types import (
     Catalogue,
     Context,
     Decision,
+    Edit,
     Estimate,
     Fuse,
     Generate,
@@ -39,12 +41,14 @@ from router.types import (
     Recipe,
     Rejection,
     Resources,
+    Step,
 )
 from router.verification.case import Case, Knowledge
 from router.verification.n_auto import ResolvedSearch, Searches
 from router.verification.options import next_options
 from router.verification.score_reading import ScoreReading
 
+POLICIES = 64  # whose recipes are kept as they are for given pictures
 VIEWS = 1024  # prompts whose analysis is remembered, and their estimates as long as queues and costs stay
 
 _Moment = tuple[PromptView, QualityPredictor, int, tuple[int, int]]
@@ -70,7 +74,9 @@ class Router:
         self.embedder = embedder
         self.queues = queues
         self._planner = Planner(catalogue)
+        self._licences = {model: catalogue[model].terms for model in catalogue.ids()}
         self._searches = Searches(catalogue, queues)
+        self._for_pictures: LRUCache[int, tuple[Mapping[str, Recipe], Mapping[str, Recipe]]] = LRUCache(POLICIES)
         self._views: LRUCache[tuple[str, str], PromptView] = LRUCache(VIEWS)
         self._estimates: LRUCache[str, tuple[_Moment, dict[str, Plan], dict[str, Estimate]]] = LRUCache(VIEWS)
         self._lock = threading.Lock()
@@ -124,8 +130,9 @@ class Router:
         return known
 
     def candidates(self, request: GenerationRequest, policy: Policy) -> Mapping[str, Recipe]:
-        """The policy's recipes, and, if the request names a model instead, that model with its card's settings."""
-        recipes, asked = policy.recipes, request.recipe
+        """The policy's recipes, and, if the request names a model instead, that model with its card's settings; of a
+        given picture, where it brings one."""
+        recipes, asked = self._recipes(policy.recipes, request), request.recipe
         named = recipes.get(asked) if asked is not None else None
         if request.turns and not (isinstance(named, Fuse) and named.search is not None):
             raise RequestError(
@@ -139,7 +146,19 @@ class Router:
                 f"policy {policy.name!r} has no recipe {asked!r}, nor is it a model{did_you_mean(asked, known)}",
                 "recipe",
             )
-        return {**recipes, asked: Generate(asked)}
+        return {**recipes, asked: Edit(asked) if request.given else Generate(asked)}
+
+    def _recipes(self, recipes: Mapping[str, Recipe], request: GenerationRequest) -> Mapping[str, Recipe]:
+        """A policy's recipes for what the request brings; the same objects each time."""
+        if not request.given:
+            return recipes
+        with self._lock:
+            kept = self._for_pictures.get(id(recipes))
+        if kept is None or kept[0] is not recipes:
+            kept = recipes, for_pictures(recipes)
+            with self._lock:
+                self._for_pictures[id(recipes)] = kept
+        return kept[1]
 
     def _offer(self, case: Case, context: Context, offered: _Offered, bounds: Resources) -> Offers:
         """Plans and estimates of every recipe that can be planned; searches are resolved within `bounds`."""
@@ -162,7 +181,9 @@ class Router:
         refused = planned.refused
         if context.unavailable:
             refused = (*refused, *unavailable(planned.plans, context.unavailable))
-        return Offers(planned.plans, estimates, refused)
+        if context.most_pixels:
+            refused = (*refused, *too_large(planned.plans, context.most_pixels))
+        return Offers(planned.plans, estimates, refused, self._licences)
 
     def _estimated(self, case: Case, planned: Planned, plans: dict[str, Plan]) -> dict[str, Estimate]:
         """Quality, seconds and dollars of each of `plans`, which are among those `planned`, if all pictures were
@@ -245,3 +266,25 @@ def unavailable(plans: Mapping[str, Plan], reasons: Mapping[str, str]) -> list[R
         if gone is not None:
             found.append(Rejection(name, "capability", f"model {gone!r} is not available: {reasons[gone]}"))
     return found
+
+
+def too_large(plans: Mapping[str, Plan], most: Mapping[str, int]) -> list[Rejection]:
+    """Rejections of the plans in which a model draws a larger area, in pixels, than its device has memory for."""
+    found = []
+    for name, plan in plans.items():
+        for step in plan.steps:
+            area, here = area_of(step), min((most[model] for model in step.models if model in most), default=None)
+            if here is not None and area > here:
+                reason = (
+                    f"{step.model!r} would draw {area:,} pixels, and its device has memory for {here:,}; ask for a "
+                    "smaller size, or tune it (`triptych models plan`)"
+                )
+                found.append(Rejection(name, "capability", reason))
+                break
+    return found
+
+
+def area_of(step: Step) -> int:
+    """Pixels that a step draws at once: of its picture, or of one of its tiles."""
+    width, height = (step.settings.get(f"tile_{side}") or step.settings.get(side) or 0 for side in ("width", "height"))
+    return int(width) * int(height)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -34,17 +36,19 @@ FORBIDDEN = {
 # Within a package, the folders (and modules beside them) are floors: each imports only from those below it.
 FLOORS = {
     "router": (
-        "routing", "route", "requests", "bootstrap", "verification", "learning", "quality", "planning", "prompts", "registry",
-        "cost", "errors", "types",
+        "routing", "route", "requests", "bootstrap", "verification", "learning", "quality", "planning", "prompts",
+        "registry", "cost", "errors", "types",
     ),
     "policies": ("store", "checking", "deciding", "language"),
     "models": (
-        "engine", "fusion", "judging", "scoring", "embedded", "styles", "catalogue", "schema", "remote", "handover", "profiling",
-        "weights", "tuning", "schedulers", "families", "layouts", "call", "provenance",
+        "engine", "fitting", "fusion", "judging", "scoring", "embedded", "styles", "catalogue", "schema", "components",
+        "remote", "handover", "profiling", "weights", "tuning", "schedulers", "families", "layouts", "call",
+        "provenance", "given",
     ),
     "deployments": (
-        "cli", "app", "cluster", "bootstrap", "offline", "in_process", "assembly", "served_recipes", "known_names", "api",
-        "page", "jobs", "operating", "orchestration", "safety", "store", "workers", "observing", "settings",
+        "cli", "app", "cluster", "bootstrap", "offline", "in_process", "policy_versions", "assembly", "served_recipes",
+        "known_names", "api",
+        "page", "jobs", "operating", "orchestration", "safety", "store", "given", "workers", "observing", "settings",
         "placement", "section",
     ),
 }  # fmt: skip
@@ -234,3 +238,27 @@ def test_what_is_called_equivalent_can_still_be_done() -> None:
 
     assert stale() == []
     assert all(known["why"] for known in equivalent())
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_what_is_imported_is_declared(package: str) -> None:
+    """Whatever the product imports stands in pyproject.toml itself: it does not hang on others' requirements."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    listed = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]
+    declared = {canonical(one) for one in listed}
+    owners = packages_distributions()
+    ours = {path.name for path in ROOT.iterdir()}
+    wrong = []
+    for path in sources(package):
+        for line, module in imports(path):
+            root = module.split(".")[0]
+            if root in ours or root in sys.stdlib_module_names or root not in owners:
+                continue  # the last: of the few that a comment beside their import calls optional
+            if not declared & {canonical(owner) for owner in owners[root]}:
+                wrong.append(f"{path.relative_to(ROOT)}:{line} imports {module}")
+    assert not wrong, "\n".join(wrong)
+
+
+def canonical(requirement: str) -> str:
+    """The name of a requirement, as PyPI compares names."""
+    return re.sub(r"[-_.]+", "-", re.split(r"[^\w.-]", requirement, maxsplit=1)[0]).lower()

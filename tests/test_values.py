@@ -31,8 +31,33 @@ WORKED_ON = {
 """What is changed by the one function that it belongs to, and passed to nobody who would not expect that."""
 
 
+SAID = {
+    "policies.deciding.chance.Taken.propensity": 1.0,  # nothing was left to chance
+    "router.learning.feedback.DecisionRecord.degradable": True,
+    "router.learning.feedback.Retention.max_age_s": float("inf"),
+    "router.learning.feedback.Retention.max_rows": 1_000_000,
+    "router.learning.off_policy.LoggedChoices.span": 1.0,
+    "router.learning.tables.rating.Rating.weight": 1.0,  # one person said so
+    "router.learning.tables.table.Table.line": 1,
+    "router.learning.tables.votes.Vote.weight": 1.0,
+    "router.verification.score_reading.ScoreReading.strength": 2.0,
+    "deployments.api.keys.Access.admin_possible": True,  # who needs no key may do all
+    "deployments.api.urls.UrlSigner.expire_s": 3600.0,
+    "deployments.api.wire.requests.ImageRequest.degrade": True,
+    "deployments.api.wire.requests.ImageRequest.n": 1,
+    "deployments.orchestration.breaker._Circuit.failed_at": float("-inf"),
+    "deployments.orchestration.budgets._Entry.counted": True,
+    "deployments.orchestration.step_queues._Line.replicas": 1,
+    "deployments.orchestration.verifier.Verifier.share": 1,
+    "deployments.store.records.JobRecord.n": 1,
+    "deployments.store.records.ServedRow.jobs": 1,
+}
+"""The numbers and switches that are something if nobody says what they are."""
+
+
 def test_bodies_are_frozen_and_know_no_infinity() -> None:
-    """What a client sent is not changed on the way, and none of its numbers is infinite or none at all."""
+    """What a client sent is not changed on the way nor taken for what it is not, and none of its numbers is infinite or
+    none at all."""
     loose = {
         f"{module.__name__}.{name}"
         for found in pkgutil.iter_modules(importlib.import_module("deployments.api.wire").__path__)
@@ -40,9 +65,31 @@ def test_bodies_are_frozen_and_know_no_infinity() -> None:
         for name, kind in vars(module).items()
         if isinstance(kind, type) and issubclass(kind, BaseModel) and kind.__module__ == module.__name__
         if kind.model_config.get("extra") == "forbid"  # the others are answers
-        if not kind.model_config.get("frozen") or kind.model_config.get("allow_inf_nan", True)
+        if not kind.model_config.get("frozen")
+        or kind.model_config.get("allow_inf_nan", True)
+        or not kind.model_config.get("strict")
     }
     assert loose == set()
+
+
+def test_what_is_not_said_is_nothing() -> None:
+    """Numbers and switches that are left out are 0 and off, of values and of bodies, but for those that are known."""
+    found = {}
+    for floor in FLOORS:
+        for part in pkgutil.iter_modules(importlib.import_module(floor).__path__):
+            module = importlib.import_module(f"{floor}.{part.name}")
+            for name, kind in vars(module).items():
+                if not isinstance(kind, type) or kind.__module__ != module.__name__:
+                    continue
+                if dataclasses.is_dataclass(kind):
+                    defaults = {field.name: field.default for field in dataclasses.fields(kind)}
+                elif issubclass(kind, BaseModel):
+                    defaults = {name: field.default for name, field in kind.model_fields.items()}
+                else:
+                    continue
+                found |= {f"{module.__name__}.{name}.{field}": value for field, value in defaults.items()}
+    said = {name: value for name, value in found.items() if isinstance(value, int | float) and value}
+    assert {name: value for name, value in said.items() if not name.startswith("router.types.")} == SAID
 
 
 def test_values_are_frozen() -> None:

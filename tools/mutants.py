@@ -214,6 +214,7 @@ def main() -> None:
     parser.add_argument("--sample", type=int, metavar="N", help="so many, evenly over the folders")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--minutes", type=float, metavar="N", help="stop after so long, with what was tried")
+    parser.add_argument("--seconds", type=float, default=9.0, metavar="N", help="of tests that a mistake is shown to")
     parser.add_argument("--only", metavar="FILE:LINE", help="as the survivors are named")
     parser.add_argument("--list", action="store_true", help="count, run nothing")
     parser.add_argument("--results", type=Path, default=KEPT / "results.json", help="what was tried")
@@ -232,7 +233,9 @@ def main() -> None:
     if args.sample:
         mutants = drawn(mutants, args.sample, args.seed)
     until_s = math.inf if args.minutes is None else time.monotonic() + 60 * args.minutes
-    verdicts = list(itertools.takewhile(lambda _: time.monotonic() < until_s, tried(mutants, Results(args.results))))
+    verdicts = list(
+        itertools.takewhile(lambda _: time.monotonic() < until_s, tried(mutants, Results(args.results), args.seconds))
+    )
     mutants = mutants[: len(verdicts)]
     survivors = [m.name for m, v in zip(mutants, verdicts, strict=True) if v["verdict"] in ("survived", "unreached")]
     rows = table(mutants, verdicts, population)
@@ -248,14 +251,18 @@ def main() -> None:
         args.report.write_text(json.dumps(written, indent=1) + "\n")
 
 
-def tried(mutants: list[Mutant], results: Results) -> Iterator[dict]:
-    """What is known of each, which is tried if nothing is, after a control of each folder: no mistake, no verdict."""
+def tried(mutants: list[Mutant], results: Results, most_s: float) -> Iterator[dict]:
+    """What is known of each, which is tried if nothing is, after a control of each folder: no mistake, no verdict.
+
+    most_s: of tests that one is shown to
+    """
     from tools.noticing import Noticing, Question
 
     def question(mutant: Mutant) -> Question:
         return Question(mutant.file, _tree(mutant), _mistakes(mutant.file)[mutant.number].lines, ALWAYS)
 
-    bench = Noticing(ROOT, [file for folder in FOLDERS for file in _files(folder)], [*asked(), *ALWAYS], KEPT / "reach")
+    files = [file for folder in FOLDERS for file in _files(folder)]
+    bench = Noticing(ROOT, files, [*asked(), *ALWAYS], KEPT / "reach", most_s)
     try:
         controlled: set[str] = set()
         for mutant in mutants:

@@ -19,6 +19,7 @@ import importlib.util
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -26,7 +27,7 @@ import tempfile
 import threading
 import time
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import Pipe
@@ -41,8 +42,8 @@ PATIENCE_S = 15.0
 """For how long a mistake may hold up a test beyond five times what it takes; then it counts as noticed."""
 START_S = 120.0
 """For how long it may hold up the import of everything."""
-MOST_S = 6.0, 3.0
-"""Tests beyond this sum of seconds are not asked about a mistake: of those of its own package, and of the others."""
+MOST_S = 9.0
+"""Tests beyond this sum of seconds are not asked about a mistake; two thirds are for those of its own package."""
 NEAR = 8
 """So many lines further on tests count as near a mistake."""
 FIRST = ("numpy", "torch", "diffusers", "transformers", "ray.serve", "fastapi", "httpx", "sklearn.linear_model",
@@ -93,21 +94,21 @@ class Reach:
         self.lines |= other.lines
         self.failed += other.failed
 
-    def tests(self, question: Question, anywhere: bool) -> list[str]:
-        """Those that reach the lines of a question (or any line of its file), those of its own package first."""
+    def tests(self, question: Question, anywhere: Collection[str], most_s: float) -> list[str]:
+        """Those that reach the lines of a question, or any line of some files, those of its own package first."""
         wanted = {(question.file, line) for line in range(question.lines[0], question.lines[1] + 1)}
         found = [
             test
             for test, lines in self.lines.items()
             if (anywhere and test.split("::")[0] in question.always)
-            or (any(file == question.file for file, _ in lines) if anywhere else not lines.isdisjoint(wanted))
+            or (any(file in anywhere for file, _ in lines) if anywhere else not lines.isdisjoint(wanted))
         ]
         at_home = set(question.file.split("/"))  # tests/router is at home in router/, tests/jobs in deployments/jobs
         home = [test for test in found if test.split("/")[1] in at_home]
         away = [test for test in found if test not in set(home)]
         # What is changed in the head of a function, or above a few lines of a table, is used near by.
         near = {(question.file, line) for line in range(question.lines[0], question.lines[1] + NEAR)}
-        return self._in_turn(home, MOST_S[0], near) + self._in_turn(away, MOST_S[1], near)
+        return self._in_turn(home, most_s * 2 / 3, near) + self._in_turn(away, most_s / 3, near)
 
     def _in_turn(self, tests: list[str], most_s: float, near: set[tuple[str, int]]) -> list[str]:
         """Half of so many seconds for what is quick and reaches little else, for that says most about what it reaches;
@@ -133,11 +134,12 @@ class Reach:
 class Noticing:
     """Answers questions about mistakes in `files` with the tests' files of `asked`, both relative to `root`.
 
-    cache: a folder in which the reach of a test file is kept, for as long as nothing of ours changes
+    cache: a folder in which the reach of a test file is kept, for as long as nothing changes that it imports
+    most_s: tests beyond this sum of seconds are not asked about a mistake
     """
 
-    def __init__(self, root: Path, files: list[str], asked: list[str], cache: Path) -> None:
-        self.root, self.files, self.asked, self.cache = root, files, asked, cache
+    def __init__(self, root: Path, files: list[str], asked: list[str], cache: Path, most_s: float = MOST_S) -> None:
+        self.root, self.files, self.asked, self.cache, self.most_s = root, files, asked, cache, most_s
         self.folder = Path(tempfile.mkdtemp(prefix="mutants-"))
         for name in FIRST:
             importlib.import_module(name)
@@ -157,6 +159,7 @@ class Noticing:
         if (told := self._back.recv()) is None:
             self.close()
             raise SystemExit("The tests cannot be collected; see `make test-fast`.")
+        self._sound: dict[str, bool] = {}
         self.reach: Reach = told[0]
         self._on_import: Lines = told[1]
         for test in self.reach.failed:
@@ -164,19 +167,43 @@ class Noticing:
 
     def tests(self, question: Question) -> list[str]:
         """Those that are asked, by node id, the fastest first."""
-        return self.reach.tests(question, anywhere=self._afresh(question))
+        anywhere = {question.file, *self._using(question.file)} if self._afresh(question) else ()
+        return self.reach.tests(question, anywhere, self.most_s)
 
     def answer(self, question: Question) -> tuple[str, str, float]:
-        """("killed", "survived", "timeout" or "unreached", the test that failed, seconds)"""
+        """("killed", "survived", "timeout" or "unreached", the test that failed, seconds)
+
+        A test notices a mistake if it fails twice with it and passes without: on a busy machine some fail by chance.
+        """
         began = time.monotonic()
         tests = self.tests(question)
+        verdict, by = self._told(question, tests)
+        while "::" in by and not (self._passes(question, by) and self._told(question, [by])[1]):
+            tests = [test for test in tests if test != by]
+            verdict, by = self._told(question, tests)
+        return verdict, by, time.monotonic() - began
+
+    def _told(self, question: Question, tests: list[str]) -> tuple[str, str]:
+        """Of some tests, the verdict and the first that fails."""
         verdict, by = "fresh" if tests else "unreached", ""
         if tests and not self._afresh(question):
             self._there.send((question, tests))
             verdict, by = self._back.recv() or ("fresh", "")
         if verdict == "fresh":
             verdict, by = _asked(self, self.reach.seconds, partial(_imported, self, question, tests))
-        return verdict, by, time.monotonic() - began
+        return verdict, by
+
+    def _passes(self, question: Question, test: str) -> bool:
+        """Whether a test passes without a mistake; it is asked once."""
+        if test not in self._sound:
+            source = (self.root / question.file).read_text("utf-8")
+            self._there.send((Question(question.file, ast.parse(source), question.lines), [test]))
+            self._sound[test] = (self._back.recv() or ("", "fresh")) == ("survived", "")
+        return self._sound[test]
+
+    def _using(self, file: str) -> list[str]:
+        """Who imports a file: its tables and defaults are used there, perhaps without a line of it being run."""
+        return [one for one in self.files if file in _imports(self.root, one)]
 
     def _afresh(self, question: Question) -> bool:
         """Whether the module must be imported with the mistake."""
@@ -512,11 +539,32 @@ def _module(file: str) -> str:
 
 
 def _digest(bench: Noticing, test: str) -> str:
-    """Of all sources on which the reach of a test file depends."""
-    helpers = [path for path in sorted((bench.root / "tests").rglob("*.py")) if not path.name.startswith("test_")]
-    ours = [path for name in sorted({file.split("/")[0] for file in bench.files} | {"models"})
-            for path in sorted((bench.root / name).rglob("*.py"))]  # fmt: skip
-    found = hashlib.sha256(repr(sorted(bench.files)).encode())
-    for path in (bench.root / test, *helpers, *ours):
-        found.update(path.read_bytes())
-    return found.hexdigest()[:16]
+    """Of all sources on which the reach of a test file depends: what it imports, and what that imports, and so on."""
+    folders = [path.as_posix() for path in Path(test).parents if path.parts]
+    found, new = set[str](), {test, *(f"{folder}/conftest.py" for folder in folders)}
+    while new:
+        found |= new
+        new = {name for file in new for name in _imports(bench.root, file)} - found
+    digest = hashlib.sha256(repr(sorted(bench.files)).encode())
+    for name in sorted(found):
+        digest.update((bench.root / name).read_bytes() if (bench.root / name).is_file() else b"")
+    return digest.hexdigest()[:16]
+
+
+@functools.cache
+def _imports(root: Path, file: str) -> frozenset[str]:
+    """The files of ours that a file imports, also in a function, or names as modules in a text, as commands do."""
+    if not (root / file).is_file():
+        return frozenset()
+    names = set[str]()
+    for node in ast.walk(ast.parse((root / file).read_bytes())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            names.add(node.value.partition(":")[0])
+    places = {name.replace(".", "/") for name in names if re.fullmatch(r"[a-z_]\w*(\.\w+)+", name)}
+    packages = {str(parent) for place in places for parent in Path(place).parents if parent.parts}
+    files = {f"{place}.py" for place in places} | {f"{place}/__init__.py" for place in places | packages}
+    return frozenset(file for file in files if (root / file).is_file())

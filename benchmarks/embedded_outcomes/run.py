@@ -10,8 +10,10 @@ The prompts of the two splits are different draws. `test` is phrased in ways tha
 
 First the pictures are drawn, in batches, into `.cache/outcomes`; then all of them are judged: `outcomes_<split>.csv`
 has one row for each prompt, recipe and seed, with the exact and partial mark and the verifier's score. Drawing goes on
-after an interruption, and anew where a model's weights have changed; a step that several recipes share is run once; a
-fusion is made of the pictures of its branches.
+after an interruption; a step that several recipes share is run once; a fusion is made of the pictures of its branches.
+Rows of recipes whose weights and settings, and whose verifier, are those that they were drawn with (`drawn.json`) stay
+as they are, so that a run after one model has been trained draws that model's recipes only; `--all` draws every
+recipe.
 
 What a recipe costs does not depend on the prompt, and in batches it could not be measured: `--seconds` runs every
 recipe one picture at a time, in turns, and writes `seconds.json`. Runs of other sizes leave the committed tables alone.
@@ -37,6 +39,7 @@ from safetensors.numpy import load_file, save_file
 from tqdm import tqdm
 
 from benchmarks.command import parser, results
+from benchmarks.embedded_outcomes.digests import digests, known, made_of, note
 from deployments.assembly import catalogue_of, guests_of
 from deployments.settings import DEFAULT_CONFIG, load_serve_config
 from models.catalogue import Catalogue
@@ -46,7 +49,6 @@ from models.embedded.outcomes import Prompt, held_out_prompts
 from models.embedded.world import TIERS, TRAIN_PAIRS, sample_scene
 from models.engine.engine import Engine, load_engine
 from models.fusion.kinds import Pixels, run_step
-from models.weights.revisions import revision
 from policies.checking.load import load_policy
 from router.planning.checks import BLENDS
 from router.planning.plan import make_plan
@@ -174,11 +176,8 @@ def draw(pairs: Sequence[Pair], recipes: Mapping[str, Recipe], folder: Path) -> 
 
 def picture_file(folder: Path, key: str, recipe: Recipe, pairs: Sequence[Pair]) -> Path:
     """Where the pictures of a batch by a recipe are: a name that changes with prompts, seeds, settings and weights."""
-    catalogue = _workers().catalogue
-    revisions = [(model, revision(catalogue[model])) for model in sorted(set(models_of(recipe)))]
     asked = [(prompt.text, seed) for _, prompt, seed in pairs]
-    steps = {model: (catalogue[model].steps, catalogue[model].guidance_scale) for model, _ in revisions}
-    body = json.dumps([key, revisions, steps, asked], sort_keys=True)
+    body = json.dumps([key, made_of(recipe, _workers().catalogue), asked], sort_keys=True)
     return folder / f"{hashlib.sha256(body.encode()).hexdigest()[:24]}.safetensors"
 
 
@@ -200,8 +199,13 @@ def drawn_before(
         yield batch, files
 
 
-def score_model(pairs: Sequence[Pair], recipes: Mapping[str, Recipe], folder: Path) -> list[dict[str, Any]]:
-    """Rows of one batch, a recipe each. Runs in a worker process."""
+def score_model(
+    pairs: Sequence[Pair], recipes: Mapping[str, Recipe], folder: Path, asked: Collection[str] | None = None
+) -> list[dict[str, Any]]:
+    """Rows of one batch, a recipe each, of those `asked` for (default: all). Runs in a worker process.
+
+    recipes: with the branches of all fusions among them
+    """
     pictures: dict[str, list[Pixels]] = {}
     for key, recipe in recipes.items():
         if not isinstance(recipe, Fuse):
@@ -212,7 +216,7 @@ def score_model(pairs: Sequence[Pair], recipes: Mapping[str, Recipe], folder: Pa
             pictures[key], scores[key] = _fused(pairs, recipe, pictures, scores)
     rows: list[dict[str, Any]] = []
     for k, (tier, prompt, seed) in enumerate(pairs):
-        for key in recipes:
+        for key in recipes if asked is None else asked:
             mark = check(pictures[key][k], prompt.scene)
             rows.append(
                 {"tier": tier, "prompt": prompt.text, "recipe": key, "seed": seed, "exact": int(mark.exact)}
@@ -276,31 +280,58 @@ def run(
     out: Path,
     cache: Path,
     processes: int = 2,
-    models: Collection[str] = (),
+    draw_only: bool = False,
     most: int | None = None,
+    without: str = "",
+    keep: Path | None = None,
+    only: Collection[str] = (),
 ) -> None:
-    """Draw what is missing and judge everything; with `models`, only draw, by recipes that need no others.
+    """Draw what is missing and judge it, or, with `draw_only`, leave it in the cache.
 
     processes: each on one thread; 0: in this process; most: only the first so many prompts and seeds
+    without: a model whose recipes are left out
+    keep: a table of the same prompts and seeds, whose rows are taken over where they are not stale
+    only: keys of recipes that may be renewed (none: all); the others keep what rows they have, stale or not
     """
-    _, recipes = shipped()
-    batches = list(batched(pairs_of(split, per_tier, seeds)[:most], BATCH))
-    drawn = {key: recipe for key, recipe in recipes.items() if not isinstance(recipe, Fuse)}
-    if models:
-        drawn = {key: recipe for key, recipe in drawn.items() if set(models_of(recipe)) <= set(models)}
+    catalogue, recipes = shipped()
+    recipes = {key: recipe for key, recipe in recipes.items() if without not in models_of(recipe)}
+    pairs = pairs_of(split, per_tier, seeds)[:most]
+    now = digests(recipes, catalogue, beside=[SCORER], of=[split, per_tier, seeds, most])
+    before = known(keep) if keep is not None else {}
+    stale = [key for key in recipes if before.get(key) != now[key] and (not only or key in only)]
+    print(f"{split}: to draw and judge: {', '.join(stale) or 'nothing'}", flush=True)
+    wanted = with_branches({key: recipes[key] for key in stale}, recipes, catalogue)
+    batches = list(batched(pairs, BATCH)) if stale else []
+    drawn = {key: recipe for key, recipe in wanted.items() if not isinstance(recipe, Fuse)}
     folder = cache / split
     pool: Any = ProcessPoolExecutor(processes, mp_context=get_context("spawn")) if processes else nullcontext()
     with pool:
         for _ in tqdm(_in_turn(pool, draw, batches, drawn, folder, processes), total=len(batches), desc="draw"):
             pass
-        if models:
+        if draw_only:
             return
-        found = _in_turn(pool, score_model, batches, recipes, folder, processes)
+        found = _in_turn(pool, score_model, batches, wanted, folder, processes, stale)
         rows = [row for some in tqdm(found, total=len(batches), desc="judge") for row in some]
+    cells = {(row["prompt"], row["recipe"], int(row["seed"])): row for row in rows}
+    if keep is not None and keep.exists() and len(stale) < len(recipes):
+        with keep.open(newline="", encoding="utf-8") as file:
+            kept = [row for row in csv.DictReader(file) if row["recipe"] in recipes and row["recipe"] not in stale]
+        cells |= {(row["prompt"], row["recipe"], int(row["seed"])): row for row in kept}
     with out.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        asked = ((prompt.text, key, seed) for _, prompt, seed in pairs for key in recipes)
+        writer.writerows(cells[cell] for cell in asked if cell in cells)
+    note(out, {key: now[key] if key in stale else before[key] for key in recipes if key in stale or key in before})
+
+
+def with_branches(some: Mapping[str, Recipe], recipes: Mapping[str, Recipe], catalogue: Catalogue) -> dict[str, Recipe]:
+    """`some` of the recipes and the branches of their fusions, in the order of `recipes`, which must have them."""
+    needed = set(some)
+    for recipe in some.values():
+        if isinstance(recipe, Fuse):
+            needed |= {recipe_key(part, {}, catalogue) for part in recipe.branches if not isinstance(part, str)}
+    return {key: recipe for key, recipe in recipes.items() if key in needed}
 
 
 def _in_turn(
@@ -310,13 +341,14 @@ def _in_turn(
     recipes: Mapping[str, Recipe],
     folder: Path,
     processes: int,
+    *more: Any,
 ) -> Iterator[Any]:
     """Results in order; no more than two batches a process are under way, so that an interruption loses little."""
     if not processes:
-        yield from (work(batch, recipes, folder) for batch in batches)
+        yield from (work(batch, recipes, folder, *more) for batch in batches)
         return
     for group in batched(batches, 2 * processes):
-        yield from pool.map(work, group, [recipes] * len(group), [folder] * len(group))
+        yield from pool.map(work, group, *([one] * len(group) for one in (recipes, folder, *more)))
 
 
 def seconds(pictures: int, out: Path, without: str = "") -> None:
@@ -324,7 +356,7 @@ def seconds(pictures: int, out: Path, without: str = "") -> None:
     the scorer."""
     catalogue, recipes = shipped()
     recipes = {key: recipe for key, recipe in recipes.items() if without not in models_of(recipe)}
-    workers = Workers(catalogue)
+    workers = _workers()
     taken: dict[str, list[float]] = {key: [] for key in (*recipes, SCORER)}
     prompts = [prompt for tier in TIERS for prompt in held_out_prompts(tier, -(-pictures // len(TIERS)), seed=42)]
     for seed, prompt in enumerate(tqdm(prompts[: pictures + 1], desc="seconds", unit="prompt")):
@@ -359,13 +391,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     made.add_argument("--split", choices=tuple(FULL))
     made.add_argument("--per-tier", type=int, help="prompts a tier (default: as in the committed table)")
     made.add_argument("--seeds", type=int, help="pictures of each prompt and recipe (default: likewise)")
-    made.add_argument("--models", nargs="+", default=(), help="only draw, by recipes of these models alone")
+    made.add_argument("--all", action="store_true", help="draw every recipe, also those whose weights are the same")
+    made.add_argument("--recipes", nargs="+", default=(), metavar="KEY", help="renew no others than these")
+    made.add_argument("--draw", action="store_true", help="only draw what is not in the cache, and judge nothing")
     made.add_argument("--processes", type=int, default=2, help="each runs on one thread")
     made.add_argument("--seconds", type=int, metavar="PICTURES", help="measure what a picture costs instead")
     chosen = made.parse_args(argv)
     if chosen.quick:
         with results(chosen, HERE, full=False) as out:
-            run("test", 1, 1, out / "outcomes_test.csv", out / "cache", processes=0, most=2)
+            table = out / "outcomes_test.csv"
+            for _ in range(2):  # the second time, everything is there
+                run("test", 1, 1, table, out / "cache", processes=0, most=2, without="flux", keep=table)
             seconds(1, out / "seconds.json", without="flux")
     elif chosen.seconds:
         with results(chosen, HERE, chosen.seconds == FULL_SECONDS) as out:
@@ -375,7 +411,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         per_tier, seeds = chosen.per_tier or usual[0], chosen.seeds or usual[1]
         with results(chosen, HERE, (per_tier, seeds) == usual) as out:
             table = out / f"outcomes_{chosen.split}.csv"
-            run(chosen.split, per_tier, seeds, table, CACHE, chosen.processes, chosen.models)
+            whole = HERE / table.name if (per_tier, seeds) == usual and not chosen.all else None
+            if unknown := set(chosen.recipes) - set(shipped()[1]):
+                made.error(f"--recipes: no {', '.join(sorted(unknown))}; there are {', '.join(shipped()[1])}")
+            how = (chosen.processes, chosen.draw)
+            run(chosen.split, per_tier, seeds, table, CACHE, *how, keep=whole, only=chosen.recipes)
     else:
         made.error("give --split, --seconds or --quick")
 

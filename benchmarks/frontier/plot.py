@@ -52,13 +52,14 @@ class Line:
 LINES = (
     Line("oracle", "oracle: the best recipe of each prompt", "#8a8f98", (0, (5, 2))),
     Line("router + verify and escalate", "router and verification", "#c02618", aside=1.0),
-    Line("cascade", "cascade: turbo, refined if doubtful", "#23803a", aside=1.035),
+    Line("cascade", "cascade: the cheapest, the best if doubtful", "#23803a", aside=1.035),
     Line("always", "random mixing of recipes", "#111111", (0, (1, 1.2))),
     Line("router", "router alone", "#1f5fbf", aside=0.965),
 )
 NAMES = {
+    "sd15@1:guidance_scale=1,style=lcm*1": ("SD1.5, LCM", "left", (8, -4)),
     "sd15": ("SD1.5", "left", (8, -4)),
-    "sdxl": ("SDXL, the best\nsingle model", "left", (9, -5)),
+    "sdxl": ("SDXL", "left", (9, -5)),
     "sdxl-turbo": ("SDXL-Turbo", "left", (8, -13)),
     "flux": ("FLUX", "left", (8, -4)),
     "sd15@8:scheduler=dpmsolver++": ("SD1.5, 8 steps of DPM-Solver++", "left", (8, -4)),
@@ -66,7 +67,10 @@ NAMES = {
     "sdxl>sdxl-refiner:from=0.8": ("SDXL, refined", "left", (8, -2)),
     "flux>sdxl-refiner:strength=0.25": ("FLUX,\nrefined", "right", (-8, -6)),
 }
-"""Recipe of frontier.json: its name, on which side of the point it begins, and how far from it in points."""
+"""Recipe of frontier.json: its name, on which side of the point it begins, and how far from it in points. Others have
+their key to their right."""
+SPLIT = 0.84
+"""Marks below this are drawn on the lower scale."""
 INK, PAPER = "#111111", "#ffffff"
 
 
@@ -93,12 +97,15 @@ def plot(file: Path) -> None:
     for line in LINES:
         draw(upper, line, found["points"], found["comparison"][best][line.curve], best)
     upper.legend(loc="upper right", bbox_to_anchor=(1.0, 0.78), frameon=False, fontsize=9, handlelength=1.8)
-    upper.set(ylim=(0.84, 1.0), xscale="log", xlim=(0.0275, 0.62))
-    lower.set(ylim=(0.3, 0.72))
+    alone = [p for p in found["points"] if p["curve"] == "always"]
+    costs, low = [p["cpu_s"] for p in alone], [p["exact"] for p in alone if p["exact"] < SPLIT]
+    upper.set(ylim=(SPLIT, 1.0), xscale="log", xlim=(0.85 * min(costs), 1.25 * max(costs)))
+    lower.set(ylim=(min(low, default=SPLIT - 0.1) - 0.06, max(low, default=SPLIT) + 0.06))
     upper.set_yticks([0.85, 0.9, 0.95, 1.0], ["85 %", "90 %", "95 %", "100 %"])
-    lower.set_yticks([0.4, 0.6], ["40 %", "60 %"])
+    ticks = [tick for tick in (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8) if lower.get_ylim()[0] < tick < lower.get_ylim()[1]]
+    lower.set_yticks(ticks, [f"{100 * tick:.0f} %" for tick in ticks])
     upper.tick_params(axis="x", which="both", length=0)
-    lower.set_xticks([0.03, 0.05, 0.1, 0.2, 0.5], ["0.03", "0.05", "0.1", "0.2", "0.5"])
+    lower.set_xticks([0.02, 0.03, 0.05, 0.1, 0.2, 0.5], ["0.02", "0.03", "0.05", "0.1", "0.2", "0.5"])
     lower.set_xticks([], minor=True)
     upper.set_title(
         "Pictures with everything right that the prompt asks for, against what they cost\n", loc="left", fontsize=11.5
@@ -135,13 +142,13 @@ def points(axes: Axes, points: Sequence[Mapping[str, Any]], bars: Mapping[str, t
     """Every recipe alone, by name, with the interval of its marks; the best single model is ringed."""
     for p in (p for p in points if p["curve"] == "always"):
         x, y, (low, high) = p["cpu_s"], p["exact"], bars[p["setting"]]
-        name, side, away = NAMES[p["setting"]]
-        model = p["setting"] in ("sd15", "sdxl", "sdxl-turbo", "flux")
+        name, side, away = NAMES.get(p["setting"], (p["setting"], "left", (8, -4)))
+        model = ">" not in p["setting"]
         axes.errorbar(x, y, [[y - low], [high - y]], color=INK, lw=1, capsize=2, zorder=4)
         axes.plot(x, y, "s" if model else "D", color=INK, ms=6 if model else 4.5, zorder=5)
         if p["setting"] == best:
             axes.plot(x, y, "o", mfc="none", mec=INK, ms=15, mew=1.5, zorder=5)
-            away = (away[0] + 4, away[1])
+            name, away = f"{name}, the best\nsingle model", (away[0] + 4, away[1])
         axes.annotate(
             name, (x, y), away, textcoords="offset points", ha=side, fontsize=9, zorder=6, annotation_clip=True,
             fontweight="bold" if p["setting"] == best else None,

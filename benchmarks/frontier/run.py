@@ -18,7 +18,7 @@ import csv
 import json
 import tempfile
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,17 @@ def read(split: str, recipes: Sequence[str]) -> Outcomes:
     seconds = np.array([prices[recipe]["median"] for recipe in recipes])
     order = tuple(tiers[p] for p in whole)
     return Outcomes(tuple(whole), order, tuple(recipes), cube[..., 0], cube[..., 1], seconds, prices[SCORER]["median"])
+
+
+def measured(recipes: Collection[str]) -> list[str]:
+    """Those of the recipes that have outcomes in both splits and a price; the others are named."""
+    there = set(json.loads((OUTCOMES / "seconds.json").read_text(encoding="utf-8")))
+    for split in ("train", "test"):
+        with (OUTCOMES / f"outcomes_{split}.csv").open(newline="", encoding="utf-8") as file:
+            there &= {row["recipe"] for row in csv.DictReader(file)}
+    if missing := [name for name in recipes if name not in there]:
+        print(f"without {', '.join(missing)}: no outcomes yet (benchmarks.embedded_outcomes.run)")
+    return [name for name in recipes if name in there]
 
 
 def chances(outcomes: Outcomes, artifact: Artifact) -> Array:
@@ -376,10 +387,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def study(out: Path, prompts: int | None, prices: Array, resamples: int) -> None:
     """Every strategy, compared; prompts: only so many of each split."""
-    catalogue, recipes = shipped()
+    _, recipes = shipped()
     # A fusion is several pictures; the strategies here make their own.
-    kept = [name for name, recipe in recipes.items() if not isinstance(recipe, Fuse)]
-    bases = [name for name, recipe in recipes.items() if recipe == Generate(name) and name in catalogue]
+    kept = [name for name in measured(recipes) if not isinstance(recipes[name], Fuse)]
+    bases = [name for name in kept if isinstance(recipes[name], Generate)]
     test, train = read("test", kept), read("train", kept)
     if prompts is not None:
         test = test.where(np.arange(len(test.prompts)) < prompts)

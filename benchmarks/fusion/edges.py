@@ -8,14 +8,15 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from models.embedded.checker import find_objects
-from models.embedded.world import BACKGROUNDS, Placement, Scene, render
+from models.embedded.world import BACKGROUNDS, SIZE, Placement, Scene, render
 
 LIFT = {"triangle": 0.11, "star": 0.1}
 """Box centre to nominal centre, in radii downwards, as in the checker."""
 
 
-def ideal(picture: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
-    """The objects of a picture, drawn exactly where they stand; None if one has no clear shape."""
+def ideal(picture: NDArray[np.uint8], size: int = SIZE) -> NDArray[np.uint8] | None:
+    """The objects of a picture, drawn exactly where they stand, `size` pixels wide and high; None if one has no clear
+    shape."""
     background, found = find_objects(picture)
     if background not in BACKGROUNDS or not found or any(one.shape is None for one in found):
         return None
@@ -23,7 +24,7 @@ def ideal(picture: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
         Placement(one.x, one.y + LIFT.get(one.shape or "", 0.0) * one.radius, one.radius, one.colour, one.shape or "")
         for one in found
     )
-    return render(Scene("two", (), background=background, placements=spots))
+    return render(Scene("two", (), background=background, placements=spots), size)
 
 
 def edge_marks(picture: NDArray[np.uint8]) -> tuple[float, float] | None:
@@ -32,7 +33,7 @@ def edge_marks(picture: NDArray[np.uint8]) -> tuple[float, float] | None:
     Sharpness: the strongest gradients (95th percentile around outlines) as a share of the ideal picture's; 1 is right.
     Edge error: mean absolute difference to the ideal picture within two pixels of an outline, in levels of 0..255.
     """
-    right = ideal(picture)
+    right = ideal(picture, picture.shape[0])
     if right is None:
         return None
     want, have = _gradient(right), _gradient(picture)

@@ -3,8 +3,9 @@
     python -m benchmarks.fusion.run [--quick] [--per-tier 60]
 
 Every row of `marks.csv` is one picture: the exact checker's mark, and where the picture is exact its sharpness and its
-edge error against the ideal render. Rows that are there are not drawn again; the summary, with bootstrap intervals over
-prompts, is `summary.json`. `--quick` draws one prompt by some of the recipes.
+edge error against the ideal render. Rows that are there are not drawn again, unless the weights of their recipe's
+models are others now (`drawn.json`); the summary, with bootstrap intervals over prompts, is `summary.json`. `--quick`
+draws one prompt by some of the recipes.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from benchmarks.command import is_full, parser, results
+from benchmarks.embedded_outcomes.digests import digests, known, note
 from benchmarks.embedded_outcomes.run import Workers
 from benchmarks.fusion.edges import edge_marks
 from benchmarks.fusion.recipes import ENSEMBLES, GUESTS, RECIPES, SINGLES, prompts
@@ -31,9 +33,9 @@ from models.catalogue import Catalogue
 from models.embedded.checker import check
 from models.embedded.outcomes import Prompt
 from models.weights.revisions import revision
-from router.learning.intervals import resampled
+from router.learning.intervals import resampled_mean
 from router.planning.plan import make_plan
-from router.types import GenerationRequest, Picture, Plan, Step, StepResult, Value
+from router.types import GenerationRequest, Picture, Plan, Recipe, Step, StepResult, Value
 
 HERE = Path(__file__).resolve().parent
 COLUMNS = ("tier", "prompt", "recipe", "exact", "partial", "sharpness", "edge_error")
@@ -58,9 +60,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Some of the recipes or tiers only add rows to the table, so they are a part of the full run.
     with results(asked, HERE, is_full(made, asked, but=("recipes", "tiers"))) as out:
         table = out / "marks.csv"
-        if not table.exists():
-            table.write_text(",".join(COLUMNS) + "\n")
         workers = Keeping(catalogue(), out / "cache" if asked.quick else CACHE)
+        drop_stale(table, {name: RECIPES[name] for name in asked.recipes}, workers.catalogue)
         for tier, drawn in prompts(asked.per_tier).items():
             if tier not in asked.tiers:
                 continue
@@ -68,6 +69,18 @@ def main(argv: Sequence[str] | None = None) -> None:
                 draw(workers, tier, drawn[start : start + BATCH], start, table, asked.recipes)
         rows = list(csv.DictReader(table.open()))
         (out / "summary.json").write_text(json.dumps(summary(rows), indent=1) + "\n")
+
+
+def drop_stale(table: Path, recipes: Mapping[str, Recipe], catalogue: Catalogue) -> None:
+    """Begin the table, or take out of it the rows of `recipes` that were drawn with other weights."""
+    before, now = known(table), digests(recipes, catalogue)
+    stale = {name for name in recipes if before.get(name) != now[name]}
+    rows = [row for row in csv.DictReader(table.open()) if row["recipe"] not in stale] if table.exists() else []
+    with table.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    note(table, {**before, **now})
 
 
 def catalogue() -> Catalogue:
@@ -116,7 +129,7 @@ def draw(workers: Workers, tier: str, batch: Sequence[Prompt], start: int, table
             if len(pairs) < len(batch):
                 workers.forget()  # results are kept by the first prompt of a batch, so only for whole batches
             with table.open("a", newline="") as file:
-                writer = csv.writer(file)
+                writer = csv.writer(file, lineterminator="\n")
                 for (prompt, _), value in zip(pairs, made, strict=True):
                     assert isinstance(value, Picture)
                     writer.writerow((tier, prompt.text, name, *_marks(value.pixels, prompt)))
@@ -203,7 +216,7 @@ def interval(values: Sequence[float]) -> dict[str, float | int]:
     if not values:
         return {"n": 0}
     array = np.asarray(values)
-    low, high = resampled(len(array), lambda rows: array[rows].mean(), resamples=DRAWS)
+    low, high = resampled_mean(array, resamples=DRAWS)
     return {
         "mean": round(float(array.mean()), 4),
         "low": round(low, 4),

@@ -108,11 +108,17 @@ def serve(name: str) -> None:
     ready = time.perf_counter() - began
     print(json.dumps({"ready_s": ready}), flush=True)
     for line in sys.stdin:
-        asked = json.loads(line)
-        began, worked = time.perf_counter(), time.process_time()
-        many(asked) if isinstance(asked, list) else one(asked)
-        spent = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - worked}
+        wall, cpu = timed(one, many, json.loads(line))
+        # By these names, since `beside` asks other versions, too.
+        spent = {"seconds": wall / 1e3, "cpu_seconds": cpu / 1e3}
         print(json.dumps({**spent, "megabytes": resident()}), flush=True)
+
+
+def timed(one: Callable[[str], Any], many: Callable[[list[str]], Any], asked: str | list[str]) -> Spent:
+    """How long a prompt, or a batch of them, takes."""
+    began, worked = time.perf_counter(), time.process_time()
+    many(asked) if isinstance(asked, list) else one(asked)
+    return 1e3 * (time.perf_counter() - began), 1e3 * (time.process_time() - worked)
 
 
 def resident() -> float:
@@ -156,6 +162,27 @@ class Contestant:
         return json.loads(line)
 
 
+class Inside:
+    """A contestant in this process, for `--quick`: what it takes is not its own."""
+
+    def __init__(self, name: str) -> None:
+        import torch
+
+        self._threads = torch.get_num_threads()
+        began = time.perf_counter()
+        self._one, self._many = CONTESTANTS[name]()
+        self.ready_s, self.megabytes = time.perf_counter() - began, resident()
+
+    def ask(self, prompt: str | list[str]) -> Spent:
+        """How long it took."""
+        return timed(self._one, self._many, prompt)
+
+    def close(self) -> None:
+        import torch
+
+        torch.set_num_threads(self._threads)
+
+
 def cold_import(times: int) -> float:
     """Seconds to import all that a decision needs, in a fresh process: the least of several times."""
     code = (
@@ -169,10 +196,12 @@ def cold_import(times: int) -> float:
     return min(float(run.stdout) for run in runs)
 
 
-def measure(count: int, turn: int, imports: int = 5) -> dict[str, Any]:
-    """Both contestants in turns of so many prompts."""
+def measure(count: int, turn: int, imports: int = 5, quick: bool = False) -> dict[str, Any]:
+    """Both contestants in turns of so many prompts. quick: sentence-transformers in this process"""
     load = os.getloadavg()[0]
-    both = {name: Contestant(name) for name in CONTESTANTS}
+    both: dict[str, Contestant | Inside] = {
+        name: Inside(name) if quick and name != "router" else Contestant(name) for name in CONTESTANTS
+    }
     asked = prompts(count + 1)
     report: dict[str, Any] = {
         "prompts": count, "turn": turn, "cores": os.cpu_count(), "processor": processor(), "load_before": load,
@@ -245,7 +274,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         serve(chosen.serve)
         return
     if chosen.quick:
-        runs = [measure(4, 2, imports=1)]
+        runs = [measure(4, 2, imports=1, quick=True)]
     else:
         runs = [measure(chosen.prompts, chosen.turn) for _ in tqdm(range(chosen.runs), unit="run")]
     middle = sorted(runs, key=lambda report: report["p50_ratio"])[len(runs) // 2]

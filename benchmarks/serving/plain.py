@@ -141,3 +141,19 @@ def deploy_on_serve(model: str) -> str:
 
     serve.run(Plain.bind(), name="plain", route_prefix="/plain")
     return "/plain"
+
+
+def refuse_on_serve() -> str:
+    """A Ray Serve application beside Triptych that refuses everything and does nothing else; its path."""
+    from ray import serve
+
+    @serve.deployment(name="refusing", ray_actor_options={"num_cpus": 0}, max_ongoing_requests=1000)
+    class Refusing:
+        async def __call__(self, request: Any) -> Any:
+            from starlette.responses import JSONResponse
+
+            await request.json()
+            return JSONResponse({"error": {"code": "overloaded"}}, 429, {"Retry-After": "1"})
+
+    serve.run(Refusing.bind(), name="refusing", route_prefix="/refusing")
+    return "/refusing"

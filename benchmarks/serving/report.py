@@ -62,6 +62,11 @@ def of_load(found: Mapping[str, Any]) -> Lines:
     told = [f"{key.replace('_', ' ')} {rate:.2f}" for key, rate in rates.items()]
     lines = [f"Pictures a second: {', '.join(told)}, or {found['saturated_of_pipeline']:.0%} of the bare pipeline.", ""]
     lines += [*table(head, rows), ""]
+    ground = found["floor"]
+    lines.append(
+        f"A Ray Serve application that refuses everything and does nothing else, asked {ground['rate']:.0f} times a"
+        f" second behind the same proxy: {of_spread(ground['refusal_s'], 1000, 0)} ms."
+    )
     if (ratio := small["p95_ratio"]) is not None:
         lines.append(f"A small job beside a stream of big ones: 95th percentile {ratio:.2f} times that alone.")
     if (lowered := share["lowered_by"]) is not None:

@@ -21,9 +21,10 @@ from deployments.api import errors as failures
 from deployments.api import jobs as job_api
 from deployments.api import policies as policy_api
 from deployments.api.admin import endpoints as admin_api
-from deployments.api.calls import body_of_request, call_of, prefers_async
+from deployments.api.calls import body_of_request, call_of, picture_body, prefers_async
 from deployments.api.compat import routes as compat_api
 from deployments.api.compat import sdapi
+from deployments.api.edits import endpoints as edit_api
 from deployments.api.keys import Gate, Keys, access_of
 from deployments.api.openapi import (
     ASKED,
@@ -50,7 +51,7 @@ from deployments.api.wire.feedback import FeedbackRequest, parse_feedback
 from deployments.api.wire.requests import ImageRequest
 from deployments.observing.http import Answered, Observed
 from deployments.page import serving as page
-from deployments.settings import Limits
+from deployments.settings import Limits, UploadSettings
 from router.errors import NotFoundError, RequestError, TriptychError
 
 logger = logging.getLogger("triptych.ingress")
@@ -58,6 +59,7 @@ logger = logging.getLogger("triptych.ingress")
 ENDPOINTS = {
     "GET /": "the page, for browsers; this list for others",
     "POST /v1/images/generations": "make pictures; the body is OpenAI's, with further fields",
+    **edit_api.ENDPOINTS,
     "POST /v1/route": "the same body: which recipe would be taken, and why; nothing is run",
     "POST /v1/feedback": "how good a picture is: an id of an answer with a rating (1 to 5), a thumb or a score",
     **job_api.ENDPOINTS,
@@ -73,12 +75,6 @@ ENDPOINTS = {
 
 BODIES = (ImageRequest, FeedbackRequest, PolicyVersion, KeyRequest, *compat_api.BODIES)
 """What the document has of what is sent."""
-
-_FROM_TEXT = "pictures are made from text only: POST /v1/images/generations"
-NOT_HERE = {
-    "/images/edits": _FROM_TEXT, "/images/variations": _FROM_TEXT, "/sdapi/v1/img2img": "POST /sdapi/v1/txt2img is",
-}  # fmt: skip
-"""What clients of these APIs ask for and is not here -> what is."""
 
 EXPOSED = ("x-request-id", "x-trace-id", "retry-after", "location", "x-triptych-recipe", "x-triptych-policy",
            "x-triptych-policy-digest", "x-triptych-latency-s", "x-triptych-cost", "x-triptych-job",
@@ -96,12 +92,13 @@ def create_app(
     ping_s: float = PING_S,
     gate: Gate | None = None,
     answered: Answered = lambda *_: None,
+    uploads: UploadSettings | None = None,
 ) -> FastAPI:
     """The ASGI application. Every failure leaves as OpenAI's error envelope.
 
     admin_key: of the environment;   gate: whether others need a key, too; default: no
     cors: origins whose pages may call it;   ping_s: seconds between two signs of life of a stream
-    answered: told of each answer, for the metrics
+    answered: told of each answer, for the metrics;   uploads: what pictures a request may bring
     """
     gate = gate or Gate(admin_key=admin_key)
     app = FastAPI(
@@ -110,8 +107,10 @@ def create_app(
         generate_unique_id_function=lambda one: one.name,
     )
     app.state.service, app.state.limits, app.state.ping_s = service, limits, ping_s
+    app.state.uploads, app.state.cors = uploads or UploadSettings(), tuple(cors)
     app.openapi = lambda: document(app, BODIES)  # type: ignore[method-assign]
     _add_endpoints(app)
+    edit_api.add_endpoints(app)
     job_api.add_endpoints(app)
     policy_api.add_endpoints(app)
     admin_api.add_endpoints(app)
@@ -216,7 +215,7 @@ async def get_model(request: Request, name: str) -> dict[str, Any]:
 async def route(request: Request, response: Response) -> dict[str, Any]:
     """The decision, without running anything."""
     call = call_of(request, "generate")
-    report = await request.app.state.service.route(await body_of_request(request), request.state.request_id, call)
+    report = await request.app.state.service.route(await picture_body(request), request.state.request_id, call)
     response.headers.update(explain.headers(report))
     return report
 
@@ -300,8 +299,7 @@ async def on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path = request.url.path
     if error.status_code == 404:
-        why = next((why for ending, why in NOT_HERE.items() if path.endswith(ending)), "GET / lists what is")
-        return _failure(request, NotFoundError(f"there is nothing at {path}; {why}", None, "unknown_url"))
+        return _failure(request, NotFoundError(f"there is nothing at {path}; GET / lists what is", None, "unknown_url"))
     if error.status_code == 405:
         allowed = ", ".join(_allowed(request))
         message = f"{request.method} is not possible at {path}, but {allowed}; GET / lists what is"
@@ -328,5 +326,6 @@ def _failure(request: Request, error: Exception) -> Response:
     """The response, and a line in the log with the request's id."""
     request_id = request.scope["state"]["request_id"]
     failures.log(logger, error, request_id, f"{request.method} {request.url.path}")
-    shape = sdapi.envelope if request.url.path.startswith("/sdapi/") else failures.envelope
+    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+    shape = sdapi.envelope if path.startswith("/sdapi/") else failures.envelope
     return JSONResponse(shape(error, request_id), failures.status_of(error), failures.headers(error))

@@ -8,10 +8,11 @@ from typing import Any
 from fastapi import Request
 
 from deployments.api.edge import arrived_s
+from deployments.api.edits.forms import form_of, is_form
 from deployments.api.keys import access_of
 from deployments.api.service import Call
 from deployments.api.wire.bodies import read_json
-from deployments.api.wire.requests import ImageRequest, json_of, parse_body
+from deployments.api.wire.requests import ImageRequest, json_of, parse_body, parse_request
 from deployments.jobs.keys import Scope
 from deployments.settings import Limits
 from router.errors import RequestError
@@ -35,6 +36,42 @@ async def body_of_request(request: Request) -> ImageRequest:
     if wire.response_format == "bytes":
         raise RequestError("response_format: bytes cannot stand in JSON; use b64_json or url", "response_format")
     return wire
+
+
+async def picture_body(request: Request, **defaults: Any) -> ImageRequest:
+    """The same of a request that may bring pictures: a form, or JSON with base64. defaults: of fields that are not
+    given. Raises `RequestError`."""
+    limits, uploads = request.app.state.limits, request.app.state.uploads
+    if is_form(request):
+        data: Any = await form_of(request, limits, uploads)
+    else:
+        data = await picture_json(request)
+    if isinstance(data, dict):
+        data = {**defaults, **{key: value for key, value in _named_as_ours(data).items() if value is not None}}
+    wire = parse_request(data, limits)
+    if wire.response_format == "bytes":
+        raise RequestError("response_format: bytes cannot stand in JSON; use b64_json or url", "response_format")
+    return wire
+
+
+async def picture_json(request: Request) -> Any:
+    """A body of JSON that may have pictures in it. Raises `RequestError`."""
+    limits, uploads = request.app.state.limits, request.app.state.uploads
+    raw = await read_json(request, max(uploads.max_body_bytes, limits.max_body_bytes), limits.body_timeout_s)
+    return json_of(raw, '{"prompt": "a red circle", "image": "<base64>"}')
+
+
+def _named_as_ours(data: dict[str, Any]) -> dict[str, Any]:
+    """OpenAI's JSON of edits has `images: [{image_url}]`; `policy` is what model may be."""
+    found = dict(data)
+    if isinstance(images := found.get("images"), list) and "image" not in found:
+        found["image"] = [one.get("image_url", one) if isinstance(one, dict) else one for one in images]
+        del found["images"]
+    if isinstance(mask := found.get("mask"), dict) and isinstance(mask.get("image_url"), str):
+        found["mask"] = mask["image_url"]
+    if found.get("policy") is not None and found.get("model") in (None, "", "auto"):
+        found["model"] = found.pop("policy")
+    return found
 
 
 async def json_of_request(request: Request, example: str = '{"prompt": "a red circle"}') -> Any:

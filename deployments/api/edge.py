@@ -30,7 +30,8 @@ from router.errors import (
 )
 
 BODY_BYTES, BODY_TIMEOUT_S = "TRIPTYCH_BODY_BYTES", "TRIPTYCH_BODY_TIMEOUT_S"
-"""Environment variables with the settings of `limits` for proxies, which have no other way to know them."""
+UPLOAD_BYTES = "TRIPTYCH_UPLOAD_BYTES"
+"""Environment variables with settings of `limits` and `uploads` for proxies, which have no other way to know them."""
 
 ARRIVED = "x-triptych-arrived"
 """When a request came to the proxy, Unix seconds; what a client says is replaced."""
@@ -40,18 +41,22 @@ OLDEST_S = 3600.0  # further back nothing is believed to have arrived
 THE_OPERATORS = ("x-request-timeout-seconds", "x-request-disconnect-disabled")
 """Headers of Serve's with which a client could do away with time limits, or work on for nobody."""
 
+PICTURED = ("/images/edits", "/images/variations", "/v1/jobs", "/v1/route", "/sdapi/v1/img2img")
+"""How the paths end whose bodies may bring pictures."""
+
 _PLAIN = "text/plain"
 
 
 class Edge:
     """ASGI middleware: bodies within bounds of size and time, no headers that are the operator's, envelopes throughout.
 
-    max_bytes, within_s: of a body
+    max_bytes, within_s: of a body;   upload_bytes: of one that may bring pictures; None: as of any
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int, within_s: float) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, within_s: float, upload_bytes: int | None = None) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._upload_bytes = max(max_bytes, upload_bytes or 0)
         self._within_s = within_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -64,7 +69,8 @@ class Edge:
         headers[ARRIVED] = repr(time.time())
         request_id = headers.get(HEADER) or new_request_id()
         try:
-            messages = await self._whole(headers, receive)
+            most = self._upload_bytes if scope["path"].endswith(PICTURED) else self._max_bytes
+            messages = await self._whole(headers, receive, most)
         except RequestError as error:
             await _refuse(error, request_id, send)
             return
@@ -73,14 +79,14 @@ class Edge:
         answer = _Enveloped(send, request_id)
         await self._app(scope, _replaying(messages, receive), answer)
 
-    async def _whole(self, headers: Headers, receive: Receive) -> list[Message] | None:
+    async def _whole(self, headers: Headers, receive: Receive, most: int) -> list[Message] | None:
         """The messages of the body, all of them. Raises `RequestError`: 408, 413, 415."""
         encoding = headers.get("content-encoding", "identity").strip().lower()
         if encoding not in ("", "identity"):
             raise RequestError(f"the body is encoded ({encoding}); send it as it is", None, "unsupported_media_type")
         length = headers.get("content-length", "0")
-        if length.isdigit() and int(length) > self._max_bytes:
-            raise self._too_large()
+        if length.isdigit() and int(length) > most:
+            raise _too_large(most)
         messages: list[Message] = []
         size = 0
         try:
@@ -91,16 +97,17 @@ class Edge:
                         return None
                     messages.append(message)
                     size += len(message.get("body", b""))
-                    if size > self._max_bytes:
-                        raise self._too_large()
+                    if size > most:
+                        raise _too_large(most)
                     if not message.get("more_body"):
                         return messages
         except TimeoutError:
             message_ = f"the body did not arrive within {self._within_s:g} s"
             raise RequestError(message_, None, "request_timeout") from None
 
-    def _too_large(self) -> RequestError:
-        return RequestError(f"the body is larger than {self._max_bytes:,} bytes", None, "request_too_large")
+
+def _too_large(most: int) -> RequestError:
+    return RequestError(f"the body is larger than {most:,} bytes", None, "request_too_large")
 
 
 class _Enveloped:
@@ -182,4 +189,8 @@ def for_serve_proxy() -> list[Middleware]:
     the header of the response to any id that it is sent, is sent sound ones only."""
     max_bytes = int(os.environ.get(BODY_BYTES, 2 * 2**20))
     within_s = float(os.environ.get(BODY_TIMEOUT_S, 20.0))
-    return [Middleware(Edge, max_bytes=max_bytes, within_s=within_s), Middleware(RequestIds, echo=False)]
+    upload_bytes = int(os.environ.get(UPLOAD_BYTES, 64 * 2**20))
+    return [
+        Middleware(Edge, max_bytes=max_bytes, within_s=within_s, upload_bytes=upload_bytes),
+        Middleware(RequestIds, echo=False),
+    ]

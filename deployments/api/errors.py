@@ -27,6 +27,9 @@ STATUS: dict[type[Exception], int] = {
 # A code may narrow what its class says.
 STATUS_OF_CODE = {
     "request_too_large": 413,
+    "image_too_large": 413,
+    "unsupported_image": 415,
+    "origin_refused": 403,
     "unsupported_media_type": 415,
     "unsupported_encoding": 415,
     "method_not_allowed": 405,

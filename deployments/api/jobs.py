@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
-from deployments.api.calls import body_of_request, call_of
+from deployments.api.calls import call_of, picture_body
 from deployments.api.openapi import (
     ASKED,
     KEYED,
@@ -31,7 +31,7 @@ from deployments.store.records import JobState
 from router.errors import RequestError
 
 ENDPOINTS = {
-    "POST /v1/jobs": "the body of generations: accepted now, made whoever waits (also `Prefer: respond-async` there)",
+    "POST /v1/jobs": "the body of generations or edits: accepted now, made whoever waits (or `Prefer: respond-async`)",
     "GET /v1/jobs": "your jobs, the latest first: ?limit=, ?cursor=, ?state=queued,running,done,failed,cancelled",
     "GET /v1/jobs/{id}": "state, place in the queue, seconds to go, progress, pictures by address",
     "DELETE /v1/jobs/{id}": "end it, if it is open",
@@ -93,7 +93,7 @@ def add_endpoints(app: FastAPI) -> None:
 async def submit(request: Request) -> Response:
     """Accept a request as a job."""
     call = call_of(request, "generate")
-    wire = await body_of_request(request)
+    wire = await picture_body(request)
     service: Service = request.app.state.service
     return accepted(request, await service.submit(wire, request.state.request_id, call))
 

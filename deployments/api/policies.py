@@ -1,6 +1,8 @@
 """Policies over HTTP, for whoever holds an admin key: see, change, look back, roll back.
 
-A change is validated, written to the policy folder and followed by every orchestrator with its next request.
+On loopback, as long as there are no keys, whoever reaches the server may see them; what changes one needs an admin key
+in any case. A change is validated, written to the policy folder, and followed by every orchestrator with its next
+request.
 """
 
 from __future__ import annotations
@@ -22,15 +24,15 @@ from router.errors import RequestError
 EXAMPLE = '{"digest": "0123456789ab"}'
 
 ENDPOINTS = {
-    "GET /v1/policies": "names and digests of all policies, and what is wrong with their files (admin key)",
-    "GET /v1/policies/{name}": "the file in force, with its history; `?digest=` for an earlier one (admin key)",
+    "GET /v1/policies": "names and digests of all policies, and what is wrong with their files (operators)",
+    "GET /v1/policies/{name}": "the file in force, with its history; `?digest=` for an earlier one (operators)",
     "PUT /v1/policies/{name}": "the body, YAML, is validated and put in force; `If-Match: DIGEST` (admin key)",
     "POST /v1/policies/{name}/rollback": 'put an earlier version in force: {"digest": ...} (admin key)',
 }
 
 
 def add_endpoints(app: FastAPI) -> None:
-    """For keys of scope admin; where there can be none, they are closed."""
+    """Seen by operators; changed by keys of scope admin, and closed where there can be none."""
     failed = answers(*MANAGED)
     text = {"schema": {"type": "string"}, "example": examples.POLICY}
     shown = answered(shapes.PolicyText, "The policy.", content={"application/yaml": text})

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from deployments.api import errors as failures
+from deployments.api.edits.pictures import with_given, with_pictures
 from deployments.api.errors import rate_headers
 from deployments.api.keys import OPEN, Access, warned
 from deployments.api.request_ids import new_job_id, new_request_id
@@ -21,12 +22,13 @@ from deployments.api.wire import responses as explain
 from deployments.api.wire.feedback import FeedbackRequest, feedback_report, parse_feedback
 from deployments.api.wire.rendering import packed
 from deployments.api.wire.requests import ImageRequest, parse_request, to_request
+from deployments.given.files import GivenFile
 from deployments.jobs.values import Delivered, File, Identity, JobEvent, JobView, Rate, Submission
 from deployments.jobs.webhooks import Allowed
 from deployments.observing import tracing
 from deployments.operating.values import Operations, PolicyPreview
 from deployments.orchestration.results import Overview, PolicyFile
-from deployments.settings import Limits, UrlSettings, WebhookSettings
+from deployments.settings import Limits, UploadSettings, UrlSettings, WebhookSettings
 from deployments.store.records import JobState, KeyRecord
 from router.errors import NotFoundError, PolicyError, RequestError, did_you_mean
 from router.learning.feedback import Receipt
@@ -60,6 +62,8 @@ class Backend(Protocol):
     async def authenticate(self, hash: str | None) -> Identity: ...
 
     async def url_secret(self) -> bytes: ...
+
+    async def given(self, digest: str, tenant: str | None) -> bytes: ...
 
     async def route(self, request: GenerationRequest) -> Route: ...
 
@@ -116,7 +120,9 @@ class Service:
         limits: Limits,
         urls: UrlSettings | None = None,
         webhooks: WebhookSettings | None = None,
+        uploads: UploadSettings | None = None,
     ) -> None:
+        self._uploads = uploads or UploadSettings()
         self._backend = backend
         self._limits = limits
         self._urls = urls or UrlSettings()
@@ -162,7 +168,7 @@ class Service:
             raise RequestError("stream: this call answers once; leave it out", "stream")
         if wire.partial_images:
             raise RequestError("partial_images: previews need stream: true", "partial_images", "invalid_value")
-        submission = self._submission(wire, request_id or new_request_id(), call)
+        submission = await self._submission(wire, request_id or new_request_id(), call)
         done = await self._backend.complete(submission)
         headers = {**explain.headers(done.result["x_triptych"]), **_headers(done.id, done.rate, submission)}
         if wire.response_format == "url":
@@ -186,7 +192,7 @@ class Service:
         if wire.response_format == "url":
             remedy = "leave it out, or send the request as a job (POST /v1/jobs), whose events have addresses"
             raise RequestError(f"response_format: a stream has the pictures themselves; {remedy}", "response_format")
-        submission = self._submission(wire, request_id or new_request_id(), call or Call())
+        submission = await self._submission(wire, request_id or new_request_id(), call or Call())
         async with aclosing(self._backend.stream(submission)) as events:
             async for event in events:
                 if event.kind == "accepted":
@@ -210,13 +216,13 @@ class Service:
         call, wire = call or Call(), self._parsed(body)
         if wire.stream:
             raise RequestError("stream: a job answers at once; GET its /events for what happens to it", "stream")
-        submission = self._submission(wire, request_id or new_request_id(), call)
+        submission = await self._submission(wire, request_id or new_request_id(), call)
         view = await self._backend.submit(submission)
         report = job_wire.job_report(view, await self._sign(call))
         return Answer(report, _headers(view.id, view.rate, submission))
 
     async def status(self, job_id: str, call: Call | None = None) -> dict[str, Any]:
-        """How a job is. Raises `NotFoundError`, also for those that are not the caller's."""
+        """How a job is. Raises `NotFoundError`, also for those that the caller may not see."""
         call = call or Call()
         view = await self._backend.status(job_id, call.access.sees)
         return job_wire.job_report(view, await self._sign(call))
@@ -224,7 +230,7 @@ class Service:
     async def jobs(
         self, states: Sequence[JobState] = (), limit: int = 20, cursor: str | None = None, call: Call | None = None
     ) -> dict[str, Any]:
-        """The caller's jobs, the latest first. Raises `RequestError` for a cursor that is none."""
+        """The jobs that the caller may see, the latest first. Raises `RequestError` for a cursor that is none."""
         call = call or Call()
         views, after = await self._backend.list(call.access.sees, states, limit, cursor)
         sign = await self._sign(call)
@@ -266,7 +272,8 @@ class Service:
     async def route(self, body: Any, request_id: str = "", call: Call | None = None) -> dict[str, Any]:
         """The decision on a request, with nothing run."""
         call, wire = call or Call(), self._parsed(body)
-        route = await self._backend.route(self._request(wire, "", call))
+        wire, given = await self._with_pictures(wire, call)
+        route = await self._backend.route(self._request(wire, "", call, given))
         return explain.route_answer(route, wire, request_id or new_request_id())
 
     async def feedback(self, body: Any) -> dict[str, Any]:
@@ -284,11 +291,20 @@ class Service:
         name = next((known for known in models if known.casefold() == name.casefold()), name)
         policy, _, recipe = name.partition("/")
         if recipe in models.get(policy, {}).get("x_triptych", {}).get("recipes", ()):
-            facts = {"kind": "recipe", "description": f"a recipe of policy {policy}"}
+            facts = {
+                "kind": "recipe",
+                "description": f"a recipe of policy {policy}",
+                "takes": await self._takes(policy, recipe),
+            }
             return {**models[policy], "id": name, "x_triptych": facts}
         if name not in models:
             raise NotFoundError(f"there is no model {name!r}{did_you_mean(name, models)}", "model", "model_not_found")
         return models[name]
+
+    async def _takes(self, policy: str, recipe: str) -> list[str]:
+        overview = await self._backend.overview()
+        found = next((one.takes for one in overview.policies if one.name == policy), {})
+        return list(found.get(recipe, ("text",)))
 
     async def readiness(self) -> tuple[bool, dict[str, Any]]:
         """Whether no worker is still starting, and how each of them is."""
@@ -359,20 +375,31 @@ class Service:
     def _parsed(self, body: Any) -> ImageRequest:
         return body if isinstance(body, ImageRequest) else parse_request(body, self._limits)
 
-    def _submission(self, wire: ImageRequest, request_id: str, call: Call) -> Submission:
+    async def _with_pictures(self, wire: ImageRequest, call: Call) -> tuple[ImageRequest, tuple[GivenFile, ...]]:
+        """The body with digests in the place of its pictures, and their files; those that are named by a digest are of
+        the same tenant."""
+        tenant = call.access.caller(wire.user or wire.safety_identifier).tenant
+        return await with_pictures(wire, self._uploads, lambda digest: self._backend.given(digest, tenant))
+
+    async def _submission(self, wire: ImageRequest, request_id: str, call: Call) -> Submission:
         if wire.webhook is not None:
             self._webhooks.check(wire.webhook)
         key = call.idempotency_key
         if key is not None and not _KEY.fullmatch(key):
             message = "Idempotency-Key: it is 1 to 255 printable ASCII characters without spaces, such as a UUID"
             raise RequestError(message, "Idempotency-Key", "invalid_value")
-        request = self._request(wire, request_id, call)
+        wire, given = await self._with_pictures(wire, call)
+        request = self._request(wire, request_id, call, given)
         caller = call.access.caller(request.tenant)
         trace = {**tracing.carrier(), "request": request_id}
-        return Submission(new_job_id(), request, packed(wire), caller, key, wire.webhook, call.base_url, trace=trace)
+        return Submission(
+            new_job_id(), request, packed(wire), caller, key, wire.webhook, call.base_url, trace=trace, given=given
+        )
 
-    def _request(self, wire: ImageRequest, request_id: str, call: Call) -> GenerationRequest:
-        request = to_request(wire, self._limits, request_id)
+    def _request(
+        self, wire: ImageRequest, request_id: str, call: Call, given: tuple[GivenFile, ...] = ()
+    ) -> GenerationRequest:
+        request = with_given(to_request(wire, self._limits, request_id), wire, given)
         priority, said = warned(call.access, request.priority)
         if said and "priority" in wire.model_fields_set:
             wire._warnings = (*wire.warnings, *said)

@@ -77,7 +77,8 @@ async def event_stream(
             yield _PING  # proxies pass headers on with the first byte
             while True:
                 try:
-                    event = await asyncio.wait_for(queue.get(), ping_s)
+                    async with asyncio.timeout(ping_s):  # `wait_for` loses a cancellation that comes with an event
+                        event = await queue.get()
                 except TimeoutError:
                     yield _PING
                     continue

@@ -1,4 +1,4 @@
-"""The command `triptych`: serve, generate, route, replay, inspect, feedback, policy, models, styles,
+"""The command `triptych`: serve, generate, edit, route, replay, inspect, feedback, policy, models, styles,
 keys, router.
 
 Exit codes are `MEANINGS`, and the table in docs/operations.md. Results go to stdout, the rest to stderr; with `--json`,
@@ -23,7 +23,11 @@ from deployments.cli.bootstrap.bootstrap import bootstrap
 from deployments.cli.bootstrap.label import label
 from deployments.cli.console import EXIT_CODES, AsJson, Config, Prompt, err, exit_code, out, print_json
 from deployments.cli.keys import keys_app
+from deployments.cli.models.download import download
+from deployments.cli.models.fits import fits
+from deployments.cli.models.plan import plan
 from deployments.cli.models.profile import profile
+from deployments.cli.pictures.edit import Extend, Image, Mask, Strength, pictures
 from deployments.cli.pictures.inspect import inspect
 from deployments.cli.pictures.replay import replay
 from deployments.cli.policy import policy_app
@@ -61,7 +65,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-models_app = typer.Typer(help="See the catalogue, and where the seconds of a model go.", no_args_is_help=True)
+models_app = typer.Typer(
+    help="See the catalogue, fetch weights, see what fits on which GPU, and where the seconds of a model go.",
+    no_args_is_help=True,
+)
 app.add_typer(policy_app, name="policy")
 app.add_typer(models_app, name="models")
 app.add_typer(styles_app, name="styles")
@@ -159,6 +166,10 @@ def generate(
     max_cost_usd: MaxCost = None,
     style: Styles = None,
     tag: Tags = None,
+    image: Image = None,
+    mask: Mask = None,
+    strength: Strength = None,
+    extend: Extend = None,
     config: Config = DEFAULT_CONFIG,
     url: Url = None,
     as_json: AsJson = False,
@@ -179,6 +190,7 @@ def generate(
         prompt=prompt, model=model, recipe=recipe, size=size, n=n, seed=seed, steps=steps, tags=tag or None,
         guidance_scale=guidance_scale, negative_prompt=negative_prompt, latency_budget_s=latency_budget_s,
         max_cost_usd=max_cost_usd, style=weights_of(style), output_format=formats[output.suffix.lower()],
+        **pictures(image, mask, strength, extend),
     )  # fmt: skip
     answer = asyncio.run(source(url, config).generate(body, err))
     files = write_pictures(answer, output)
@@ -189,6 +201,32 @@ def generate(
     render.show(out, render.decision(report), render.steps(report))
     for file, seed_used in zip(files, report["seeds"], strict=True):
         out.print(f"wrote {file} (seed {seed_used}, {report['latency_s']:.2f} s)", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def edit(
+    image: Annotated[Path, typer.Argument(help="A picture to paint over: PNG, JPEG or WebP.")],
+    prompt: Prompt,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write; .png, .webp or .jpg.")] = Path(
+        "out.png"
+    ),
+    mask: Mask = None,
+    strength: Strength = None,
+    extend: Extend = None,
+    model: Target = "auto",
+    recipe: Recipe = None,
+    size: Size = "auto",
+    n: Number = 1,
+    seed: Seed = None,
+    config: Config = DEFAULT_CONFIG,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Paint over a picture as the prompt says; with a mask, only what that leaves open. `generate --image` has more."""
+    generate(
+        prompt, output, model, recipe, size, n, seed, image=image, mask=mask, strength=strength, extend=extend,
+        config=config, url=url, as_json=as_json,
+    )  # fmt: skip
 
 
 @app.command()
@@ -203,6 +241,10 @@ def route(
     max_cost_usd: MaxCost = None,
     style: Styles = None,
     tag: Tags = None,
+    image: Image = None,
+    mask: Mask = None,
+    strength: Strength = None,
+    extend: Extend = None,
     config: Config = DEFAULT_CONFIG,
     url: Url = None,
     as_json: AsJson = False,
@@ -214,6 +256,7 @@ def route(
     body = request_body(
         prompt=prompt, model=model, recipe=recipe, size=size, n=n, steps=steps, tags=tag or None,
         latency_budget_s=latency_budget_s, max_cost_usd=max_cost_usd, style=weights_of(style),
+        **pictures(image, mask, strength, extend),
     )  # fmt: skip
     report = asyncio.run(source(url, config).route(body))
     if as_json:
@@ -245,6 +288,9 @@ app.command()(label)
 app.command()(inspect)
 app.command()(replay)
 models_app.command()(profile)
+models_app.command()(plan)
+models_app.command()(fits)
+models_app.command()(download)
 
 
 def request_body(**given: Any) -> dict[str, Any]:

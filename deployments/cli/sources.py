@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
@@ -23,6 +23,10 @@ from router.errors import (
     TriptychError,
 )
 from router.types import Rejection
+
+if TYPE_CHECKING:
+    from deployments.api.wire.requests import ImageRequest
+    from deployments.given.files import GivenFile
 
 API_KEY = "TRIPTYCH_API_KEY"
 """The environment variable with the key that a server is asked with."""
@@ -53,13 +57,14 @@ class LocalSource:
         self._orchestrator = build_local(self._settings)
 
     async def generate(self, body: dict[str, Any], console: Console) -> dict[str, Any]:
+        from deployments.api.edits.pictures import with_given
         from deployments.api.request_ids import new_request_id
         from deployments.api.wire import responses as explain
         from deployments.api.wire.files import encoded
         from deployments.api.wire.requests import parse_request, to_request
         from deployments.orchestration.results import Advanced, Event
 
-        wire = parse_request(body, self._settings.limits)
+        wire, given = await self._with_pictures(parse_request(body, self._settings.limits))
         with _bars(console) as bars:
             loading = bars.add_task("loading weights", total=None)
             tasks: dict[tuple[int, str], TaskID] = {}
@@ -73,19 +78,35 @@ class LocalSource:
                     tasks[key] = bars.add_task(f"picture {event.index + 1}: {event.progress.step}", total=None)
                 bars.update(tasks[key], completed=event.progress.done, total=event.progress.total)
 
-            request = to_request(wire, self._settings.limits, request_id := new_request_id())
+            request = with_given(to_request(wire, self._settings.limits, request_id := new_request_id()), wire, given)
             outcome = await self._orchestrator.generate(request, on_event)
         files = [encoded(made, outcome.route, wire, self._credentials) for made in outcome.made]
         return explain.with_files(explain.images_result(outcome, wire, request_id), files, wire)
 
     async def route(self, body: dict[str, Any]) -> dict[str, Any]:
+        from deployments.api.edits.pictures import with_given
         from deployments.api.request_ids import new_request_id
         from deployments.api.wire import responses as explain
         from deployments.api.wire.requests import parse_request, to_request
 
-        wire = parse_request(body, self._settings.limits)
-        route = await self._orchestrator.route(to_request(wire, self._settings.limits))
-        return explain.route_answer(route, wire, new_request_id())
+        wire, given = await self._with_pictures(parse_request(body, self._settings.limits))
+        request = with_given(to_request(wire, self._settings.limits), wire, given)
+        return explain.route_answer(await self._orchestrator.route(request), wire, new_request_id())
+
+    async def _with_pictures(self, wire: ImageRequest) -> tuple[ImageRequest, tuple[GivenFile, ...]]:
+        """The body with digests in the place of its pictures, and their files, which are at hand from now on."""
+        from deployments.api.edits.pictures import with_pictures
+
+        wire, given = await with_pictures(wire, self._settings.uploads, _not_kept)
+        self._orchestrator.gallery.keep(given)
+        return wire, given
+
+
+async def _not_kept(digest: str) -> bytes:
+    """There is no store in this process."""
+    raise NotFoundError(
+        f"the given picture {digest[:12]} is not here: pass its file, or ask the server that has it (--url)", "image"
+    )
 
 
 class HttpSource:
@@ -97,7 +118,8 @@ class HttpSource:
     async def generate(self, body: dict[str, Any], console: Console) -> dict[str, Any]:
         with _bars(console) as bars:
             bars.add_task(f"waiting for {self._url}", total=None)
-            return await self._post("/v1/images/generations", body)
+            path = "edits" if body.get("image") else "generations"
+            return await self._post(f"/v1/images/{path}", body)
 
     async def route(self, body: dict[str, Any]) -> dict[str, Any]:
         return await self._post("/v1/route", body)
@@ -113,7 +135,7 @@ class HttpSource:
                 response = await client.post(self._url + path, json=body)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise LoadError(
-                f"no answer from {self._url} ({error or type(error).__name__}); is `triptych serve` running?"
+                f"no answer from {self._url} ({str(error) or type(error).__name__}); is `triptych serve` running?"
             ) from None
         except asyncio.CancelledError:
             raise KeyboardInterrupt from None

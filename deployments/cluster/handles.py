@@ -149,6 +149,7 @@ class HandleMonitor:
             sightings.answered(answers)
             if self.queues is not None:
                 self.queues.set_replicas(name, sightings.replicas)
+                self.queues.set_loading(sightings.loading_s())
 
 
 class RemoteJobs:
@@ -207,6 +208,9 @@ class RemoteJobs:
 
     async def picture(self, picture_id: str) -> File:
         return await self._patiently(lambda: self._handle.picture.remote(picture_id))
+
+    async def given(self, digest: str, tenant: str | None) -> bytes:
+        return await self._patiently(lambda: self._handle.given.remote(digest, tenant))
 
     async def authenticate(self, hash: str | None) -> Identity:
         return await self._patiently(lambda: self._handle.authenticate.remote(hash))

@@ -20,7 +20,7 @@ from ray.serve.handle import DeploymentHandle
 from deployments.api.app import create_app
 from deployments.api.keys import ADMIN_KEY, Gate
 from deployments.api.service import Call, Overview, Service
-from deployments.assembly import Held, build_jobs, build_orchestrator, host_of
+from deployments.assembly import Held, build_orchestrator, host_of, jobs_in
 from deployments.cluster.counts import Count, ForwardedCounts
 from deployments.cluster.handles import HandleMonitor, HandleWorker, RemoteJobs
 from deployments.cluster.scaling import QUEUED_S
@@ -32,7 +32,9 @@ from deployments.operating.exporter import PrometheusMetrics
 from deployments.operating.values import Operations, PolicyPreview
 from deployments.orchestration.results import PolicyFile, Refused
 from deployments.placement import WorkerSettings
+from deployments.policy_versions import bring, follow
 from deployments.settings import AppSettings, LogSettings, TracingSettings
+from deployments.store import open_store
 from deployments.store.records import JobState, KeyRecord
 from deployments.workers.statuses import Sightings
 from deployments.workers.streams import stream
@@ -204,11 +206,15 @@ class OrchestratorReplica:
             {name: (worker, _sightings(name, chosen)) for name, worker in by_name.items()},
         )
         self._metrics = PrometheusMetrics()
+        store = open_store(chosen.store)
+        if chosen.store.url is not None:  # else it belongs to this machine, as the folder does
+            bring(store, chosen.policies.path)
         orchestrator = build_orchestrator(chosen, clients, self._monitor, self._metrics)
+        follow(orchestrator.policies, store)
         self._monitor.queues = orchestrator.queues
         self._scaled = [name for name, placed in chosen.workers.items() if placed.scaling is not None]
         self._looking: asyncio.Task[Any] | None = None
-        self._jobs = build_jobs(chosen, orchestrator)
+        self._jobs = jobs_in(store, chosen, orchestrator)
         await self._jobs.start()
         self._metrics.now = self._jobs.samples
         self._scraped = asyncio.create_task(exporter.serve(self._metrics, chosen.metrics))
@@ -255,6 +261,9 @@ class OrchestratorReplica:
 
     async def picture(self, picture_id: str) -> File | Refused:
         return await told(self._jobs.picture(picture_id))
+
+    async def given(self, digest: str, tenant: str | None) -> bytes | Refused:
+        return await told(self._jobs.given(digest, tenant))
 
     async def authenticate(self, hash: str | None) -> Identity | Refused:
         return await told(self._jobs.authenticate(hash))
@@ -307,9 +316,9 @@ class IngressReplica:
     def __init__(self, settings: dict[str, Any], orchestrator: DeploymentHandle) -> None:
         chosen = AppSettings.model_validate(settings)
         observe("ingress", chosen.logs, chosen.tracing)
-        self._limits, self._cors = chosen.limits, chosen.cors.origins
+        self._limits, self._cors, self._uploads = chosen.limits, chosen.cors.origins, chosen.uploads
         jobs = RemoteJobs(orchestrator, self._limits.request_timeout_s)
-        self._service = Service(jobs, self._limits, chosen.urls, chosen.webhooks)
+        self._service = Service(jobs, self._limits, chosen.urls, chosen.webhooks, chosen.uploads)
         self._counts = ForwardedCounts(lambda counts: awaited(orchestrator.counts.remote(counts)))
         self._gate = Gate(chosen.auth.required, only_this_machine(), os.environ.get(ADMIN_KEY))
 
@@ -322,6 +331,7 @@ class IngressReplica:
             cors=self._cors,
             gate=self._gate,
             answered=self._answered,
+            uploads=self._uploads,
         )
 
     def _answered(self, method: str, route: str, status: int, seconds: float) -> None:

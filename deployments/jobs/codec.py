@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
-from router.types import GenerationRequest, Turn, wearing
+from router.types import GenerationRequest, GivenPicture, Turn, wearing
 
 _KNOWN = frozenset(field.name for field in fields(GenerationRequest))
 
@@ -20,6 +20,7 @@ def packed(request: GenerationRequest) -> dict[str, Any]:
         "tags": list(request.tags),
         "style": [list(pair) for pair in request.style],
         "turns": [asdict(turn) for turn in request.turns],
+        "given": [asdict(one) for one in request.given],
     }
 
 
@@ -29,6 +30,7 @@ def unpacked(data: Mapping[str, Any]) -> GenerationRequest:
     known["tags"] = tuple(known.get("tags") or ())
     known["style"] = wearing(tuple(pair) for pair in known.get("style") or ())
     known["turns"] = tuple(Turn(**turn) for turn in known.get("turns") or ())
+    known["given"] = tuple(GivenPicture(**one) for one in known.get("given") or ())
     return GenerationRequest(**known)
 
 

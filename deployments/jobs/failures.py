@@ -8,6 +8,9 @@ from typing import Any
 from deployments.store.errors import FencedError
 from router.errors import NotFoundError, OverloadedError, StepError, TriptychError
 
+OF_THE_SERVER = ("server_error", "rate_limit_error")
+"""Types of errors, in OpenAI's words, of which the request is not to blame."""
+
 DRAINED_S = 10.0  # after which a client that was refused at the end may find the next server
 
 
@@ -34,6 +37,12 @@ def told(error: Mapping[str, Any]) -> TriptychError:
     found = kind(str(error.get("message") or "the job failed"))
     found.param, found.code = error.get("param"), code or StepError.code
     return found
+
+
+def worth_another_try(error: Mapping[str, Any]) -> bool:
+    """Whether a job failed of the server, not of its request: a worker or a process that died, a check or a model that
+    was away, a deadline that passed. error: as the store keeps it"""
+    return error.get("type") in OF_THE_SERVER
 
 
 def _kinds(kind: type[TriptychError]) -> Iterator[type[TriptychError]]:

@@ -155,6 +155,10 @@ class KeyRing:
         used, self._used = self._used, {}
         return used
 
+    def not_noted(self, used: Mapping[str, float]) -> None:
+        """What `used` gave could not be written: it is given again, unless a key was used since."""
+        self._used = {**used, **self._used}
+
     def changed(self) -> None:
         """The keys are read anew when they are asked for next."""
         self._loaded_s = min(self._loaded_s, self._clock() - self._fresh_s)

@@ -39,6 +39,8 @@ class LiveJob:
         self.failure: BaseException | None = None
         self.outcome: Outcome | None = None
         self.cancelled = False
+        self._accepted: bool | None = None
+        self._decided = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
         self.work: list[asyncio.Task[Any]] = []  # files that are being made and stored
         self.turn = asyncio.Lock()  # previews and pictures become events in the order in which they came
@@ -67,6 +69,16 @@ class LiveJob:
     def admit(self, admitted: Admitted, weights: Mapping[str, float]) -> None:
         """From now on it waits for its turn on the workers."""
         self.admitted, self.charge, self.weights = admitted, admitted.charge, weights
+
+    def decide(self, accepted: bool) -> None:
+        """Whether the store took it, which is decided once."""
+        self._accepted = accepted
+        self._decided.set()
+
+    async def was_accepted(self) -> bool:
+        """Return once that is decided. A step may end before, since it begins while the store commits."""
+        await self._decided.wait()
+        return bool(self._accepted)
 
     def advance(self, index: int, step: str, share: float) -> None:
         """A step of a picture is this far; the first of them is the job's beginning."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from deployments.given.files import GivenFile
 from deployments.orchestration.results import Checked, Chosen, Made, Outcome, Routed
 from deployments.store.records import JobState, KeyRecord, PictureRecord
 from router.route import Route
@@ -49,6 +50,7 @@ class Submission:
     id: of the job, chosen by whoever receives the request first, so that it may be sent again after a broken connection
     body: the wire request, of which only the renderer knows what it means;   webhook: told when the job has ended
     base_url: of this server as the client knows it, for addresses that the webhook is told
+    given: the files of the request's pictures
     again: this was sent before, and may be accepted already;   trace: its place in a trace (`observing.tracing`)
     """
 
@@ -61,6 +63,7 @@ class Submission:
     base_url: str = ""
     again: bool = False
     trace: Mapping[str, str] = field(default_factory=dict)
+    given: tuple[GivenFile, ...] = ()
 
 
 @dataclass(frozen=True)

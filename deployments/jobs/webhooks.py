@@ -235,8 +235,9 @@ class Webhooks:
                 logger.warning("webhooks wait for the store: %s", error)
             except Exception:
                 logger.exception("webhooks could not be looked for")
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), LOOK_S)
+            with suppress(TimeoutError):  # of `wait_for`, Python 3.11 loses a cancellation that comes with the waking
+                async with asyncio.timeout(LOOK_S):
+                    await self._wake.wait()
             self._wake.clear()
 
     def _done(self, id: str, _: asyncio.Task[None]) -> None:

@@ -58,7 +58,9 @@ def otlp(url: str) -> SpanExporter:
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     except ImportError:
-        raise TracingError("tracing.otlp needs a package more: pip install 'triptych[tracing]'") from None
+        raise TracingError(
+            "tracing.otlp needs a package more: pip install -c constraints.txt -e '.[tracing]'"
+        ) from None
     return OTLPSpanExporter(endpoint=url)
 
 

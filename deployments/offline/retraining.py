@@ -203,7 +203,7 @@ class Lessons:
                     continue
                 if (column := place.get(key)) is not None and column < len(stds):
                     mean, std = float(one.base[column]), float(stds[column])
-                elif said.recipe in policy.recipes and key and one.of_version(policy):
+                elif said.recipe in policy.recipes and key and not key.startswith("given") and one.of_version(policy):
                     rules = one.record.rules
                     quality = replay.qualities(bare, one.view, one.base, rules, [said.recipe])[said.recipe]
                     mean, std = quality.mean, quality.std

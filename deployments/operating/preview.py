@@ -7,7 +7,7 @@ is the policy's doing. Requests that name a recipe or a model are left out: no p
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from deployments.operating.differences import Difference
@@ -24,11 +24,16 @@ PATIENCE_S = 10.0  # after which those that were not decided are left out
 
 
 def previewed(
-    orchestrator: Orchestrator, name: str, text: str, decided: Sequence[tuple[GenerationRequest, str]]
+    orchestrator: Orchestrator,
+    name: str,
+    text: str,
+    decided: Sequence[tuple[GenerationRequest, str]],
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> PolicyPreview:
     """The preview of `text` under this name. Takes seconds: call it in a thread.
 
     decided: the latest requests, with the policy that decided each, the latest first
+    should_stop: asked before each of them; what was decided until then is what is given
     """
     try:
         after = orchestrator.policies.check(name, text)
@@ -38,7 +43,7 @@ def previewed(
     found: list[Difference] = []
     reasons: list[str] = []
     for request, policy in decided:
-        if len(found) >= DECISIONS or time.monotonic() > until:
+        if len(found) >= DECISIONS or time.monotonic() > until or should_stop():
             break
         if not orchestrator.chosen_by_policy(request):
             continue

@@ -19,6 +19,7 @@ class Refusals:
 
     def count(self, reason: str) -> None:
         """One more. reason: the code of the failure"""
+        self._forget()
         at = self._clock() // SLICE_S * SLICE_S
         if not self._slices or self._slices[-1][0] != at:
             self._slices.append((at, Counter()))
@@ -26,6 +27,10 @@ class Refusals:
 
     def counts(self) -> Mapping[str, int]:
         """How many there were of each reason, the most frequent first."""
+        self._forget()
+        return dict(sum((counter for _, counter in self._slices), Counter[str]()).most_common())
+
+    def _forget(self) -> None:
+        """Drop what is past the window, whether or not anybody ever asks."""
         while self._slices and self._slices[0][0] <= self._clock() - self._window_s:
             self._slices.popleft()
-        return dict(sum((counter for _, counter in self._slices), Counter[str]()).most_common())

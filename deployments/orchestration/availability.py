@@ -74,6 +74,12 @@ class Availability:
         """Models that failed, with the reason."""
         return {status.model: status.reason for status in self.statuses.values() if status.state == "failed"}
 
+    @property
+    def most_pixels(self) -> dict[str, int]:
+        """The largest area that models draw on their devices, where these have less memory than their cards ask for."""
+        told = {model: status.facts.get("most_pixels") for model, status in self.statuses.items()}
+        return {model: pixels for model, pixels in told.items() if isinstance(pixels, int)}
+
 
 def load_error(error: NoRecipeError, request: GenerationRequest, unavailable: Mapping[str, str]) -> LoadError | None:
     """What to raise instead of `error`, if models that failed are all that stands in the way of this request.

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from deployments.given.gallery import Gallery
 from deployments.observing import tracing
 from deployments.orchestration.availability import Availability, Monitor, load_error
 from deployments.orchestration.budgets import Charge, TenantBudgets
@@ -60,6 +61,7 @@ from router.errors import (
     UnlikelyError,
 )
 from router.learning.feedback import Receipt
+from router.planning.edits import takes
 from router.planning.plan import make_plan
 from router.quality.live import LivePredictor
 from router.route import Route
@@ -137,8 +139,18 @@ class Orchestrator:
             metrics=self.metrics,
         )
         self.availability = Availability(monitor, self.step_queues.breaker)
-        self._rerouting = Rerouting(router, self._admitting, lambda: self.availability.unavailable, self.metrics)
-        self._runner = Runner(router.queues, costs, self.step_queues, self.availability, self.metrics, timeout_s)
+        self.gallery = Gallery()
+        """The pictures that requests bring, for whoever runs one."""
+        self._rerouting = Rerouting(
+            router,
+            self._admitting,
+            lambda: self.availability.unavailable,
+            self.metrics,
+            most_pixels=lambda: self.availability.most_pixels,
+        )
+        self._runner = Runner(
+            router.queues, costs, self.step_queues, self.availability, self.metrics, timeout_s, self.gallery
+        )
 
     async def route(self, request: GenerationRequest) -> Route:
         """Decide, run nothing, leave nothing to chance. Raises `NotFoundError`, `NoRecipeError`, `RequestError`,
@@ -235,7 +247,10 @@ class Orchestrator:
         self._count_policies()
         await asyncio.to_thread(self._look_at_artifact)
         return Overview(
-            policies=tuple(PolicySummary(p.name, p.digest, p.description, tuple(p.recipes)) for p in policies),
+            policies=tuple(
+                PolicySummary(p.name, p.digest, p.description, tuple(p.recipes), takes(p.recipes, self.catalogue))
+                for p in policies
+            ),
             cards=tuple(self.catalogue[model] for model in self.catalogue.ids()),
             statuses=statuses,
             problems=self.policies.problems(),
@@ -361,7 +376,8 @@ class Orchestrator:
         request, policy, served = chosen.request, chosen.policy, chosen.served
         allowances = self.tenant_budgets.allowances(served, request.tenant)
         unavailable = self.availability.unavailable
-        context = Context(datetime.now(UTC), draw, (*allowances, *further), unavailable)
+        room = self.availability.most_pixels
+        context = Context(datetime.now(UTC), draw, (*allowances, *further), unavailable, room)
         try:
             route = self._route(request, served, context, allowances)
         except (NoRecipeError, OverloadedError) as error:

@@ -68,7 +68,7 @@ class Recorder:
         self._metrics.record("triptych_log_failures_total")
         if time.monotonic() - self._complained_s > COMPLAIN_EVERY_S:
             self._complained_s = time.monotonic()
-            logger.warning("decisions are not logged to %s: %s", log.path, error or type(error).__name__)
+            logger.warning("decisions are not logged to %s: %s", log.path, str(error) or type(error).__name__)
 
     async def attach(self, request_id: str, source: str, value: float, image: int | None) -> Receipt:
         """Say how good a picture is; see `DecisionLog.attach`. Also raises `RequestError` for the name of a scorer that
@@ -82,7 +82,7 @@ class Recorder:
         try:
             receipt = await self._written(lambda: log.attach(request_id, source, value, image))
         except (StoreError, OSError) as error:
-            logger.warning("feedback was not written to %s: %s", log.path, error or type(error).__name__)
+            logger.warning("feedback was not written to %s: %s", log.path, str(error) or type(error).__name__)
             message = "the feedback could not be stored; the server's log says why; send it again later"
             failed = StepError(message)
             failed.retry_after_s = 5.0

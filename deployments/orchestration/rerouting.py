@@ -34,6 +34,7 @@ class Rerouting:
 
     admitting: held while a request is decided and takes its place;   unavailable: models that cannot run, with reasons
     aside: where deciding takes place, which may last some milliseconds
+    most_pixels: the largest areas that models draw on their devices
     """
 
     def __init__(
@@ -44,12 +45,14 @@ class Rerouting:
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
         aside: Callable[..., Awaitable[Route | None]] = asyncio.to_thread,
+        most_pixels: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
         self._clock = clock
         self._aside = aside
         self._router = router
         self._admitting = admitting
         self._unavailable = unavailable
+        self._most_pixels = most_pixels
         self._metrics = metrics
         self._waiting: dict[int, _Waiting] = {}
         self._looking: asyncio.Task[None] | None = None
@@ -138,7 +141,7 @@ class Rerouting:
         if left_s is not None and left_s <= 0:
             return None
         router = self._router.behind(admitted.ticket)
-        context = Context(unavailable=self._unavailable())
+        context = Context(unavailable=self._unavailable(), most_pixels=self._most_pixels())
         try:
             route = router.route(replace(asked, latency_budget_s=left_s), admitted.policy, context)
         except TriptychError:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from deployments.orchestration.budgets import Charge
@@ -258,9 +258,10 @@ class PolicyFile:
 
 @dataclass(frozen=True)
 class PolicySummary:
-    """A policy as a list of models shows it."""
+    """A policy as a list of models shows it. takes: what each of its recipes makes its picture of"""
 
     name: str
     digest: str
     description: str
     recipes: tuple[str, ...]
+    takes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

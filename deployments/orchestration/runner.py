@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from deployments.given.gallery import Gallery
 from deployments.observing import tracing
 from deployments.orchestration.availability import Availability
 from deployments.orchestration.budgets import Charge
@@ -46,6 +47,7 @@ from router.types import (
     GenerationRequest,
     Picture,
     Plan,
+    Progress,
     Resources,
     Scores,
     Step,
@@ -64,7 +66,7 @@ Done = TypeVar("Done")
 class Runner:
     """Runs plans. costs: learns from what the steps took; timeout_s: deadline of a request without a latency budget.
 
-    queues: what is reserved;   step_queues: where steps wait for their workers
+    queues: what is reserved;   step_queues: where steps wait for their workers;   gallery: has the given pictures
     """
 
     def __init__(
@@ -75,7 +77,9 @@ class Runner:
         availability: Availability,
         metrics: Metrics,
         timeout_s: float,
+        gallery: Gallery | None = None,
     ) -> None:
+        self._gallery = gallery or Gallery()
         self.queues = queues
         self.timeout_s = timeout_s
         self._costs = costs
@@ -164,6 +168,8 @@ class Runner:
             result = await self.step(step, inputs, run, index)
             self.observe(step, result, pixels)
             release(step.id)
+            if step.kind == "control" and isinstance(result.value, Picture) and (tell := run.listener(index)):
+                tell(Progress(step.id, 1, 1, result.value))  # what is followed can be looked at
             if run.on_event is not None:
                 run.on_event(StepEnded(index, step.id))
             return result
@@ -190,6 +196,8 @@ class Runner:
             return await self._step(step, inputs, run, index)
 
     async def _step(self, step: Step, inputs: Sequence[Value], run: _Run, index: int) -> StepResult:
+        if step.kind == "given":
+            return await within(run.left(step), self._gallery.run(step), step)
         if step.model is None:
             return await within(run.left(step), asyncio.to_thread(run_step, step, inputs), step)
         try:

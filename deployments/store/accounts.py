@@ -1,4 +1,4 @@
-"""Who may ask, what they used, what they were served, and what work has cost so far."""
+"""Who may ask, what they used, what they were served, what work has cost so far, and the versions of policies."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from sqlalchemy import Connection, delete, func, insert, or_, select, update
 
 from deployments.store.database import add, put, value_of
 from deployments.store.jobs import storable
-from deployments.store.records import KeyRecord, ServedRow, UsageRow
-from deployments.store.tables import costs, keys, served, usage
+from deployments.store.records import KeyRecord, PolicyVersion, ServedRow, UsageRow
+from deployments.store.tables import costs, keys, policies, served, usage
 from router.errors import NotFoundError, RequestError
 
 
@@ -97,3 +97,25 @@ def saved_costs(db: Connection) -> dict[str, Any] | None:
     """What was kept last; None: nothing yet."""
     found: dict[str, Any] | None = value_of(db, costs, "snapshot")
     return found
+
+
+VERSIONS = 100
+"""So many of each policy are kept."""
+
+
+def keep_policy(db: Connection, version: PolicyVersion) -> None:
+    """A version that was written later than all that are kept, and is another than the last of them."""
+    mine = select(policies).where(policies.c.name == version.name).order_by(policies.c.at.desc())
+    last = db.execute(mine.limit(1)).first()
+    if last is not None and (last.at >= version.at or last.digest == version.digest):
+        return
+    db.execute(insert(policies).values(asdict(version)))
+    for row in db.execute(mine.offset(VERSIONS)).all():
+        db.execute(delete(policies).where(policies.c.name == row.name, policies.c.at == row.at))
+
+
+def latest_policies(db: Connection) -> list[PolicyVersion]:
+    """The last version of each policy, by name."""
+    newest = select(policies.c.name, func.max(policies.c.at).label("at")).group_by(policies.c.name).subquery()
+    found = select(policies).join(newest, (policies.c.name == newest.c.name) & (policies.c.at == newest.c.at))
+    return [PolicyVersion(**row._mapping) for row in db.execute(found.order_by(policies.c.name))]

@@ -47,7 +47,7 @@ class Blobs:
         try:
             self._fs, self._root = url_to_fs(self.place, use_listings_cache=False)
         except ImportError as error:
-            hint = "pip install 'triptych[s3]'" if self.place.startswith("s3") else str(error)
+            hint = "pip install -c constraints.txt -e '.[s3]'" if self.place.startswith("s3") else str(error)
             raise StoreError(f"store.pictures: {self.place} needs a package that is not installed: {hint}") from None
         except ValueError as error:
             raise StoreError(f"store.pictures: {self.place} is no folder and no URL that is known: {error}") from None

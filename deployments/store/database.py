@@ -256,7 +256,7 @@ def _parsed(url: str) -> URL:
         parsed = parsed.set(drivername="postgresql+psycopg")
     if parsed.drivername == "postgresql+psycopg":
         if importlib.util.find_spec("psycopg") is None:
-            raise StoreError("store.url: PostgreSQL needs psycopg: pip install 'triptych[postgres]'")
+            raise StoreError("store.url: PostgreSQL needs psycopg: pip install -c constraints.txt -e '.[postgres]'")
         return parsed
     if parsed.drivername == "sqlite" and parsed.database and parsed.database != ":memory:":
         return parsed

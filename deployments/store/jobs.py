@@ -17,7 +17,8 @@ from sqlalchemy import Connection, Row, Select, and_, case, delete, insert, or_,
 
 from deployments.store.database import insert_new
 from deployments.store.errors import FencedError
-from deployments.store.records import OPEN, JobRecord, JobState, UsageRow
+from deployments.store.records import OPEN, GivenRecord, JobRecord, JobState, UsageRow
+from deployments.store.tables import given as given_table
 from deployments.store.tables import jobs, store, usage
 from router.errors import NotFoundError, RequestError
 
@@ -35,18 +36,33 @@ def latest_fence(db: Connection) -> int:
     return db.execute(select(store.c.fence)).scalar_one()
 
 
-def accept(db: Connection, job: JobRecord, used: Sequence[UsageRow]) -> JobRecord:
-    """Insert a job with what it reserves of budgets; or return the one with its idempotency key, if it is the same
-    request. Raises `RequestError` with code "idempotency_mismatch" if it is another, `FencedError`."""
+def accept(
+    db: Connection,
+    job: JobRecord,
+    used: Sequence[UsageRow],
+    given: Sequence[GivenRecord] = (),
+    instead_of: str | None = None,
+) -> JobRecord:
+    """Insert a job with what it reserves of budgets and the pictures that it brought; or return the one with its
+    idempotency key, if it is the same request. Raises `RequestError` with code "idempotency_mismatch" if it is another,
+    `FencedError`.
+
+    instead_of: a job that failed, which hands its idempotency key over to this one
+    """
     # Held until the commit: an orchestrator that begins meanwhile waits, and then finds this job when it takes over.
     latest = db.execute(select(store.c.fence).with_for_update(read=True)).scalar_one()
     if job.fence < latest:
         raise FencedError(f"job {job.id}: orchestrator {job.fence} was replaced by {latest} and accepts nothing more")
+    if instead_of is not None:
+        failed = and_(jobs.c.id == instead_of, jobs.c.tenant == job.tenant)
+        db.execute(update(jobs).where(failed).values(idempotency_key=None))
     fresh = replace(job, state="queued", created_at=time.time())
     due_at = None if job.webhook is None else job.webhook.get("next_at") or fresh.created_at
     if insert_new(db, jobs, {**asdict(fresh), "webhook_at": due_at}):
         if used:
             db.execute(insert(usage), [asdict(row) for row in used])
+        if given:
+            db.execute(insert(given_table), [asdict(row) for row in given])
         return fresh
     found = by_key(db, job.tenant, job.idempotency_key) if job.idempotency_key is not None else None
     if found is None:
@@ -69,6 +85,7 @@ def undo_accept(db: Connection, job: JobRecord) -> None:
     can be written by the same transaction."""
     gone = delete(jobs).where(jobs.c.id == job.id, jobs.c.fence == job.fence, jobs.c.state.in_(("queued", "running")))
     if db.execute(gone).rowcount:
+        db.execute(delete(given_table).where(given_table.c.job == job.id))
         db.execute(delete(usage).where(usage.c.job == job.id))
 
 

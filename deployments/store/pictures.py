@@ -13,7 +13,8 @@ from sqlalchemy import Connection, delete, insert, select
 
 from deployments.store import jobs
 from deployments.store.records import PictureRecord
-from deployments.store.tables import pictures
+from deployments.store.tables import given, pictures
+from deployments.store.tables import jobs as jobs_table
 
 
 def new_key(store: str, picture: PictureRecord) -> str:
@@ -56,4 +57,14 @@ def one(db: Connection, id: str) -> PictureRecord | None:
 
 def known(db: Connection, keys: Sequence[str]) -> set[str]:
     """Which of these keys belong to a row."""
-    return set(db.execute(select(pictures.c.key).where(pictures.c.key.in_(keys))).scalars())
+    found = (db.execute(select(table.c.key).where(table.c.key.in_(keys))).scalars() for table in (pictures, given))
+    return {key for keys in found for key in keys}
+
+
+def given_key(db: Connection, digest: str, tenant: str | None) -> str | None:
+    """Where the bytes of a picture are that a job of this tenant (None: of any) brought; None: nowhere."""
+    query = select(given.c.key).where(given.c.digest == digest).limit(1)
+    if tenant is not None:
+        query = query.join(jobs_table, jobs_table.c.id == given.c.job).where(jobs_table.c.tenant == tenant)
+    found: str | None = db.execute(query).scalar()
+    return found

@@ -74,6 +74,19 @@ class PictureRecord:
 
 
 @dataclass(frozen=True)
+class GivenRecord:
+    """One picture that a job brought. role: what for;   digest: of its pixels;   key: where its bytes are"""
+
+    job: str
+    role: str
+    digest: str
+    bytes_n: int
+    width: int
+    height: int
+    key: str
+
+
+@dataclass(frozen=True)
 class KeyRecord:
     """One key of a tenant.
 
@@ -109,6 +122,16 @@ class UsageRow:
     at: float
     work_s: float = 0.0
     cost_usd: float = 0.0
+
+
+@dataclass(frozen=True)
+class PolicyVersion:
+    """A policy as it was written at `at` (Unix seconds). No digest and no text: it went."""
+
+    name: str
+    at: float
+    digest: str | None
+    text: str | None
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,24 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from deployments.given.files import GivenFile
 from deployments.settings import FeedbackSettings, StoreSettings, state_folder
 from deployments.store import accounts, jobs, pictures
 from deployments.store.blobs import Blobs
 from deployments.store.database import Database, insert_new, value_of
 from deployments.store.decision_log import DecisionLog, rated_since
 from deployments.store.errors import FencedError, StoreError, StoreFullError
-from deployments.store.records import JobRecord, JobState, KeyRecord, PictureRecord, RatedRow, ServedRow, UsageRow
+from deployments.store.records import (
+    GivenRecord,
+    JobRecord,
+    JobState,
+    KeyRecord,
+    PictureRecord,
+    PolicyVersion,
+    RatedRow,
+    ServedRow,
+    UsageRow,
+)
 from deployments.store.tables import store as store_table
 from deployments.store.tidying import Tidying
 from deployments.store.writer import Writer
@@ -112,18 +123,28 @@ class Store:
         with self.database.reading() as db:
             return jobs.latest_fence(db)
 
-    def accept(self, job: JobRecord, usage: Sequence[UsageRow] = ()) -> JobRecord:
-        """Commit a job and what it reserves. job.fence: token of the orchestrator that accepts it.
+    def accept(self, job: JobRecord, usage: Sequence[UsageRow] = (), given: Sequence[GivenRecord] = ()) -> JobRecord:
+        """Commit a job, what it reserves, and the pictures that it brought (of `keep_given`). job.fence: token of the
+        orchestrator that accepts it.
 
         If the tenant has sent its idempotency key before, returns that job (same digest), or raises `RequestError` with
         code "idempotency_mismatch". Raises `StoreFullError` where there is no room for new work."""
-        return self.accept_soon(job, usage).result()
+        return self.accept_soon(job, usage, given).result()
 
-    def accept_soon(self, job: JobRecord, usage: Sequence[UsageRow] = ()) -> Future[JobRecord]:
-        """`accept`, without waiting for the commit."""
+    def accept_soon(
+        self,
+        job: JobRecord,
+        usage: Sequence[UsageRow] = (),
+        given: Sequence[GivenRecord] = (),
+        instead_of: str | None = None,
+    ) -> Future[JobRecord]:
+        """`accept`, without waiting for the commit. instead_of: a job that failed, whose idempotency key is this one's
+        from now on"""
         self._check_room()
         job = jobs.checked(job)
-        return self._writer.submit(lambda db: jobs.accept(db, job, usage), lambda db: jobs.undo_accept(db, job))
+        return self._writer.submit(
+            lambda db: jobs.accept(db, job, usage, given, instead_of), lambda db: jobs.undo_accept(db, job)
+        )
 
     def take_over(self, fence: int) -> list[JobRecord]:
         """All open jobs of earlier orchestrators, which are queued and this one's now; the oldest arrival first.
@@ -225,6 +246,38 @@ class Store:
             self._discard(old)
         return picture
 
+    def keep_given(self, job: str, files: Sequence[GivenFile]) -> list[GivenRecord]:
+        """Keep the bytes of pictures that a job brings, before it is accepted with what this returns; without that,
+        they are tidied, or dropped by `drop_given`."""
+        self._check_room()
+        kept: list[GivenRecord] = []
+        for file in files:
+            key = f"{self.id}/given/{secrets.token_hex(16)}.png"
+            told = file.told
+            kept.append(GivenRecord(job, told.role, told.digest, len(file.data), told.width, told.height, key))
+            try:
+                self._blobs.write(key, file.data)
+            except StoreError as error:
+                if isinstance(error, StoreFullError):
+                    self._full_until = time.monotonic() + FULL_FOR_S
+                self.drop_given(kept)
+                raise
+        return kept
+
+    def drop_given(self, kept: Sequence[GivenRecord]) -> None:
+        """Delete what `keep_given` kept for a job that was not accepted."""
+        for one in kept:
+            self._discard(one.key)
+
+    def given(self, digest: str, tenant: str | None = None) -> bytes:
+        """The file of a picture that a job of this tenant (None: of any) brought. Raises `NotFoundError`."""
+        with self.database.reading() as db:
+            key = pictures.given_key(db, digest, tenant)
+        data = None if key is None else self._blobs.read(key)
+        if data is None:
+            raise NotFoundError(f"the given picture {digest[:12]} is not kept any more; send it again", "image")
+        return data
+
     def pictures(self, job: str) -> list[PictureRecord]:
         """The pictures of a job that are there, by index."""
         with self.database.reading() as db:
@@ -302,6 +355,17 @@ class Store:
         """What was kept last; None: nothing yet."""
         with self.database.reading() as db:
             return accounts.saved_costs(db)
+
+    def keep_policy_soon(self, name: str, digest: str | None, text: str | None, at: float) -> Future[None]:
+        """Keep a version of a policy that was written at `at` (Unix seconds; no text: it went), unless one that is as
+        new is there, or it is the last one again. Not waited for."""
+        version = PolicyVersion(name, at, digest, text)
+        return self._writer.submit(lambda db: accounts.keep_policy(db, version))
+
+    def policies(self) -> list[PolicyVersion]:
+        """The last version of each policy, by name."""
+        with self.database.reading() as db:
+            return accounts.latest_policies(db)
 
     # ----------------------------------------------------------------------------------------------------------- room
 

@@ -21,7 +21,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0002"
+HEAD = "0004"
 """The revision that these tables are."""
 SCHEMA_TABLE = "triptych_schema"
 """Where Alembic keeps the revision; not its own name, since another application may share the database."""
@@ -112,6 +112,20 @@ pictures = Table(
     UniqueConstraint("job", "index", name="pictures_by_job"),
 )
 
+# Pictures that jobs brought. Each job has its own bytes, so that it can be forgotten without asking the others.
+given = Table(
+    "given",
+    metadata,
+    Column("job", Text, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("role", Text, primary_key=True),
+    Column("digest", Text, nullable=False),  # of its pixels
+    Column("bytes_n", BigInteger, nullable=False),
+    Column("width", Integer, nullable=False),
+    Column("height", Integer, nullable=False),
+    Column("key", Text, nullable=False, unique=True),
+    Index("given_by_digest", "digest"),
+)
+
 keys = Table(
     "keys",
     metadata,
@@ -169,6 +183,15 @@ costs = Table(
     Column("one", Integer, primary_key=True, autoincrement=False),  # always 1
     Column("snapshot", JsonText, nullable=False),
     Column("at", Double, nullable=False),
+)
+
+policies = Table(
+    "policies",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("at", Double, primary_key=True),  # when it was written
+    Column("digest", Text),
+    Column("text", Text),  # None: it went
 )
 
 decisions = Table(

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import Connection, Select, delete, func, select
+from sqlalchemy import Connection, Select, delete, func, select, union_all
 
 from deployments.store import accounts, pictures
 from deployments.store.blobs import Blobs
 from deployments.store.database import Database
 from deployments.store.records import OPEN
-from deployments.store.tables import jobs, usage
+from deployments.store.tables import given, jobs, usage
 from deployments.store.tables import pictures as picture_table
 from deployments.store.writer import Writer
 from router.learning.ratings import normal_group
@@ -21,6 +21,10 @@ from router.learning.ratings import normal_group
 AT_ONCE = 200  # jobs in one transaction, so that none that arrives waits for long
 USAGE_S = 367 * 86_400.0  # the longest window of a budget, and a day
 DRAFT_S = 3_600.0  # bytes without a row may still be on their way for so long
+
+
+_HELD = union_all(*(select(table.c.job, table.c.bytes_n) for table in (picture_table, given))).subquery("held")
+"""What jobs hold, made and given."""
 
 
 class Tidying:
@@ -67,14 +71,14 @@ class Tidying:
 
     def _bytes(self) -> int:
         with self._database.reading() as db:
-            return int(db.execute(select(func.coalesce(func.sum(picture_table.c.bytes_n), 0))).scalar_one())
+            return int(db.execute(select(func.coalesce(func.sum(_HELD.c.bytes_n), 0))).scalar_one())
 
     def _oldest(self, bytes_n: float) -> list[str]:
         """The ended jobs with pictures that ended first, as many as hold `bytes_n`, at most some."""
-        held = func.sum(picture_table.c.bytes_n)
+        held = func.sum(_HELD.c.bytes_n)
         query = (
             select(jobs.c.id, held)
-            .join(picture_table, picture_table.c.job == jobs.c.id)
+            .join(_HELD, _HELD.c.job == jobs.c.id)
             .where(jobs.c.state.not_in(OPEN))
             .group_by(jobs.c.id, jobs.c.finished_at)
             .order_by(jobs.c.finished_at, jobs.c.id)
@@ -90,20 +94,20 @@ class Tidying:
         return found
 
     def _forget(self, ids: list[str], counts: dict[str, int]) -> None:
-        def rows(db: Connection) -> tuple[int, list[Any]]:
+        def rows(db: Connection) -> tuple[int, list[list[Any]]]:
             closed = jobs.c.id.in_(ids) & jobs.c.state.not_in(OPEN)
-            mine = picture_table.c.job.in_(select(jobs.c.id).where(closed))
-            gone = db.execute(
-                delete(picture_table).where(mine).returning(picture_table.c.key, picture_table.c.bytes_n)
-            ).all()
-            return db.execute(delete(jobs).where(closed)).rowcount, list(gone)
+            gone: list[list[Any]] = []
+            for table in (picture_table, given):
+                mine = table.c.job.in_(select(jobs.c.id).where(closed))
+                gone.append(list(db.execute(delete(table).where(mine).returning(table.c.key, table.c.bytes_n)).all()))
+            return db.execute(delete(jobs).where(closed)).rowcount, gone
 
         ended, gone = self._writer.do(rows)
-        for key, bytes_n in gone:
+        for key, bytes_n in (*gone[0], *gone[1]):
             self._blobs.delete(key)
             counts["bytes"] += bytes_n
         counts["jobs"] += ended
-        counts["pictures"] += len(gone)
+        counts["pictures"] += len(gone[0])
 
     def _orphans(self, now: float) -> Iterator[str]:
         """Bytes of this store that no row names and that are not on their way any more."""

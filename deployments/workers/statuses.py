@@ -29,6 +29,7 @@ class Sightings:
         self._last: tuple[Mapping[str, WorkerStatus], ...] = ()
         self._seen_at: float | None = None
         self._was_there = False
+        self._load_s: dict[str, float] = {}
 
     @property
     def replicas(self) -> int:
@@ -40,6 +41,19 @@ class Sightings:
         self._last = tuple(answers)
         self._seen_at = self._clock()
         self._was_there = self._was_there or bool(answers)
+        for answer in answers:
+            for model, status in answer.items():
+                if isinstance(seconds := status.facts.get("loaded_in_s"), int | float):
+                    self._load_s[model] = float(seconds)
+
+    def loading_s(self) -> dict[str, float]:
+        """By model, how long its next step waits for its weights: 0 where they are in memory. One that was never
+        loaded is taken to load as long as the slowest of its worker did."""
+        slowest = max(self._load_s.values(), default=0.0)
+        return {
+            model: self._load_s.get(model, slowest) if status.state == "idle" else 0.0
+            for model, status in self.statuses().items()
+        }
 
     def statuses(self) -> dict[str, WorkerStatus]:
         """How each model is, as far as it is known: an answer that is not there yet leaves the last one, with its
@@ -61,6 +75,8 @@ class Sightings:
 def together(each: Sequence[WorkerStatus]) -> WorkerStatus:
     """How a model is on all replicas of its worker: as on the best of them, with what is wrong on others."""
     best = min(each, key=lambda status: BEST.index(status.state))
+    if areas := [most for status in each if isinstance(most := status.facts.get("most_pixels"), int)]:
+        best = replace(best, facts={**best.facts, "most_pixels": min(areas)})  # a step may go to any of them
     wrong = [status for status in each if status.state == "failed"]
     if best.state == "failed" or not wrong:
         return replace(best, each=tuple(each) if len(each) > 1 else ())

@@ -174,6 +174,7 @@ class ModelWorker:
             self._failure = _Failure(message, param, tries, self._clock() + wait_s)
         else:
             self._failure = None
+            self._facts |= getattr(self._engine, "bounds", {})
             self._facts["loaded_in_s"] = round(time.perf_counter() - started, 3)
 
     def status(self) -> WorkerStatus:
@@ -255,7 +256,8 @@ class ModelWorker:
         """The engine, which nobody else uses meanwhile."""
         due = time.monotonic() + deadline_s
         try:
-            await asyncio.wait_for(self._turn.acquire(), max(0.0, deadline_s))
+            async with asyncio.timeout(max(0.0, deadline_s)):  # `wait_for` may lose a cancellation
+                await self._turn.acquire()
         except TimeoutError:
             raise self._late(step) from None
         try:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, LCMScheduler
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
@@ -18,6 +18,7 @@ from models.embedded.outcomes import Prompt, held_out_prompts, mark_images, wils
 from models.embedded.tokenizers import T5_LENGTH
 from models.embedded.training.architectures import MODELS
 from models.embedded.training.export import PIPELINES
+from models.embedded.training.few_steps import FILE
 from models.embedded.training.latents import AutoencoderKL, decode, encode
 from models.embedded.world import SIZE, TIERS, render, sample_scene
 
@@ -35,6 +36,7 @@ class Settings:
 
 SETTINGS: dict[str, Settings] = {
     "sd15": Settings(6, 3.0),
+    "sd15-lcm": Settings(1, 1.0),
     "sdxl": Settings(5, 3.0),
     "sdxl-turbo": Settings(1, 0.0),
     "sdxl-refiner": Settings(10, 2.0, takes_over=0.8),
@@ -42,9 +44,20 @@ SETTINGS: dict[str, Settings] = {
     "flux-schnell": Settings(4, 1.0),
 }
 
+WEARERS = {"sd15-lcm": "sd15"}
+"""LoRAs that are measured as models are, each with the model that wears it."""
+
 
 def load(folder: Path, name: str) -> DiffusionPipeline:
-    """The pipeline of a folder of weights, float32, silent."""
+    """The pipeline of a folder of weights, float32, silent; for a LoRA that of its model, which wears it."""
+    wearer = WEARERS.get(name)
+    if wearer is not None:
+        pipe = load(folder.parent / wearer, wearer)
+        pipe.load_lora_weights(folder, weight_name=FILE)
+        pipe.fuse_lora()
+        pipe.unload_lora_weights()  # they are in the weights now, and adapters would slow each layer down
+        pipe.scheduler = LCMScheduler.from_config(pipe.scheduler.config)
+        return pipe
     pipe = PIPELINES[name].from_pretrained(folder, dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     return pipe
@@ -78,12 +91,12 @@ def generate(
         "generator": [torch.Generator().manual_seed(seed) for seed in seeds],
         "output_type": "np",
     }
-    if MODELS[name].kind == "flux":
+    if MODELS[WEARERS.get(name, name)].kind == "flux":
         asked |= {"guidance_scale": 1.0, "max_sequence_length": T5_LENGTH, "height": SIZE, "width": SIZE}
         asked |= {"true_cfg_scale": chosen.guidance, "negative_prompt": [""] * len(prompts)}
     else:
         asked |= {"guidance_scale": chosen.guidance}
-    if name in ("sd15", "sdxl", "sdxl-turbo"):
+    if name in ("sd15", "sd15-lcm", "sdxl", "sdxl-turbo"):
         asked |= {"height": SIZE, "width": SIZE}
     with torch.no_grad():
         pictures = pipe(**(asked | extra)).images

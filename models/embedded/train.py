@@ -1,20 +1,22 @@
 """`python -m models.embedded.train`: reproduces the embedded family, stage by stage. See README.md beside this file."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, cast
 
 import numpy as np
 import torch
 import typer
+from diffusers import ControlNetModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from models.embedded.captions import caption
 from models.embedded.tokenizers import store_clip_tokenizer
-from models.embedded.training import cards, latents
+from models.embedded.training import cards, few_steps, latents
+from models.embedded.training import control as edge_control
 from models.embedded.training.architectures import MODELS, ModelCard
 from models.embedded.training.diffusion import Batches, Denoising
 from models.embedded.training.distilling import (
@@ -31,6 +33,7 @@ from models.embedded.training.judging import DRAWN_BATCH, SeenHead, Viewed, accu
 from models.embedded.training.run import Counters, Run, fit
 from models.embedded.verifier import new_verifier, save_verifier
 from models.embedded.world import TIERS, render, sample_scene
+from models.weights.revisions import digest
 
 CACHE = Path(".cache/embedded")
 WEIGHTS = Path(__file__).parent / "weights"
@@ -139,10 +142,15 @@ def _cached(name: str) -> Tensor:
 
 def _from_shipped(name: str, model: Denoising, run: Run) -> bool:
     """Without a stored state, begin with the averaged weights of the repository; False when there are none."""
-    counters = cards.read_measured(WEIGHTS / name).get("training")
+    return _begun(run, WEIGHTS / name, lambda: _copy_shipped(name, model))
+
+
+def _begun(run: Run, weights: Path, read: Callable[[], object]) -> bool:
+    """Without a stored state, begin with what `read` takes from a folder of the repository, if it holds weights."""
+    counters = cards.read_measured(weights).get("training")
     if run.path.exists() or not counters:
         return False
-    _copy_shipped(name, model)
+    read()
     for raw, ema in zip(run.raw, run.ema, strict=True):
         ema.copy_(raw.detach())
     run.counters = Counters(**counters)
@@ -281,6 +289,68 @@ def distil(name: Student, minutes: Minutes = 40, steps: Steps = None, batch: int
 
 
 @app.command()
+def lcm(
+    minutes: Minutes = 40,
+    steps: Steps = None,
+    batch: int = 32,
+    n: Annotated[int, typer.Option(help="pictures to ask the teacher for, exact or not, before the training")] = 12_000,
+) -> None:
+    """Train or resume the LoRA with which SD1.5 draws in one step without guidance, then write it and its card."""
+    torch.manual_seed(17)
+    student = Denoising(MODELS["sd15"]).eval()
+    _copy_shipped("sd15", student)
+    folder, weights = CACHE / "endings-sd15-lcm", WEIGHTS / "sd15-lcm"
+    lacking = [k for k in range(-(-n // CHUNK)) if not (folder / f"{k:05d}.safetensors").exists()]
+    autoencoder = _load_vae("vae4") if lacking else None
+    for chunk in tqdm(lacking, desc="pictures of the teacher", unit="chunk"):
+        assert autoencoder is not None
+        few_steps.write_endings(student, autoencoder, chunk, folder)
+    known = few_steps.read_endings(folder)
+    print(f"{len(known.captions):,} exact pictures to learn from", flush=True)
+    additions = few_steps.added(student.denoiser)
+    modules = nn.ModuleDict({name.replace(".", "/"): part for name, part in additions.items()})
+    run = Run(CACHE / "sd15-lcm", modules, lr=2e-3, batch=batch, weight_decay=0.0)
+    _begun(run, weights, lambda: few_steps.read_lora(additions, weights))
+    draws = few_steps.batches(known, batch, random.Random(run.counters.step))
+
+    def loss(_: random.Random) -> Tensor:
+        return few_steps.few_steps_loss(student, known, next(draws))
+
+    if minutes > 0:
+        print(fit(run, loss, minutes, steps, on_save=lambda: print(run.counters, flush=True)))
+    run.load_averaged()
+    few_steps.write_lora(additions, weights)
+    cards.add_measured(weights, {"training": run.counters.__dict__})
+
+
+@app.command()
+def control(minutes: Minutes = 30, steps: Steps = None, batch: int = 32) -> None:
+    """Train or resume the ControlNet with which SD1.5 places shapes where a map has edges, then write it."""
+    torch.manual_seed(17)
+    model = Denoising(MODELS["sd15"]).eval().requires_grad_(False)
+    _copy_shipped("sd15", model)
+    cached, weights = _cached("vae4"), WEIGHTS / "sd15-control-edges"
+    draw = Batches(latents.scenes(len(cached), DATA_SEED), cached, MODELS["sd15"].mix, batch)
+    guide = edge_control.new_control(model.denoiser)
+    run = Run(CACHE / "sd15-control-edges", nn.ModuleDict({"control": guide}), lr=1e-3, batch=batch)
+
+    def read() -> None:
+        guide.load_state_dict(ControlNetModel.from_pretrained(weights, dtype=torch.float32).state_dict())
+
+    _begun(run, weights, read)
+
+    def loss(rng: random.Random) -> Tensor:
+        drawn = draw(rng)
+        return edge_control.control_loss(model, guide, drawn, edge_control.seen(drawn.scenes, rng))
+
+    if minutes > 0:
+        print(fit(run, loss, minutes, steps, on_save=lambda: print(run.counters, flush=True)))
+    run.load_averaged()
+    guide.to(torch.float16).save_pretrained(weights)
+    cards.add_measured(weights, {"training": run.counters.__dict__})
+
+
+@app.command()
 def refiner(minutes: Minutes = 10, steps: Steps = None, batch: int = 64) -> None:
     """Train or resume the tiny SDXL refiner, then export it."""
     _train("sdxl-refiner", minutes, steps, batch)
@@ -324,11 +394,12 @@ def verifier(
 
 
 def _drawn(name: str, n: int, split: str) -> list[Viewed]:
-    """Pictures by an exported model, kept in the cache: delete `drawn-*` there after the model has changed."""
+    """Pictures by an exported model, kept in the cache for as long as its weights are the same."""
     from models.embedded import evaluate
 
     n -= n % DRAWN_BATCH  # whole batches, so that a shorter list is the beginning of a longer one
-    path = CACHE / f"drawn-{name}-{split.replace(' ', '-')}.safetensors"
+    weights = digest(WEIGHTS / name).removeprefix("sha256:")
+    path = CACHE / f"drawn-{name}-{split.replace(' ', '-')}-{weights}.safetensors"
     kept: list[Tensor] = list(load_file(path)["images"]) if path.exists() else []
     if len(kept) < n:
         pipe = evaluate.load(WEIGHTS / name, name)
@@ -357,7 +428,7 @@ def evaluate_(
     """Measure exported models on held-out prompts and write their cards."""
     from models.embedded import evaluate
 
-    for name in names or MODELS:
+    for name in names or evaluate.SETTINGS:
         found = evaluate.measure(name, WEIGHTS, n)
         found["reconstruction"] = evaluate.reconstruction(evaluate.load(WEIGHTS / name, name).vae, 400)
         cards.add_measured(WEIGHTS / name, found)
@@ -373,7 +444,7 @@ def sheet(names: Annotated[list[str] | None, typer.Argument(help="all when none 
 
     prompts = [prompt.text for prompt in evaluate.sample_prompts(5)]
     seeds = list(range(len(prompts)))
-    for name in names or MODELS:
+    for name in names or evaluate.SETTINGS:
         pipe = evaluate.load(WEIGHTS / name, name)
         if name == "sdxl-refiner":
             pictures = evaluate.refined(evaluate.load(WEIGHTS / "sdxl", "sdxl"), pipe, prompts, seeds)

@@ -230,13 +230,15 @@ def _inside(shape: str, u: NDArray[np.float32], v: NDArray[np.float32]) -> NDArr
     raise ValueError(f"unknown shape {shape!r}; the shapes are {', '.join(SHAPES)}")
 
 
-def render(scene: Scene) -> NDArray[np.uint8]:
-    """Draw a sampled scene: uint8 (64, 64, 3), anti-aliased. Raises ValueError when nothing is placed."""
+def render(scene: Scene, size: int = SIZE) -> NDArray[np.uint8]:
+    """Draw a sampled scene: uint8 (`size`, `size`, 3), anti-aliased. Raises ValueError when nothing is placed."""
     if not scene.placements:
         raise ValueError("only sampled scenes can be drawn: this one has claims and no placements")
-    canvas = np.empty((SIZE, SIZE, 3), np.float32)
+    larger = size / SIZE
+    canvas = np.empty((size, size, 3), np.float32)
     canvas[:] = BACKGROUNDS[scene.background or "white"]
     for spot in scene.placements:
-        alpha = coverage(spot.shape, spot.x, spot.y, spot.radius)[..., None]
+        place = (spot.x * larger, spot.y * larger, spot.radius * larger)
+        alpha = coverage(spot.shape, *place, size)[..., None]
         canvas += alpha * (np.asarray(COLOURS[spot.colour], np.float32) - canvas)
     return np.asarray(np.rint(canvas), np.uint8)

@@ -1,4 +1,4 @@
-"""One pipeline on one device, running the `generate`, `denoise` and `refine` steps of plans.
+"""One pipeline on one device, running the `generate`, `denoise`, `refine` and `inpaint` steps of plans.
 
 The same step gives the same bytes whatever ran before: the noise comes from a CPU generator seeded by the step, and
 each run gets a fresh scheduler.
@@ -6,6 +6,7 @@ each run gets a fresh scheduler.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -25,23 +26,37 @@ from models.engine.warmup import warm_up_step
 from models.engine.windows import windowed
 from models.families import FAMILIES
 from models.fusion.colour import Pixels
-from models.handover import check_latents, check_picture, to_image, to_latents, to_picture, to_tensor
+from models.handover import (
+    check_latents,
+    check_mask,
+    check_picture,
+    to_image,
+    to_latents,
+    to_mask_image,
+    to_picture,
+    to_tensor,
+)
 from models.profiling.parts import Parts
 from models.profiling.phases import Phases
 from models.schedulers import build_scheduler, start_from, start_index, ve_factor
 from models.styles.wearing import styled
 from models.tuning.applying import tuning_of
 from models.tuning.caches import told
-from models.tuning.smaller import SmallerDecoding
-from models.weights.loading import img2img, load_pipeline, resolve_dtype
+from models.tuning.smaller import SmallerDecoding, in_tiles
+from models.weights.controls import Controls
+from models.weights.loading import img2img, inpaint, load_pipeline, resolve_dtype
 from models.weights.memory import check_fits
 from models.weights.revisions import revision
 from models.weights.sharing import SharedNetworks
 from router.errors import LoadError, StepError, TriptychError
 from router.types import Latents, ModelCard, Picture, Scalar, Step, StepResult, Style, Value, spelled
 
-ABLE = {"base": ("generate", "denoise", "refine"), "refiner": ("refine",)}
+ABLE = {"base": ("generate", "denoise", "refine", "inpaint"), "refiner": ("refine",)}
 """What a model of each role does."""
+
+
+INPUTS = {"refine": (1, "one input"), "inpaint": (2, "a picture and a mask")}
+"""What a kind of step takes, if anything, before the map of a control."""
 
 
 class DiffusionEngine:
@@ -64,6 +79,8 @@ class DiffusionEngine:
         self.card = card
         self.parts: Parts | None = None
         """What looks at the parts of its runs, if somebody wants to know."""
+        self.bounds: Mapping[str, Scalar] = {}
+        """What its device has memory for, where that is less than its card says: `most_pixels`."""
         self._device = Device(card, device, threads)
         for one in (card, *guests) if guests else ():
             if one.tuning.get("offload"):
@@ -77,13 +94,15 @@ class DiffusionEngine:
         self._family = FAMILIES[card.family]
         self._scheduler = self._pipe.scheduler
         self._img2img = img2img(card, self._pipe)
+        self._inpaint = inpaint(card, self._pipe)
+        self._controls = Controls(card, self._pipe, device, resolve_dtype(card, device, dtype))
         self._guests: dict[str, Guest | LoadError] = {}
         for guest in guests:
             try:
                 self._guests[guest.id] = Guest(guest, self._pipe, card.family, device, dtype, networks)
             except LoadError as error:  # its words; its frames would keep the weights that were loaded before it
                 self._guests[guest.id] = LoadError(error.message, error.param)
-        self._smaller = SmallerDecoding(card)
+        self._smaller = SmallerDecoding(card, self._pipe.vae)
         self._guest_cards = {guest.id: guest for guest in guests}
         self.revision = revision(card)
 
@@ -95,17 +114,19 @@ class DiffusionEngine:
         on_progress: OnProgress | None = None,
         should_stop: ShouldStop | None = None,
     ) -> StepResult:
-        """Execute one `generate`, `denoise` or `refine` step; see `Engine`. What runs out of memory is tried once more,
-        decoded in tiles; then `decoded_in_tiles` of the facts is their side in pixels."""
+        """Execute one `generate`, `denoise`, `refine` or `inpaint` step; see `Engine`. What runs out of memory is tried
+        once more, decoded in tiles; then `decoded_in_tiles` of the facts is their side in pixels."""
         self._check_able(step, inputs)
 
-        def draw(told: Mapping[str, Scalar]) -> StepResult:
-            (value, facts), seconds = self._device.alone(
-                step, lambda: self._execute(step, inputs, on_progress, should_stop)
-            )
-            return StepResult(value, seconds, {**self._device.facts(self.revision), **facts, **told})
+        def draw(side: int | None) -> StepResult:
+            def work() -> tuple[Value, dict[str, Scalar]]:
+                with in_tiles(self._pipe.vae, side, self.card.vae_scale):
+                    return self._execute(step, inputs, on_progress, should_stop)
 
-        return self._smaller.tried(step, self._pipe.vae, draw)
+            (value, facts), seconds = self._device.alone(step, work)
+            return StepResult(value, seconds, {**self._device.facts(self.revision), **facts})
+
+        return self._smaller.tried(step, draw)
 
     def run_batch(
         self,
@@ -199,10 +220,10 @@ class DiffusionEngine:
     def _check_able(self, step: Step, inputs: Sequence[Value]) -> None:
         if step.kind not in ABLE[self.card.role]:
             raise StepError(f"step {step.id!r}: {self.card.id!r} is a {self.card.role} and cannot {step.kind!r}")
-        if step.kind == "refine" and len(inputs) != 1:
-            raise StepError(f"step {step.id!r}: refine takes one input, not {len(inputs)}")
-        if step.kind != "refine" and inputs:
-            raise StepError(f"step {step.id!r}: {step.kind} takes no input, not {len(inputs)}")
+        due, what = INPUTS.get(step.kind, (0, "no input"))
+        due, what = (due + 1, f"{what} and a control map") if step.settings.get("control") else (due, what)
+        if len(inputs) != due:
+            raise StepError(f"step {step.id!r}: {step.kind} takes {what}, not {len(inputs)}")
 
     def _execute(
         self, step: Step, inputs: Sequence[Value], on_progress: OnProgress | None, should_stop: ShouldStop | None
@@ -230,7 +251,8 @@ class DiffusionEngine:
 
     def _prepared(self, step: Step, call: Call) -> Any:
         """The pipeline for a step, with a fresh scheduler."""
-        pipe = self._img2img if step.kind == "refine" else self._pipe
+        own = {"refine": self._img2img, "inpaint": self._inpaint}.get(step.kind, self._pipe)
+        pipe = self._controls.pipe(step.kind, call.control) if call.control else own
         assert pipe is not None, "read_call refuses to refine with a family that cannot"
         pipe.scheduler = build_scheduler(call.scheduler, self.card, self._scheduler)
         return pipe
@@ -299,17 +321,24 @@ class DiffusionEngine:
         elif call.strength is not None:
             pictures = [check_picture(values[0], self.card) for values in inputs]
             given["image"] = [to_image(picture, call.width, call.height) for picture in pictures]
+        if call.masked:
+            masks = [check_mask(values[1], self.card) for values in inputs]
+            given["mask_image"] = [to_mask_image(mask, self.card, call.width, call.height) for mask in masks]
+        if call.control:
+            guides = [check_picture(values[-1], self.card) for values in inputs]
+            given[guide_of(pipe)] = [to_image(guide, call.width, call.height) for guide in guides]
+            given["controlnet_conditioning_scale"] = call.control_scale
         noise = [torch.Generator("cpu").manual_seed(one.seed) for one in calls]
         network = getattr(pipe, self._family.denoiser)
         passes = self.card.passes(call.guidance_scale)
         try:
             with (
                 as_before(self._networks()),
-                styled(pipe, self._worn(call)) as worn,
+                styled(pipe, self._worn(call), own_scheduler=True) as worn,
                 windowed(pipe, self.card, call),
                 watch.phases.of(pipe),
                 nullcontext() if self.parts is None else self.parts.of(pipe),
-                told(network, passes, contexts=type(pipe).__name__ == self._family.img2img),
+                told(network, passes, contexts=type(pipe).__name__ != self._family.pipeline),
                 self._beside(pipe, calls),
             ):
                 return pipe(**{**given, **worn}, generator=noise, callback_on_step_end=watch).images
@@ -322,9 +351,7 @@ class DiffusionEngine:
         return self._device.name
 
     def _worn(self, call: Call) -> list[tuple[Style, float]]:
-        """What the pipeline wears, but for a scheduler, which is built for each step anyway."""
-        worn = [(self.card.styles[name], weight) for name, weight in call.styles]
-        return [(style, weight) for style, weight in worn if style.kind != "scheduler"]
+        return [(self.card.styles[name], weight) for name, weight in call.styles]
 
     @property
     def broken(self) -> str:
@@ -334,7 +361,8 @@ class DiffusionEngine:
     def _networks(self) -> list[Any]:
         """Every network that a run may touch, those of guests included."""
         pipes = [self._pipe, *(guest.pipe for guest in self._guests.values() if isinstance(guest, Guest))]
-        return [part for pipe in pipes for part in pipe.components.values() if hasattr(part, "named_parameters")]
+        parts = [part for pipe in pipes for part in pipe.components.values() if hasattr(part, "named_parameters")]
+        return [*parts, *self._controls.networks()]
 
     def _beside(self, pipe: Any, calls: Sequence[Call]) -> AbstractContextManager[None]:
         """What a denoise step adds to a run: the predictions of its guest."""
@@ -381,6 +409,8 @@ class DiffusionEngine:
         }
         if self.card.tuned:
             facts["tuning"] = self.card.tuned
+        if call.control:
+            facts["control"] = call.control
         if call.styles:
             facts["style"] = spelled(call.styles)
         if ignores_negative(call, self.card, pipe):
@@ -388,3 +418,8 @@ class DiffusionEngine:
         if call.mix is not None and isinstance(guest := self._guests[call.mix.guest], Guest):
             facts |= {"guest": guest.card.id, "guest_revision": guest.revision}
         return facts
+
+
+def guide_of(pipe: Any) -> str:
+    """How a pipeline with a ControlNet calls the map: those that take no picture of their own call it `image`."""
+    return "control_image" if "control_image" in inspect.signature(type(pipe).__call__).parameters else "image"

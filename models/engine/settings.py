@@ -24,7 +24,7 @@ KEYS = {
         "guidance_scale",
         "scheduler",
         "seed",
-        *("until", "style"),
+        *("until", "style", "control", "control_scale"),
         *("tile_width", "tile_height", "tile_overlap", "tiles"),
     ),
     "denoise": (
@@ -32,9 +32,13 @@ KEYS = {
         *("tile_width", "tile_height", "tile_overlap", "tiles"),
         *("guest", "guest_guidance_scale", "guest_weight", "guest_weight_end"),
     ),
+    "inpaint": (
+        *("prompt", "negative_prompt", "width", "height", "steps", "guidance_scale", "scheduler", "seed"),
+        *("strength", "style", "control", "control_scale"),
+    ),
     "refine": (
         *("prompt", "negative_prompt", "width", "height", "steps", "guidance_scale", "scheduler", "seed"),
-        *("from", "until", "strength", "style"),
+        *("from", "until", "strength", "style", "control", "control_scale"),
         *("tile_width", "tile_height", "tile_overlap", "tiles"),
     ),
 }
@@ -63,6 +67,9 @@ def read_call(step: Step, card: ModelCard, guests: Mapping[str, ModelCard] | Non
         start=_share(step, given, "from"),
         until=_share(step, given, "until"),
         strength=_share(step, given, "strength", closed=True),
+        masked=step.kind == "inpaint",
+        control=str(given.get("control", "")),
+        control_scale=_number(step, given, "control_scale", 1.0, 0.0, 2.0),
         tiling=_tiling(step, given),
         mix=_mix(step, given, guests or {}) if step.kind == "denoise" else None,
     )
@@ -149,6 +156,12 @@ def _check_kind(step: Step, card: ModelCard, call: Call) -> None:
     if step.kind == "refine" and (call.start is None) == (call.strength is None):
         raise StepError(f"step {step.id!r}: refine takes either 'from' (latents) or 'strength' (a picture)")
     row = FAMILIES[card.family]
+    if call.control and (call.start is not None or call.until is not None or call.tiling is not None):
+        raise StepError(f"step {step.id!r}: a control is followed whole, not with from, until or tiles", "control")
+    if call.masked and call.strength is None:
+        raise StepError(f"step {step.id!r}: inpaint takes 'strength'", "strength")
+    if call.masked and not row.inpaint:
+        raise StepError(f"step {step.id!r}: family {card.family!r} has no inpainting; edit without a mask")
     if call.strength is not None and not row.img2img:
         raise StepError(
             f"step {step.id!r}: family {card.family!r} cannot go on from a picture; refine with another model"

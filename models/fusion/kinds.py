@@ -14,9 +14,10 @@ from models.fusion.agreement import disagreement
 from models.fusion.blending import average, frequency, pyramid
 from models.fusion.colour import Pixels
 from models.fusion.regions import compose
+from models.given import controls, masks
 from models.handover import resize, upscale
 from router.errors import StepError, did_you_mean
-from router.types import Picture, Scalar, Scores, Step, StepResult, Value
+from router.types import Mask, Picture, Scalar, Scores, Step, StepResult, Value
 
 
 def best_of(pictures: Sequence[Pixels], scores: Sequence[float] | None = None) -> Pixels:
@@ -62,7 +63,8 @@ def fuse(method: str, pictures: Sequence[Pixels], scores: Sequence[float] | None
 
 
 def run_step(step: Step, inputs: Sequence[Value]) -> StepResult:
-    """Run a step that needs no model (`upscale`, `select`, `blend`); pictures in order, scores wherever they stand."""
+    """Run a step that needs no model (`upscale`, `paste`, `select`, `blend`); pictures in order, scores and masks
+    wherever they stand."""
     started = time.perf_counter()
     pictures = [value.pixels for value in inputs if isinstance(value, Picture)]
     scores = [value.values for value in inputs if isinstance(value, Scores)]
@@ -75,6 +77,12 @@ def run_step(step: Step, inputs: Sequence[Value]) -> StepResult:
             made = resize(pictures[0], width, height)
         else:
             made = upscale(pictures[0], float(step.settings.get("factor") or 2.0))
+    elif step.kind == "control":
+        if len(pictures) != 1:
+            raise StepError(f"step {step.id!r}: a control map is made of one picture, not of {len(pictures)}")
+        made = controls.mapped(str(step.settings.get("method")), pictures[0])
+    elif step.kind == "paste":
+        made = _pasted(step, pictures, [value.data for value in inputs if isinstance(value, Mask)])
     elif step.kind == "blend" and step.settings.get("method") == "regions":
         if not pictures:
             raise StepError("regions: there is no picture to fuse")
@@ -95,6 +103,16 @@ def run_step(step: Step, inputs: Sequence[Value]) -> StepResult:
     else:
         raise StepError(f"step {step.id!r} of kind {step.kind!r} needs a model")
     return StepResult(Picture(made), time.perf_counter() - started, facts)
+
+
+def _pasted(step: Step, pictures: Sequence[Pixels], given: Sequence[masks.Mask]) -> Pixels:
+    """What was drawn over the given picture, each at the step's size, where the mask is open."""
+    if len(pictures) != 2 or len(given) != 1:
+        raise StepError(f"step {step.id!r}: paste takes two pictures and a mask, not {len(pictures)} and {len(given)}")
+    height, width = pictures[0].shape[:2]
+    width, height = int(step.settings.get("width") or width), int(step.settings.get("height") or height)
+    drawn, below = (resize(picture, width, height) for picture in pictures)
+    return masks.laid_over(drawn, below, masks.resized(given[0], width, height))
 
 
 def _method(step: Step) -> str:

@@ -1,7 +1,7 @@
 """Lettering: does a picture hold the words that its prompt puts in quotes? Read by RapidOCR, whose weights are in its
 wheel; nothing is downloaded.
 
-    pip install 'triptych[ocr]' && pip install --no-deps rapidocr-onnxruntime==1.4.4
+    pip install -c constraints.txt -e '.[ocr]' && pip install --no-deps rapidocr-onnxruntime==1.4.4
 
 It asks for `opencv-python`, which does not go beside the headless one that Triptych has, hence `--no-deps`.
 """
@@ -41,8 +41,8 @@ class LetteringJudge:
         """
         if read is None and importlib.util.find_spec("rapidocr_onnxruntime") is None:
             raise LoadError(
-                "reading lettering needs RapidOCR; run: pip install 'triptych[ocr]' && pip install --no-deps "
-                "rapidocr-onnxruntime==1.4.4"
+                "reading lettering needs RapidOCR; run: pip install -c constraints.txt -e '.[ocr]' && "
+                "pip install --no-deps rapidocr-onnxruntime==1.4.4"
             )
         self._read = read
         self._lock = threading.Lock()

@@ -17,6 +17,7 @@ class Clock:
 
     def __init__(self, device: str) -> None:
         self.gpu = device.startswith("cuda")
+        self._device = device
 
     def mark(self) -> Mark:
         """Now; on a GPU, when it has done what it was told so far."""
@@ -25,7 +26,8 @@ class Clock:
         import torch
 
         event = torch.cuda.Event(enable_timing=True)
-        event.record()
+        # Of this device: torch's own current one is another where a process has several.
+        event.record(torch.cuda.current_stream(torch.device(self._device)))
         return event
 
     def between(self, begun: Mark, ended: Mark) -> float:

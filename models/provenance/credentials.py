@@ -25,7 +25,7 @@ from router.errors import LoadError, StepError
 
 ASSERTION = "urn.triptych.generation"
 MEDIA_TYPES = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}
-MISSING = "C2PA needs a library that is not installed: pip install 'triptych[c2pa]'"
+MISSING = "C2PA needs a library that is not installed: pip install -c constraints.txt -e '.[c2pa]'"
 QUIET: dict[str, dict[str, Any]] = {
     "builder": {"thumbnail": {"enabled": False}},
     "verify": {"ocsp_fetch": False, "remote_manifest_fetch": False, "verify_timestamp_trust": False},

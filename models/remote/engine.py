@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 import httpx
 
-from models.remote.failures import failure, failure_inside, key_remedy, lost
+from models.remote.failures import failure, failure_inside, key_remedy, lost, unusable
 from models.remote.standing import Standing, StandingWatch
 from models.remote.wire import (
     body_of,
@@ -198,8 +198,9 @@ class RemoteEngine:
             raise failure(answer.status_code, answer.headers, await whole(answer, ERROR_BYTES) or b"", self.card)
         most = most_bytes(step, self.card, 1 + previews)
         if "text/event-stream" not in answer.headers.get("content-type", ""):
-            text = await whole(answer, most)
-            said = object_of(text or b"", self.card)
+            if (text := await whole(answer, most)) is None:
+                raise unusable(self.card, f"with more than {most:,} bytes")
+            said = object_of(text, self.card)
             return said, first_item(said, self.card)
         came = 0
         async for event in events(answer, most, self.card):

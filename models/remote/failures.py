@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -68,7 +69,7 @@ def key_remedy(remote: Remote) -> str:
 
 def _meant(status: int, headers: Mapping[str, str], error: Mapping[str, Any], card: ModelCard) -> TriptychError:
     assert card.remote is not None
-    code, words = str(error.get("code") or ""), _words(error)
+    code, words = str(error.get("code") or ""), _words(error, card.remote)
     who, told = _who(card), f": {words}" if words else ""
     if code in UNPAID or status == 402:
         return LoadError(f"{who} wants to be paid{told}; look at the account there", "model")
@@ -104,8 +105,12 @@ def _error_of(body: bytes) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {"message": found if isinstance(found, str) else json.dumps(found)}
 
 
-def _words(error: Mapping[str, Any]) -> str:
-    text = " ".join("".join(c if c.isprintable() else " " for c in str(error.get("message") or "")).split())
+def _words(error: Mapping[str, Any], remote: Remote) -> str:
+    """What the other side says, for whoever asks here: without the key, which some servers repeat."""
+    said = str(error.get("message") or "")
+    if key := os.environ.get(remote.key_env, "").strip() if remote.key_env else "":
+        said = said.replace(key, "[the key]")
+    text = " ".join("".join(c if c.isprintable() else " " for c in said).split())
     return text if len(text) <= WORDS else text[: WORDS - 1] + "…"
 
 

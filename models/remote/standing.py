@@ -81,7 +81,9 @@ class StandingWatch:
                 status, listed = _got(client, f"{remote.url}/models")
                 if status != 200:
                     return self._said(status)
-                models = {str(m["id"]): m for m in listed.get("data") or () if isinstance(m, dict) and "id" in m}
+                data = listed.get("data")
+                named = [m for m in data if isinstance(m, dict) and "id" in m] if isinstance(data, list) else []
+                models = {str(m["id"]): m for m in named}
                 found = models.get(remote.model)
                 if found is None and models:
                     # A name need not be listed, as a recipe of a policy is not, and yet be known.
@@ -89,7 +91,7 @@ class StandingWatch:
                     if status == 404:
                         return f"{remote.name} is not known there{did_you_mean(remote.model, models)}"
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            return f"{remote.name} cannot be reached: {error or type(error).__name__}"
+            return f"{remote.name} cannot be reached: {str(error) or type(error).__name__}"
         told = (found or {}).get("x_triptych")
         if isinstance(told, dict) and told.get("state") in ("failed", "lost"):
             return f"{remote.name} is there, and {told['state']}: its server has the reason"

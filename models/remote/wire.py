@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -20,6 +19,7 @@ from router.types import ModelCard, Picture, Scalar, Step
 SAID_BYTES = 4 * 2**20  # of an answer, beside its picture
 PIXEL_BYTES = 12  # of a pixel in base64: four channels of 16 bits that nothing could compress
 PREVIEW_SIDE = 256
+MOST_TOLD = 1e9  # seconds or dollars that are believed; NaN is not less
 
 
 def size_of(step: Step, card: ModelCard) -> tuple[int, int]:
@@ -73,7 +73,7 @@ async def events(answer: httpx.Response, most: int, card: ModelCard) -> AsyncGen
     async for chunk in answer.aiter_bytes():
         taken += len(chunk)
         if taken > most:
-            raise unusable(card, f"it is longer than {most:,} bytes")
+            raise unusable(card, f"with more than {most:,} bytes")
         waiting += chunk
         while (end := waiting.find(b"\n", searched)) >= 0:
             line, searched = bytes(waiting[:end]).rstrip(b"\r"), 0
@@ -120,7 +120,7 @@ def picture_of(item: dict[str, Any], step: Step, card: ModelCard) -> Picture:
                 got = "x".join(map(str, image.size))
                 raise unusable(card, f"with a picture of {got} where {wanted[0]}x{wanted[1]} was asked for")
             return Picture(np.asarray(image.convert("RGB")))
-    except (binascii.Error, RequestError) as error:
+    except (ValueError, RequestError) as error:
         raise unusable(card, f"what it calls a picture is none: {error}") from None
 
 
@@ -133,7 +133,7 @@ def preview_of(item: dict[str, Any], card: ModelCard) -> Picture | None:
             small = image.convert("RGB")
             small.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
             return Picture(np.asarray(small))
-    except (binascii.Error, RequestError):
+    except (ValueError, RequestError):
         return None
 
 
@@ -141,12 +141,18 @@ def told_of(item: dict[str, Any], answer: dict[str, Any]) -> dict[str, Scalar]:
     """Facts that the other side tells of its picture: the prompt as it changed it, and what another Triptych did."""
     facts: dict[str, Scalar] = {}
     if isinstance(revised := item.get("revised_prompt"), str) and revised:
-        facts["revised_prompt"] = revised[:4000]
+        facts["revised_prompt"] = _text(revised, 4000)
     report = answer.get("x_triptych")
     if isinstance(report, dict):
         if isinstance(recipe := report.get("recipe"), str):
-            facts["remote_recipe"] = recipe
+            facts["remote_recipe"] = _text(recipe, 200)
         for key in ("latency_s", "cost_usd"):
-            if isinstance(value := report.get(key), int | float) and not isinstance(value, bool):
+            value = report.get(key)
+            if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MOST_TOLD:
                 facts[f"remote_{key}"] = value
     return facts
+
+
+def _text(said: str, most: int) -> str:
+    """At most so many characters, with no half of a surrogate pair, which JSON can say and UTF-8 cannot."""
+    return said[:most].encode("utf-8", "replace").decode("utf-8")

@@ -21,6 +21,8 @@ from router.types import Style
 
 SHIPPED = Path(__file__).resolve().parent
 """The styles of the embedded family."""
+WEIGHTS = SHIPPED.parent / "embedded" / "weights"
+"""Where those of their weights lie that were distilled from a model of it."""
 
 
 class StyleFile(BaseModel):
@@ -31,7 +33,9 @@ class StyleFile(BaseModel):
     id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="what recipes and requests call it")
     family: str = Field(description="of the models that may wear it")
     kind: str = Field(description="what of a pipeline it changes")
-    source: dict[str, str] = Field(default_factory=dict, description="`file`, beside the card; or `text`")
+    source: dict[str, str] = Field(
+        default_factory=dict, description="`file`, beside the card or of a `hub` (and its `revision`); or `text`"
+    )
     weight: Annotated[float, Field(gt=-4, lt=4)] = Field(1.0, description="what a weight of 1 stands for")
     trigger: str = Field("", max_length=200, description="words that it adds to the prompt")
     licence: str = Field("unknown", description="of the file")
@@ -50,8 +54,9 @@ class StyleFile(BaseModel):
             raise ValueError(f"{self.kind} is for {', '.join(kind.families)}, not for family {self.family!r}")
         places = {need for need in kind.needs if need in ("file", "text")}
         numbers = set(kind.needs) - places
+        hub = {"hub", "revision"} if "file" in places and "hub" in self.source else set()
         for have, allowed, where in (
-            (set(self.source), places, "source"),
+            (set(self.source) - hub, places, "source"),
             (set(self.settings), numbers | set(kind.takes), "settings"),
         ):
             if missing := (places if where == "source" else numbers) - have:
@@ -92,7 +97,9 @@ class StyleFile(BaseModel):
         """The value that the rest of the system uses. Raises `CatalogueError` for a file that may not be read."""
         kind = KINDS[self.kind]
         source = dict(self.source)
-        if "file" in source:
+        if "hub" in source:
+            _check_format(source["file"], path)
+        elif "file" in source:
             source["file"] = str(allowed_file(source["file"], path, allowed))
         return Style(
             **self.model_dump(exclude={"source"}),
@@ -111,10 +118,7 @@ def allowed_file(name: str, card: Path, allowed: Sequence[Path]) -> Path:
 
     allowed: folders, in one of which it must lie once all links are followed
     """
-    if not name.endswith(".safetensors"):
-        raise CatalogueError(
-            f"{card}: source: {name!r} is not .safetensors, and other formats may run code when opened; convert it"
-        )
+    _check_format(name, card)
     path = (card.parent / Path(name).expanduser()).resolve()
     if not any(path.is_relative_to(folder.resolve()) for folder in allowed):
         raise CatalogueError(
@@ -124,6 +128,13 @@ def allowed_file(name: str, card: Path, allowed: Sequence[Path]) -> Path:
     if not path.is_file():
         raise CatalogueError(f"{card}: source: there is no file {path}")
     return path
+
+
+def _check_format(name: str, card: Path) -> None:
+    if not name.endswith(".safetensors"):
+        raise CatalogueError(
+            f"{card}: source: {name!r} is not .safetensors, and other formats may run code when opened; convert it"
+        )
 
 
 def load_style(path: Path, allowed: Sequence[Path] = ()) -> Style:
@@ -161,7 +172,7 @@ def load_styles(directories: Sequence[Path] = ()) -> dict[str, Style]:
         if not folder.is_dir():
             raise CatalogueError(f"styles: there is no folder {folder}")
         for path in sorted(folder.glob("*.yaml")):
-            style = load_style(path, folders)
+            style = load_style(path, (*folders, WEIGHTS))
             if style.id in found:
                 raise CatalogueError(f"{path}: the style {style.id!r} is there already ({found[style.id].card_path})")
             found[style.id] = style

@@ -1,4 +1,5 @@
-"""The kinds of styles: whose pipelines can wear them, when, and which weights mean something. One row each.
+"""The kinds of styles: whose pipelines can wear them, when, and which weights mean something. One row each, with what
+inside a pipeline it changes while it is worn.
 
 `models/styles/wearing.py` has the function of each kind that puts it on.
 """
@@ -16,13 +17,12 @@ class Kind:
     """One kind of style.
 
     families: that can wear it;   steps: kinds of steps in which they can
-    needs:    what its card must give: `file`, `text`, or keys of `settings`;   takes: further keys of `settings`
+    needs:    what its card must give: `file`, `text`, or keys of `settings`
+    takes:    keys of `settings` that it may have beside those; it has no others
     least, most, many, blends: as of `router.types.Style`
-    touches:  what inside a pipeline it changes while it is worn, in words
     """
 
     families: tuple[str, ...]
-    touches: str
     steps: tuple[str, ...] = DRAWN
     needs: tuple[str, ...] = ()
     takes: tuple[str, ...] = ()
@@ -33,45 +33,46 @@ class Kind:
 
 
 KINDS: dict[str, Kind] = {
+    # Weights of the denoiser's layers (and of text encoders, if its file has some): a low-rank sum is added.
     "lora": Kind(
         ("sd15", "sdxl", "sd3", "flux", "flux2-klein", "qwen-image", "z-image"),
-        "weights of the denoiser's layers (and of text encoders, if its file has some): a low-rank sum is added",
         needs=("file",),
+        takes=("scheduler",),
         least=-2.0,
         most=2.0,
         many=True,
     ),
+    # The text encoder's table of tokens, while the prompt with the trigger is read.
     "textual_inversion": Kind(
         CLIP,
-        "the text encoder's table of tokens, while the prompt with the trigger is read",
         needs=("file",),
         many=True,
     ),
+    # What the denoiser reads of the prompt: it goes over into what it would read of another text.
     "embedding_mix": Kind(
         ("sd15", "sdxl", "sd3", "flux"),
-        "what the denoiser reads of the prompt: it goes over into what it would read of another text",
         needs=("text",),
         many=True,
     ),
+    # What the denoiser reads of the prompt: states of an earlier layer of the text encoder.
     "clip_skip": Kind(
         CLIP,
-        "what the denoiser reads of the prompt: states of an earlier layer of the text encoder",
         needs=("layers",),
     ),
+    # The up blocks of the UNet: their own features are made stronger, what skips over to them weaker.
     "freeu": Kind(
         CLIP,
-        "the up blocks of the UNet: their own features are made stronger, what skips over to them weaker",
         needs=("s1", "s2", "b1", "b2"),
     ),
+    # Guidance: its result gets some of the contrast back that the prediction without it has.
     "guidance_rescale": Kind(
         CLIP,
-        "guidance: its result gets some of the contrast back that the prediction without it has",
         steps=("generate",),
         needs=("rescale",),
     ),
+    # The scheduler: how a prediction becomes the next latents.
     "scheduler": Kind(
         ("sd15", "sdxl", "sd3", "flux", "flux2-klein", "qwen-image", "z-image"),
-        "the scheduler: how a prediction becomes the next latents",
         needs=("scheduler",),
         blends=False,
     ),

@@ -1,18 +1,19 @@
 """A LoRA from captioned pictures: low-rank additions to the layers of one network, by peft.
 
-A run lives in one folder and goes on where it was ended: `state.safetensors` has the additions and the optimizer's
-memory, with the step in its metadata. What a step sees follows from seed and step alone, so a run that was ended and
-resumed comes to the same weights as one that was not. One that is resumed for more steps goes on from there, at the
-pace of the longer run.
+A run goes on where it was ended: beside the style `NAME.safetensors`, `NAME.state.safetensors` has the additions and
+the optimizer's memory, with the step and the last losses in its metadata. What a step sees follows from seed and step
+alone, so a run that was ended and resumed comes to the same weights as one that was not. One that is resumed for more
+steps goes on from there, at the pace of the longer run. A model is trained untuned, whatever tunes it for serving.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ DROPOUT = 0.1
 WARM_UP, COOL_DOWN = 20, 0.4
 SAVE_EVERY_S = 20.0
 ENCODED_AT_ONCE = 16
-STATE = "state.safetensors"
+ADAPTER = "style"
+"""What peft calls the additions; the style's own id may have dots, which names of modules may not."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,6 @@ class Recipe:
 class Trained:
     """What came of a run. loss: mean of the last tenth of its steps;   seconds: of this invocation"""
 
-    pipe: Any
     path: Path
     step: int
     loss: float
@@ -79,9 +80,9 @@ def train_lora(
             f"{', '.join(BACKBONES)}",
             "model",
         )
-    backbone = BACKBONES[card.family]
+    backbone, state = BACKBONES[card.family], folder / f"{name}.state.safetensors"
     began = time.monotonic()
-    pipe = load_pipeline(card, device, "float32")
+    pipe = load_pipeline(replace(card, tuning={}, tuned="", changes=""), device, "float32")
     network = getattr(pipe, FAMILIES[card.family].denoiser)
     for part in pipe.components.values():
         if isinstance(part, torch.nn.Module):
@@ -89,14 +90,12 @@ def train_lora(
     latents, words = _encoded(pipe, card, pictures, backbone)
     torch.manual_seed(recipe.seed)
     layers = _layers(network, backbone)
-    network.add_adapter(
-        LoraConfig(r=recipe.rank, lora_alpha=recipe.rank, init_lora_weights="gaussian", target_modules=layers), name
-    )
+    config = LoraConfig(r=recipe.rank, lora_alpha=recipe.rank, init_lora_weights="gaussian", target_modules=layers)
+    network.add_adapter(config, ADAPTER)
     trained = {key: p for key, p in network.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(list(trained.values()), lr=recipe.rate, betas=(0.9, 0.99), weight_decay=0.0)
     asked = _fingerprint(card, recipe, pictures)
-    step = _resume(folder / STATE, trained, optimizer, asked)
-    losses: list[float] = []
+    step, losses = _resume(state, trained, optimizer, asked)
     saved = time.monotonic()
     while step < recipe.steps:
         for group in optimizer.param_groups:
@@ -111,12 +110,11 @@ def train_lora(
         if on_step is not None:
             on_step(step, losses[-1])
         if time.monotonic() - saved > SAVE_EVERY_S or step == recipe.steps:
-            _save(folder / STATE, trained, optimizer, asked, step)
+            _save(state, trained, optimizer, {"asked": asked, "step": step, "losses": losses})
             saved = time.monotonic()
     network.requires_grad_(False)
     path = _export(pipe, network, folder, name)
-    mean = sum(losses) / len(losses) if losses else 0.0
-    return Trained(pipe, path, step, mean, time.monotonic() - began)
+    return Trained(path, step, sum(losses) / len(losses), time.monotonic() - began)
 
 
 def _layers(network: Any, backbone: Backbone) -> list[str]:
@@ -171,20 +169,25 @@ def _pace(step: int, steps: int) -> float:
 
 def _fingerprint(card: ModelCard, recipe: Recipe, pictures: Sequence[Example]) -> dict[str, str]:
     """What a run must agree in with the one that it goes on from."""
+    seen = hashlib.sha256()
+    for one in pictures:
+        for part in (one.path.name.encode(), one.caption.encode(), one.path.read_bytes()):
+            seen.update(hashlib.sha256(part).digest())
     return {
         "model": f"{card.id} {card.source} {card.revision}",
         "recipe": f"{recipe.rank} {recipe.batch} {recipe.rate} {recipe.seed}",
-        "pictures": f"{len(pictures)} {pictures[0].path.name} {pictures[-1].path.name}",
+        "pictures": f"{len(pictures)} {seen.hexdigest()}",
     }
 
 
-def _resume(path: Path, trained: dict[str, Any], optimizer: Any, asked: dict[str, str]) -> int:
-    """Steps done by an earlier run in this folder, whose state is taken over; 0 if there is none."""
+def _resume(path: Path, trained: dict[str, Any], optimizer: Any, asked: dict[str, str]) -> tuple[int, list[float]]:
+    """Steps done by an earlier run of this style, whose state is taken over, and their last losses; 0 if there is
+    none."""
     import torch
     from safetensors import safe_open
 
     if not path.exists():
-        return 0
+        return 0, []
     with safe_open(path, "pt") as file:
         told = json.loads(file.metadata()["run"])
         if told["asked"] != asked:
@@ -192,7 +195,7 @@ def _resume(path: Path, trained: dict[str, Any], optimizer: Any, asked: dict[str
             raise RequestError(
                 f"{path} is of a run with another {other}; give another --out, or delete that file to begin anew", "out"
             )
-        step = int(told["step"])
+        step, losses = int(told["step"]), [float(loss) for loss in told["losses"]]
         with torch.no_grad():
             for key, parameter in trained.items():
                 parameter.copy_(file.get_tensor(f"weight.{key}"))
@@ -200,10 +203,10 @@ def _resume(path: Path, trained: dict[str, Any], optimizer: Any, asked: dict[str
                     "step": torch.tensor(float(step)),
                     **{m: file.get_tensor(f"{m}.{key}").to(parameter) for m in ("exp_avg", "exp_avg_sq")},
                 }
-    return step
+    return step, losses
 
 
-def _save(path: Path, trained: dict[str, Any], optimizer: Any, asked: dict[str, str], step: int) -> None:
+def _save(path: Path, trained: dict[str, Any], optimizer: Any, told: dict[str, Any]) -> None:
     from safetensors.torch import save_file
 
     tensors = {f"weight.{key}": p.detach().contiguous() for key, p in trained.items()}
@@ -211,7 +214,7 @@ def _save(path: Path, trained: dict[str, Any], optimizer: Any, asked: dict[str, 
         tensors |= {f"{moment}.{key}": optimizer.state[p][moment].contiguous() for key, p in trained.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(".part")
-    save_file(tensors, beside, {"run": json.dumps({"asked": asked, "step": step})})
+    save_file(tensors, beside, {"run": json.dumps(told)})
     beside.replace(path)
 
 
@@ -223,7 +226,7 @@ def _export(pipe: Any, network: Any, folder: Path, name: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     state = {
         key: value.to(torch.float16).contiguous()
-        for key, value in get_peft_model_state_dict(network, adapter_name=name).items()
+        for key, value in get_peft_model_state_dict(network, adapter_name=ADAPTER).items()
     }
     part = "transformer_lora_layers" if hasattr(pipe, "transformer") else "unet_lora_layers"
     path = folder / f"{name}.safetensors"

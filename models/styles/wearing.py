@@ -19,16 +19,17 @@ Worn = tuple[Style, float]
 
 
 @contextmanager
-def styled(pipe: Any, styles: Sequence[Worn]) -> Iterator[dict[str, Any]]:
+def styled(pipe: Any, styles: Sequence[Worn], own_scheduler: bool = False) -> Iterator[dict[str, Any]]:
     """While inside, `pipe` wears `styles`, each with its weight; gives further arguments for its call.
 
+    own_scheduler: that of `pipe` stays, since it was built with `scheduler_of` already
     Raises `StepError` for a style that does not fit the pipeline's networks, naming it.
     """
     worn = sorted(((style, weight) for style, weight in styles if weight), key=lambda one: one[0].id)
     extra: dict[str, Any] = {}
     with ExitStack() as stack:
         for style, weight in worn:
-            if style.kind == "scheduler":
+            if "scheduler" in style.settings and not own_scheduler:
                 stack.enter_context(_stepped(pipe, style))
             elif style.kind == "freeu":
                 stack.enter_context(_freed(pipe, style, weight))
@@ -43,7 +44,7 @@ def styled(pipe: Any, styles: Sequence[Worn]) -> Iterator[dict[str, Any]]:
 def scheduler_of(styles: Sequence[Worn]) -> str | None:
     """The scheduler that one of `styles` asks for, by our name; for who builds schedulers himself."""
     return next(
-        (str(style.settings["scheduler"]) for style, weight in styles if style.kind == "scheduler" and weight), None
+        (str(style.settings["scheduler"]) for style, weight in styles if "scheduler" in style.settings and weight), None
     )
 
 

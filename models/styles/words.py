@@ -7,6 +7,7 @@ and e' what it gives of another text, with a learned word, or at an earlier laye
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -27,10 +28,20 @@ def reading(pipe: Any, styles: Sequence[tuple[Style, float]]) -> Iterator[None]:
         return
     usual: Encode = pipe.encode_prompt
     signature = inspect.signature(usual)
+    readings = 0
+
+    def begun() -> None:
+        nonlocal readings
+        readings = 0
 
     def encode_prompt(*args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        nonlocal readings
         given = signature.bind(*args, **kwargs).arguments
         base = tuple(usual(**given))
+        readings += 1
+        # Some pipelines read the negative prompt by a call of its own, after the prompt: styles are not for that.
+        if readings > 1 and "negative_prompt" not in signature.parameters:
+            return base
         made = base
         for style, weight in styles:
             other = VARIANTS[style.kind](pipe, usual, style, given)
@@ -45,9 +56,27 @@ def reading(pipe: Any, styles: Sequence[tuple[Style, float]]) -> Iterator[None]:
 
     pipe.encode_prompt = encode_prompt
     try:
-        yield
+        with _noticed(pipe, begun):
+            yield
     finally:
         del pipe.encode_prompt
+
+
+@contextmanager
+def _noticed(pipe: Any, begun: Callable[[], None]) -> Iterator[None]:
+    """While inside, `begun` is called whenever a run of the pipeline begins: by a check of what it was given."""
+    usual = pipe.check_inputs
+
+    @functools.wraps(usual)
+    def check_inputs(*args: Any, **kwargs: Any) -> Any:
+        begun()
+        return usual(*args, **kwargs)
+
+    pipe.check_inputs = check_inputs
+    try:
+        yield
+    finally:
+        del pipe.check_inputs
 
 
 def _mixed(pipe: Any, usual: Encode, style: Style, given: dict[str, Any]) -> tuple[Any, ...]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,9 @@ from models.tuning.settings import Tuning
 from models.tuning.tiles import tile
 from router.errors import LoadError
 from router.types import ModelCard
+
+KEPT_WHOLE = ("norm", r"\bwo$")
+"""Of text encoders in 8 bits: norms, and what T5 casts its states to the dtype of before it is called."""
 
 COMPILERS = ("g++", "clang++", "c++")
 
@@ -60,16 +64,36 @@ def check(card: ModelCard, device: str) -> None:
     for key in tuning.said():
         if reason := _lacks(key, tuning, card, device):
             raise _refused(card, key, reason)
+    for name, spec in card.components.items():
+        if (kind := spec.get("quantize")) and (reason := _lacks_bits(str(kind), card, device)):
+            raise LoadError(f"model {card.id!r}: components.{name}.quantize: {reason}")
+        if tuning.quantize and name == FAMILIES[card.family].denoiser and (kind or _is_gguf(spec)):
+            raise _refused(card, "quantize", f"the card says of its {name} how many bits it has; leave it out here")
 
 
-def options(card: ModelCard, dtype: Any) -> dict[str, Any]:
-    """What `from_pretrained` has to know of the tuning: weights of 4 bits are made while they are read."""
-    if tuning_of(card).quantize != "nf4":
+def quantized(card: ModelCard) -> dict[str, str]:
+    """The components of a card in fewer bits, and which: as the card says, and its denoiser as its tuning says."""
+    said = {name: str(spec["quantize"]) for name, spec in card.components.items() if spec.get("quantize")}
+    tuning = tuning_of(card).quantize
+    return said | ({FAMILIES[card.family].denoiser: tuning} if tuning else {})
+
+
+def options(card: ModelCard, dtype: Any, given: Collection[str] = ()) -> dict[str, Any]:
+    """What `from_pretrained` has to know of it: weights of 4 bits are made while they are read. given: components that
+    are loaded already"""
+    names = [name for name, kind in quantized(card).items() if kind == "nf4" and name not in given]
+    if not names:
         return {}
-    from diffusers import BitsAndBytesConfig, PipelineQuantizationConfig
+    from diffusers import PipelineQuantizationConfig
 
-    four = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
-    return {"quantization_config": PipelineQuantizationConfig(quant_mapping={FAMILIES[card.family].denoiser: four})}
+    mapping = {name: four_bits("transformers" if name.startswith("text_") else "diffusers", dtype) for name in names}
+    return {"quantization_config": PipelineQuantizationConfig(quant_mapping=mapping)}
+
+
+def four_bits(library: str, dtype: Any) -> Any:
+    """How weights of 4 bits are read by a library."""
+    kind = importlib.import_module(library).BitsAndBytesConfig
+    return kind(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
 
 
 def tune(pipe: Any, card: ModelCard, device: str, dtype: Any, have: Collection[str] = ()) -> None:
@@ -82,7 +106,7 @@ def tune(pipe: Any, card: ModelCard, device: str, dtype: Any, have: Collection[s
     loaded = Loaded(pipe, card, device, str(dtype).removeprefix("torch."), fresh)
     said = tuning.said()
     for key, apply in TUNINGS.items():
-        if key in said:
+        if key in said or (key == "quantize" and quantized(card)):
             try:
                 apply(loaded, getattr(tuning, key))
             except LoadError as error:
@@ -100,21 +124,31 @@ def _lacks(key: str, tuning: Tuning, card: ModelCard, device: str) -> str:
         return f"layers wait in the memory of the CPU for a GPU, and this is {device!r}; leave it out"
     if key == "compile":
         return _no_compiler(gpu)
-    if key == "quantize" and tuning.quantize == "int8" and gpu and not _installed("torchao"):
-        return "int8 on a GPU needs torchao, which is not installed; `pip install torchao`, or use fp8"
-    if key == "quantize" and tuning.quantize == "nf4":
-        if not gpu:
-            return f"nf4 needs a CUDA device, and this is {device!r}; use int8 or fp8"
-        if not _installed("bitsandbytes"):
-            return "nf4 needs bitsandbytes, which is not installed; `pip install bitsandbytes`, or use fp8"
-        if card.source.get("file"):
-            return "a single file is not read in 4 bits; use a folder or the hub, or fp8"
+    if key == "quantize" and tuning.quantize is not None:
+        return _lacks_bits(tuning.quantize, card, device)
     if key == "cache" and tuning.cache is not None and tuning.cache.faster is not None and card.guidance == "real":
         return (
             "faster counts one pass a step, and this model runs two with guidance; use first_block or taylorseer, or "
             "say `guidance: input` in the card of a model that was distilled for it"
         )
     return ""
+
+
+def _lacks_bits(kind: str, card: ModelCard, device: str) -> str:
+    gpu = device.startswith("cuda")
+    if kind == "int8" and gpu and not _installed("torchao"):
+        return "int8 on a GPU needs torchao, which is not installed; `pip install torchao`, or use fp8"
+    if kind == "nf4" and not gpu:
+        return f"nf4 needs a CUDA device, and this is {device!r}; use int8 or fp8"
+    if kind == "nf4" and not _installed("bitsandbytes"):
+        return "nf4 needs bitsandbytes, which is not installed; `pip install bitsandbytes`, or use fp8"
+    if kind == "nf4" and card.source.get("file"):
+        return "a single file is not read in 4 bits; use a folder or the hub, or fp8"
+    return ""
+
+
+def _is_gguf(spec: Mapping[str, object]) -> bool:
+    return str(spec.get("file") or "").endswith(".gguf")
 
 
 def _installed(package: str) -> bool:
@@ -141,21 +175,39 @@ def _attention(loaded: Loaded, kernel: str) -> None:
         set_kernel(network, kernel, loaded.device, loaded.dtype)
 
 
-def _quantize(loaded: Loaded, kind: str) -> None:
-    network = loaded.denoiser
-    if network is None or kind == "nf4":  # those are made while they are read, see `options`
-        return
+def _quantize(loaded: Loaded, kind: str | None) -> None:
+    """Of all components that are to be in fewer bits, those that are not yet."""
+    for name, wanted in quantized(loaded.card).items():
+        if name in loaded.fresh and wanted != "nf4":  # those are made while they are read, see `options`
+            _fewer_bits(getattr(loaded.pipe, name), wanted, loaded.gpu)
+
+
+def _fewer_bits(network: Any, kind: str, gpu: bool) -> None:
     import torch
 
     if kind == "fp8":
-        network.enable_layerwise_casting(torch.float8_e4m3fn, compute_dtype=network.dtype)
-    elif loaded.gpu:
+        from diffusers.hooks import apply_layerwise_casting
+
+        compute = network.dtype
+        if hasattr(network, "enable_layerwise_casting"):
+            network.enable_layerwise_casting(torch.float8_e4m3fn, compute_dtype=compute)
+        else:  # of transformers, whose pipelines take the dtype of embeddings for that of all
+            apply_layerwise_casting(
+                network,
+                torch.float8_e4m3fn,
+                compute,
+                skip_modules_pattern=KEPT_WHOLE,
+                skip_modules_classes=(torch.nn.Embedding,),
+            )
+    elif gpu:
         from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
 
         quantize_(network, Int8DynamicActivationInt8WeightConfig())
     else:
         if network.dtype != torch.float32:
-            raise LoadError(f"int8 on a CPU replaces float32, not {loaded.dtype}; leave dtype out")
+            raise LoadError(
+                f"int8 on a CPU replaces float32, not {str(network.dtype).removeprefix('torch.')}; leave dtype out"
+            )
         from torch.ao.quantization import quantize_dynamic
 
         with warnings.catch_warnings():  # it moves to torchao in some later version of torch

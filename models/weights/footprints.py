@@ -6,7 +6,8 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 from models.weights.loading import resolve_dtype
-from models.weights.memory import BYTES, GB, config_folder, held_bytes, working_bytes
+from models.weights.memory import GB, held_bytes, working_bytes
+from models.weights.networks import BYTES, countable
 from models.weights.sharing import SharedNetworks
 from router.types import ModelCard
 
@@ -34,7 +35,7 @@ def footprint(
     working = 0.0
     for one in (card, *guests):
         precision = resolve_dtype(one, device, dtype)
-        if one.role == "scorer" or config_folder(one) is None:
+        if not countable(one):
             weights[one.id] = one.memory_gb * GB
             continue
         width = BYTES[str(precision).removeprefix("torch.")]

@@ -13,7 +13,11 @@ from typing import Any
 from models.families import FAMILIES
 from models.tuning.applying import check, tune
 from models.tuning.applying import options as tuning_options
-from models.weights.memory import check_fits, has_configuration
+from models.weights.files import check_file
+from models.weights.memory import check_fits
+from models.weights.networks import countable
+from models.weights.parts import check_parts, load_parts, part_dtype
+from models.weights.precision import keep_precision
 from models.weights.revisions import check_folder, remedy
 from models.weights.sharing import SharedNetworks
 from router.errors import LoadError, did_you_mean
@@ -36,15 +40,20 @@ def load_pipeline(
     """
     quieten()
     wanted, known = resolve_dtype(card, device, dtype), pipeline_class(card)
-    # What the folder is comes before its configuration is believed, and whether it fits before a weight is read.
-    # Of what is not here yet nothing is known but the card's guess; then the remedy is to fetch it.
+    # What the folder is comes before its configuration is believed, and whether it fits before a weight is read or
+    # downloaded. Of a checkpoint that is neither here nor known there is only the card's guess: no reason to refuse it.
     if card.source.get("local"):
         check_folder(card, Path(str(card.source["local"])))
+    elif card.source.get("file"):
+        check_file(card, Path(str(card.source["file"])), remedy(card))
+    check_parts(card)
     at_hand = given if networks is None else networks.at_hand(card, device, wanted) | given
     check(card, device)
-    if has_configuration(card):
+    if countable(card):
         check_place(card, device, wanted, at_hand)
-    made = _from_source(card, known, wanted, at_hand)
+    parts = load_parts(card, wanted, device, at_hand, lambda: known.load_config(str(card.source.get("hub"))))
+    made = _from_source(card, known, wanted, {**at_hand, **parts}, device)
+    keep_precision(card, made, wanted, device)
     check_call(card, made)
     made.set_progress_bar_config(disable=True)
     tune(made, card, device, wanted, at_hand)  # before it is placed, so that fewer bits are all that is ever there
@@ -77,6 +86,18 @@ def img2img(card: ModelCard, pipe: Any) -> Any | None:
     if not row.img2img or type(pipe).__name__ == row.img2img:
         return pipe if row.img2img else None
     made = diffusers.AutoPipelineForImage2Image.from_pipe(pipe, **row.extra)
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def inpaint(card: ModelCard, pipe: Any) -> Any | None:
+    """The inpainting sibling of a base model's pipeline, sharing every component; None if the family has none."""
+    import diffusers
+
+    row = FAMILIES[card.family]
+    if not row.inpaint or card.role != "base":
+        return None
+    made = diffusers.AutoPipelineForInpainting.from_pipe(pipe, **row.extra)
     made.set_progress_bar_config(disable=True)
     return made
 
@@ -116,16 +137,30 @@ def check_call(card: ModelCard, pipe: Any) -> None:
 
 def place(card: ModelCard, part: Any, device: str, dtype: Any, have: Collection[str] = ()) -> Any:
     """Move a pipeline or module to a device; `LoadError` if it is not there or too small. See `check_place`, which says
-    so before anything is loaded. have: components that are there already"""
+    so before anything is loaded. have: components that are there already, beside those that are seen to be"""
     import torch
 
-    check_place(card, device, dtype, have)
+    check_place(card, device, dtype, {*have, *_there(part, device)})
     try:
         return part.to(device)
     except torch.OutOfMemoryError:
         raise LoadError(
             f"model {card.id!r}: does not fit on {device}; use a smaller dtype or model, or give it a whole GPU"
         ) from None
+
+
+def _there(part: Any, device: str) -> list[str]:
+    """The networks of a pipeline that are on an accelerator already, as those are that are read in 4 bits: the memory
+    that is free is without them."""
+    import torch
+
+    networks = {
+        name: network
+        for name, network in getattr(part, "components", {}).items()
+        if device != "cpu" and isinstance(network, torch.nn.Module)
+    }
+    kind = torch.device(device).type
+    return [name for name, network in networks.items() if all(p.device.type == kind for p in network.parameters())]
 
 
 def check_place(card: ModelCard, device: str, dtype: Any, have: Collection[str] = ()) -> None:
@@ -139,7 +174,7 @@ def check_place(card: ModelCard, device: str, dtype: Any, have: Collection[str] 
     check_fits(card, device, str(dtype).removeprefix("torch."), have=have)
 
 
-def _from_source(card: ModelCard, cls: Any, dtype: Any, shared: dict[str, Any]) -> Any:
+def _from_source(card: ModelCard, cls: Any, dtype: Any, shared: dict[str, Any], device: str) -> Any:
     source = card.source
     extra = {**FAMILIES[card.family].extra, **shared}
     if source.get("file"):
@@ -150,16 +185,21 @@ def _from_source(card: ModelCard, cls: Any, dtype: Any, shared: dict[str, Any]) 
     try:
         return cls.from_pretrained(
             str(source.get("local") or source["hub"]),
-            **{"dtype": dtype, "use_safetensors": True} | tuning_options(card, dtype) | options | extra,
+            **{"dtype": _dtypes(card, dtype, device), "use_safetensors": True},
+            **tuning_options(card, dtype, tuple(shared)) | options | extra,
         )
     except Exception as error:
         raise load_error(card, error) from error
 
 
+def _dtypes(card: ModelCard, dtype: Any, device: str) -> Any:
+    """The dtype of each component, as `from_pretrained` takes it."""
+    own = {name: part_dtype(card, name, dtype, device) for name in card.components}
+    return {"default": dtype, **own} if any(one != dtype for one in own.values()) else dtype
+
+
 def _from_file(card: ModelCard, cls: Any, dtype: Any, shared: dict[str, Any]) -> Any:
     path = Path(str(card.source["file"]))
-    if not path.is_file():
-        raise LoadError(f"model {card.id!r}: there is no file {path}; {remedy(card)}")
     options = {"config": str(card.source["config"])} if card.source.get("config") else {}
     extra = {
         key: value

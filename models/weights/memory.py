@@ -1,119 +1,142 @@
-"""How much memory a model needs, counted from its configuration without loading a weight, and whether it fits."""
+"""How much memory a model needs at a size, counted from its configuration without loading a weight, and whether there
+is so much.
+"""
 
 from __future__ import annotations
 
-import importlib
 import math
 import os
-from collections.abc import Collection, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from models.families import FAMILIES
-from models.weights.revisions import components, read_json
+from models.weights.activations import Shape, decoder_bytes, denoiser_bytes, encoder_bytes
+from models.weights.architectures import Network
+from models.weights.networks import BYTES, as_text, count_parameters, countable, networks_of, weight_bytes
 from router.errors import LoadError
 from router.types import ModelCard
 
-BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
-QUANTIZED = {"int8": 1.0, "fp8": 1.0, "nf4": 0.5625}
-"""Bytes of a parameter in fewer bits; with a factor for every 64 of them in nf4 (https://arxiv.org/abs/2305.14314)."""
 GB = 1e9
 RESERVE_GB = 0.5
 """Context and allocator of the device, which no parameter count shows."""
 
+FULL = 4
+"""Bytes of a number in float32."""
 
-def count_parameters(card: ModelCard) -> dict[str, int]:
-    """Parameters of each component of a pipeline folder, built from its config on the `meta` device.
 
-    The folder is the card's `local` (or `config`) path, or the hub's cache; `LoadError` if neither is there.
+@dataclass(frozen=True)
+class Need:
+    """What a model needs of its device, in bytes, by phase: `read` (the prompt), `denoise` (a step), `decode`.
+
+    weights: what is there in each phase;   work: what is made beside them;   held: weights that stay between pictures,
+    by component
     """
-    return {name: sum(map(math.prod, shapes)) for name, shapes in _shapes(card).items()}
+
+    held: Mapping[str, float]
+    weights: Mapping[str, float]
+    work: Mapping[str, float]
+
+    @property
+    def total(self) -> float:
+        """At most, while a picture is made."""
+        return max(self.weights[phase] + self.work[phase] for phase in self.work)
+
+    @property
+    def phase(self) -> str:
+        """In which the most is needed."""
+        return max(self.work, key=lambda phase: self.weights[phase] + self.work[phase])
 
 
-def _shapes(card: ModelCard) -> dict[str, list[tuple[int, ...]]]:
-    """The shape of each parameter of each component."""
-    folder = config_folder(card)
-    if folder is None:
-        raise LoadError(f"model {card.id!r}: no configuration at hand to count parameters from")
-    found = {}
-    for name, (library, class_name) in components(card, folder).items():
-        if (folder / name / "config.json").is_file():
-            model = _build_empty(library, class_name, read_json(folder / name / "config.json", card))
-            found[name] = [tuple(parameter.shape) for parameter in model.parameters()]
-    return found
+def need_of(card: ModelCard, width: int, size: tuple[int, int] | None = None, batch: int = 1) -> Need:
+    """What a card's model needs, tuned as it is, for `batch` pictures of a size (default: the native one) at once.
+
+    Of what is offloaded, that is what is on the device at once: of whole networks, the one that is at work; of layers,
+    the largest and the one that follows it. width: bytes of a number.   Raises `LoadError` if its networks are not
+    known.
+    """
+    sizes = weight_bytes(card, width)
+    sums = {name: sum(parts) for name, parts in sizes.items()}
+    work = phase_bytes(card, width, size, batch)
+    if (offload := card.tuning.get("offload")) is None:
+        return Need(sums, dict.fromkeys(work, sum(sums.values())), work)
+    if offload == "group":
+        layers = 2.0 * max(max(parts, default=0.0) for parts in sizes.values())
+        return Need({}, dict.fromkeys(work, layers), work)
+    alone = {"denoise": FAMILIES[card.family].denoiser, "decode": "vae"}
+    texts = [total for name, total in sums.items() if name not in alone.values()]
+    weights = {phase: sums.get(name, 0.0) for phase, name in alone.items()}
+    return Need({}, {"read": max(texts, default=0.0), **weights}, work)
+
+
+def phase_bytes(card: ModelCard, width: int, size: tuple[int, int] | None = None, batch: int = 1) -> dict[str, float]:
+    """What is needed beside weights while prompts are read, in a step of denoising, and while pictures are decoded."""
+    networks = networks_of(card)
+    across, down = size or card.native_size
+    passes = card.passes(card.guidance_scale)
+    shape = Shape(across, down, card.vae_scale, batch, passes, card.max_prompt_tokens, width)
+    texts = [config for library, _, config in networks.values() if library == "transformers"]
+    _, denoiser, config = networks[FAMILIES[card.family].denoiser]
+    return {
+        "read": float(max((encoder_bytes(text, shape) for text in texts), default=0)),
+        "denoise": float(denoiser_bytes(denoiser, as_text(config), shape)),
+        "decode": _decoding(card, networks["vae"], shape),
+    }
+
+
+def _decoding(card: ModelCard, vae: Network, shape: Shape) -> float:
+    """VAEs marked `force_upcast` decode in float32 whatever the weights are."""
+    _, class_name, config = vae
+    # VAEs for films know no upcasting; of the others, old configurations leave out that they do.
+    upcast = config.get("force_upcast", "base_dim" not in config)
+    inside = replace(shape, bytes=FULL if upcast else shape.bytes)
+    if card.tuning.get("vae_slicing"):
+        inside = replace(inside, batch=1)
+    if tiling := card.tuning.get("vae_tiling"):
+        side = int(config.get("sample_size") or card.native_size[0]) if tiling is True else int(str(tiling))
+        inside = replace(inside, width=min(side, inside.width), height=min(side, inside.height))
+    whole = (inside.width, inside.height, inside.batch) == (shape.width, shape.height, shape.batch)
+    # What is decoded part by part is kept until it is put together: three colours, twice.
+    parts = 0.0 if whole else 6.0 * inside.bytes * shape.batch * shape.width * shape.height
+    upcasting = count_parameters(card)["vae"] * (inside.bytes - shape.bytes)
+    return decoder_bytes(class_name, as_text(config), inside) + parts + upcasting
 
 
 def held_bytes(card: ModelCard, width: int) -> dict[str, float]:
     """What each component of a card occupies of its device between steps, in the bits that its tuning gives it; nothing
     if they wait in the memory of the CPU. width: bytes of a parameter"""
-    return {} if card.tuning.get("offload") else {name: sum(parts) for name, parts in _sizes(card, width).items()}
+    return {} if card.tuning.get("offload") else {name: sum(parts) for name, parts in weight_bytes(card, width).items()}
 
 
-def working_bytes(card: ModelCard, width: int) -> float:
-    """What a card's model needs beside that, at most, while it runs at native size.
+def working_bytes(card: ModelCard, width: int, size: tuple[int, int] | None = None, batch: int = 1) -> float:
+    """What a card's model needs beside that, at most, while it runs."""
+    need = need_of(card, width, size, batch)
+    return need.total - sum(need.held.values())
 
-    Of what is offloaded, that is what is on the device at once: the largest network, or the VAE while it decodes; of
-    layers, the largest and the one that follows it.
+
+def estimate_memory_gb(
+    card: ModelCard,
+    dtype: str | None = None,
+    have: Collection[str] = (),
+    size: tuple[int, int] | None = None,
+    batch: int = 1,
+) -> float:
+    """Weights in `dtype` (default: the card's), plus the largest activations of `batch` pictures of a size (default:
+    the native one), in 10^9 bytes.
+
+    have: components that are loaded already.   Falls back to the card's `memory_gb` when its networks are not known.
     """
-    activations = activation_bytes(card, width)
-    if (offload := card.tuning.get("offload")) is None:
-        return activations
-    sizes = _sizes(card, width)
-    if offload == "group":
-        return 2.0 * max(max(parts, default=0.0) for parts in sizes.values()) + activations
-    return max(*(sum(parts) for parts in sizes.values()), sum(sizes.get("vae", ())) + activations)
-
-
-def _sizes(card: ModelCard, width: int) -> dict[str, list[float]]:
-    """Bytes of each parameter of each component. In 8-bit integers and in 4 bits are only matrices."""
-    quantize = str(card.tuning.get("quantize"))
-    fewer = min(float(width), QUANTIZED.get(quantize, float(width)))
-    network = FAMILIES[card.family].denoiser
-    return {
-        name: [
-            math.prod(shape) * (fewer if name == network and (quantize == "fp8" or len(shape) == 2) else width)
-            for shape in shapes
-        ]
-        for name, shapes in _shapes(card).items()
-    }
-
-
-def estimate_memory_gb(card: ModelCard, dtype: str | None = None, have: Collection[str] = ()) -> float:
-    """Weights in `dtype` (default: the card's), plus the largest activations, at native size, in 10^9 bytes.
-
-    have: components that are loaded already.   Falls back to the card's `memory_gb` when no configuration is at hand.
-    """
-    if card.role == "scorer" or config_folder(card) is None:
+    if not countable(card):
         return card.memory_gb
-    width = BYTES[dtype or card.dtype]
-    weights = sum(size for name, size in held_bytes(card, width).items() if name not in have)
-    return (weights + working_bytes(card, width)) / GB
+    need = need_of(card, BYTES[dtype or card.dtype], size, batch)
+    return (need.total - sum(size for name, size in need.held.items() if name in have)) / GB
 
 
 def guest_memory_gb(card: ModelCard, dtype: str | None = None) -> float:
     """What a guest adds to the model that it is loaded beside: its weights without the VAE, which both share."""
-    if config_folder(card) is None:
+    if not countable(card):
         return card.memory_gb
     sizes = held_bytes(card, BYTES[dtype or card.dtype])
     return sum(size for name, size in sizes.items() if name != "vae") / GB
-
-
-def activation_bytes(card: ModelCard, width: int) -> float:
-    """The peak of activations: decoding the last block of the VAE, three full-size maps of its second width.
-
-    VAEs marked `force_upcast` decode in float32 whatever the weights are.
-    """
-    folder = config_folder(card)
-    config = read_json(folder / "vae" / "config.json", card) if folder else {}
-    blocks = config.get("block_out_channels") or [config.get("base_dim", 128) * n for n in config.get("dim_mult", [1])]
-    pixels = card.native_size[0] * card.native_size[1]
-    if tiling := card.tuning.get("vae_tiling"):
-        sample = config.get("sample_size") or card.native_size[0]
-        side = int(sample) if tiling is True else int(str(tiling))
-        pixels = min(pixels, side * side)
-    # VAEs for films know no upcasting; of the others, old configurations leave out that they do.
-    upcast = config.get("force_upcast", "base_dim" not in config)
-    return 3.0 * pixels * blocks[:2][-1] * (4 if upcast else width)
 
 
 def check_fits(
@@ -134,8 +157,8 @@ def check_fits(
         beside = "".join(f", {gb:.1f} GB of them for its guest {guest!r}" for guest, gb in added.items())
         raise LoadError(
             f"model {card.id!r} needs about {needed:.1f} GB in {dtype or card.dtype}{beside}, but {device} has "
-            f"{free:.1f} GB; use a half-precision dtype, a smaller model, or a device of its own"
-            + (", or no guests" if added else "")
+            f"{free:.1f} GB; `triptych models plan` says what would make it fit, such as tuning it, a half-precision "
+            "dtype or a device of its own" + (", or no guests" if added else "")
         )
 
 
@@ -145,38 +168,55 @@ def free_memory_gb(device: str) -> float | None:
 
     if device.startswith("cuda"):
         return torch.cuda.mem_get_info(torch.device(device))[0] / GB
+    return main_memory_gb()
+
+
+def device_memory_gb(device: str) -> float | None:
+    """All memory of a device in 10^9 bytes; None if it cannot be known."""
+    import torch
+
+    if device.startswith("cuda"):
+        return torch.cuda.mem_get_info(torch.device(device))[1] / GB
+    return main_memory_gb()
+
+
+def main_memory_gb() -> float | None:
+    """All memory of the machine, not what is free at this instant: the page cache gives way."""
     try:
-        # All of it, not what is free at this instant: the page cache gives way.
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GB
     except (AttributeError, ValueError, OSError):
         return None
 
 
-def has_configuration(card: ModelCard) -> bool:
-    """Is there a configuration to count from, in a folder or in the hub's cache?"""
-    return config_folder(card) is not None
+def most_pixels(card: ModelCard, dtype: str | None, room_gb: float) -> int:
+    """The largest area, in pixels and at most the card's own, that a model draws in so much memory.
+
+    What cannot be decoded whole is decoded in tiles of half its sides (`models.tuning.smaller`), and counts as so. What
+    a phase needs grows with the area, so two areas tell of all others.
+    """
+    width, (across, down) = BYTES[dtype or card.dtype], card.native_size
+    small, large = need_of(card, width), need_of(card, width, (2 * across, 2 * down))
+    areas = [float(card.max_pixels)]
+    for phase, one in small.work.items():
+        growth = (large.work[phase] - one) / (3 * across * down)
+        left = room_gb * GB - small.weights[phase] - one
+        pixels = across * down + left / growth if growth > 0 else math.inf if left >= 0 else 0.0
+        if phase == "decode" and not card.tuning.get("vae_tiling"):
+            pixels *= TILES
+        areas.append(pixels)
+    return max(0, int(min(areas)))
 
 
-def config_folder(card: ModelCard) -> Path | None:
-    """The folder with the configuration of a card's pipeline: its own, or the one in the hub's cache."""
-    place = card.source.get("local") or card.source.get("config")
-    if place is None and card.source.get("hub"):
-        from huggingface_hub import try_to_load_from_cache
-
-        revision = card.source.get("revision")
-        found = try_to_load_from_cache(
-            str(card.source["hub"]), "model_index.json", revision=str(revision) if revision else None
-        )
-        place = str(Path(found).parent) if isinstance(found, str) else None
-    folder = Path(str(place)) if place else None
-    return folder if folder is not None and (folder / "model_index.json").is_file() else None
+TILES = 4
+"""Of a picture that was too large to be decoded whole."""
 
 
-def _build_empty(library: str, class_name: str, config: dict[str, Any]) -> Any:
-    import torch
-
-    cls = getattr(importlib.import_module("transformers" if library == "transformers" else "diffusers"), class_name)
-    with torch.device("meta"):
-        if library == "transformers":
-            return cls(cls.config_class.from_dict(config))
-        return cls.from_config(config)
+def most_pictures(card: ModelCard, dtype: str | None, room_gb: float, limit: int) -> int:
+    """How many pictures of the native size a model makes at once in so much memory, at most `limit`."""
+    width = BYTES[dtype or card.dtype]
+    one, two = need_of(card, width), need_of(card, width, batch=2)
+    counts = [float(limit)]
+    for phase, first in one.work.items():
+        left, growth = room_gb * GB - one.weights[phase] - first, two.work[phase] - first
+        counts.append(1 + left / growth if growth > 0 else math.inf if left >= 0 else 0.0)
+    return max(0, int(min(counts)))

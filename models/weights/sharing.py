@@ -11,12 +11,12 @@ import functools
 import hashlib
 import weakref
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from models.families import FAMILIES
-from models.weights.memory import config_folder
+from models.weights.networks import config_folder
 from models.weights.revisions import NO_WEIGHTS, components, read_json
 from router.types import ModelCard
 
@@ -89,17 +89,43 @@ def _networks(card: ModelCard, device: str, dtype: Any) -> dict[str, _Network]:
     if folder is None or card.tuning.get("offload"):  # what moves to and fro does so for one pipeline
         return {}
     found = {}
-    for name, (library, kind) in components(card, folder).items():
-        files = tuple(sorted((folder / name).glob("*.safetensors")))
-        if name.startswith(NO_WEIGHTS) or not files:
+    for name, (library, kind) in components(replace(card, components={}), folder).items():
+        place = _place(card, folder, name)
+        if name.startswith(NO_WEIGHTS) or place is None:
             continue
-        config = read_json(folder / name / "config.json", card)
+        config_file, files = place
+        config = read_json(config_file, card)
         said = sorted((key, repr(value)) for key, value in config.items() if not key.startswith(NOT_CONTENT))
         variant = card.source.get("variant")
         tuned = card.tuned if name in (FAMILIES[card.family].denoiser, "vae") else ""
+        kept = [str(card.components.get(name, {}).get(key, "")) for key in ("dtype", "quantize")]
         precision = str(dtype).removeprefix("torch.")
-        found[name] = _Network(f"{library}.{kind}", repr((said, variant, tuned)), device, precision, files)
+        about = repr((said, variant, tuned, *kept)) if any(kept) else repr((said, variant, tuned))
+        found[name] = _Network(f"{library}.{kind}", about, device, precision, files)
     return found
+
+
+def _place(card: ModelCard, folder: Path, name: str) -> tuple[Path, tuple[Path, ...]] | None:
+    """Where the configuration and the weights of a component are; None if it has none, or they are not here."""
+    spec, inner = card.components.get(name, {}), str(card.components.get(name, {}).get("subfolder") or "")
+    if spec.get("file"):
+        file, config = Path(str(spec["file"])), folder / name / "config.json"
+        return (config, (file,)) if file.is_file() and config.is_file() else None
+    here: Path | None = folder / name
+    if spec.get("local"):
+        here = Path(str(spec["local"])) / inner
+    elif spec.get("hub"):
+        here = _cached(str(spec["hub"]), inner, spec.get("revision"))
+    files = tuple(sorted(here.glob("*.safetensors"))) if here is not None else ()
+    return (here / "config.json", files) if here is not None and files else None
+
+
+def _cached(hub: str, inner: str, revision: object) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    name = f"{inner}/config.json" if inner else "config.json"
+    found = try_to_load_from_cache(hub, name, revision=str(revision) if revision else None)
+    return Path(found).parent if isinstance(found, str) else None
 
 
 def content(file: Path) -> str:

@@ -127,6 +127,7 @@ def _built(spec: PolicySpec, origin: str, places: Mapping[str, tuple[int, int]])
         ignore_negative_prompt=spec.ignore_negative_prompt or "refuse",
         provenance=spec.provenance or "full",
         safety=spec.safety,
+        licence=spec.licence,
         shadow=spec.shadow,
         canary=spec.canary,
         description=spec.description,

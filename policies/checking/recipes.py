@@ -10,11 +10,19 @@ from typing import Any
 
 from policies.deciding.objectives import priced
 from policies.language.schema_choice import Objective
-from policies.language.schema_recipes import USUAL_MOST, BestOfSpec, FuseSpec, GenerateSpec, RecipeSpec, RefineSpec
+from policies.language.schema_recipes import (
+    USUAL_MOST,
+    BestOfSpec,
+    EditSpec,
+    FuseSpec,
+    GenerateSpec,
+    RecipeSpec,
+    RefineSpec,
+)
 from policies.language.source import Path
 from policies.language.spec import Spec
 from router.errors import did_you_mean
-from router.types import Chain, Fuse, Generate, Recipe, Refine, Search, Upscale, wearing
+from router.types import Chain, Control, Edit, Fuse, Generate, Given, Map, Recipe, Refine, Search, Upscale, wearing
 
 MAX_STEPS = 64  # of one recipe with everything it names; doubling by reference reaches thousands in ten lines
 
@@ -44,7 +52,7 @@ def check_members(
             if isinstance(part, str):
                 continue
             members: dict[Path, Spec | None] = {
-                (key,): getattr(part, key) for key in ("generate", "refine", "fuse", "best_of")
+                (key,): getattr(part, key) for key in ("generate", "edit", "refine", "fuse", "best_of")
             }
             members["fuse", "harmonise"] = part.fuse.harmonise if part.fuse else None
             for key, inner in members.items():
@@ -78,6 +86,12 @@ def build_recipes(recipes: Mapping[str, RecipeSpec], objective: Objective | None
         spec = recipes[part] if isinstance(part, str) else part
         if spec.generate:
             return Generate(**_stage(spec.generate))
+        if spec.edit:
+            return Edit(**_stage(spec.edit))
+        if spec.given_ is not None:
+            return Given()
+        if spec.map is not None:
+            return Map(spec.map.kind)
         if spec.refine:
             return Refine(**_stage(spec.refine))
         if spec.upscale:
@@ -113,9 +127,13 @@ def build_recipes(recipes: Mapping[str, RecipeSpec], objective: Objective | None
     return {name: built(spec) for name, spec in recipes.items()}
 
 
-def _stage(spec: GenerateSpec | RefineSpec) -> dict[str, Any]:
+def _stage(spec: GenerateSpec | EditSpec | RefineSpec) -> dict[str, Any]:
     """The fields of a stage of `router.types`."""
-    return {**spec.model_dump(), "style": wearing(spec.style or {})}
+    fields = {**spec.model_dump(exclude={"control", "control_scale"}), "style": wearing(spec.style or {})}
+    if not isinstance(spec, RefineSpec) and spec.control:
+        ((kind, of),) = spec.control.items()
+        fields["control"] = Control(kind, of, 1.0 if spec.control_scale is None else spec.control_scale)
+    return fields
 
 
 def _search(best: BestOfSpec, objective: Objective | None) -> Search:
@@ -232,6 +250,14 @@ def _outcome(part: Part, path: Path, before: float | None, say: Callable[[Path, 
         if before is not None:
             say((*path, "generate"), "generate starts from noise, so it can only be the first stage of a chain")
         return part.generate.until or _IMAGE
+    for key, begun in (("edit", part.edit), ("given", part.given_)):
+        if begun is None:
+            continue
+        if before is not None:
+            say((*path, key), f"{key} is the picture of the request, so it can only be the first stage of a chain")
+        elif key == "given" and len(path) < 3:
+            say((*path, key), "nothing is done to the given picture; begin a chain with it")
+        return _IMAGE
     for key, inner in (("fuse", part.fuse), ("best_of", part.best_of)):
         if inner is None:
             continue
@@ -245,10 +271,10 @@ def _outcome(part: Part, path: Path, before: float | None, say: Callable[[Path, 
 
 
 def _check_continues(part: RecipeSpec, path: Path, before: float | None, say: Callable[[Path, str], None]) -> None:
-    key = "refine" if part.refine is not None else "upscale"
+    key = "refine" if part.refine is not None else "map" if part.map is not None else "upscale"
     at = (*path, key)
     if before is None:
-        say(at, f"{key} continues a picture; begin with generate, fuse or the name of another recipe")
+        say(at, f"{key} continues a picture; begin with generate, edit, given, fuse or the name of another recipe")
     elif part.refine is None or part.refine.from_ is None:
         if before != _IMAGE:
             way = f"refine with from: {before:g}"

@@ -14,7 +14,7 @@ from policies.deciding.reasons import reasons
 from policies.deciding.terms import Applied, Terms
 from policies.deciding.verification import tightest, verification
 from policies.language.schema import BudgetSpec, OverloadSpec, SplitSpec, VerifySpec
-from policies.language.schema_choice import ExploreSpec, Limits, Objective
+from policies.language.schema_choice import ExploreSpec, LicenceSpec, Limits, Objective
 from policies.language.schema_rules import Rule
 from policies.language.schema_safety import SafetySpec
 from router.types import (
@@ -54,6 +54,7 @@ class Policy:
     ignore_negative_prompt: Literal["refuse", "allow"] = field(default="refuse", repr=False)
     provenance: Provenance = field(default="full", repr=False)
     safety: SafetySpec | None = field(default=None, repr=False)
+    licence: LicenceSpec | None = field(default=None, repr=False)
     shadow: SplitSpec | None = field(default=None, repr=False)
     canary: SplitSpec | None = field(default=None, repr=False)
     description: str = field(default="", repr=False)
@@ -83,6 +84,7 @@ class Policy:
         bounds = tightest(terms.limits, request, context.allowances)
         gates = Gates(self.name, self.recipes, request, offer(bounds))
         gates.enter(lenient=self.ignore_negative_prompt == "allow")
+        gates.hold_licence(self.licence)
         gates.hold_limits(terms.limits)
         gates.hold_budgets(context.allowances)
         gates.apply(applied)

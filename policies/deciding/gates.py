@@ -9,7 +9,7 @@ from operator import attrgetter
 
 from policies.deciding.reasons import dollars, seconds
 from policies.deciding.terms import Applied
-from policies.language.schema_choice import Limits
+from policies.language.schema_choice import LicenceSpec, Limits
 from policies.language.schema_rules import Rule
 from router.errors import BudgetError, NoRecipeError, NotFoundError, OverloadedError, did_you_mean
 from router.types import Allowance, Estimate, GenerationRequest, Offers, Recipe, Rejection
@@ -86,6 +86,17 @@ class Gates:
                 self.open[name] = estimate
         if pinned:
             self.notes.append(f"{pinned} was asked for by name")
+
+    def hold_licence(self, licence: LicenceSpec | None) -> None:
+        """Reject what would be drawn by a model whose terms the policy does not allow."""
+        if licence is None:
+            return
+        for name in list(self.open):
+            models = dict.fromkeys(model for step in self.offers.plans[name].steps for model in step.models)
+            for model in models:
+                if model in self.offers.licences and (why := licence.excludes(model, self.offers.licences[model])):
+                    self.reject(name, "licence", f"{why}; see `licence` in policy {self.policy!r}")
+                    break
 
     def hold_limits(self, limits: Limits) -> None:
         """Reject what would be over a limit of the policy or of the request, with every limit that it is over."""

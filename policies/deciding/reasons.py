@@ -34,11 +34,17 @@ def compared(chosen: Estimate, other: Estimate, which: str) -> str:
     """How another recipe differs, as in "costs 3.1x, takes 2.0x as long, for +0.01 quality"."""
     parts = []
     if chosen.cost_usd > 0:
-        parts.append(f"costs {other.cost_usd / chosen.cost_usd:.2g}x")
+        parts.append(f"costs {times(other.cost_usd / chosen.cost_usd)}")
     if chosen.latency_s > 0:
-        parts.append(f"takes {other.latency_s / chosen.latency_s:.2g}x as long")
-    gain = f"{other.quality.mean - chosen.quality.mean:+.2f} quality"
+        parts.append(f"takes {times(other.latency_s / chosen.latency_s)} as long")
+    more = round(other.quality.mean - chosen.quality.mean, 2)
+    gain = f"{more:+.2f} quality" if more else "the same quality"
     return f"{which}, {other.recipe}, {', '.join([*parts, f'for {gain}' if parts else f'has {gain}'])}"
+
+
+def times(ratio: float) -> str:
+    """Two digits that count, never as a power of ten."""
+    return f"{ratio:.2g}x" if 0.001 <= ratio < 99.5 else f"{ratio:.0f}x" if ratio >= 1 else "<0.001x"
 
 
 def seconds(value: float) -> str:

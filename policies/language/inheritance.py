@@ -10,13 +10,22 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from policies.language.schema_recipes import KINDS, BestOfSpec, FuseSpec, GenerateSpec, RefineSpec, UpscaleSpec
+from policies.language.schema_recipes import (
+    KINDS,
+    BestOfSpec,
+    EditSpec,
+    FuseSpec,
+    GenerateSpec,
+    RefineSpec,
+    UpscaleSpec,
+)
 from policies.language.source import Path, Problem, Source
 from policies.language.spec import Spec
 from router.errors import did_you_mean
 
 DEFAULTED: dict[str, type[Spec]] = {
     "generate": GenerateSpec,
+    "edit": EditSpec,
     "refine": RefineSpec,
     "upscale": UpscaleSpec,
     "fuse": FuseSpec,

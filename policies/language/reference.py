@@ -11,14 +11,17 @@ from router.errors import RequestError
 BEGIN, END = "<!-- reference: begin -->", "<!-- reference: end -->"
 
 ORDER = (
-    "", "Defaults", "RecipeSpec", "GenerateSpec", "RefineSpec", "UpscaleSpec", "FuseSpec", "Course", "BestOfSpec",
-    "Limits", "Objective", "Weight", "Bounds", "Criterion", "Rule", "Condition", "During", "Settings", "VerifySpec",
-    "OverloadSpec", "ExploreSpec", "BudgetSpec", "SafetySpec", "TextCheckSpec", "ImageCheckSpec", "SplitSpec",
+    "", "Defaults", "RecipeSpec", "GenerateSpec", "EditSpec", "GivenSpec", "MapSpec", "RefineSpec", "UpscaleSpec",
+    "FuseSpec", "Course", "BestOfSpec",
+    "Limits", "LicenceSpec", "Objective", "Weight", "Bounds", "Criterion", "Rule", "Condition", "During", "Settings",
+    "VerifySpec", "OverloadSpec", "ExploreSpec", "BudgetSpec", "SafetySpec", "TextCheckSpec", "ImageCheckSpec",
+    "SplitSpec",
 )  # fmt: skip
 TITLES = {
     "": "The file", "Defaults": "defaults", "RecipeSpec": "A recipe", "GenerateSpec": "generate",
+    "EditSpec": "edit", "GivenSpec": "given", "MapSpec": "map",
     "RefineSpec": "refine", "UpscaleSpec": "upscale", "FuseSpec": "fuse",
-    "Course": "fuse: weights", "BestOfSpec": "best_of", "Limits": "limits",
+    "Course": "fuse: weights", "BestOfSpec": "best_of", "Limits": "limits", "LicenceSpec": "licence",
     "Objective": "objective", "Weight": "objective: weight", "Bounds": "objective: best_under",
     "Criterion": "objective: lexicographic", "Rule": "A rule", "Condition": "A condition",
     "During": "A condition: during", "Settings": "A rule: set", "VerifySpec": "verify", "OverloadSpec": "overload",
@@ -51,6 +54,8 @@ def _table(name: str, part: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield " ".join(str(part.get("description", "")).split())
     yield ""
+    if not part["properties"]:
+        return
     yield "| key | type | default | |"
     yield "| --- | --- | --- | --- |"
     required = part.get("required", ())

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from policies.language.schema_choice import ExploreSpec, Limits, Objective
+from policies.language.schema_choice import ExploreSpec, LicenceSpec, Limits, Objective
 from policies.language.schema_recipes import Price, RecipeSpec
 from policies.language.schema_rules import Condition, Names, Rule
 from policies.language.schema_safety import SafetySpec
@@ -134,6 +134,7 @@ class PolicySpec(Spec):
         description="name: recipe; what may be chosen"
     )
     limits: Limits = Field(default=Limits(), description="default: none")
+    licence: LicenceSpec | None = Field(default=None, description="default: all models may draw")
     objective: Objective
     rules: Annotated[list[Rule], Field(max_length=200)] = Field(default=[], description="default: none")
     verify: VerifySpec | None = Field(default=None, description="default: pictures are not checked")
@@ -190,8 +191,8 @@ def json_schema() -> dict[str, Any]:
     }
     parts["Name"] = {"type": "string", "minLength": 1, "maxLength": 64}
     defaults = {}
-    for kind, part in (("generate", "GenerateSpec"), ("refine", "RefineSpec"), ("upscale", "UpscaleSpec"),
-                       ("fuse", "FuseSpec"), ("best_of", "BestOfSpec")):  # fmt: skip
+    for kind, part in (("generate", "GenerateSpec"), ("edit", "EditSpec"), ("refine", "RefineSpec"),
+                       ("upscale", "UpscaleSpec"), ("fuse", "FuseSpec"), ("best_of", "BestOfSpec")):  # fmt: skip
         for key in parts[part].pop("required", ()):
             value = parts[part]["properties"][key]
             value["description"] = f"{value['description']}; required, here or by inheritance"

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from policies.language.spec import Name, Positive, Spec, Unit, at_least_one, exactly_one
+from policies.language.spec import Name, Positive, Spec, Text, Unit, at_least_one, exactly_one
+from router.types import Licence
 
 AIMS = ("maximise", "cheapest_within", "fastest_above", "best_under", "lexicographic", "minimise")
 Measure = Literal["quality", "cost_usd", "latency_s", "work_s"]
@@ -20,6 +21,37 @@ class Limits(Spec):
     work_s: Positive | None = Field(default=None, description="seconds of work, summed over accelerators")
     cost_usd: Positive | None = Field(default=None, description="US dollars")
     max_pixels: Annotated[int, Field(gt=0)] | None = Field(default=None, description="pixels of one picture")
+
+
+class LicenceSpec(Spec):
+    """Which models may draw, by what their cards say of their terms; a recipe with another one is ruled out, also when
+    it is asked for by name."""
+
+    commercial: Literal[True] | None = Field(
+        default=None, description="true: only models whose licence allows commercial use; default: any"
+    )
+    gated: Literal["refuse"] | None = Field(
+        default=None,
+        description="refuse: no models whose download asks for an account that accepted their terms; default: any",
+    )
+    only: Annotated[list[Text], Field(min_length=1, max_length=100)] | None = Field(
+        default=None, description="licences by the names that cards give them; default: any"
+    )
+
+    @model_validator(mode="after")
+    def _says_something(self) -> LicenceSpec:
+        at_least_one(self, ("commercial", "gated", "only"), "licence")
+        return self
+
+    def excludes(self, model: str, licence: Licence) -> str:
+        """Why a model may not draw, in words; empty if it may."""
+        if self.commercial and not licence.commercial_use:
+            return f"the licence of {model!r} ({licence.name}) does not allow commercial use"
+        if self.gated and licence.gated:
+            return f"{model!r} can only be had by an account that accepted its terms ({licence.name})"
+        if self.only is not None and licence.name not in self.only:
+            return f"the licence of {model!r} is {licence.name}, and the policy allows {', '.join(self.only)}"
+        return ""
 
 
 class Weight(Spec):

@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
 from policies.language.spec import ModelId, Name, Share, Side, Spec, Text, Unit, exactly_one
 
-KINDS = ("generate", "refine", "upscale", "chain", "fuse", "best_of")
+KINDS = ("generate", "edit", "given", "map", "refine", "upscale", "chain", "fuse", "best_of")
 MAX_BRANCHES = 16
 
 Steps = Annotated[int, Field(ge=1, le=1000, description="denoising steps; default: the model card's")]
@@ -56,6 +56,25 @@ def check_overlap(tile: int | str | None, overlap: float | None) -> None:
         raise ValueError("overlap belongs to tile; add tile: native")
 
 
+ControlKind = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=32)]
+Controls = Annotated[
+    dict[ControlKind, Literal["given", "map"]],
+    Field(
+        min_length=1,
+        max_length=1,
+        description="a ControlNet of the card, by the kind of its map: given, made of the picture that the request "
+        "brings (canny), or map, which that picture is already",
+    ),
+]
+ControlScale = Annotated[float, Field(gt=0, le=2, description="how much the control counts; default: 1")]
+
+
+def check_scale(control: object, scale: float | None) -> None:
+    """Raise `ValueError` for a scale without a control."""
+    if scale is not None and control is None:
+        raise ValueError("control_scale belongs to control; add control: {canny: given}")
+
+
 class GenerateSpec(Spec):
     """Noise to picture on one model; with `until`, only that share of the denoising."""
 
@@ -69,11 +88,46 @@ class GenerateSpec(Spec):
     tile: TileSize | None = None
     overlap: Overlap | None = None
     style: Style | None = None
+    control: Controls | None = None
+    control_scale: ControlScale | None = None
 
     @model_validator(mode="after")
     def _overlap_of_tiles(self) -> GenerateSpec:
         check_overlap(self.tile, self.overlap)
+        check_scale(self.control, self.control_scale)
         return self
+
+
+class EditSpec(Spec):
+    """The picture that the request brings, painted over by one model; with a mask, only what that leaves open."""
+
+    model: ModelId = Field(description="catalogue id")
+    strength: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        default=None,
+        description="share of the denoising that the picture goes through again, if the request does not say; "
+        "default: 0.6, with a mask 1",
+    )
+    steps: Steps | None = None
+    guidance_scale: Guidance | None = None
+    scheduler: Scheduler | None = None
+    style: Style | None = None
+    control: Controls | None = None
+    control_scale: ControlScale | None = None
+
+    @model_validator(mode="after")
+    def _scale_of_control(self) -> EditSpec:
+        check_scale(self.control, self.control_scale)
+        return self
+
+
+class MapSpec(Spec):
+    """The control map of the given picture, as a picture: what a ControlNet would follow."""
+
+    kind: Literal["canny"] = Field(default="canny", description="edges")
+
+
+class GivenSpec(Spec):
+    """The picture that the request brings, as it is; it has no keys: `given: {}`."""
 
 
 class RefineSpec(Spec):
@@ -285,6 +339,9 @@ class RecipeSpec(Spec):
     """One way to make a picture: exactly one kind."""
 
     generate: GenerateSpec | None = None
+    edit: EditSpec | None = None
+    given_: GivenSpec | None = Field(default=None, alias="given", description="only as the first stage of a chain")
+    map: MapSpec | None = Field(default=None, description="only after given")
     refine: RefineSpec | None = None
     upscale: UpscaleSpec | None = None
     chain: Annotated[list[Part], Field(min_length=1, max_length=16)] | None = Field(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +22,17 @@ from router.types import GenerationRequest
 logger = logging.getLogger("triptych.policies")
 
 AUTO = RESERVED[0]
+
+
+@dataclass(frozen=True)
+class Change:
+    """A policy that came into force, or went (digest and text are None). at_s: Unix time at which its file was written,
+    or was seen to be gone"""
+
+    name: str
+    digest: str | None
+    text: str | None
+    at_s: float
 
 
 @dataclass(frozen=True)
@@ -73,6 +84,7 @@ class PolicyBook:
         self._lock = threading.Lock()
         self._revision = 0
         self._history = History(self.directory)
+        self._followers: list[Callable[[Change], None]] = []
         self._shelf = self._read(_Shelf())
         if self._shelf.problems:
             raise _cannot_start(self.directory, self._shelf.problems)
@@ -130,11 +142,22 @@ class PolicyBook:
             self._tell(self._shelf, shelf)
             self._policies = shelf.policies()
             _prepare(before, self._policies)
+            changes = _changes(self._shelf, shelf)
             self._shelf = shelf
             self._revision += 1
+            for change in changes if self._followers else ():
+                for follower in self._followers:
+                    follower(change)
             return self._policies != before
         finally:
             self._lock.release()
+
+    def follow(self, follower: Callable[[Change], None]) -> None:
+        """Tell `follower` every policy that is in force, and from now on each change, in order. It must not raise."""
+        with self._lock:
+            for change in _changes(_Shelf(), self._shelf):
+                follower(change)
+            self._followers.append(follower)
 
     # ------------------------------------------------------------------------------------------------------- choosing
 
@@ -321,6 +344,18 @@ class PolicyBook:
         for problem in new.problems:
             if problem not in old.problems:
                 logger.error("a policy file is refused, what was in force stays: %s", problem)
+
+
+def _changes(old: _Shelf, new: _Shelf) -> list[Change]:
+    """What came into force and what went between two states."""
+    before, after = ({e.policy.name: e for e in shelf.entries.values() if e.policy} for shelf in (old, new))
+    came = [
+        Change(name, entry.policy.digest, entry.text, entry.stamp[0] / 1e9)
+        for name, entry in after.items()
+        if entry.policy and not entry.problems
+        if name not in before or before[name].policy != entry.policy
+    ]
+    return came + [Change(name, None, None, time.time()) for name in before.keys() - after.keys()]
 
 
 def _prepare(before: Mapping[str, Policy], after: Mapping[str, Policy]) -> None:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Hashable, Sequence
 
 from router.cost.model import CostModel
-from router.types import Latents, Picture, Step, Value
+from router.types import Latents, Mask, Picture, Step, Value
 
 ENOUGH = 3  # measured batches of a size before it is judged
 PAYS = 0.95  # twice as many at once pay if one picture then takes less than this of its seconds
@@ -31,6 +31,8 @@ def batch_key(step: Step, inputs: Sequence[Value]) -> Hashable | None:
 def _shape(value: Value) -> Hashable:
     if isinstance(value, Picture):
         return value.pixels.shape
+    if isinstance(value, Mask):
+        return value.data.shape
     if isinstance(value, Latents):
         return value.space, value.data.shape, value.denoised
     return len(value.values)

@@ -38,9 +38,14 @@ LATEST = (
     5  # observations whose median is the present; so two hiccups among them are outvoted, and three are the present
 )
 CHANGE = 2.0  # the present has to differ by this factor from what was before to be told as a change
+CONTROLLED = 1.3  # work of a step of the prior beside a ControlNet, which has about half of the network's layers
+ENCODED = 1.0  # steps of the prior that encoding for inpainting takes
 PRIOR_WEIGHT = 0.05  # of the card against one observation: enough to settle what the observations leave open
 
 OFF_MODEL: dict[str, tuple[float, float]] = {  # (overhead, seconds per megapixel and picture), one CPU core
+    "given": (0.001, 0.01),
+    "control": (0.001, 0.02),
+    "paste": (0.001, 0.05),
     "select": (0.0005, 0.0),
     "blend": (0.001, 0.05),
     "upscale": (0.001, 0.02),
@@ -150,7 +155,7 @@ class CostModel:
         if width is None or height is None:
             width, height = settings.get("width"), settings.get("height")
         size = f"{width}x{height}" if step.model is not None and width is not None else "-"
-        size += " tiles" if "tiles" in settings else ""
+        size += " tiles" if "tiles" in settings else " control" if "control" in settings else ""
         passes = "+".join(map(str, self._passes(step))) or "-"
         how = "+".join(filter(None, (engine, *(self._catalogue[model].tuned for model in step.models))))
         return f"{_every(step)[:-1]}{size}/{passes}/{batch}/{how or '-'}"
@@ -188,7 +193,10 @@ class CostModel:
             [self._catalogue[m].passes(self._catalogue[m].guidance_scale) for m in step.models],
         )
         passes = sum(now) / sum(usual) if len(now) == len(usual) else 1.0
-        return steps * area / math.prod(card.native_size) * passes
+        units = steps * area / math.prod(card.native_size) * passes
+        units *= CONTROLLED if "control" in settings else 1.0
+        # A picture under a mask is encoded twice, whole and without what is masked: about as much as a step.
+        return units + ENCODED * area / math.prod(card.native_size) if step.kind == "inpaint" else units
 
     def snapshot(self) -> dict[str, Any]:
         """What was learned, as builtins that JSON takes."""

@@ -79,6 +79,7 @@ class Order(Generic[Item]):
         if (waiting := self._waiting.pop(item, None)) is None:
             return False
         self._leave(waiting)
+        self._classes[waiting.rank].forget_idle()
         return True
 
     def take(self, item: Item, seconds: float, now: float, along: bool = False) -> None:
@@ -188,6 +189,7 @@ class Order(Generic[Item]):
             waiting = flow.waiting.pop(0)
             waiting.rank, flow.served = rank - 1, due
             self._enter(waiting, due)
+            self._classes[rank].forget_idle()
 
 
 @dataclass(slots=True, order=True)

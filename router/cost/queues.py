@@ -40,6 +40,7 @@ class Queues:
         self._slots = dict(slots or {})
         self._tickets: dict[int, dict[tuple[int, str], tuple[str, float]]] = {}
         self._loads: dict[str, _Load] = {}
+        self._loading: dict[str, float] = {}
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._version = 0
@@ -51,7 +52,13 @@ class Queues:
     def empty(self) -> Queues:
         """The same workers with nothing to do, for decisions that nobody waits for."""
         with self._lock:
-            return Queues(self._costs, self._replicas, self._places, self._slots)
+            return self._alike()
+
+    def _alike(self) -> Queues:
+        """The same workers, with the same models in memory, and nothing reserved."""
+        found = Queues(self._costs, self._replicas, self._places, self._slots)
+        found._loading = dict(self._loading)
+        return found
 
     def set_replicas(self, worker: str, count: int) -> None:
         """Tell how many replicas of a worker there are now; without any, one is counted on that will come."""
@@ -59,6 +66,15 @@ class Queues:
             if self._replicas.get(worker) != max(1, int(count)):
                 self._replicas[worker] = max(1, int(count))
                 self._priced_at = -1
+                self._version += 1
+
+    def set_loading(self, seconds: Mapping[str, float]) -> None:
+        """Tell, by model, how long the first step waits for weights that are not in memory; 0: they are."""
+        with self._lock:
+            changed = {model: max(0.0, wait_s) for model, wait_s in seconds.items()}
+            changed = {model: wait_s for model, wait_s in changed.items() if self._loading.get(model, 0.0) != wait_s}
+            if changed:
+                self._loading = {model: wait_s for model, wait_s in {**self._loading, **changed}.items() if wait_s}
                 self._version += 1
 
     def reserve(self, plan: Plan, n: int = 1) -> int:
@@ -117,7 +133,7 @@ class Queues:
     def before(self, ticket: int) -> Queues:
         """The queues as they are now, without what was reserved with this ticket or later: a copy."""
         with self._lock:
-            found = Queues(self._costs, self._replicas, self._places, self._slots)
+            found = self._alike()
             for number, work in self._tickets.items():
                 if number < ticket:
                     found._add(number, dict(work))
@@ -168,9 +184,9 @@ class Queues:
                 kept = self._alone.get((id(plan), n))
                 if kept is None:
                     kept = self._alone[id(plan), n] = self._taken_alone(plan, n)
-                # Only the loads of its own workers matter to a plan.
-                loads = tuple(map(self._loads.get, kept.places)) if self._loads else ()
-                found[name] = self._behind(kept, n, loads) if any(loads) else kept.takes
+                # Only the loads of its own workers matter to a plan, and whether its own models are there.
+                waiting = self._waiting(kept) if self._loads or self._loading else ()
+                found[name] = self._behind(kept, n, waiting) if any(waiting) else kept.takes
         return found
 
     def _taken_alone(self, plan: Plan, n: int) -> _Alone:
@@ -179,10 +195,20 @@ class Queues:
         work = n * sum(seconds[step.id] for step in on_models)
         cost = n * sum(self._costs.cost_usd(step, seconds[step.id]) for step in on_models)
         takes = Resources(_makespan(plan, n, seconds, self._places, self._runs_at_once, {}), work, cost)
-        return _Alone(plan, tuple({self._place(str(step.model)) for step in on_models}), seconds, takes)
+        models = tuple({str(step.model) for step in on_models})
+        return _Alone(plan, models, tuple({self._place(model) for model in models}), seconds, takes)
 
-    def _behind(self, alone: _Alone, n: int, loads: tuple[_Load | None, ...]) -> Resources:
-        waiting = tuple([load.seconds if load is not None else 0.0 for load in loads])
+    def _waiting(self, alone: _Alone) -> tuple[float, ...]:
+        """Seconds ahead of a plan at each of its workers, over all of its replicas: reserved work, and the weights that
+        one of them has to load first."""
+        waiting = {place: load.seconds if (load := self._loads.get(place)) else 0.0 for place in alone.places}
+        if self._loading:
+            for model in alone.models:
+                place = self._place(model)
+                waiting[place] += self._loading.get(model, 0.0) * self._runs_at_once(place)
+        return tuple(waiting.values())
+
+    def _behind(self, alone: _Alone, n: int, waiting: tuple[float, ...]) -> Resources:
         kept = self._estimates.get((id(alone.plan), n))
         if kept is None or kept[1] != waiting:
             ahead = dict(zip(alone.places, waiting, strict=True))
@@ -204,6 +230,7 @@ class _Alone:
     """What a plan takes when nothing waits: kept until prices or replicas change, since all else follows from it."""
 
     plan: Plan
+    models: tuple[str, ...]
     places: tuple[str, ...]
     seconds: Mapping[str, float]
     takes: Resources

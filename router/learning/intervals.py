@@ -97,6 +97,18 @@ class EveryLook:
         )
 
 
+def resampled_mean(values: Floats, seed: int = 0, resamples: int = RESAMPLES) -> list[float]:
+    """`resampled` of the mean of values (n,), each a group: the same draws, all at once."""
+    from scipy.stats import bootstrap
+
+    if len(values) < 2:
+        return [float(values.mean())] * 2
+    found = bootstrap(
+        (values,), np.mean, n_resamples=resamples, method="percentile", rng=np.random.default_rng(seed)
+    ).bootstrap_distribution
+    return [float(end) for end in np.percentile(found, [2.5, 97.5])]
+
+
 def resampled(
     groups: NDArray[Any] | int,
     statistic: Callable[[NDArray[np.int64]], float],

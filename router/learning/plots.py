@@ -22,7 +22,9 @@ STYLES = {
 def needs_matplotlib() -> None:
     """Raises `ArtifactError` if matplotlib is not installed: to be asked before hours of work, not after."""
     if importlib.util.find_spec("matplotlib") is None:
-        raise ArtifactError("plots need matplotlib; run: pip install 'triptych[plots]', or leave --plots out")
+        raise ArtifactError(
+            "plots need matplotlib; run: pip install -c constraints.txt -e '.[plots]', or leave --plots out"
+        )
 
 
 def plot_pairs(report: Mapping[str, Any], folder: str | Path, title: str) -> list[Path]:

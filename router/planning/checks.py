@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from router.errors import PlanError, did_you_mean
-from router.planning.sizes import first_generate
-from router.types import Fuse, Generate, ModelCard, Recipe, Refine, Upscale
+from router.planning.sizes import first_stage
+from router.types import Edit, Fuse, Generate, Given, Map, ModelCard, Recipe, Refine, Upscale
 
 FUSIONS: dict[str, str] = {
     "best_of": "select",
@@ -25,10 +25,14 @@ MAX_UPSCALE = 8.0
 def check_stages(stages: tuple[Recipe, ...]) -> None:
     if not stages:
         raise PlanError("an empty chain; give it a generate to start with", "recipe")
-    if not isinstance(stages[0], Generate | Fuse):
-        first_generate(stages[0])
+    if not isinstance(stages[0], Generate | Given | Edit | Fuse):
+        first_stage(stages[0])
+    if isinstance(stages[0], Given) and len(stages) == 1:
+        raise PlanError("nothing is done to the given picture; edit it, or go on from it in a chain", "recipe")
     for stage in stages[1:]:
-        if not isinstance(stage, Refine | Upscale):
+        if isinstance(stage, Map) and not isinstance(stages[0], Given):
+            raise PlanError("a map is made of the given picture; begin the chain with given", "recipe")
+        if not isinstance(stage, Refine | Upscale | Map):
             what = type(stage).__name__.lower()
             raise PlanError(
                 f"{what!r} cannot continue a picture; only the first stage of a chain may make one", "recipe"

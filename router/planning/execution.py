@@ -11,12 +11,12 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from router.errors import PlanError, StepError, TriptychError
-from router.types import Latents, Picture, Plan, Scores, Step, StepResult, StepTrace, Unless, Value
+from router.types import Latents, Mask, Picture, Plan, Scores, Step, StepResult, StepTrace, Unless, Value
 
 Perform = Callable[[Step, Sequence[Value]], Awaitable[StepResult]]
 
-PRODUCTS: dict[str, type] = {"image": Picture, "latents": Latents, "scores": Scores}
-PRODUCED = (Picture, Latents, Scores)
+PRODUCTS: dict[str, type] = {"image": Picture, "mask": Mask, "latents": Latents, "scores": Scores}
+PRODUCED = (Picture, Mask, Latents, Scores)
 
 
 @dataclass(frozen=True)

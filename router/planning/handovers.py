@@ -51,7 +51,7 @@ def handovers(steps: Sequence[Step], catalogue: Catalogue, size: tuple[int, int]
     by_id = {step.id: step for step in steps}
     found = []
     for step in steps:
-        if step.kind != "refine" or step.model is None:
+        if step.kind not in ("refine", "inpaint") or step.model is None:
             continue
         given = by_id[step.inputs[0]]
         latents = given.produces == "latents"

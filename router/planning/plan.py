@@ -2,7 +2,8 @@
 
 Nothing is changed silently: what does not fit is refused with a remedy, what is inserted stands in the plan's notes.
 
-Sizes: the request's, else the recipe's own, else the first model's native size; the size asked for is that of the
+Sizes: the request's, else that of the given picture or the recipe's own, else the first model's native size; the size
+asked for is that of the
 answer, so stages before an `upscale` work at that size divided by its factor. A model that draws from noise does so at
 a size at which its card says it is good; from there the picture is brought to the size that was asked for, by a step of
 its own, before the next stage that wants it so. A model checks the size it works at.
@@ -22,21 +23,27 @@ from typing import Literal, TypeVar
 from router.errors import PlanError
 from router.planning.checks import FUSIONS, check_fusion, check_share, check_stages, check_until, unresolved
 from router.planning.denoise import common, seated
+from router.planning.edits import MADE, check_control, check_editor, check_given, check_shape
 from router.planning.handovers import check_takeover, handovers
-from router.planning.recipes import recipe_key, resolve, stages_of
-from router.planning.sizes import answer_size, card_of, check_size, drawing_size, enlargement, reduced
+from router.planning.recipes import recipe_key, resolve, stages_of, strength_of
+from router.planning.sizes import answer_size, card_of, check_size, drawing_size, editing_size, enlargement, reduced
 from router.planning.styles import worn
 from router.planning.tiling import tiled
 from router.prompts.phrases import object_phrases
 from router.types import (
     Catalogue,
+    Control,
+    Edit,
     Fuse,
     Generate,
     GenerationRequest,
+    Given,
+    Map,
     ModelCard,
     Plan,
     Recipe,
     Refine,
+    Role,
     Scalar,
     Step,
     StepKind,
@@ -63,9 +70,10 @@ def make_plan(
     """
     try:
         resolved = resolve(recipe, recipes, (name,))
+        check_given(resolved, request)
         width, height = answer_size(resolved, request, catalogue)
         draft = _Draft(request, catalogue)
-        output = draft.add(resolved, width, height, request.seed)
+        output = draft.finished(draft.add(resolved, width, height, request.seed), width, height)
         draft.notes += cut_negatives(request.negative_prompt, draft.steps, catalogue)
         draft.notes += cut_prompts(request.prompt, draft.steps, catalogue)
     except PlanError as error:
@@ -110,6 +118,11 @@ def _cut(what: str, prompt: str, models: Iterable[str], catalogue: Catalogue) ->
     return notes
 
 
+def _what(model: str | None, settings: Mapping[str, Scalar]) -> object:
+    """What a step's name says beside its kind."""
+    return model or settings.get("role") or settings.get("method") or settings.get("factor") or "mask"
+
+
 # ------------------------------------------------------------------------------------------------------------- steps
 
 
@@ -135,11 +148,18 @@ class _Draft:
         works = width, height  # the size that the picture has now; width and height: what it is to have here
         for stage, following in zip(stages, (*stages[1:], None), strict=True):
             if last is None:
-                if isinstance(stage, Generate):
+                if isinstance(stage, Given):
+                    last, works = self.whole(width, height)
+                elif isinstance(stage, Edit):
+                    last, works = self.add_edit(stage, width, height, seed), (width, height)
+                elif isinstance(stage, Generate):
                     works = self.drawing(stage, width, height)
                     last = self.add_generate(stage, following, *works, seed, (width, height))
                 else:
                     last = self.add(stage, width, height, seed)
+            elif isinstance(stage, Map):
+                last, works = self.resized(last, works, width, height), (width, height)
+                last = self.mapped(stage.kind, last)
             elif isinstance(stage, Refine):
                 if stage.strength is not None and works != (width, height) and not self.stays(stage, works):
                     last, works = self.resized(last, works, width, height), (width, height)
@@ -179,6 +199,100 @@ class _Draft:
         settings = {"factor": factor, "width": width, "height": height}
         return self.new("upscale", None, (before.id,), "image", settings)
 
+    # Given pictures
+
+    def given(self, role: Role) -> Step:
+        """The step that has a picture of the request; one for all that take it."""
+        one = self.request.brings(role)
+        assert one is not None, "`check_given` comes first"
+        if (known := next((step for step in self.steps if step.settings.get("digest") == one.digest), None)) is None:
+            settings: dict[str, Scalar] = {"role": role, "digest": one.digest, "width": one.width, "height": one.height}
+            settings |= {"share": one.share} if role == "mask" else {}
+            return self.new("given", None, (), "mask" if role == "mask" else "image", settings)
+        return known
+
+    def whole(self, width: int, height: int) -> tuple[Step, tuple[int, int]]:
+        """The given picture, and its size, which is to become width x height."""
+        image = self.request.brings("image")
+        assert image is not None
+        check_shape(image, width, height)
+        return self.given("image"), (image.width, image.height)
+
+    def add_edit(self, stage: Edit, width: int, height: int, seed: int) -> Step:
+        """The given picture, width x height, painted over by a model, at a size at which that works."""
+        card, masked = card_of(stage.model, self.catalogue), self.request.brings("mask")
+        check_editor(card, masked is not None)
+        image, size = self.whole(width, height)
+        works = editing_size(card, width, height)
+        if works != (width, height):
+            self.notes.append(
+                f"{card.id} works on the given picture at {works[0]}x{works[1]}; what it paints is brought to "
+                f"{width}x{height}"
+            )
+        request, strength = self.request, strength_of(stage, self.request)
+        steps = self.overridden(f"steps of {card.id}", request.steps, stage.steps, card.steps)
+        guidance = self.overridden(
+            f"guidance_scale of {card.id}", request.guidance_scale, stage.guidance_scale, card.guidance_scale
+        )
+        settings = self.sampling(card, *works, steps, guidance, stage.scheduler, seed)
+        settings |= {**self.clothed(stage, card), "strength": self.strength(card, steps, strength)}
+        before = self.resized(image, size, *works)
+        guide: tuple[str, ...] = ()
+        if stage.control is not None:
+            check_control(card, stage.control, alone=True)
+            followed, told = self.followed(card, stage.control, before)
+            guide, settings = (followed,), settings | told
+        if masked is None:
+            self.notes.append(f"{card.id} paints over the given picture by strength {strength:g}")
+            painted = self.new("refine", card.id, (before.id, *guide), "image", settings)
+            return self.resized(painted, works, width, height)
+        self.notes.append(
+            f"{card.id} draws the {masked.share:.0%} of the given picture that the mask leaves open, by strength "
+            f"{strength:g}; every byte elsewhere stays"
+        )
+        inputs = (before.id, self.given("mask").id, *guide)
+        drawn = self.new("inpaint", card.id, inputs, "image", settings)
+        return self.pasted(self.resized(drawn, works, width, height), width, height)
+
+    def mapped(self, kind: str, image: Step) -> Step:
+        """The control map of a picture; one step for all that follow it."""
+        if kind not in MADE:
+            raise PlanError(f"no map {kind!r} is made here; there are {', '.join(MADE)}", "control")
+        same = (step for step in self.steps if step.kind == "control" and step.inputs == (image.id,))
+        known = next((step for step in same if step.settings["method"] == kind), None)
+        return known or self.new("control", None, (image.id,), "image", {"method": kind})
+
+    def followed(self, card: ModelCard, control: Control, image: Step) -> tuple[str, dict[str, Scalar]]:
+        """The id of the map that a stage follows, of a picture of the size it works at, and its settings."""
+        guide = self.mapped(control.kind, image) if control.of == "given" else image
+        self.notes.append(f"{card.id} follows the {control.kind} map of the given picture ({guide.id})")
+        return guide.id, {"control": control.kind, "control_scale": float(control.scale)}
+
+    def pasted(self, drawn: Step, width: int, height: int) -> Step:
+        """What was drawn, laid over the given picture where the mask is open."""
+        inputs = (drawn.id, self.given("image").id, self.given("mask").id)
+        return self.new("paste", None, inputs, "image", {"width": width, "height": height})
+
+    def finished(self, last: Step, width: int, height: int) -> Step:
+        """The last step; with a mask, whatever came after the edit is laid over the given picture as well."""
+        if self.request.brings("mask") is None or last.kind == "paste":
+            return last
+        self.notes.append("what goes on from the edit is laid over the given picture as well, where the mask is open")
+        return self.pasted(last, width, height)
+
+    def strength(self, card: ModelCard, steps: int, strength: float) -> float:
+        """A strength, checked; a note where whole steps miss it."""
+        if not 0 < strength <= 1:
+            raise PlanError(f"strength of {card.id!r} must be above 0 and at most 1, not {strength:g}", "recipe")
+        check_share(card, steps, strength, "strength")
+        effective = card.effective_strength(steps, strength)
+        if abs(effective - strength) > COARSE:
+            self.notes.append(
+                f"{card.id} runs {round(effective * steps)} of {steps} steps, so its strength is {effective:.2g} in "
+                f"effect, not {strength:g}; more steps come nearer"
+            )
+        return float(strength)
+
     def add_generate(
         self, stage: Generate, following: Recipe | None, width: int, height: int, seed: int, asked: tuple[int, int]
     ) -> Step:
@@ -199,6 +313,11 @@ class _Draft:
         )
         settings = {**self.sampling(card, width, height, steps, guidance, stage.scheduler, seed), **tiles}
         settings |= self.clothed(stage, card)
+        if stage.control is not None:
+            check_control(card, stage.control, alone=stage.until is None and stage.tile is None)
+            image, size = self.whole(*asked)
+            guide, told = self.followed(card, stage.control, self.resized(image, size, width, height))
+            return self.new("generate", card.id, (guide,), "image", settings | told)
         if stage.until is None:
             return self.new("generate", card.id, (), "image", settings)
         check_until(card, stage.until, following)
@@ -250,22 +369,15 @@ class _Draft:
                 "refine with another model, or let it generate",
                 "recipe",
             )
-        if not 0 < stage.strength <= 1:
-            raise PlanError(f"strength of {card.id!r} must be above 0 and at most 1, not {stage.strength:g}", "recipe")
-        check_share(card, steps, stage.strength, "strength")
-        self.notes.append(self.through_pixels(card, before, stage.strength))
-        effective = card.effective_strength(steps, stage.strength)
-        if abs(effective - stage.strength) > COARSE:
-            self.notes.append(
-                f"{card.id} runs {round(effective * steps)} of {steps} steps, so its strength is {effective:.2g} in "
-                f"effect, not {stage.strength:g}; more steps come nearer"
-            )
+        told = len(self.notes)
+        strength = self.strength(card, steps, stage.strength)
+        self.notes.insert(told, self.through_pixels(card, before, stage.strength))
         asked = self.request.width or self.request.height
         if asked and not tiles and not card.good_at(width, height):
             self.notes.append(
                 f"{card.id} paints over a picture of {width}x{height}, at which it was not shown to be good"
             )
-        settings |= {"strength": float(stage.strength), **tiles}
+        settings |= {"strength": strength, **tiles}
         return self.new("refine", card.id, (before.id,), "image", settings)
 
     def check_told(self, card: ModelCard, stage: Generate) -> None:
@@ -311,7 +423,7 @@ class _Draft:
         return tiles
 
     def through_pixels(self, card: ModelCard, before: Step, strength: float) -> str:
-        giver = before.model or before.id
+        giver = "the given picture" if before.kind == "given" else before.model or before.id
         spaces = before.model is not None and card_of(before.model, self.catalogue).latent_space != card.latent_space
         why = "another latent space" if spaces else "a finished picture"
         return f"{giver} to {card.id} goes through pixels ({why}): encoded again and re-noised by {strength:g}"
@@ -470,11 +582,11 @@ class _Draft:
         kind: StepKind,
         model: str | None,
         inputs: tuple[str, ...],
-        produces: Literal["image", "latents", "scores"],
+        produces: Literal["image", "mask", "latents", "scores"],
         settings: Mapping[str, Scalar],
         needs: int | None = None,
     ) -> Step:
-        name = f"{len(self.steps) + 1}-{kind}-{model or settings.get('method') or settings.get('factor')}"
+        name = f"{len(self.steps) + 1}-{kind}-{_what(model, settings)}"
         self.steps.append(Step(name, kind, model, inputs, produces, settings, needs=needs))
         return self.steps[-1]
 
@@ -485,7 +597,7 @@ class _Draft:
             self.notes.append(f"{name}: {asked:g} as requested instead of {usual:g}")
         return usual if asked is None else asked
 
-    def clothed(self, stage: Generate | Refine, card: ModelCard) -> dict[str, Scalar]:
+    def clothed(self, stage: Generate | Edit | Refine, card: ModelCard) -> dict[str, Scalar]:
         """The setting of what a stage wears; none if that is nothing."""
         found = worn(stage, self.request, card, self.notes)
         return {"style": spelled(found)} if found else {}

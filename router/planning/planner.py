@@ -16,7 +16,7 @@ from cachetools import LRUCache
 
 from router.errors import PlanError
 from router.planning.plan import cut_prompts, make_plan
-from router.planning.recipes import as_run, resolve
+from router.planning.recipes import as_run, asks_otherwise, resolve
 from router.planning.sizes import answer_size, apart
 from router.types import Catalogue, Chain, Fuse, GenerationRequest, Plan, Recipe, Rejection, Step
 
@@ -133,7 +133,7 @@ class Planner:
 
     def _kept_for(self, request: GenerationRequest, recipes: Mapping[str, Recipe]) -> _Kept:
         asked = request.width, request.height, request.steps, request.guidance_scale, request.style
-        key = (tuple(recipes), request.negative_prompt, *asked)
+        key = (tuple(recipes), request.negative_prompt, *asked, request.given, request.strength)
         with self._lock:
             kept = self._kept.get(key)
         # A policy's recipes are the same objects each time, so comparing them is quick.
@@ -142,7 +142,7 @@ class Planner:
             shared = [name for name in recipes if name not in reading]
             shape = replace(request, prompt=ANY_PROMPT, seed=0)
             plans, refused = _planned(shape, shared, recipes, self._catalogue)
-            changed = request.steps is not None or request.guidance_scale is not None or bool(request.style)
+            changed = asks_otherwise(request)
             run = {name: as_run(recipe, request) for name, recipe in recipes.items()} if changed else {}
             far = distances(request, plans, recipes, self._catalogue)
             kept = _Kept(dict(recipes), reading, plans, refused, run, far)

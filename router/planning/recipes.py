@@ -17,6 +17,10 @@ The key is what the columns of a ratings table and of a trained artefact are cal
     frequency(alignment~0.05;flux|sdxl)     blended only if the pictures agree, else the best is kept
     best_of(alignment>0.9;sd15@12|flux)     with `accept_above` the branches run in turn, so their order stays
     best_of(alignment<6;flux|sd15@12)       a search of at most six pictures
+    given>sd15:strength=0.6                 a given picture that is painted over
+    given>sd15:mask=0.25,strength=1         a quarter of it, where a mask is open
+    sd15:control=canny*0.8                  drawn along the edges of a given picture
+    given>upscale:2>sdxl:strength=0.3       a given picture that is enlarged, and refined as a whole
 """
 
 from __future__ import annotations
@@ -26,7 +30,20 @@ from dataclasses import replace
 
 from router.errors import PlanError, did_you_mean
 from router.planning.styles import asked
-from router.types import Catalogue, Chain, Fuse, Generate, GenerationRequest, Recipe, Refine, Upscale, spelled
+from router.types import (
+    Catalogue,
+    Chain,
+    Edit,
+    Fuse,
+    Generate,
+    GenerationRequest,
+    Given,
+    Map,
+    Recipe,
+    Refine,
+    Upscale,
+    spelled,
+)
 
 ORDERED_FUSIONS = frozenset({"frequency", "regions"})
 """Those in which the order of the branches changes the picture: low before high; the first of equal regions."""
@@ -57,20 +74,47 @@ def resolve(recipe: Recipe, recipes: Mapping[str, Recipe], path: tuple[str, ...]
 
 
 def as_run(recipe: Recipe, request: GenerationRequest) -> Recipe:
-    """The recipe with the steps, guidance and styles that the request asks of what draws from noise; the same object if
-    it asks for none. Names in fusions stay names."""
-    if request.steps is None and request.guidance_scale is None and not request.style:
+    """The recipe with what the request asks of what draws from noise or from its own picture (steps, guidance, styles,
+    strength, mask); the same object if it asks for nothing. Names in fusions stay names."""
+    if not asks_otherwise(request):
         return recipe
     if isinstance(recipe, Generate):
         steps = recipe.steps if request.steps is None else request.steps
         guidance = recipe.guidance_scale if request.guidance_scale is None else request.guidance_scale
         return replace(recipe, steps=steps, guidance_scale=guidance, style=asked(recipe, request))
+    if isinstance(recipe, Edit):
+        mask = request.brings("mask")
+        return replace(
+            recipe,
+            steps=recipe.steps if request.steps is None else request.steps,
+            guidance_scale=recipe.guidance_scale if request.guidance_scale is None else request.guidance_scale,
+            style=asked(recipe, request),
+            strength=strength_of(recipe, request),
+            mask=None if mask is None else round(mask.share, 2),
+        )
     if isinstance(recipe, Chain):
         return Chain(tuple(as_run(stage, request) for stage in recipe.stages))
     if isinstance(recipe, Fuse):
         branches = tuple(part if isinstance(part, str) else as_run(part, request) for part in recipe.branches)
         return replace(recipe, branches=branches)
     return recipe
+
+
+def asks_otherwise(request: GenerationRequest) -> bool:
+    """Whether a request asks anything of a recipe that changes what it is."""
+    changed = request.steps is not None or request.guidance_scale is not None
+    return changed or bool(request.style or request.given)
+
+
+PAINTED, INPAINTED = 0.6, 1.0
+"""The usual strength of an edit: of a whole picture, of which something is to be left; and within a mask."""
+
+
+def strength_of(stage: Edit, request: GenerationRequest) -> float:
+    """How far an edit noises the given picture again: as the request says, else the recipe, else as is usual."""
+    usual = INPAINTED if request.brings("mask") is not None else PAINTED
+    own = usual if stage.strength is None else stage.strength
+    return own if request.strength is None else request.strength
 
 
 def stages_of(recipe: Recipe) -> tuple[Recipe, ...]:
@@ -82,7 +126,7 @@ def stages_of(recipe: Recipe) -> tuple[Recipe, ...]:
 
 def models_of(recipe: Recipe) -> Iterator[str]:
     """Catalogue ids that a resolved recipe runs on, in order, with repetitions; scorers come after their branches."""
-    if isinstance(recipe, Generate | Refine):
+    if isinstance(recipe, Generate | Edit | Refine):
         yield recipe.model
     elif isinstance(recipe, Chain):
         for stage in recipe.stages:
@@ -118,7 +162,11 @@ def _key(recipe: Recipe | str, catalogue: Catalogue | None) -> str:
         return f"{recipe.method}({how};{joined})" if how else f"{recipe.method}({joined})"
     if isinstance(recipe, Upscale):
         return f"upscale:{recipe.factor:g}"
-    return _model_key(recipe, catalogue)
+    if isinstance(recipe, Given):
+        return "given"
+    if isinstance(recipe, Map):
+        return f"map:{recipe.kind}"
+    return ("given>" if isinstance(recipe, Edit) else "") + _model_key(recipe, catalogue)
 
 
 def _denoise_key(keys: Sequence[str], shares: Sequence[tuple[float, float]]) -> str:
@@ -139,7 +187,7 @@ def _chain_key(stages: tuple[Recipe, ...], catalogue: Catalogue | None) -> str:
 
 
 def _model_key(stage: Recipe, catalogue: Catalogue | None, bare: bool = False) -> str:
-    assert isinstance(stage, Generate | Refine)
+    assert isinstance(stage, Generate | Edit | Refine)
     settings: dict[str, str] = {}
     card = catalogue[stage.model] if catalogue is not None and stage.model in catalogue else None
     steps = None if card is not None and stage.steps == card.steps else stage.steps
@@ -150,11 +198,17 @@ def _model_key(stage: Recipe, catalogue: Catalogue | None, bare: bool = False) -
     if isinstance(stage, Refine):
         settings |= {"from": f"{stage.from_:g}"} if stage.from_ is not None else {}
         settings |= {"strength": f"{stage.strength:g}"} if stage.strength is not None else {}
-    if stage.until is not None and not bare:
+    if isinstance(stage, Edit):
+        settings |= {"strength": f"{stage.strength:g}"} if stage.strength is not None else {}
+        settings |= {"mask": f"{stage.mask:g}"} if stage.mask is not None else {}
+    elif stage.until is not None and not bare:
         settings["until"] = f"{stage.until:g}"
-    if stage.tile is not None:
+    if not isinstance(stage, Edit) and stage.tile is not None:
         settings["tile"] = str(stage.tile)
         settings |= {"overlap": f"{stage.overlap:g}"} if stage.overlap is not None else {}
+    if not isinstance(stage, Refine) and (control := stage.control) is not None:
+        of = "" if control.of == "given" else f".{control.of}"
+        settings["control"] = f"{control.kind}{of}" + (f"*{control.scale:g}" if control.scale != 1 else "")
     if stage.style:
         settings["style"] = spelled(stage.style)
     if isinstance(stage, Generate) and (stage.width or stage.height):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from router.errors import PlanError, did_you_mean
-from router.types import Catalogue, Chain, Fuse, Generate, GenerationRequest, ModelCard, Recipe, Upscale
+from router.types import Catalogue, Chain, Edit, Fuse, Generate, GenerationRequest, Given, ModelCard, Recipe, Upscale
 
 
 def card_of(model: str, catalogue: Catalogue) -> ModelCard:
@@ -16,22 +16,26 @@ def card_of(model: str, catalogue: Catalogue) -> ModelCard:
 
 
 def answer_size(recipe: Recipe, request: GenerationRequest, catalogue: Catalogue) -> tuple[int, int]:
-    """Width and height of the answer."""
-    first = first_generate(recipe)
-    native = card_of(first.model, catalogue).native_size
+    """Width and height of the answer. A recipe that takes a picture has one in the request."""
+    first = first_stage(recipe)
+    if isinstance(first, Generate) and first.control is None:
+        native = card_of(first.model, catalogue).native_size
+        own = first.width or native[0], first.height or native[1]
+    else:
+        image = request.brings("image")
+        assert image is not None, "`edits.check_given` comes first"
+        own = image.width, image.height
     factor = enlargement(recipe)
-    width = request.width or round((first.width or native[0]) * factor)
-    height = request.height or round((first.height or native[1]) * factor)
-    return width, height
+    return request.width or round(own[0] * factor), request.height or round(own[1] * factor)
 
 
-def first_generate(recipe: Recipe) -> Generate:
-    """The generate that sets the size: the first one, going down first stages and first branches."""
-    if isinstance(recipe, Generate):
+def first_stage(recipe: Recipe) -> Generate | Edit | Given:
+    """The stage that sets the size: the first one, going down first stages and first branches."""
+    if isinstance(recipe, Generate | Edit | Given):
         return recipe
     inner = recipe.stages if isinstance(recipe, Chain) else recipe.branches if isinstance(recipe, Fuse) else ()
     if inner and not isinstance(inner[0], str):
-        return first_generate(inner[0])
+        return first_stage(inner[0])
     what = type(recipe).__name__.lower()
     raise PlanError(f"starts with {what!r}, which has no picture to work on; put a generate before it", "recipe")
 
@@ -90,6 +94,24 @@ def drawing_size(card: ModelCard, width: int, height: int) -> tuple[int, int]:
         f"ask for one of these or a multiple, such as {double}{windows}",
         "size",
     )
+
+
+def editing_size(card: ModelCard, width: int, height: int) -> tuple[int, int]:
+    """The size at which `card` paints over a picture of width x height: as for drawing, where it has one of this shape;
+    else about as large as its native size, and of the same shape as nearly as its multiples allow.
+
+    Raises `PlanError` for a shape that it does not take at all.
+    """
+    try:
+        found = drawing_size(card, width, height)
+        check_size(card, *found)
+        return found
+    except PlanError:
+        area, shape = math.prod(card.native_size), width / height
+    least = math.ceil(card.min_side / card.size_multiple) * card.size_multiple
+    across, down = (max(least, _snapped(side, card)) for side in (math.sqrt(area * shape), math.sqrt(area / shape)))
+    check_size(card, across, down)
+    return across, down
 
 
 def _snapped(side: float, card: ModelCard) -> int:

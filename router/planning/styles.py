@@ -5,11 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from router.errors import PlanError, RequestError, did_you_mean
-from router.types import MAX_STYLES, Catalogue, Generate, GenerationRequest, ModelCard, Refine, Style, Wearing, wearing
+from router.types import (
+    MAX_STYLES,
+    Catalogue,
+    Edit,
+    Generate,
+    GenerationRequest,
+    ModelCard,
+    Refine,
+    Style,
+    Wearing,
+    wearing,
+)
+
+EIGHT_BITS = ("int8", "fp8")
+"""Ways of `tuning.quantize` after which a LoRA finds no layers that it could be added to, as peft computes it."""
 
 
-def asked(stage: Generate | Refine, request: GenerationRequest) -> Wearing:
-    """What a stage that draws from noise wears: the recipe's, and the request's instead of and beside them."""
+def asked(stage: Generate | Edit | Refine, request: GenerationRequest) -> Wearing:
+    """What a stage that draws from noise, or paints over a given picture, wears: the recipe's, and the request's
+    instead of and beside them."""
     return wearing((*stage.style, *request.style)) if request.style else stage.style
 
 
@@ -24,13 +39,13 @@ def check_known(request: GenerationRequest, catalogue: Catalogue) -> None:
             raise RequestError(f"style: there is no style {name!r}{nearest}", "style")
 
 
-def worn(stage: Generate | Refine, request: GenerationRequest, card: ModelCard, notes: list[str]) -> Wearing:
+def worn(stage: Generate | Edit | Refine, request: GenerationRequest, card: ModelCard, notes: list[str]) -> Wearing:
     """The styles of a stage on the model of `card`. Raises `PlanError` for one that it cannot wear.
 
     A refine wears of the request's styles those that it can; what it does not is added to `notes`.
     """
     kind = "generate" if isinstance(stage, Generate) else "refine"
-    if kind == "generate":
+    if not isinstance(stage, Refine):
         found = asked(stage, request)
     else:
         able: list[tuple[str, float]] = []
@@ -75,6 +90,8 @@ def _unfit(style: Style, card: ModelCard, kind: str) -> str:
         return f"it is for family {style.family!r}, not {card.family!r}"
     if style.latent_space and style.latent_space != card.latent_space:
         return f"it is for models of latent space {style.latent_space!r}, not {card.latent_space!r}"
+    if style.kind == "lora" and (bits := card.tuning.get("quantize")) in EIGHT_BITS:
+        return f"nothing can be added to layers in 8 bits; leave `quantize: {bits}` out of its tuning"
     if kind not in style.steps:
         return f"{style.kind} works in {' and '.join(style.steps)} only"
     return ""
@@ -88,3 +105,6 @@ def _check_together(styles: Sequence[Style]) -> None:
                 f"{seen[style.kind]!r} and {style.id!r} are both of kind {style.kind!r}; wear one of them", "style"
             )
         seen[style.kind] = style.id
+    stepping = [style.id for style in styles if "scheduler" in style.settings]
+    if len(stepping) > 1:
+        raise PlanError(f"{' and '.join(map(repr, stepping))} each want a scheduler; wear one of them", "style")

@@ -33,8 +33,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from router.planning.recipes import models_of, recipe_key, stages_of
-from router.types import Catalogue, Chain, Fuse, Generate, Quality, Recipe, Refine
+from router.planning.recipes import PAINTED, models_of, recipe_key, stages_of
+from router.types import Catalogue, Chain, Edit, Fuse, Generate, Quality, Recipe, Refine
 
 _STAGE = re.compile(r"(?P<model>[^@:>]+)(?:@(?P<steps>\d+))?(?::(?P<settings>[^>]*))?")
 _NUMBER = re.compile(r"[0-9]*\.?[0-9]+")
@@ -42,6 +42,7 @@ USUAL_STEPS = 25.0  # for keys without steps when no catalogue says better
 SATURATION = 4.0  # of the curve of steps
 LOSS = 0.05  # of the quality, for each unit of distance in other settings
 MISSED = 0.5  # of what is taken off a mean for settings that were not rated, as a standard deviation more
+KEPT_STD = 0.3  # of how well a picture that somebody brings fits a prompt: little less than knowing nothing
 OTHER_WEIGHTS = 1.0  # distance of a model to another one under its id
 OTHER_STYLE = 1.0  # distance of a picture to one in another style, or in none
 
@@ -124,6 +125,7 @@ class Outline:
     branches: of a fusion by `method`, each with its weight in the mean (`weights`)
     head:     the chain before its last stage; refines: what that refine does of what a usual one does, 0 if it is none
     steps:    of a model of which nothing was rated, what fewer steps than usual leave of the prior
+    kept:     of a given picture that `head`'s model paints over, how much stays (0..1), of which nothing is known
     """
 
     column: str | None = None
@@ -136,6 +138,7 @@ class Outline:
     head: Outline | None = None
     refines: float = 0.0
     steps: float = 1.0
+    kept: float | None = None
 
     def quality(self, known: Mapping[str, Quality], prior: Quality, rules: Composition) -> Quality:
         """On the prompt for which `known` holds."""
@@ -148,6 +151,9 @@ class Outline:
         if self.method:
             parts = [part.quality(known, prior, rules) for part in self.branches]
             return _fused(self.method, parts, self.weights, prior, rules)
+        if self.head is not None and self.kept is not None:
+            drawn = self.head.quality(known, prior, rules)
+            return _composed(drawn.mean, math.hypot(drawn.std, KEPT_STD * self.kept), drawn.basis, 1.0)
         if self.head is not None:
             head = self.head.quality(known, prior, rules)
             # A refine that takes something off is taken to do so whatever its steps.
@@ -179,6 +185,8 @@ def outline(
 ) -> Outline:
     """The outline of a resolved `recipe`, given the keys of the recipes that were rated, and, if it is known, what the
     cards said then."""
+    if isinstance(recipe, Edit):
+        return _edited(recipe, columns, catalogue, record)
     key = recipe_key(recipe, {}, catalogue)
     changed = sum(_changed(model, catalogue, record) for model in sorted(set(models_of(recipe))))
     if key in columns and not changed:
@@ -202,6 +210,18 @@ def outline(
     if isinstance(recipe, Generate) and recipe.steps is not None:
         return Outline(steps=min(1.0, curve(recipe.steps / _usual(recipe.model, catalogue)) / curve(1.0)))
     return Outline()
+
+
+def _edited(
+    recipe: Edit, columns: Collection[str], catalogue: Catalogue | None = None, record: Record | None = None
+) -> Outline:
+    """As the model alone on the prompt; the less it paints over, by strength and mask, the less is known."""
+    key = recipe_key(recipe, {}, catalogue)
+    if key in columns and not _changed(recipe.model, catalogue, record):
+        return Outline(column=key)
+    alone = Generate(recipe.model, recipe.steps, recipe.guidance_scale, recipe.scheduler, style=recipe.style)
+    painted = (PAINTED if recipe.strength is None else recipe.strength) * (1.0 if recipe.mask is None else recipe.mask)
+    return Outline(head=outline(alone, columns, catalogue, record), kept=1 - painted)
 
 
 def curve(share: float) -> float:

@@ -8,7 +8,7 @@ Units stand in the names: `_s` seconds, `_usd` US dollars, `_gb` 10^9 bytes; siz
 Import them from here: the modules below are how they are kept, not a second way to them.
 """
 
-from router.types.cards import Catalogue, ModelCard, Remote, Scalar
+from router.types.cards import Catalogue, Licence, ModelCard, Remote, Scalar
 from router.types.decisions import (
     Decision,
     Estimate,
@@ -20,11 +20,27 @@ from router.types.decisions import (
     Rejection,
     Verification,
 )
+from router.types.given import GivenPicture, Role
 from router.types.plans import HandOver, Plan, Step, StepKind, Unless
-from router.types.recipes import Chain, Fuse, Generate, Prices, Recipe, Refine, Search, Tile, Turn, Upscale
+from router.types.recipes import (
+    Chain,
+    Control,
+    Edit,
+    Fuse,
+    Generate,
+    Given,
+    Map,
+    Prices,
+    Recipe,
+    Refine,
+    Search,
+    Tile,
+    Turn,
+    Upscale,
+)
 from router.types.requests import NO_CONTEXT, Allowance, Context, GenerationRequest, Priority, PromptView
 from router.types.resources import UNBOUNDED, Resources
-from router.types.results import Latents, Picture, Progress, Scores, StepResult, StepTrace, Value
+from router.types.results import Latents, Mask, Picture, Progress, Scores, StepResult, StepTrace, Value
 from router.types.styles import MAX_STYLES, Style, Wearing, spelled, wearing, worn_by
 
 __all__ = [
@@ -35,13 +51,20 @@ __all__ = [
     "Catalogue",
     "Chain",
     "Context",
+    "Control",
     "Decision",
+    "Edit",
     "Estimate",
     "Fuse",
     "Generate",
     "GenerationRequest",
+    "Given",
+    "GivenPicture",
     "HandOver",
     "Latents",
+    "Licence",
+    "Map",
+    "Mask",
     "ModelCard",
     "Offers",
     "Picture",
@@ -59,6 +82,7 @@ __all__ = [
     "Rejection",
     "Remote",
     "Resources",
+    "Role",
     "Scalar",
     "Scores",
     "Search",

@@ -40,6 +40,15 @@ class Remote:
 
 
 @dataclass(frozen=True, slots=True)
+class Licence:
+    """The terms of a model. name: SPDX, or the publisher's;   gated: whether its download asks for accepted terms"""
+
+    name: str
+    commercial_use: bool
+    gated: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ModelCard:
     """One checkpoint: what differs between SD1.5, SDXL and FLUX is a row of a table, not a subclass.
 
@@ -58,8 +67,12 @@ class ModelCard:
     relays:       its share of the denoising names a noise level, so that models of its latent space go on from one
                   another; false where the schedule depends on checkpoint and size. The family says this
     refines:      it goes on from a finished picture by `strength`. The family says this
+    inpaints:     it draws what a mask leaves open of a picture. The family says this
+    controlnets:  by kind ("canny", "depth", …), where the weights of a ControlNet are: path or hub, and revision
     vocabulary:   file with what the training captions say, if they say little enough to be listed; words: its lines,
                   single words, and pairs of a number, size, colour or material with the word after it
+    components:   parts of its pipeline, by name, that come from sources of their own or are kept in another precision;
+                  builtins of `models.components.Component`
     remote:       the server that draws with it; None: its weights are loaded here. The source says this
     guests:       catalogue ids of models of the same latent space whose networks its worker holds beside its own, so
                   that both can predict in one step; the installation says this (the catalogue), not the card's file
@@ -75,6 +88,7 @@ class ModelCard:
     family: str
     role: Literal["base", "refiner", "scorer"]
     source: Mapping[str, Scalar]  # one of hub / local / file, and revision; see models/cards/README.md
+    components: Mapping[str, Mapping[str, Scalar]] = field(default_factory=dict)
     backbone: str = "unet"
     latent_space: str = ""
     latent_channels: int = 4
@@ -108,6 +122,8 @@ class ModelCard:
     usd_per_hour: float = 1.0  # price of the accelerator it occupies
     relays: bool = False
     refines: bool = True
+    inpaints: bool = False
+    controlnets: Mapping[str, Mapping[str, Scalar]] = field(default_factory=dict)
     flow: bool = False
     takes_negative: bool = True
     remote: Remote | None = None
@@ -123,6 +139,11 @@ class ModelCard:
     def revision(self) -> str:
         """The revision of the weights that the source names, or "unpinned"."""
         return str(self.source.get("revision") or "unpinned")
+
+    @property
+    def terms(self) -> Licence:
+        """Its licence."""
+        return Licence(self.licence, self.commercial_use, self.gated)
 
     def takes(self, setting: str) -> bool:
         """Can it be told this setting of a step? A server of somebody else's may have no word for it."""

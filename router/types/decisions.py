@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from router.types.cards import Licence
 from router.types.plans import Plan
 from router.types.recipes import Prices, Recipe
 from router.types.requests import NO_CONTEXT, Context, GenerationRequest, PromptView
@@ -43,7 +44,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """Why a recipe was out. gate: "capability", "limit", "request", "budget", "rule" or "pinned"."""
+    """Why a recipe was out. gate: "capability", "licence", "limit", "request", "budget", "rule" or "pinned"."""
 
     recipe: str
     gate: str
@@ -125,11 +126,13 @@ class Offers:
     """The recipes that a request could be answered with.
 
     plans, estimates: by recipe, as if each alone were admitted now;   refused: those that could not even be planned
+    licences: the terms of the models, by catalogue id
     """
 
     plans: Mapping[str, Plan]
     estimates: Mapping[str, Estimate]
     refused: Sequence[Rejection] = ()
+    licences: Mapping[str, Licence] = field(default_factory=dict)
 
 
 class Policy(Protocol):

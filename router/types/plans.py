@@ -10,7 +10,9 @@ from typing import Literal
 
 from router.types.cards import Scalar
 
-StepKind = Literal["generate", "denoise", "refine", "upscale", "score", "select", "blend"]
+StepKind = Literal[
+    "given", "control", "generate", "denoise", "refine", "inpaint", "upscale", "paste", "score", "select", "blend"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,7 @@ class Step:
 
     model:    catalogue id of the worker that runs it; None for steps without a model (select, blend, upscale)
     inputs:   ids of the steps whose values it takes, in order
-    produces: "image", "latents" or "scores"
+    produces: "image", "mask", "latents" or "scores"
     settings: builtins only. generate/refine: prompt, negative_prompt, width, height, steps, guidance_scale, scheduler,
               seed, style (as `spelled` says it) where one is worn, and until / from / strength where they apply;
               tile_width, tile_height, tile_overlap (pixels) and
@@ -37,8 +39,12 @@ class Step:
               predicts beside `model`, on its worker), guest_guidance_scale, and what the guest counts at the start and
               at the end of the denoising, guest_weight and guest_weight_end (0..1; `model` counts the rest). score:
               prompt; slope and offset where its scores are to be probabilities; segments where not pictures are scored
-              but up to so many objects of each. select/blend: method, weights, segments, blend_within. upscale: factor,
-              or width and height, which count before it.
+              but up to so many objects of each. given: role, digest, width, height, and share of a mask. control:
+              method, of the map that it makes; generate, refine and inpaint that follow one have its kind as control,
+              what it counts as control_scale, and the map as their last input. inpaint (of a
+              picture and a mask): as refine by strength. paste (a drawn picture, a given one and a mask): width and
+              height, to which each of the three is brought. select/blend: method, weights, segments, blend_within.
+              upscale: factor, or width and height, which count before it.
     unless:   set where an earlier picture may be good enough to spare this step
     needs:    so many of its pictures are enough, if the steps that make the others fail; None: all of them
     """
@@ -47,7 +53,7 @@ class Step:
     kind: StepKind
     model: str | None
     inputs: tuple[str, ...]
-    produces: Literal["image", "latents", "scores"]
+    produces: Literal["image", "mask", "latents", "scores"]
     settings: Mapping[str, Scalar] = field(default_factory=dict)
     unless: Unless | None = None
     needs: int | None = None

@@ -12,11 +12,25 @@ Tile = int | Literal["native"]
 
 
 @dataclass(frozen=True, slots=True)
+class Control:
+    """A ControlNet beside a model. kind: of the map that it follows, such as "canny"
+
+    of:    "given": the map is made of the picture that the request brings; "map": that is one already
+    scale: how much it counts, 0..2
+    """
+
+    kind: str
+    of: Literal["given", "map"] = "given"
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Generate:
     """Noise to picture on one model. `until` < 1 stops after that share of the denoising and yields latents.
 
     tile, overlap: as of `Refine`; here every denoising step is made of overlapping windows (SD and SDXL families)
     style: what the model wears for it, by id, with its weights
+    control: what else guides it, made of the picture that the request brings
     """
 
     model: str
@@ -29,6 +43,7 @@ class Generate:
     tile: Tile | None = None
     overlap: float | None = None
     style: Wearing = ()
+    control: Control | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +71,39 @@ class Refine:
 
 
 @dataclass(frozen=True, slots=True)
+class Given:
+    """The picture that the request brings, as it is: the first stage of a chain that goes on from it as a whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """The picture that the request brings, painted over by one model: all of it by `strength` (img2img), or, where the
+    request brings a mask, what that leaves open (inpainting), and every byte elsewhere stays.
+
+    strength: (0..1], how far it is noised again; the request's comes before it; None: as is usual, by whether there is
+              a mask
+    mask:     while it is estimated, how much of the picture may change (0..1); None: all of it, without a mask
+    style, control: as of `Generate`
+    """
+
+    model: str
+    strength: float | None = None
+    steps: int | None = None
+    guidance_scale: float | None = None
+    scheduler: str | None = None
+    style: Wearing = ()
+    mask: float | None = None
+    control: Control | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Map:
+    """The control map of a picture, as a picture: a stage after `Given`, to look at what a ControlNet would follow."""
+
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
 class Upscale:
     """Enlarge a picture by `factor` (Lanczos)."""
 
@@ -64,7 +112,7 @@ class Upscale:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """Stages one after the other; the first makes a picture or latents, the others continue it."""
+    """Stages one after the other; the first makes a picture or latents or has a given one, the others continue it."""
 
     stages: tuple[Recipe, ...]
 
@@ -133,4 +181,4 @@ class Fuse:
     blend_within: float | None = None
 
 
-Recipe = Generate | Refine | Upscale | Chain | Fuse
+Recipe = Generate | Given | Map | Edit | Refine | Upscale | Chain | Fuse

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from router.types.given import GivenPicture, Role
 from router.types.recipes import Turn
 from router.types.styles import Wearing
 
@@ -40,9 +41,15 @@ class GenerationRequest:
     degradable: bool = True  # whether an overloaded policy may answer with a lesser recipe
     turns: tuple[Turn, ...] = ()  # what `recipe`, a search, came to before; it is not resolved again then
     style: Wearing = ()  # what the pictures that are drawn from noise wear, and what goes on from them if it can
+    given: tuple[GivenPicture, ...] = ()  # pictures that it brings, at most one in each role
+    strength: float | None = None  # how far (0..1] a given picture is noised again
     lenient: bool = False  # whether checks that the policy lets a request leave out are left out
     id: str = ""  # under which the client knows the answer, and gives feedback; without one, nothing is logged
     arrived_s: float | None = field(default=None, repr=False, compare=False)  # Unix time; None: when it is begun
+
+    def brings(self, role: Role) -> GivenPicture | None:
+        """The given picture in a role, if there is one."""
+        return next((one for one in self.given if one.role == role), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +76,14 @@ class Context:
     draw:       chance for exploration, uniform in [0, 1); None: nothing is left to chance
     allowances: what the budgets that apply to the request's tenant have left
     unavailable: models that cannot run anything now, by catalogue id, with the reason
+    most_pixels: the largest area that a model's device has memory for, by catalogue id, where that is known
     """
 
     now: datetime | None = None
     draw: float | None = None
     allowances: tuple[Allowance, ...] = ()
     unavailable: Mapping[str, str] = field(default_factory=dict)
+    most_pixels: Mapping[str, int] = field(default_factory=dict)
 
 
 NO_CONTEXT = Context()

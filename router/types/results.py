@@ -20,6 +20,13 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Mask:
+    """Where a picture may change: shape (height, width), uint8; 0 stays as it is, 255 is drawn anew."""
+
+    data: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
 class Latents:
     """data: shape (channels, height/vae_scale, width/vae_scale), float32, scaled, variance-preserving (the
     engine converts for schedulers that hold them otherwise, so base and refiner may use different ones).
@@ -39,7 +46,7 @@ class Scores:
     values: tuple[float, ...]
 
 
-Value = Picture | Latents | Scores
+Value = Picture | Mask | Latents | Scores
 
 
 @dataclass(frozen=True)

@@ -124,6 +124,8 @@ class Searches:
             request.guidance_scale,
             request.negative_prompt,
             request.style,
+            request.given,
+            request.strength,
         )
         key = (name, id(recipes[name]), prompt, *shape)
         with self._lock:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from deployments.api import keys as gate_module
+from deployments.api.admin import schemas
 from deployments.api.admin.schemas import AdminOverview
 from deployments.api.keys import Gate
 from deployments.api.wire.admin import overview_report
 from deployments.jobs import keys as keys_module
+from deployments.jobs import operators
 from deployments.jobs.keys import budget_of, budget_text
 from deployments.operating.refusals import SLICE_S, Refusals
-from deployments.operating.values import Operations
+from deployments.operating.values import Operations, PolicyPreview
 from deployments.settings import AppSettings
 from deployments.store.records import STATES
 from tests.deployments.scripted import Script
@@ -185,7 +190,7 @@ async def test_a_key_is_made_used_listed_and_ended(settings: AppSettings, tmp_pa
         assert key["key"].startswith(key["prefix"]) and len(key["prefix"]) < 12
         header = {"authorization": f"Bearer {key['key']}"}
         assert (await app.http.get(JOBS, headers=header)).status_code == 200
-        await app.jobs._note_used()
+        await app.jobs._upkeep.note_used()
         (listed,) = (await app.http.get(KEYS, headers=ADMIN)).json()["data"]
         assert "key" not in listed and "hash" not in listed
         assert listed["last_used_at"] == pytest.approx(time.time(), abs=5)
@@ -328,9 +333,69 @@ def test_refusals_are_forgotten_after_the_window() -> None:
     assert refusals.counts() == {"overloaded": 3, "budget_exceeded": 1}
     now += 1800 + SLICE_S
     assert refusals.counts() == {"budget_exceeded": 1}
+    for _ in range(100):  # nobody asks for counts, and no more is kept than of one window
+        now += SLICE_S
+        refusals.count("overloaded")
+    assert len(refusals._slices) <= 3600 / SLICE_S + 1
 
 
-def test_the_answers_are_as_documented() -> None:
-    """An overview of nothing has the keys of its schema, with values of its types."""
+async def test_previews_are_made_one_by_one_and_for_whoever_waits(
+    settings: AppSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One at a time, a few wait, more are told to come again; one for which nobody waits any more is ended."""
+    begun, ended_, free = threading.Event(), [], threading.Event()
+
+    def previewed(*args: Any) -> PolicyPreview:
+        should_stop = args[-1]
+        begun.set()
+        while not (free.is_set() or should_stop()):
+            time.sleep(0.005)
+        ended_.append(free.is_set())
+        return PolicyPreview(())
+
+    monkeypatch.setattr(operators, "previewed", previewed)
+    async with served(settings, tmp_path, gate=ENV) as app:
+        asking = [asyncio.ensure_future(app.jobs.preview_policy("main", "")) for _ in range(operators.MOST_PREVIEWS)]
+        await asyncio.to_thread(begun.wait, 5)
+        answer = await app.http.post("/v1/policies/main/preview", content=OTHER, headers=ADMIN)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (429, "overloaded")
+        for left in asking[:2]:  # the one that is made, and one that waits
+            left.cancel()
+        await asyncio.wait(asking[:2])
+        free.set()
+        assert [preview.problems for preview in await asyncio.gather(*asking[2:])] == [(), ()]
+    assert ended_ == [False, True, True]
+
+
+async def test_the_answers_are_as_documented(settings: AppSettings, tmp_path: Path) -> None:
+    """Overview, jobs, keys, a new key and a preview have the fields of their schemas and no others, with something in
+    every list; an overview of nothing, too."""
     jobs = dict.fromkeys(STATES, 0)
     AdminOverview.model_validate(overview_report(Operations(0.0, 1.0, 2.0, (), jobs, (), (), {})))
+    async with served(settings, tmp_path, gate=ENV, policy=POLICY) as app:
+        acme = app.key("acme", budget={"cost_usd": 5.0, "window_s": 86_400.0})
+        await drawn(app, acme)
+        assert (await app.http.post(JOBS, json={**BODY, "model": "nothing"}, headers=acme)).status_code == 404
+        made = await app.http.post(KEYS, json={"tenant": "acme", "budget": "5usd/day"}, headers=ADMIN)
+        answers = [
+            (schemas.AdminNewKey, made),
+            (AdminOverview, await app.http.get(OVERVIEW, headers=ADMIN)),
+            (schemas.AdminJobList, await app.http.get(ALL_JOBS, headers=ADMIN)),
+            (schemas.AdminKeyList, await app.http.get(KEYS, headers=ADMIN)),
+            (schemas.PolicyPreviewed, await app.http.post(PREVIEW, content=OTHER, headers=ADMIN)),
+        ]
+    for schema, answer in answers:
+        assert list(_undocumented(schema.model_validate(answer.json()), answer.json(), schema.__name__)) == []
+
+
+def _undocumented(read: Any, said: Any, place: str) -> Iterator[str]:
+    """Places where an answer has a field that its schema has not, or an empty list where something was to be seen."""
+    if isinstance(said, list):
+        if not said and place.rpartition(".")[2] not in ("pictures", "warnings", "problems"):
+            yield f"{place} is empty"
+        for one, other in zip(read, said, strict=True):
+            yield from _undocumented(one, other, place)
+    elif isinstance(read, BaseModel):
+        yield from (f"{place}.{name} is in no schema" for name in set(said) - set(type(read).model_fields))
+        for name in set(said) & set(type(read).model_fields):
+            yield from _undocumented(getattr(read, name), said[name], f"{place}.{name}")

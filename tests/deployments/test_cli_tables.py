@@ -140,7 +140,7 @@ def test_plots_are_asked_for_before_the_work(
     monkeypatch.setattr(plots.importlib.util, "find_spec", lambda name: None if name == "matplotlib" else find(name))
     code, out, err = triptych("evaluate", tmp_path / "not_even_read.csv", "--plots", tmp_path / "plots")
     assert (code, out) == (2, "")
-    assert "pip install 'triptych[plots]'" in words(err)
+    assert "pip install -c constraints.txt -e '.[plots]'" in words(err)
 
 
 def test_the_table_is_printed_though_the_plots_fail(triptych: Run, table: Path, tmp_path: Path) -> None:

@@ -300,12 +300,27 @@ async def test_an_option_for_everybody_is_refused_with_the_way_for_one_request(h
     assert answer.status_code == 409 and "override_settings" in answer.json()["detail"]
 
 
-async def test_edits_are_refused_with_what_there_is(here: Served) -> None:
-    """Edits and variations are 404 and name the endpoint that there is."""
-    for path in ("/v1/images/edits", "/v1/images/variations", "/sdapi/v1/img2img"):
-        answer = await here.http.post(path, json={})
-        assert answer.status_code == 404 and "/" in str(answer.json())
-        assert "text only" in answer.text or "txt2img" in answer.text
+@pytest.mark.parametrize(
+    ("option", "remedy"),
+    [
+        ({"sd_model_checkpoint": "sd15"}, "override_settings"), ({"samples_format": "webp"}, "override_settings"),
+        ({"sd_vae": "x.safetensors"}, "belongs to its card"), ({"CLIP_stop_at_last_layers": 2}, "kind clip_skip"),
+    ],
+)  # fmt: skip
+async def test_the_remedy_for_an_option_is_one(here: Served, option: dict[str, Any], remedy: str) -> None:
+    """What is told to be sent with a request is taken there, and for the rest something else is told."""
+    answer = await here.http.post("/sdapi/v1/options", json=option)
+    assert answer.status_code == 409 and remedy in answer.json()["detail"]
+    taken = await here.http.post(TXT2IMG, json={"prompt": "a red circle", "override_settings": option})
+    assert (taken.status_code == 200) == (remedy == "override_settings"), taken.text
+
+
+async def test_errors_have_a1111s_shape_below_a_prefix_too(here: Served) -> None:
+    """Behind a proxy that serves us below a path, clients of A1111 read failures as anywhere."""
+    transport = httpx.ASGITransport(app=here.app, root_path="/pictures")
+    async with httpx.AsyncClient(transport=transport, base_url="http://t") as http:
+        answer = await http.post("/pictures/sdapi/v1/txt2img", json={"prompt": 7})
+    assert answer.status_code == 400 and {"detail", "errors"} <= answer.json().keys()
 
 
 async def test_the_password_of_basic_is_a_key(here: Served) -> None:

@@ -363,7 +363,7 @@ async def test_a_stream_says_its_job_in_its_headers(app: Served) -> None:
 
 async def test_a_stream_that_is_asked_for_again_has_its_pictures(app: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also when its job is known from the store alone: the same picture, complete, with what it says of itself."""
-    monkeypatch.setattr("deployments.jobs.jobs.KEPT_S", 0.0)
+    monkeypatch.setattr("deployments.jobs.life.running.KEPT_S", 0.0)
     headers, body = {"idempotency-key": "again"}, {**BODY, "stream": True}
     first = (await app.http.post(GENERATE, json=body, headers=headers)).text
     while app.jobs._live:

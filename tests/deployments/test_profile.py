@@ -64,6 +64,19 @@ def test_what_cannot_be_profiled_is_said_before_anything_is_loaded(words: tuple[
     assert said in refused.value.message
 
 
+def test_a_model_that_is_drawn_elsewhere_is_profiled_there(tmp_path: Path) -> None:
+    """Of a remote model nothing runs here that could be looked at, which is said with its server's name."""
+    (tmp_path / "away.yaml").write_text(
+        "id: away\nfamily: remote\nrole: base\nnative_size: [64, 64]\nseconds_per_step: 0.01\n"
+        "source: {remote: {url: 'http://127.0.0.1:9/v1', model: m}}\n"
+    )
+    args = {"models": {"away": {"card": str(tmp_path / "away.yaml")}}}
+    application = {"name": "triptych", "import_path": "deployments.app:build", "args": args}
+    (tmp_path / "serve.yaml").write_text(json.dumps({"applications": [application]}))
+    with pytest.raises(RequestError, match=r"'away' is drawn by 127.*profile it on that machine"):
+        run("away", "-c", str(tmp_path / "serve.yaml"))
+
+
 SPANS = [
     Span("run", 0.0, 1.0), Span("text_encoder", 0.0, 0.1), Span("unet", 0.1, 0.3), Span("scheduler", 0.4, 0.05),
     Span("unet", 0.45, 0.3), Span("vae decode", 0.75, 0.15),

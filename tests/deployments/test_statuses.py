@@ -9,7 +9,7 @@ from deployments.api.wire.responses import readiness
 from deployments.orchestration.availability import Availability
 from deployments.orchestration.results import Overview
 from deployments.workers.statuses import Sightings
-from deployments.workers.worker import WorkerStatus
+from deployments.workers.worker import State, WorkerStatus
 from models.catalogue import load_catalogue
 from router.cost.model import CostModel
 from router.cost.queues import Queues
@@ -113,6 +113,20 @@ async def test_replicas_are_told_what_waits_and_queues_how_many_there_are() -> N
     status = (await monitor.statuses())["sd15"]
     assert status.facts["queued_s"] == queues.outstanding_at_s("cpu") > 0
     assert queues.replicas("sd15") == 1
+
+
+def test_a_model_that_left_the_memory_is_waited_for_as_long_as_it_loaded_last() -> None:
+    """Idle models take the seconds of their last load, those never loaded the longest of their worker, others none."""
+
+    def was(state: State, load_s: float | None) -> WorkerStatus:
+        return WorkerStatus("", state, "", {} if load_s is None else {"loaded_in_s": load_s})
+
+    seen = Sightings("cpu", ("sd15", "sdxl", "flux"), wakes=True)
+    assert seen.loading_s() == {"sd15": 0.0, "sdxl": 0.0, "flux": 0.0}
+    seen.answered([{"sd15": was("ready", 2.0), "sdxl": was("idle", 3.0), "flux": was("idle", None)}])
+    assert seen.loading_s() == {"sd15": 0.0, "sdxl": 3.0, "flux": 3.0}
+    seen.answered([])
+    assert seen.loading_s() == {"sd15": 2.0, "sdxl": 3.0, "flux": 3.0}
 
 
 async def test_who_asks_is_told_what_is_known_and_does_not_wait_for_the_busy() -> None:

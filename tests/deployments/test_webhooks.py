@@ -173,7 +173,7 @@ async def test_what_waits_is_told_by_the_next_orchestrator(
         assert record["state"] == "done"
         while not (hook := (first.store.job(id)).webhook or {}).get("tries"):  # type: ignore[union-attr]
             await asyncio.sleep(0.01)
-        first.store.set_webhook(id, first.jobs._fence, {**hook, "next_at": 0.0})  # its time has come, but it dies
+        first.store.set_webhook(id, first.jobs._open.fence, {**hook, "next_at": 0.0})  # its time has come, but it dies
         await first.jobs._webhooks.stop()  # type: ignore[union-attr]
     seen = len(receiver.got)
     async with served(settings, tmp_path, webhooks=receiver.settings) as second:

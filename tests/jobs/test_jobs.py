@@ -16,9 +16,9 @@ import pytest
 from deployments.api.wire.rendering import Rendering, packed
 from deployments.api.wire.requests import parse_request, to_request
 from deployments.jobs import access
-from deployments.jobs import jobs as jobs_module
-from deployments.jobs.failures import told
+from deployments.jobs.failures import told, worth_another_try
 from deployments.jobs.jobs import Jobs
+from deployments.jobs.life import running, upkeep
 from deployments.jobs.live import LiveJob
 from deployments.jobs.values import Caller, Submission
 from deployments.orchestration.budgets import Charge
@@ -34,7 +34,10 @@ from router.errors import (
     NotFoundError,
     OverloadedError,
     RequestError,
+    SafetyError,
+    StepError,
     TriptychError,
+    UnlikelyError,
 )
 from tests.conftest import store_in
 from tests.deployments.scripted import Script, scripted
@@ -79,7 +82,7 @@ def asked(number: int = 1, tenant: str = "", key: str | None = None, **body: Any
 async def killed(jobs: Jobs) -> AsyncIterator[None]:
     """After the block its process is dead: nothing of it goes on, and it says nothing to the store."""
     yield
-    tasks = [*jobs._background, *jobs._closing, *(job.task for job in jobs._live.values() if job.task)]
+    tasks = [*jobs._upkeep.background, *jobs._running.closing, *(job.task for job in jobs._live.values() if job.task)]
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
@@ -129,6 +132,91 @@ async def test_what_cannot_be_committed_is_not_run_on(
     assert jobs.orchestrator.queued_s("sd15") == 0.0
     assert jobs.orchestrator.step_queues.snapshot()["sd15"]["running"] == 0
     assert settled[-1] == (0.0, 0.0)
+    await jobs.stop()
+
+
+async def test_what_ends_before_it_is_refused_was_never_there(
+    make: Make, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A job that is done before the store refuses it is counted nowhere, and its end is not written."""
+    script = Script({})
+    jobs = make(script)
+    await jobs.start()
+    accepting: Future[Any] = Future()
+    monkeypatch.setattr(store, "accept_soon", lambda *_: accepting)
+    asking = asyncio.ensure_future(jobs.submit(asked()))
+    await until(lambda: bool(jobs._running.closing))
+    accepting.set_exception(StoreError("the disk is gone"))
+    with pytest.raises(StoreError):
+        await asking
+    await until(lambda: not jobs._running.closing)
+    tally = jobs.orchestrator.metrics
+    assert tally.value("triptych_jobs_total", state="done", priority="standard") == 0  # type: ignore[attr-defined]
+    await jobs.stop()
+    assert "was never retrieved" not in caplog.text and "NotFoundError" not in caplog.text
+
+
+async def test_a_failure_of_the_server_is_tried_again_under_its_key(make: Make, store: Store) -> None:
+    """The same key after a worker was lost makes the picture, as a job of its own; what the request itself is to blame
+    for, and what was made, stay as they are."""
+
+    class Failing(Script):
+        failure: TriptychError | None = StepError("the worker fell over")
+
+        async def run(self, *args: Any, **kwargs: Any) -> Any:
+            if self.failure is not None:
+                raise self.failure
+            return await super().run(*args, **kwargs)
+
+    script = Failing({})
+    jobs = make(script)
+    with pytest.raises(StepError, match="fell over"):
+        await jobs.complete(asked(1, "acme", "k"))
+    script.failure = None
+    first, again = await asyncio.gather(*(jobs.complete(asked(n, "acme", "k")) for n in (2, 3)))
+    assert (first.id, again.id) == ("job_2", "job_2") and first.files == again.files
+    assert (await jobs.submit(asked(4, "acme", "k"))).id == "job_2"
+    assert store.job("job_1").idempotency_key is None  # type: ignore[union-attr]
+    assert (await jobs.status("job_1")).state == "failed"
+    script.failure = RequestError("it cannot be drawn", "prompt")
+    for number in (5, 6):
+        with pytest.raises(RequestError, match="cannot be drawn"):
+            await jobs.complete(asked(number, "acme", "other"))
+    assert store.job("job_6") is None
+    await jobs.stop()
+    later = make(Script({}))  # which knows of them from the store alone
+    assert (await later.submit(asked(7, "acme", "other"))).id == "job_5"
+    await later.stop()
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (WorkerLostError("x"), True), (StepError("x"), True), (LoadError("x"), True), (DeadlineError("x"), True),
+        (RuntimeError("x"), True), (RequestError("x"), False), (NotFoundError("x"), False), (SafetyError("x"), False),
+        (SafetyError("x", "output"), False), (UnlikelyError("x"), False), (RequestError("x", None, "conflict"), False),
+        (OverloadedError("x"), True),
+    ],
+)  # fmt: skip
+def test_what_is_tried_again_failed_of_the_server(error: Exception, again: bool) -> None:
+    """By what the store keeps of a failure: whose fault it was decides."""
+    assert worth_another_try(Rendering().error(error, "req_1")) is again
+
+
+async def test_a_job_that_the_store_knows_first_is_followed_here(
+    make: Make, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between its commit and the moment in which its process has it, whoever asks waits, and has its pictures."""
+    usual, told = store.accept_soon, Future[Any]()
+    monkeypatch.setattr(store, "accept_soon", lambda *args: (usual(*args).result(), told)[1])
+    jobs = make(Script({}))
+    asking = asyncio.ensure_future(jobs.submit(asked()))
+    await until(lambda: store.job("job_1") is not None)
+    answering = asyncio.ensure_future(jobs.answer("job_1"))
+    await asyncio.sleep(0.05)
+    told.set_result(store.job("job_1"))
+    await asking
+    assert len((await answering).files) == 1
     await jobs.stop()
 
 
@@ -264,7 +352,7 @@ async def test_an_orchestrator_that_was_replaced_stops(
     make: Make, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever waits there is told to ask the new one, which has the job; nothing new is accepted by the old one."""
-    monkeypatch.setattr(jobs_module, "LOOK_S", 0.01)
+    monkeypatch.setattr(upkeep, "LOOK_S", 0.01)
     slow = Script({}, delay_s=60)
     old, new = make(slow), make(Script({}))
     waiting = asyncio.ensure_future(old.complete(asked(1)))
@@ -449,7 +537,7 @@ async def test_what_was_accepted_waits_where_it_would_be_refused_until_its_deadl
 ) -> None:
     """The next orchestrator asks again, at the times that the refusal names but at most ten times as long as usual, and
     gives up when the deadline would pass meanwhile: with 504, and what it waited for."""
-    monkeypatch.setattr(jobs_module, "AGAIN_S", 0.05)
+    monkeypatch.setattr(running, "AGAIN_S", 0.05)
     first = make(Script({}, delay_s=60))
     async with killed(first):
         await first.submit(asked())
@@ -469,7 +557,7 @@ async def test_what_was_accepted_waits_where_it_would_be_refused_until_its_deadl
 
     refusals = list(refusals)
     second.orchestrator.admit = refuse  # type: ignore[method-assign]
-    monkeypatch.setattr(jobs_module.asyncio, "sleep", nap)
+    monkeypatch.setattr(running.asyncio, "sleep", nap)
     await second.start()
     assert later
     if ends == "done":

@@ -49,6 +49,19 @@ async def test_what_is_known_is_read_again_when_it_is_two_seconds_old(what: str)
     assert made.reads == 5
 
 
+async def test_what_could_not_be_noted_of_keys_is_noted_later() -> None:
+    """When keys were used is not lost because the store was away, and the latest time counts."""
+    ring = Ring(ONE).ring
+    await ring.identify("h1")
+    used = ring.used()
+    assert set(used) == {"key_1"} and ring.used() == {}
+    ring.not_noted({"key_1": 5.0, "key_9": 7.0})
+    assert ring.used() == {"key_1": 5.0, "key_9": 7.0}
+    await ring.identify("h1")
+    ring.not_noted({"key_1": 5.0})
+    assert ring.used()["key_1"] > 5.0
+
+
 @pytest.mark.parametrize("by", ["identify", "get"])
 async def test_a_key_that_is_not_known_may_be_new(by: str) -> None:
     """It is looked for in the store when what is known is a quarter of a second old, and not before."""

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from deployments.jobs import access as access_module
 from deployments.jobs.access import StoreAccess
 from deployments.jobs.codec import digest_of, packed, unpacked
+from deployments.jobs.life.pictures import Listener
 from deployments.jobs.live import PREVIEWS_PER_STEP, LiveJob, Previews
-from deployments.jobs.pictures import Listener
 from deployments.jobs.values import File, JobEvent
 from deployments.jobs.views import live_view, view_of, warnings_in
 from deployments.orchestration.results import Advanced, Finished, Routed, StepBegun, StepEnded

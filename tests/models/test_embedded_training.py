@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from scipy import ndimage
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
@@ -16,7 +17,7 @@ from models.embedded import train
 from models.embedded.captions import caption, vocabulary
 from models.embedded.evaluate import SETTINGS, Settings, generate, load, refined
 from models.embedded.tokenizers import Encoder, clip_tokenizer, t5_tokenizer
-from models.embedded.training import distilling
+from models.embedded.training import control, distilling, few_steps
 from models.embedded.training.architectures import MODELS
 from models.embedded.training.diffusion import Batches, Denoising, pack, unpack
 from models.embedded.training.distilling import (
@@ -262,3 +263,89 @@ def test_without_a_cache_training_goes_on_from_the_shipped_weights(
     assert second.load()
     shipped = load(WEIGHTS / "sd15", "sd15").unet.state_dict()
     assert all(torch.equal(value, shipped[name]) for name, value in again.denoiser.state_dict().items())
+
+
+def test_a_lora_of_few_steps_begins_at_nothing_and_is_written_as_diffusers_reads_it(tmp_path: Path) -> None:
+    """Fresh additions change no weight; in the pipeline, a written file changes every layer as it did in training."""
+    torch.manual_seed(3)
+    model = Denoising(MODELS["sd15"])
+    kinds = (nn.Linear, nn.Conv2d)
+    before = {n: p.weight.detach().clone() for n, p in model.denoiser.named_modules() if isinstance(p, kinds)}
+    parts = few_steps.added(model.denoiser)
+    layers = dict(model.denoiser.named_modules())
+    assert parts.keys() == before.keys()
+    assert all(torch.equal(layers[name].weight, weight) for name, weight in before.items())
+    assert [p for p in model.denoiser.parameters() if p.requires_grad] == [
+        p for a in parts.values() for p in a.parameters()
+    ]
+    for part in parts.values():
+        part.up.data.normal_()
+    few_steps.write_lora(parts, tmp_path)
+    pipe = load(WEIGHTS / "sd15", "sd15")
+    base = {name: pipe.unet.get_parameter(f"{name}.weight").detach().clone() for name in before}
+    pipe.load_lora_weights(tmp_path, weight_name=few_steps.FILE)
+    pipe.fuse_lora()
+    pipe.unload_lora_weights()
+    for name, weight in before.items():
+        change, wanted = pipe.unet.get_parameter(f"{name}.weight") - base[name], layers[name].weight - weight
+        assert torch.allclose(change, wanted, atol=0.02, rtol=0.01), name
+    again = Denoising(MODELS["sd15"])
+    read = few_steps.added(again.denoiser)
+    few_steps.read_lora(read, tmp_path)
+    assert all(torch.allclose(read[name].down, part.down, atol=1e-3) for name, part in parts.items())
+
+
+def test_few_steps_are_learned_from_right_pictures_and_unrolled(tmp_path: Path) -> None:
+    """Endings are of pictures that the checker accepts; a student whose steps say just them would lose nothing."""
+    teacher = Denoising(MODELS["sd15"]).eval()
+    train._copy_shipped("sd15", teacher)
+    few = pytest.MonkeyPatch()
+    for name in ("models.embedded.training.few_steps", "models.embedded.training.distilling"):
+        few.setattr(f"{name}.CHUNK", 8)
+    share = few_steps.write_endings(teacher, train._load_vae("vae4"), 0, tmp_path)
+    few.undo()
+    known = few_steps.read_endings(tmp_path)
+    assert len(known.captions) == round(8 * share) == len(known.start) == len(known.end) > 0
+    chosen = list(range(len(known.captions)))
+    lost = float(few_steps.few_steps_loss(teacher, known, chosen))
+    seen: list[int] = []
+
+    def perfect(state: Tensor, t: Tensor, *_: object) -> Tensor:
+        seen.append(int(t[0]))
+        kept = teacher.alphas[t[0]]
+        return (state - kept.sqrt() * known.end.float()) / (1 - kept).sqrt()
+
+    few.setattr(teacher, "denoise", perfect)
+    assert float(few_steps.few_steps_loss(teacher, known, chosen)) < 1e-6 < lost
+    assert seen == [999, 499]
+    few.undo()
+
+
+def test_a_fresh_controlnet_says_nothing_and_learns_from_edges() -> None:
+    """Its loss begins as that of the model alone, since it adds nothing yet; a step on it changes what it adds."""
+    model = Denoising(MODELS["sd15"]).eval().requires_grad_(False)
+    guide, drawn = control.new_control(model.denoiser), scenes(4, 3)
+    draw = Batches(drawn, unit_noise("sd15", 4).half(), MODELS["sd15"].mix, 4)
+    batch = draw(random.Random(0))
+    maps = control.seen(batch.scenes, random.Random(0))
+    assert maps.shape == (4, 3, 64, 64) and set(maps.unique().tolist()) == {0.0, 1.0}
+    torch.manual_seed(5)
+    loss = control.control_loss(model, guide, batch, maps)
+    torch.manual_seed(5)
+    alone = model._epsilon(batch.latents, model.read(batch.captions), batch.dropped)
+    assert float(loss) == pytest.approx(float(alone), rel=1e-4)
+    loss.backward()
+    moved = [p for p in guide.controlnet_mid_block.parameters() if p.grad is not None and p.grad.abs().sum() > 0]
+    assert moved and all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("gray", [False, True])
+def test_edges_are_where_shapes_end(gray: bool) -> None:
+    """Edges of a render lie within two pixels of where it goes over from background to shape, and nowhere else."""
+    scene = sample_scene(random.Random(4), "two")
+    picture = render(scene)
+    given = picture.mean(2).astype(np.uint8) if gray else picture
+    found = control.edges(given)[..., 0] > 0
+    ground = np.abs(picture.astype(int) - picture[0, 0]).max(2) > 30
+    band = ndimage.binary_dilation(ground, iterations=2) & ~ndimage.binary_erosion(ground, iterations=2)
+    assert found.sum() > 20 and not (found & ~band).any()

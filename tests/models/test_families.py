@@ -19,10 +19,24 @@ from models import Catalogue, Engine, load_card, load_engine
 from models.call import Call
 from models.catalogue import card_names
 from models.families import FAMILIES
+from models.fusion.kinds import run_step
 from router.errors import LoadError, PlanError, StepError
 from router.planning.execution import execute
 from router.planning.plan import make_plan
-from router.types import Chain, Generate, GenerationRequest, ModelCard, Picture, Refine, Step, StepResult, Value
+from router.types import (
+    Chain,
+    Edit,
+    Generate,
+    GenerationRequest,
+    GivenPicture,
+    Mask,
+    ModelCard,
+    Picture,
+    Refine,
+    Step,
+    StepResult,
+    Value,
+)
 
 Engines = Callable[[str], Engine]
 DRAWN = {
@@ -61,7 +75,8 @@ def test_the_arguments_are_those_that_the_pipelines_take(family: str) -> None:
     guided = SimpleNamespace(guidance_embeds=False)
     pipe = SimpleNamespace(config=SimpleNamespace(is_distilled=False), transformer=SimpleNamespace(config=guided))
     call = Call("red", "blue", 64, 64, 8, 4.0, "default", 1)
-    kinds = {row.pipeline: call, row.img2img: replace(call, strength=0.5)}
+    painted = replace(call, strength=0.5)
+    kinds = {row.pipeline: call, row.img2img: painted, row.inpaint: replace(painted, masked=True)}
     for name, asked in kinds.items():
         if name:
             known = set(inspect.signature(getattr(diffusers, name).__call__).parameters)
@@ -76,6 +91,39 @@ def test_img2img_is_another_view_of_the_same_networks(engine: Engines, model: st
     assert type(made._img2img).__name__ == row.img2img
     assert getattr(made._img2img, row.denoiser) is getattr(made._pipe, row.denoiser)
     assert made._img2img.vae is made._pipe.vae
+    assert type(made._inpaint).__name__ == row.inpaint
+    assert getattr(made._inpaint, row.denoiser) is getattr(made._pipe, row.denoiser)
+
+
+@pytest.mark.parametrize("model", REFINING)
+def test_a_mask_is_drawn_in_as_planned(engine: Engines, catalogue: Catalogue, model: str) -> None:
+    """An edit under a mask runs as planned: every byte outside is the given one, inside it is drawn by prompt and
+    seed alone, and two in one batch are those made one by one, up to rounding."""
+    width, height = catalogue[model].native_size
+    rng = np.random.default_rng(3)
+    given = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    mask = np.zeros((height, width), np.uint8)
+    mask[: height // 2] = 255
+    brought = (GivenPicture("image", "a" * 64, width, height), GivenPicture("mask", "b" * 64, width, height, 0.5))
+    request = GenerationRequest("red dot", seed=1, given=brought)
+    plan = make_plan("edit", Edit(model, steps=3), request, catalogue, {})
+    values: dict[str, Value] = {}
+    for step in plan.steps:
+        inputs = [values[name] for name in step.inputs]
+        if step.kind == "given":
+            values[step.id] = Picture(given) if step.produces == "image" else Mask(mask)
+        else:
+            values[step.id] = (engine(model).run(step, inputs) if step.model else run_step(step, inputs)).value
+    made = values[plan.output]
+    assert isinstance(made, Picture) and np.array_equal(made.pixels[height // 2 :], given[height // 2 :])
+    assert not np.array_equal(made.pixels[: height // 4], given[: height // 4])
+    drawing = next(step for step in plan.steps if step.kind == "inpaint")
+    other = replace(drawing, settings={**drawing.settings, "seed": 2})
+    inputs = [values[name] for name in drawing.inputs]
+    for step, result in zip((drawing, other), engine(model).run_batch((drawing, other), (inputs, inputs)), strict=True):
+        assert isinstance(result, StepResult) and isinstance(result.value, Picture)
+        alone = pixels(engine(model), step, *inputs)
+        assert np.abs(result.value.pixels.astype(int) - alone).max() <= 2
 
 
 @pytest.mark.parametrize("model", DRAWN.values())

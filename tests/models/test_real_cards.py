@@ -5,7 +5,6 @@ import inspect
 import json
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,9 +14,9 @@ from models import load_card
 from models.engine.settings import arguments, read_call
 from models.families import FAMILIES
 from models.schedulers import build_scheduler, schedulers_for
-from models.weights import memory
 from models.weights.loading import img2img, pipeline_class
-from models.weights.memory import check_fits, count_parameters, estimate_memory_gb
+from models.weights.memory import check_fits, estimate_memory_gb
+from models.weights.networks import count_parameters
 from router.errors import LoadError
 from router.types import ModelCard, Step
 from tests.models import real_configs
@@ -184,36 +183,3 @@ def test_every_scheduler_of_a_family_is_built_from_the_checkpoints_own(pipes: di
                 assert made.config[key] == original.config[key]
         made.set_timesteps(4, **({"mu": 1.0} if FAMILIES[card.family].flow else {}))
         assert len(made.timesteps) == 4
-
-
-WAYS: dict[str, dict[str, Any]] = {
-    "as it comes": {},
-    "`quantize: fp8`": {"quantize": "fp8"},
-    "`offload: model`": {"offload": "model"},
-    "both": {"offload": "model", "quantize": "fp8"},
-    "`nf4`, `offload: model`": {"offload": "model", "quantize": "nf4"},
-    "`offload: group`, `vae_tiling: 512`": {"offload": "group", "vae_tiling": 512},
-}
-
-
-def gigabytes(cards: dict[str, ModelCard], monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
-    """What the planner says of each base model, tuned in each of `WAYS`, in half precision at native size."""
-    counted = cache(lambda name: memory._shapes(cards[name]))
-    counts = {name: counted(name) for name in BASES}
-    monkeypatch.setattr(memory, "_shapes", lambda card: counts[card.id])
-    return {
-        name: [f"{estimate_memory_gb(replace(cards[name], id=name, tuning=tuning)):.1f}" for tuning in WAYS.values()]
-        for name in BASES
-    }
-
-
-def test_the_table_of_gpus_is_what_the_planner_says(
-    real_cards: dict[str, ModelCard], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """docs/models-and-gpus.md has the planner's estimates, model by model and tuning by tuning."""
-    page = (Path(__file__).parents[2] / "docs" / "models-and-gpus.md").read_text(encoding="utf-8")
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line[:1] == "|"]
-    (head,) = (row for row in rows if row[1:2] == ["as it comes"])
-    assert head[1:] == list(WAYS)
-    written = {row[0].strip("`").removeprefix("real/"): row[1:] for row in rows if row[0].startswith("`real/")}
-    assert written == gigabytes(real_cards, monkeypatch)

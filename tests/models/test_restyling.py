@@ -22,7 +22,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/restyling-sd15.md").read_text(encoding="utf-8")
 SECTIONS = {part.split("\n", 1)[0]: part for part in PAGE.split("\n## ")}
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-CHANGES = ("Scheduler", "Guidance rescale", "FreeU", "CLIP skip", "Embedding mix", "Textual inversion", "LoRA")
+CHANGES = ("Scheduler", "Guidance rescale", "FreeU", "CLIP skip", "Embedding mix", "Textual inversion", "LoRA", "LCM")
+SUMMED = ("LoRA", "LCM")
 PROMPT = GenerationRequest("a red circle above a blue square", seed=3)
 
 
@@ -64,13 +65,17 @@ def drawn(sd15: Engine, card: ModelCard, yaml: str) -> np.ndarray:
 
 @pytest.mark.parametrize("section", CHANGES)
 def test_yaml_and_diffusers_draw_the_same(sd15: Engine, card: ModelCard, space: dict[str, Any], section: str) -> None:
-    """The Python of a section and its YAML give one picture, which is not the first one; that one comes back after."""
+    """The Python of a section and its YAML give one picture, which is not the first one; that one comes back after.
+
+    A LoRA is summed with the weights here and stands beside them in diffusers, so the last bits are rounded apart.
+    """
     (python,), (yaml,) = blocks(section, "python"), blocks(section, "yaml")
     known = set(space)
     exec(python, space)
     (made,) = (name for name in re.findall(r"^(\w+) = (?:draw|pipe)\(", python, re.MULTILINE) if name not in known)
     picture = np.asarray(space[made])
-    assert np.array_equal(picture, drawn(sd15, card, yaml))
+    apart = np.abs(picture.astype(int) - drawn(sd15, card, yaml).astype(int)).max()
+    assert apart <= (2 if section in SUMMED else 0)
     assert not np.array_equal(picture, np.asarray(space["before"]))
     assert np.array_equal(np.asarray(space["draw"]()), np.asarray(space["before"]))
 

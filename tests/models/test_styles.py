@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import resource
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pytest
@@ -15,6 +18,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from models import Engine, load_card, load_engine
+from models.embedded.checker import check
+from models.embedded.outcomes import held_out_prompts
+from models.styles import adapters
 from models.styles.cards import SHIPPED, load_style, load_styles
 from models.styles.wearing import styled
 from router.errors import CatalogueError, StepError
@@ -96,7 +102,12 @@ def test_a_lora_of_weight_zero_is_the_base_even_when_it_is_put_on(sd15: Engine, 
 
 
 @pytest.mark.parametrize(
-    "name", [n for n, style in sorted(STYLES.items()) if style.blends and style.kind != "clip_skip"]
+    "name",
+    [
+        n
+        for n, style in sorted(STYLES.items())
+        if style.blends and style.kind != "clip_skip" and "scheduler" not in style.settings
+    ],
 )
 def test_more_weight_is_more_change(sd15: Engine, name: str) -> None:
     """At one step from the base's noise, the distance to the base's picture grows with the weight."""
@@ -123,6 +134,59 @@ def test_a_lora_twice_by_halves_is_the_lora(sd15: Engine, pipe: object) -> None:
     assert np.abs(whole - halves).max() <= 1
 
 
+def test_what_a_lora_adds_is_kept_for_the_next_time(sd15: Engine, pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second picture in a LoRA puts no adapters into the network; a LoRA too large to keep draws the same."""
+    first = drawn(sd15, outlined=0.9)
+    with monkeypatch.context() as patch:
+        patch.setattr(pipe, "load_lora_weights", None)
+        assert np.array_equal(drawn(sd15, outlined=0.9), first)
+    monkeypatch.setattr(adapters, "MOST_SUMS_BYTES", 1000)
+    monkeypatch.setattr(adapters, "_sums", WeakKeyDictionary())
+    assert np.abs(drawn(sd15, outlined=0.9).astype(int) - first).max() <= 2
+    assert not any(len(kept) for kept in adapters._sums.values())
+
+
+def test_another_file_of_the_same_name_is_worn_anew(pipe: Any, tmp_path: Path) -> None:
+    """When a style's file changes, what was kept of the former one is not used."""
+    file = tmp_path / "any.safetensors"
+    layer = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+    style = replace(STYLES["outlined"], id="any", source={"file": str(file)})
+    weight, seen = pipe.unet.mid_block.attentions[0].transformer_blocks[0].attn1.to_q.weight, []
+    for size in (1.0, 2.0):
+        parts = {"lora_A": torch.full((1, weight.shape[1]), size), "lora_B": torch.ones(weight.shape[0], 1)}
+        save_file({f"{layer}.{name}.weight": value for name, value in parts.items()}, file)
+        os.utime(file, (size, size))
+        base = weight.detach().clone()
+        with styled(pipe, [(style, 1.0)]):
+            seen.append(float((weight - base).mean()))
+        assert torch.equal(weight, base)
+    assert seen == pytest.approx([1.0, 2.0], rel=1e-5)
+
+
+def test_lcm_draws_in_a_step_without_guidance(sd15: Engine) -> None:
+    """The style brings its scheduler, for one step of one pass, and most of its pictures are right."""
+    prompts = held_out_prompts("one", 10, 5)
+    right = 0
+    for seed, prompt in enumerate(prompts):
+        asked = {"prompt": prompt.text, "seed": seed, "steps": 1, "guidance_scale": 1.0, "style": "lcm*1"}
+        made = sd15.run(Step("made", "generate", "sd15", (), "image", asked))  # type: ignore[arg-type]
+        assert isinstance(made.value, Picture)
+        assert made.facts["scheduler"] == "LCMScheduler" and made.facts["steps"] == 1
+        right += check(made.value.pixels, prompt.scene).exact
+    assert right >= 6
+
+
+def test_a_style_of_a_hub_says_how_it_is_fetched(pipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cards of published styles name repository and file; without the file, the error has the command."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    for name, style in load_styles([SHIPPED / "real"]).items():
+        if "hub" not in style.source:
+            continue
+        assert style.settings["scheduler"] == "lcm" and style.latent_space in ("sd15", "sdxl"), name
+        with pytest.raises(StepError, match=rf"hf download {style.source['hub']} "), styled(pipe, [(style, 1.0)]):
+            pass
+
+
 def test_a_learned_word_does_what_its_vectors_do(sd15: Engine) -> None:
     """`dusk` has the vectors of "on a black background", so it gives the picture of these words."""
     assert np.array_equal(drawn(sd15, dusk=1.0), drawn(sd15, prompt="a red circle on a black background"))
@@ -132,6 +196,38 @@ def test_a_mix_of_weight_one_is_the_other_prompt(sd15: Engine) -> None:
     """At weight 1, an embedding mix has gone over into the other prompt."""
     there = drawn(sd15, prompt="a red circle on a gray background").astype(int)
     assert np.abs(drawn(sd15, gray=1.0).astype(int) - there).max() <= 1
+
+
+def test_styles_stay_out_of_the_negative_prompt(
+    engine: Callable[[str], Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FLUX with real guidance reads the negative prompt by a call of its own: as it is, with each picture again."""
+    pipe = engine("flux")._pipe  # type: ignore[attr-defined]
+    usual, read = type(pipe).encode_prompt, []
+
+    @functools.wraps(usual)
+    def reading(self: object, *args: object, **kwargs: object) -> object:
+        read.append(kwargs["prompt"])
+        return usual(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(pipe), "encode_prompt", reading)
+    style = Style("film", "flux", "embedding_mix", {"text": "{prompt} on film"})
+    asked = {"true_cfg_scale": 2.0, "num_inference_steps": 1, "width": 32, "height": 32, "max_sequence_length": 8}
+    with styled(pipe, [(style, 1.0)]):
+        for _ in range(2):
+            pipe(prompt="red dot", negative_prompt="blue dot", output_type="latent", **asked)
+    assert read == 2 * ["red dot", "red dot on film", "blue dot"]
+
+
+def test_ids_that_differ_in_a_dot_are_worn_together(sd15: Engine, pipe: object) -> None:
+    """`a.b` and `a_b` are two styles, whatever the libraries below call them."""
+    settings = {"prompt": "a red circle", "seed": 1, "steps": 3}
+    step = Step("made", "generate", "sd15", (), "image", settings)  # type: ignore[arg-type]
+    both = [(replace(STYLES["outlined"], id=name), 0.5) for name in ("a.b", "a_b")]
+    with styled(pipe, both):
+        worn = sd15.run(step).value
+    assert isinstance(worn, Picture)
+    assert np.abs(worn.pixels.astype(int) - drawn(sd15, outlined=1.0)).max() <= 2
 
 
 def test_a_batch_wears_what_a_picture_alone_wears(sd15: Engine) -> None:
@@ -316,7 +412,8 @@ def few(tmp_path: Path) -> Path:
 
 
 def test_a_training_that_was_ended_comes_to_the_same_weights(few: Path, tmp_path: Path) -> None:
-    """Six steps at once, and two that are resumed up to six, give the same file; other settings are refused."""
+    """Six steps at once, and two that are resumed up to six, give the same file and the same loss; other settings and
+    other pictures are refused, another style in the same folder is another run, and tuning is left to serving."""
     from models.styles.pictures import examples
     from models.styles.training import Recipe, train_lora
     from router.errors import RequestError
@@ -340,12 +437,20 @@ def test_a_training_that_was_ended_comes_to_the_same_weights(few: Path, tmp_path
     finally:
         training.SAVE_EVERY_S = usual
     seen: list[int] = []
-    parts = train_lora(card, pictures, tmp_path / "parts", "mine", recipe, on_step=lambda step, _: seen.append(step))
+    tuned = replace(card, tuning={"quantize": "int8"})  # is for serving, and a training goes on without
+    parts = train_lora(tuned, pictures, tmp_path / "parts", "mine", recipe, on_step=lambda step, _: seen.append(step))
     assert seen[0] in (3, 4) and seen[-1] == 6
     one, other = load_file(whole.path), load_file(parts.path)
     assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+    assert train_lora(card, pictures, tmp_path / "parts", "mine", recipe).loss == parts.loss == whole.loss > 0
     with pytest.raises(RequestError, match="another recipe"):
         train_lora(card, pictures, tmp_path / "parts", "mine", replace(recipe, rank=4))
+    dotted = train_lora(card, pictures, tmp_path / "parts", "my.own", replace(recipe, rank=4, steps=1))
+    assert (dotted.step, dotted.path.name) == (1, "my.own.safetensors")
+    middle = pictures[len(pictures) // 2].path
+    middle.write_bytes(pictures[0].path.read_bytes())
+    with pytest.raises(RequestError, match="another pictures"):
+        train_lora(card, pictures, tmp_path / "parts", "mine", recipe)
 
 
 @pytest.mark.parametrize("model", ["sdxl", "flux"])

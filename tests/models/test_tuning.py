@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,8 +18,11 @@ from pydantic import ValidationError
 from models import Engine, load_engine
 from models.catalogue import load_catalogue
 from models.engine.diffusion import DiffusionEngine
+from models.profiling.phases import Clock
 from models.tuning import applying
 from models.tuning.settings import Tuning
+from models.weights import memory
+from models.weights.loading import place
 from models.weights.memory import estimate_memory_gb, held_bytes, working_bytes
 from models.weights.sharing import SharedNetworks
 from router.errors import CatalogueError, LoadError, StepError
@@ -232,6 +239,74 @@ def test_the_catalogue_tunes_cards_by_name() -> None:
         load_catalogue({"flux": {"card": "embedded/flux", "tuning": {"cache": {"first_block": 7}}}})
     with pytest.raises(CatalogueError, match="this one scores"):
         load_catalogue({"judge": {"card": "embedded/alignment", "tuning": {"channels_last": True}}})
+
+
+def test_a_model_that_is_drawn_elsewhere_is_not_tuned_here(tmp_path: Path) -> None:
+    """Tuning of a remote card would change nothing, so it is refused, with the place where it belongs."""
+    card = tmp_path / "away.yaml"
+    card.write_text(
+        "id: away\nfamily: remote\nrole: base\nnative_size: [64, 64]\nseconds_per_step: 0.01\n"
+        "source: {remote: {url: 'http://127.0.0.1:9/v1', model: m}}\n"
+    )
+    assert load_catalogue({"away": {"card": card, "tuning": {}}})["away"].tuning == {}
+    with pytest.raises(CatalogueError, match=r"model 'away': tuning .* drawn by 127.*tune it there"):
+        load_catalogue({"away": {"card": card, "tuning": {"compile": "full"}}})
+
+
+def test_a_device_has_its_own_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the second GPU of a process, moments are of that GPU's stream, not of the first one's."""
+    recorded = []
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self, stream: Any = None) -> None:
+            recorded.append(stream)
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: device)
+    Clock("cuda:1").mark()
+    assert recorded == [torch.device("cuda:1")]
+
+
+def test_what_is_on_the_device_already_is_not_counted_twice(
+    cards: dict[str, ModelCard], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network that was read onto the device, as in 4 bits, needs no further room when the rest follows it."""
+    card, sizes = cards["sdxl"], held_bytes(cards["sdxl"], 4)
+    unet = torch.nn.Linear(2, 2, device="meta")
+    pipe = SimpleNamespace(components={"unet": unet, "tokenizer": object()}, to=lambda device: "placed")
+    room = estimate_memory_gb(card, "float32", ["unet"]) + memory.RESERVE_GB
+    monkeypatch.setattr(memory, "free_memory_gb", lambda device: room + sizes["unet"] / 2e9)
+    assert place(card, pipe, "meta", torch.float32) == "placed"
+    pipe.components["unet"] = torch.nn.Linear(2, 2)
+    with pytest.raises(LoadError, match="needs about"):
+        place(card, pipe, "meta", torch.float32)
+
+
+def test_tiles_of_one_picture_are_not_those_of_another(cards: dict[str, ModelCard], monkeypatch: Any) -> None:
+    """While a picture is decoded in tiles, one of another size that comes meanwhile waits, and is decoded whole."""
+    engine = load_engine(cards["sd15"], threads=1)
+    assert isinstance(engine, DiffusionEngine)
+    vae, small = engine._pipe.vae, pixels(draw(engine))
+    usual, seen = vae.decode, []
+    engine._smaller._tiled.add((64, 64))
+    with ThreadPoolExecutor(1) as pool:
+        meanwhile: list[Future[StepResult]] = []
+
+        def decode(*args: Any, **kwargs: Any) -> Any:
+            if not meanwhile:
+                meanwhile.append(pool.submit(draw, engine))
+                time.sleep(0.05)
+            seen.append(vae.use_tiling)
+            return usual(*args, **kwargs)
+
+        monkeypatch.setattr(vae, "decode", decode)
+        assert draw(engine, width=64, height=64).facts["decoded_in_tiles"] == 32
+        whole = meanwhile[0].result()
+    assert seen == [True, False]
+    assert (pixels(whole) == small).all() and "decoded_in_tiles" not in whole.facts
 
 
 def test_what_runs_out_of_memory_is_decoded_in_tiles(cards: dict[str, ModelCard], monkeypatch: Any) -> None:

@@ -52,9 +52,11 @@ async def listening(app: Any) -> AsyncIterator[str]:
     serving = asyncio.ensure_future(server.serve())
     while not server.started:
         await asyncio.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
-    server.should_exit = server.force_exit = True
-    await serving
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
+    finally:
+        server.should_exit = server.force_exit = True
+        await serving
 
 
 @asynccontextmanager
@@ -84,11 +86,13 @@ async def chromium() -> AsyncIterator[Browser]:
     """Debian's browser."""
     if CHROMIUM is None:
         pytest.skip("there is no Chromium here (apt-get install chromium)")
-    api = pytest.importorskip("playwright.async_api", reason="pip install 'triptych[dev]'")
+    api = pytest.importorskip("playwright.async_api", reason="pip install -c constraints.txt -e '.[dev]'")
     async with api.async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))
-        yield browser
-        await browser.close()
+        try:
+            yield browser
+        finally:
+            await browser.close()
 
 
 @dataclass
@@ -126,9 +130,11 @@ async def visit(chromium: Browser, seen: Seen) -> AsyncIterator[Visit]:
         await page.goto(url)
         return page
 
-    yield go
-    for context in contexts:
-        await context.close()
+    try:
+        yield go
+    finally:
+        for context in contexts:
+            await context.close()
     own = ("http://127.0.0.1:", "data:", "blob:")
     assert [address for address in seen.addresses if not address.startswith(own)] == []
     assert seen.unexpected() == []

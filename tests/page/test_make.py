@@ -290,3 +290,86 @@ async def test_an_address_of_a_job_that_is_not_kept_says_so(site: Site, visit: V
     await ask_for(page)
     await page.locator(MADE).wait_for()
     assert await problem.inner_text() == ""
+
+
+async def test_a_streamed_job_is_tried_again(site: Site, visit: Visit) -> None:
+    """What was of that call only (a stream, its form, who asked) is not sent again; the picture is the same."""
+    site.painter.broken = {"sdxl-turbo", "sd15", "sdxl", "flux"}
+    asked = {"prompt": PROMPT, "seed": 7, "stream": True, "response_format": "b64_json", "user": "u"}
+    await site.app.http.post("/v1/images/generations", json=asked)
+    failed = await job_of(site)
+    assert failed["state"] == "failed" and failed["request"]["stream"]
+    site.painter.broken = set()
+    page = await visit(site.url + f"#/jobs/{failed['id']}")
+    await page.get_by_role("button", name="Try again").click()
+    await page.locator(MADE).wait_for()
+    again = (await job_of(site))["request"]
+    assert "stream" not in again and "user" not in again and again["seed"] == 7
+
+
+async def test_the_settings_of_a_past_request_come_back_whole(site: Site, visit: Visit) -> None:
+    """*Edit prompt* takes steps, guidance and styles into their fields, and the rest as what can be left out."""
+    asked = {"prompt": PROMPT, "model": "sd15", "seed": 7, "steps": 4, "guidance_scale": 1.5}
+    asked["style"] = {"outlined": 0.7}
+    job = (await site.app.http.post("/v1/jobs", json={**asked, "tags": ["a", "b"], "degrade": False})).json()
+    await site.app.done(job["id"])
+    page = await visit(site.url + f"#/jobs/{job['id']}")
+    await page.get_by_role("button", name="Edit prompt").click()
+    await page.fill("textarea", "a blue ring")
+    await page.click("summary:has-text('More')")
+    await page.get_by_role("button", name="Leave out degrade").click()
+    await page.keyboard.press("Escape")
+    await page.click("button[type=submit]")
+    await page.locator(".history li").nth(1).wait_for()
+    again = (await job_of(site))["request"]
+    assert again == {**again, **asked, "prompt": "a blue ring", "tags": ["a", "b"]} and "degrade" not in again
+
+
+async def test_another_key_sees_nothing_of_the_one_before(
+    settings: AppSettings, tmp_path: Path, visit: Visit, seen: Seen
+) -> None:
+    """With another key, the history, and the pictures that were shown, are that key's."""
+    seen.allowed = (401, 404)
+    async with opened(settings, tmp_path / "site", Gate(True)) as site:
+        mine, other = (site.app.key(name)["authorization"].removeprefix("Bearer ") for name in ("acme", "other"))
+        page = await visit(site.url)
+        await page.fill("dialog input", mine)
+        await page.keyboard.press("Enter")
+        await page.locator("label.recipe").nth(7).wait_for()
+        await ask_for(page)
+        await page.locator(".thumbs").wait_for()
+        await page.locator(".history li").wait_for()
+        await page.get_by_role("button", name="Key set").click()
+        await page.fill("dialog input", other)
+        await page.keyboard.press("Enter")
+        await page.locator(".wall > .problem", has_text="job").wait_for()
+        assert await page.locator(".history li").count() == await page.locator(MADE).count() == 0
+        await page.close()  # before its server
+
+
+async def test_a_broken_address_and_broken_storage_break_nothing(site: Site, visit: Visit, seen: Seen) -> None:
+    """Half an escape in the address, and anything in the browser's storage: the page is there and works."""
+    seen.allowed = (404,)  # of the job of the whole escape
+    page = await visit(site.url)
+    kept = {"triptych-rated": "{", "triptych-theme": "x", "triptych-draft": "["}
+    await page.evaluate("kept => Object.entries(kept).forEach(one => localStorage.setItem(...one))", kept)
+    await page.evaluate("kept => Object.entries(kept).forEach(one => sessionStorage.setItem(...one))", kept)
+    await page.goto(site.url + "#/jobs/%25,%")
+    await page.goto(site.url + "#/jobs/%")
+    await page.reload()
+    await page.locator("label.recipe").nth(7).wait_for()
+    await ask_for(page)
+    await page.locator(".thumbs").wait_for()
+
+
+async def test_what_cannot_be_rated_has_no_thumbs(site: Site, visit: Visit) -> None:
+    """A picture of a job without an answer has no request to attach feedback to, so there is nothing to press."""
+    job = (await site.app.http.post("/v1/jobs", json={"prompt": PROMPT, "seed": 1})).json()
+    report = await site.app.done(job["id"])
+    page = await visit(site.url)
+    cut = {**report, "state": "cancelled", "result": None}
+    await page.route(f"**/v1/jobs/{job['id']}", lambda route: route.fulfill(json=cut))
+    await page.goto(site.url + f"#/jobs/{job['id']}")
+    await page.locator(MADE).wait_for()
+    await page.get_by_role("button", name="Try again").wait_for()
+    assert await page.locator(".thumbs").count() == 0

@@ -139,3 +139,78 @@ async def test_a_server_without_an_overview_says_so(site: Site, visit: Visit, se
     await page.goto(site.url + "#/operate")
     await page.get_by_text("This server does not offer the overview yet").wait_for()
     await page.get_by_role("row").filter(has_text="flux").wait_for()
+
+
+async def test_what_was_written_outlives_entering_a_key(site: Site, visit: Visit, seen: Seen) -> None:
+    """A change of a policy that is not in force stays when a key is entered or something else is looked at."""
+    seen.allowed = (401, 403)
+    page = await visit(site.url)
+    await entered(page)
+    await page.goto(site.url + "#/operate/policies")
+    area = page.locator(".editor textarea")
+    await area.wait_for()
+    written = (await area.input_value()).replace("0.08", "0.07")
+    await area.fill(written)
+    await page.get_by_role("button", name="Key set").click()
+    await page.fill("dialog input", "wrong")
+    await page.keyboard.press("Enter")
+    await page.locator("dialog", has_text="The server says").wait_for()
+    await page.fill("dialog input", ADMIN)
+    await page.keyboard.press("Enter")
+    await area.wait_for()
+    assert await area.input_value() == written
+    await page.goto(site.url + "#/operate/jobs")
+    await page.goto(site.url + "#/operate/policies")
+    assert await area.input_value() == written
+    await page.get_by_role("button", name="Undo changes").click()
+    assert "0.08" in await area.input_value()
+
+
+async def test_a_key_that_is_refused_leaves_what_was_typed(site: Site, visit: Visit, seen: Seen) -> None:
+    """What is wrong is said, and only that has to be typed again."""
+    seen.allowed = (400, 422)
+    page = await visit(site.url)
+    await entered(page)
+    await page.goto(site.url + "#/operate/keys")
+    await page.click("summary:has-text('New key')")
+    await page.fill("input[name=tenant]", "acme")
+    await page.fill("input[name=budget]", "much")
+    await page.click("button:has-text('Make the key')")
+    await page.locator(".problem", has_text="budget").wait_for()
+    assert await page.input_value("input[name=tenant]") == "acme"
+    await page.fill("input[name=budget]", "5usd/day")
+    await page.click("button:has-text('Make the key')")
+    await page.locator(".made code").wait_for()
+    assert await page.input_value("input[name=tenant]") == ""
+
+
+HIDDEN = """Object.defineProperty(document, 'visibilityState', {get: () => window.seen ? 'visible' : 'hidden'})"""
+
+
+async def test_what_was_opened_in_the_background_loads_when_it_is_looked_at(site: Site, visit: Visit) -> None:
+    """A tab that nobody sees asks for nothing, and for all of it once it is seen."""
+    page = await visit(site.url)
+    await entered(page)
+    await page.evaluate(HIDDEN)
+    await page.goto(site.url + "#/operate/policies")
+    await page.wait_for_timeout(200)
+    assert await page.locator(".editor").count() == 0
+    await page.evaluate("window.seen = true; document.dispatchEvent(new Event('visibilitychange'))")
+    await page.locator(".editor").wait_for()
+
+
+async def test_a_refusal_is_told_and_asked_about_again(site: Site, visit: Visit, seen: Seen) -> None:
+    """A limit that was reached does not end the overview: it says so, and goes on when it may, or on request."""
+    seen.allowed = (429, 400)
+    page = await visit(site.url)
+    await entered(page)
+    error = {"message": "too many requests", "code": "rate_limited", "type": "requests"}
+    late = {"status": 429, "json": {"error": error}, "headers": {"retry-after": "1"}}
+    await page.route("**/v1/admin/overview", lambda route: route.fulfill(**late), times=1)
+    await page.goto(site.url + "#/operate")
+    await page.locator(".said", has_text="Too many requests").wait_for()
+    await page.locator(".counts").wait_for()
+    await page.route("**/v1/policies", lambda route: route.fulfill(status=400, json={"error": error}), times=1)
+    await page.goto(site.url + "#/operate/policies")
+    await page.get_by_role("button", name="Ask again").click()
+    await page.locator(".editor").wait_for()

@@ -161,7 +161,8 @@ async def test_it_answers_at_once_while_pictures_are_drawn(site: Site, visit: Vi
         await page.locator("textarea").press_sequentially(" and two green stars", delay=40)
         await page.locator(".thumbs").wait_for()
         slow, moved = await page.evaluate("[window.slow, window.moved]")
-        if max(slow, default=0) < 200:
+        assert slow, "no key was measured, so nothing is known"  # every one of 16 ms and more is
+        if max(slow) < 200:
             break
-    assert max(slow, default=0) < 200
+    assert max(slow) < 200
     assert sum(moved) < 0.1  # what is called good

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from policies import PRESETS, load_policy, load_policy_text
+from policies.deciding.reasons import compared
 from router.errors import NoRecipeError, NotFoundError
 from router.types import Decision, Estimate, GenerationRequest, Quality, Rejection
 from tests.policies.values import HEAD, QUALITY, RECIPES, decide, estimate, plan, policy, view
@@ -248,6 +249,13 @@ def test_reasons_are_for_people() -> None:
     assert decision.reasons[0] == "standard: expected quality 0.80 ± 0.05, 1 s, $0.001"
     assert "cheapest within 0.05 of the best expected quality, 0.82" in decision.reasons[1]
     assert decision.reasons[2] == "the next best, premium, costs 4x, takes 3x as long, for +0.02 quality"
+
+
+def test_a_difference_that_rounds_to_nothing_is_called_the_same() -> None:
+    """What is as good to two digits has "the same quality", never -0.00, and ratios are no powers of ten."""
+    chosen = Estimate("a", Quality(0.801, 0.05, "measured"), 1.0, 0.0, 1.0, 0.001)
+    other = Estimate("b", Quality(0.799, 0.05, "measured"), 1.0, 0.0, 123.0, 0.25)
+    assert compared(chosen, other, "the best") == "the best, b, costs 250x, takes 123x as long, for the same quality"
 
 
 def test_waiting_and_guesses_are_told() -> None:

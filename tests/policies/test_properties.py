@@ -193,7 +193,8 @@ def test_every_recipe_is_ranked_or_rejected_with_a_reason(
     assert ranked | {r.recipe for r in rejections} == {e.recipe for e in field}
     assert len(ranked) + len(rejections) == len(field)
     assert all(
-        r.reason and r.gate in ("capability", "limit", "request", "budget", "rule", "pinned") for r in rejections
+        r.reason and r.gate in ("capability", "licence", "limit", "request", "budget", "rule", "pinned")
+        for r in rejections
     )
     if isinstance(result, Decision):
         assert result.recipe == result.ranking[0].recipe

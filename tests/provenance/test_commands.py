@@ -90,7 +90,18 @@ def test_every_kind_is_made_again(triptych: Run, config: Path, made: dict[str, P
     verdicts = {Path(one["file"]).stem: one["verdict"] for one in report["files"]}
     assert verdicts == {n: "within codec" if f == "jpeg" else "identical" for n, f in KINDS.items()}
     assert [one["changed"] for one in report["files"]] == [[]] * 5
-    assert {file.stem for file in tmp_path.glob("*.png")} == set(KINDS)
+    assert {file.name for file in tmp_path.glob("*.png")} == {f"{name}.replayed.png" for name in KINDS}
+
+
+def test_keep_overwrites_nothing(triptych: Run, config: Path, made: dict[str, Path], tmp_path: Path) -> None:
+    """Also in the folder of the files themselves, the file stays as it is; a second run says what is in the way."""
+    file = tmp_path / "one.png"
+    file.write_bytes(made["one"].read_bytes())
+    code, out, err = triptych("replay", file, "-c", config, "--keep", tmp_path)
+    assert code == 0, err + out
+    assert file.read_bytes() == made["one"].read_bytes() and (tmp_path / "one.replayed.png").is_file()
+    code, out, _ = triptych("replay", file, "-c", config, "--keep", tmp_path)
+    assert code == 2 and "one.replayed.png is there already" in " ".join(out.split())
 
 
 def test_a_file_says_all_that_it_should(made: dict[str, Path]) -> None:

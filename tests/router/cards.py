@@ -31,11 +31,11 @@ from router.types import (
 ANY_SIZE: dict[str, Any] = {"area_tolerance": (0.001, 1000.0), "aspect_tolerance": 100.0}  # good at all that it takes
 CARDS = {
     "sd15": ModelCard(
-        "sd15", "sd15", "base", {"local": "-"}, latent_space="sd", relays=True, seconds_per_step=0.1,
-        **ANY_SIZE,
+        "sd15", "sd15", "base", {"local": "-"}, inpaints=True, latent_space="sd", relays=True,
+        seconds_per_step=0.1, **ANY_SIZE,
     ),
     "sdxl": ModelCard(
-        "sdxl", "sdxl", "base", {"local": "-"}, latent_space="sdxl", relays=True,
+        "sdxl", "sdxl", "base", {"local": "-"}, inpaints=True, latent_space="sdxl", relays=True,
         native_size=(1024, 1024), min_side=512, max_pixels=2048 * 1024, steps=30, seconds_per_step=0.2,
         overhead_s=0.5, usd_per_hour=2.0, **ANY_SIZE,
     ),
@@ -44,8 +44,9 @@ CARDS = {
         native_size=(1024, 1024), min_side=512, max_pixels=2048 * 1024, steps=30, seconds_per_step=0.2, **ANY_SIZE,
     ),
     "flux": ModelCard(
-        "flux", "flux", "base", {"local": "-"}, latent_space="flux", latent_channels=16, native_size=(1024, 1024),
-        size_multiple=16, max_pixels=2048 * 1024, steps=4, max_steps=50, guidance_scale=0.0, max_guidance_scale=10.0,
+        "flux", "flux", "base", {"local": "-"}, inpaints=True, latent_space="flux", latent_channels=16,
+        native_size=(1024, 1024), size_multiple=16, max_pixels=2048 * 1024, steps=4, max_steps=50,
+        guidance_scale=0.0, max_guidance_scale=10.0,
         max_prompt_tokens=512, seconds_per_step=1.0, usd_per_hour=4.0, flow=True, **ANY_SIZE,
     ),
     "alignment": ModelCard("alignment", "verifier", "scorer", {"local": "-"}, seconds_per_step=0.05),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -68,3 +69,34 @@ def test_the_anchors_are_fixed_and_mixed() -> None:
     assert len(set(prompts)) == len(prompts) == 96
     beginning = " ".join(prompts[:24])
     assert all(word in beginning for word in ('"OPEN"', "seven", "to the left of", "without", "velvet"))
+
+
+def test_the_report_of_a_new_column_is_of_its_anchors(
+    trained: Trained, embedder: MiniLMEmbedder, tmp_path: Path
+) -> None:
+    """Their number, mean and spread, errors of five folds that saw none of their own, and all of it in the artefact."""
+    ratings = like_sd15(synthetic_prompts(40, seed=7))
+    artifact, report = add_model(trained[0], ratings, tmp_path / "added", embedder)
+    scores = np.array([rating.score for rating in ratings])
+    assert (report.recipe, report.prompts) == ("new", 40)
+    assert (report.mean, report.mse_constant) == (pytest.approx(scores.mean()), pytest.approx(scores.var()))
+    assert report.mse < 0.6 * report.mse_constant and 0.8 <= report.coverage <= 1.0
+    assert round(report.coverage * 40) == pytest.approx(report.coverage * 40)
+    config, before = artifact.config, trained[0].config
+    assert config["columns"] == [*before["columns"], "new"]
+    assert config["training"]["held_out"] == [*before["training"]["held_out"], asdict(report)]
+    assert len(config["calibration"]) == len(before["calibration"]) + 1
+    assert set(config["calibration"][-1]) == {"knots", "spread", "floor"} and "new" not in before["columns"]
+    assert "Fitted from 40 anchor prompts" in artifact.card and f"mean score\n{report.mean:.3f}" in artifact.card
+    constant, flat = add_model(
+        trained[0], [Rating(rating.prompt, "flat", 0.5) for rating in ratings], tmp_path / "flat", embedder
+    )
+    assert (flat.pearson, flat.mse_constant) == (0.0, 0.0) and constant.config["columns"][-1] == "flat"
+
+
+def test_the_prompts_of_a_new_model_go_round_all_patterns() -> None:
+    """Each plain prompt once with each pattern; every dozen begins with all of its kinds."""
+    prompts = anchor_prompts()
+    assert prompts[0] == "a lighthouse on a cliff" and prompts[8].startswith("a lighthouse on a cliff beside a wooden")
+    assert prompts[1] == 'a bowl of ramen beside a wooden sign that says "OPEN"'
+    assert prompts[-1] == "a violinist on a rooftop between a tiny green door and a huge white one"

@@ -290,6 +290,26 @@ def test_models_of_one_worker_wait_for_each_other() -> None:
     assert queues.outstanding_s("sd15") == queues.estimate(plan(Generate("sd15"))).queue_s == 0
 
 
+def test_weights_that_are_not_in_memory_are_waited_for_until_they_are() -> None:
+    """Loading stands before a plan as the work of others does, whole on any number of replicas, in copies too, and for
+    its own models only; without it, estimates are what they were."""
+    queues = Queues(CostModel(CATALOGUE), {"gpu": 2}, {"sd15": "gpu", "flux": "gpu"})
+    warm = queues.estimate(plan(Generate("sd15")))
+    queues.set_loading({"sd15": 7.0, "flux": 0.0})
+    for cold in (queues, queues.empty(), queues.before(queues.reserve(plan(Generate("sdxl"))))):
+        found = cold.estimate(plan(Generate("sd15")))
+        assert (found.queue_s, found.work_s) == (pytest.approx(7.0), warm.work_s)
+        assert cold.estimate(plan(Generate("flux"))).queue_s == 0
+    queues.reserve(plan(Generate("flux")))
+    half = queues.outstanding_s("flux") / 2
+    assert queues.estimate(plan(Generate("sd15"))).queue_s == pytest.approx(7.0 + half)
+    state = queues.state
+    queues.set_loading({"sd15": 7.0})
+    assert queues.state == state
+    queues.set_loading({"sd15": 0.0})
+    assert queues.estimate(plan(Generate("sd15"))).queue_s == pytest.approx(half)
+
+
 def test_waiting_is_the_work_of_others_by_replica() -> None:
     """Ten seconds reserved on a model are ten seconds of waiting, or five with two replicas, until released."""
     queues = Queues(CostModel(CATALOGUE))
@@ -590,3 +610,24 @@ def test_only_the_latest_observations_are_kept() -> None:
         costs.observe(generate(), 1.0 + k)
     assert {len(pairs) for pairs in costs.snapshot()["observations"].values()} == {32}
     assert costs.snapshot()["observations"]["sdxl/generate/*"][0][1] == 19.0
+
+
+def test_only_flow_matching_rounds_its_steps_up() -> None:
+    """A third of ten steps is three and a third of work in diffusion; in flow matching, four whole ones."""
+    settings = {"steps": 10, "strength": 0.33, "width": 1024, "height": 1024}
+    costs = CostModel(CATALOGUE)
+    assert costs.work(Step("r", "refine", "sdxl", ("x",), "image", settings)) == pytest.approx(3.3)
+    assert costs.work(Step("r", "refine", "flux", ("x",), "image", settings)) == pytest.approx(4.0)
+    assert costs.work(Step("r", "refine", "flux", (), "image", {**settings, "strength": None})) == pytest.approx(10.0)
+
+
+def test_a_price_for_each_picture_is_asked_with_its_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both sides, or none of them are known."""
+    asked = list[tuple[float, int]]()
+    monkeypatch.setattr(
+        type(CATALOGUE["sdxl"]), "cost_usd", lambda card, seconds, pixels: asked.append((seconds, pixels))
+    )
+    costs = CostModel(CATALOGUE)
+    for sides in ({"width": 20, "height": 30}, {"width": 20}, {"height": 30}, {}):
+        costs.cost_usd(Step("g", "generate", "sdxl", (), "image", sides), 2.5)
+    assert asked == [(2.5, 600), (2.5, 0), (2.5, 0), (2.5, 0)]

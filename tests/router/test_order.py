@@ -36,6 +36,19 @@ claims = st.builds(
 )
 
 
+def test_whoever_has_nothing_left_is_forgotten() -> None:
+    """A thousand tenants whose steps are taken back, or go up a class, leave nothing behind."""
+    order: Order[int] = Order(ageing_s=10.0)
+    for number in range(1000):
+        order.add(number, claim(tenant=f"t{number}", priority="batch"), now=0.0)
+        if number % 2:
+            order.remove(number)
+    assert order.first(now=25.0) is not None
+    for number in range(0, 1000, 2):
+        order.remove(number)
+    assert [len(place.flows) for place in order._classes] == [0, 0, 0]
+
+
 @given(st.lists(claims, max_size=40))
 def test_classes_are_strict(asked: list[Claim]) -> None:
     """Of what waits at the same time, everything of a better class comes first, whoever asks."""

@@ -16,7 +16,7 @@ from router.errors import PlanError, RequestError
 from router.planning.plan import make_plan
 from router.planning.planner import Planner
 from router.planning.recipes import as_run, recipe_key
-from router.planning.styles import check_known
+from router.planning.styles import check_known, check_worn
 from router.quality.composition import Composition, outline
 from router.requests import check_request
 from router.types import (
@@ -42,6 +42,7 @@ STYLES = {
     "ink": Style("ink", "sd15", "lora", {"file": "-"}, least=-2, most=2),
     "euler": Style("euler", "sd15", "scheduler", settings={"scheduler": "euler"}, many=False, blends=False),
     "ddim": Style("ddim", "sd15", "scheduler", settings={"scheduler": "ddim"}, many=False, blends=False),
+    "fast": Style("fast", "sd15", "lora", {"file": "-"}, settings={"scheduler": "lcm"}, least=-2, most=2),
     "flat": Style("flat", "sd15", "guidance_rescale", steps=("generate",), many=False),
     "grand": Style("grand", "sdxl", "lora", {"file": "-"}, least=-2, most=2),
     "tiny": Style("tiny", "sd15", "lora", {"file": "-"}, latent_space="elsewhere"),
@@ -104,6 +105,7 @@ def test_a_refine_wears_what_it_can_and_says_what_it_cannot() -> None:
         (Generate("sd15"), {"euler": 0.5}, "weight of 0.5 of the style 'euler'.*0 or 1"),
         (Generate("sd15"), {"film": 3}, "weight of 3 .*-2..2"),
         (Generate("sd15"), {"euler": 1, "ddim": 1}, "both of kind 'scheduler'"),
+        (Generate("sd15"), {"fast": 1, "ddim": 1}, "'ddim' and 'fast' each want a scheduler"),
         (Chain((Generate("sd15"), Refine("sd15", strength=0.5, style=wearing({"flat": 1})))), {}, "generate only"),
         (Fuse("denoise", (Generate("sdxl"), Generate("small"))), {"grand": 1}, "not worn in a denoise"),
     ],
@@ -112,6 +114,16 @@ def test_what_cannot_be_worn_rules_the_recipe_out(recipe: Recipe, style: dict[st
     """A style of another family, latent space or step, or with a weight that means nothing, is the recipe's refusal."""
     with pytest.raises(PlanError, match=said):
         plan(recipe, style=wearing(style))
+
+
+def test_a_network_in_8_bits_wears_no_lora() -> None:
+    """Nothing can be added to layers in 8 bits; what needs no file is worn all the same, and others wear it."""
+    for bits in ("int8", "fp8"):
+        rounded = replace(CATALOGUE["sd15"], tuning={"quantize": bits})
+        with pytest.raises(PlanError, match=f"leave `quantize: {bits}` out"):
+            check_worn(wearing({"film": 1.0}), rounded, "generate")
+        check_worn(wearing({"euler": 1.0}), rounded, "generate")
+    check_worn(wearing({"film": 1.0}), replace(rounded, tuning={"compile": "full"}), "generate")
 
 
 def test_only_the_recipes_that_cannot_wear_it_are_out() -> None:

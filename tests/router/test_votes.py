@@ -8,6 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize
 
 from router.errors import ArtifactError
 from router.learning.ratings import read_ratings, tabulate
@@ -121,3 +124,60 @@ def test_winner_and_loser_are_enough(tmp_path: Path) -> None:
     file.write_text("prompt,winner,loser\np,flux,sd15\nq,flux,sd15\n")
     scores = {(r.prompt, r.recipe): r.score for r in read_ratings(file)}
     assert scores["p", "flux"] > 0.5 > scores["p", "sd15"]
+
+
+def chances(votes: list[Vote], strength: dict[str, float], ties: float) -> float:
+    """The logarithm of the probability of votes, as the head of votes.py has it; ties: log v."""
+    total = 0.0
+    for vote in votes:
+        one, other = math.exp(strength[vote.left]), math.exp(strength[vote.right])
+        tie = math.exp(ties) * math.sqrt(one * other)
+        total += vote.weight * math.log({1: one, 0: tie, -1: other}[vote.won] / (one + other + tie))
+    return total
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("pq"), st.sampled_from(["ab", "bc", "ca"]), st.sampled_from([-1, 0, 1, 1])),
+        min_size=1,
+        max_size=9,
+    ),
+    st.sampled_from([1.0, 2.5]),
+)
+@settings(max_examples=12, deadline=None)
+def test_strengths_are_the_likeliest_under_their_priors(told: list[tuple[str, str, int]], weight: float) -> None:
+    """All votes together: normal priors of deviation 2 on log strengths and log v. A group: of deviation 1 around those
+    of all. Both maxima are found again by another method, from the probabilities alone."""
+    some = [Vote(prompt, prompt, *pair, won, weight) for prompt, pair, won in told]
+    found = strengths_of(some)
+
+    def loss(x: np.ndarray) -> float:
+        return (x**2).sum() / 8 - chances(some, dict(zip(found.models, x, strict=False)), x[-1])
+
+    best = minimize(loss, np.zeros(len(found.models) + 1), method="BFGS", options={"gtol": 1e-6}).x
+    assert found.log_strengths == pytest.approx(best[:-1] - best[:-1].mean(), abs=2e-3)
+    assert found.log_ties == pytest.approx(best[-1], abs=2e-3)
+    level = dict(zip(found.models, found.log_strengths, strict=True))
+    scores = scores_of(some)
+    for group in {vote.group for vote in some}:
+        own = [vote for vote in some if vote.group == group]
+        models = list(dict.fromkeys(name for vote in own for name in (vote.left, vote.right)))
+
+        def lost(x: np.ndarray, own: list[Vote] = own, models: list[str] = models) -> float:
+            prior = sum((value - level[name]) ** 2 for name, value in zip(models, x, strict=True)) / 2
+            return prior - chances(own, dict(zip(models, x, strict=True)), found.log_ties)
+
+        at = minimize(lost, np.zeros(len(models)), method="BFGS", options={"gtol": 1e-7}).x
+        for name, value in zip(models, at, strict=True):
+            one, tie = math.exp(value / 2), math.exp(found.log_ties)
+            points = (one + tie / 2) / (one + 1 / one + tie)
+            asked = sum(vote.weight for vote in own if name in (vote.left, vote.right))
+            assert scores[group, name] == (pytest.approx(points, abs=1e-5), asked)
+
+
+def test_overwhelming_votes_are_fitted_to_the_end() -> None:
+    """Thousands of votes that contradict all others move a group as far as they say, in steps that never overshoot."""
+    told = [Vote("p", "p", "a", "b", 1, 1e4), Vote("q", "q", "a", "b", -1, 1e6), Vote("q", "q", "a", "b", 1, 1.0)]
+    scores = scores_of(told)
+    assert scores["p", "a"][0] > 0.9 and scores["q", "a"][0] < 0.1
+    assert scores["q", "a"][0] + scores["q", "b"][0] == pytest.approx(1, abs=1e-6)

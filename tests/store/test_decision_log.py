@@ -277,16 +277,20 @@ def test_a_log_of_another_version_is_left_alone(log: DecisionLog) -> None:
         other.record(decision())
 
 
+EACH = 15
+"""Decisions of each of the writers."""
+
+
 def test_many_writers_lose_nothing(url: str) -> None:
     """Three processes and four threads that begin at once, on a database that is empty, all get their rows in."""
     context = multiprocessing.get_context("spawn")
-    others = [context.Process(target=write_many, args=(url, f"process{k}", 40)) for k in range(3)]
+    others = [context.Process(target=write_many, args=(url, f"process{k}", EACH)) for k in range(3)]
     for process in others:
         process.start()
     log = DecisionLog(Database(url), key=b"own")
 
     def write(name: str) -> None:
-        for k in range(40):
+        for k in range(EACH):
             log.record(decision(f"{name}-{k}"))
             log.attach(f"{name}-{k}", "rating", 0.5)
 
@@ -296,8 +300,8 @@ def test_many_writers_lose_nothing(url: str) -> None:
     for one in (*threads, *others):
         one.join(300)
     assert [process.exitcode for process in others] == [0, 0, 0]
-    assert log.counts()["decisions"] == 7 * 40
-    assert log.counts()["feedback"] == {"rating": 7 * 40 * 2}
+    assert log.counts()["decisions"] == 7 * EACH
+    assert log.counts()["feedback"] == {"rating": 7 * EACH * 2}
     log.close()
 
 

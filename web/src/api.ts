@@ -38,6 +38,7 @@ export interface Call {
   method?: string;
   body?: unknown;
   text?: string;
+  form?: FormData;
   headers?: Record<string, string>;
   signal?: AbortSignal;
 }
@@ -50,9 +51,9 @@ async function send(path: string, call: Call): Promise<Response> {
   let answer: Response;
   try {
     answer = await fetch(new URL(path, BASE), {
-      method: call.method ?? (call.body !== undefined || call.text !== undefined ? "POST" : "GET"),
+      method: call.method ?? (call.body !== undefined || call.text !== undefined || call.form ? "POST" : "GET"),
       headers,
-      body: call.text ?? (call.body === undefined ? null : JSON.stringify(call.body)),
+      body: call.form ?? call.text ?? (call.body === undefined ? null : JSON.stringify(call.body)),
       signal: call.signal ?? null,
       cache: "no-store",
     });
@@ -75,7 +76,8 @@ async function failureOf(answer: Response): Promise<Failure> {
   } catch {
     // not of ours: a proxy before the server
   }
-  return { message: `The server answered ${answer.status} without saying why.`, code: null };
+  const why = answer.status === 413 ? "what was sent is too large for it; choose a smaller picture" : "it does not say why";
+  return { message: `The server, or a proxy before it, answered ${answer.status}: ${why}.`, code: null };
 }
 
 export async function ask<T>(path: string, call: Call = {}): Promise<T> {

@@ -1,7 +1,8 @@
 /** Jobs as the page shows them: a report of the server, and what its events have told since. */
 
-import { signal } from "@preact/signals";
-import { ApiError, ask, eventsOf } from "./api";
+import { effect, signal } from "@preact/signals";
+import { ApiError, ask, eventsOf, key } from "./api";
+import { type Parts, formOf } from "./edit/given";
 import type {
   Body,
   Check,
@@ -50,6 +51,14 @@ const EMPTY: Pic = { rounds: [], ended: "", preview: "", previews: 0, picture: n
 export const jobs = signal<ReadonlyMap<string, Job>>(new Map());
 const following = new Map<string, AbortController>();
 
+// Another key sees other jobs: nothing of the one before may stay.
+effect(() => {
+  void key.value;
+  for (const control of following.values()) control.abort();
+  following.clear();
+  jobs.value = new Map();
+});
+
 export function isOpen(job: Job): boolean {
   return job.report.state === "queued" || job.report.state === "running";
 }
@@ -63,9 +72,16 @@ function change(id: string, to: (job: Job) => Job): void {
   if (job) put(to(job));
 }
 
-/** Accept a request as a job, and follow it. Throws `ApiError`. */
-export async function submit(body: Body): Promise<Job> {
-  const job = jobOf(await ask<JobReport>("v1/jobs", { body }));
+/** Accept a request as a job, and follow it. parts: the picture that it changes. Throws `ApiError`. */
+export async function submit(body: Body, parts?: Parts): Promise<Job> {
+  if (!parts) return taken(await ask<JobReport>("v1/jobs", { body }));
+  const headers = { prefer: "respond-async" };
+  return taken(await ask<JobReport>("v1/images/edits", { form: formOf(body, parts), headers }));
+}
+
+/** A job that was just accepted: it is followed from now on. */
+export function taken(report: JobReport): Job {
+  const job = jobOf(report);
   put(job);
   void follow(job.id);
   return job;
@@ -76,7 +92,9 @@ export async function open(id: string): Promise<void> {
   if (following.has(id)) return;
   const known = jobs.value.get(id);
   if (known && !isOpen(known) && known.report.result !== undefined) return;
+  const asked_with = key.value;
   const job = jobOf(await ask<JobReport>(`v1/jobs/${encodeURIComponent(id)}`));
+  if (key.value !== asked_with) return;
   put(job);
   if (isOpen(job)) void follow(id);
 }
@@ -92,13 +110,15 @@ async function follow(id: string): Promise<void> {
   following.set(id, control);
   try {
     for await (const event of eventsOf(id, control.signal)) change(id, (job) => advanced(job, event));
-    const report = await ask<JobReport>(`v1/jobs/${encodeURIComponent(id)}`);
+    if (control.signal.aborted) return;
+    const report = await ask<JobReport>(`v1/jobs/${encodeURIComponent(id)}`, { signal: control.signal });
     change(id, (job) => ended(job, report));
   } catch (error) {
+    if (control.signal.aborted) return;
     const failure = error instanceof ApiError ? error.failure : { message: String(error), code: null };
     change(id, (job) => ({ ...job, lost: failure }));
   } finally {
-    following.delete(id);
+    if (following.get(id) === control) following.delete(id);
   }
 }
 

@@ -1,6 +1,8 @@
 import "./fonts.css";
 import "./look.css";
 import "./make.css";
+import "./styles.css";
+import "./edit.css";
 import "./operate.css";
 import { render } from "preact";
 import { Page } from "./page";

@@ -1,6 +1,7 @@
 /** What stands in the form, the theme, and where in the page one is. */
 
 import { computed, effect, signal } from "@preact/signals";
+import { furtherOf, jobsIn } from "./requests";
 import type { Body } from "./types";
 
 export interface Form {
@@ -12,9 +13,28 @@ export interface Form {
   size: string;
   seed: string;
   format: string;
+  steps: string;
+  guidance: string;
+  /** Styles by their ids, with weights. */
+  style: Record<string, number>;
+  /** Of a past request, what has no field here. */
+  further: Record<string, unknown>;
 }
 
-const BLANK: Form = { prompt: "", model: "auto", recipe: "", negative: "", n: 1, size: "", seed: "", format: "png" };
+const BLANK: Form = {
+  prompt: "",
+  model: "auto",
+  recipe: "",
+  negative: "",
+  n: 1,
+  size: "",
+  seed: "",
+  format: "png",
+  steps: "",
+  guidance: "",
+  style: {},
+  further: {},
+};
 const DRAFT = "triptych-draft";
 
 function kept(): Form {
@@ -34,16 +54,20 @@ export function edit(change: Partial<Form>): void {
 
 /** The form as a request; what stands empty is left to the server. */
 export function bodyOf(of: Form): Body {
-  const body: Body = { prompt: of.prompt, model: of.model, n: of.n };
+  const body: Body = { ...of.further, prompt: of.prompt, model: of.model, n: of.n };
   if (of.recipe) body.recipe = of.recipe;
   if (of.negative.trim()) body.negative_prompt = of.negative;
   if (of.size.trim()) body.size = of.size.trim().replace(/\s*[×xX]\s*/, "x");
   if (of.seed.trim()) body.seed = Number(of.seed);
   if (of.format !== "png") body.output_format = of.format;
+  if (of.steps.trim()) body.steps = Number(of.steps);
+  if (Number.isFinite(parseFloat(of.guidance))) body.guidance_scale = parseFloat(of.guidance);
+  if (Object.keys(of.style).length) body.style = of.style;
   return body;
 }
 
 export function load(body: Body): void {
+  const text = (value: unknown) => (value === undefined || value === null ? "" : String(value));
   form.value = {
     prompt: body.prompt,
     model: body.model ?? "auto",
@@ -51,8 +75,12 @@ export function load(body: Body): void {
     negative: body.negative_prompt ?? "",
     n: body.n ?? 1,
     size: !body.size || body.size === "auto" ? "" : body.size,
-    seed: body.seed === undefined ? "" : String(body.seed),
+    seed: text(body.seed),
     format: body.output_format ?? "png",
+    steps: text(body.steps),
+    guidance: text(body.guidance_scale),
+    style: { ...body.style },
+    further: furtherOf(body),
   };
 }
 
@@ -68,21 +96,25 @@ addEventListener("hashchange", () => (place.value = location.hash.slice(1)));
 export const view = computed(() => (place.value.startsWith("/operate") ? "operate" : "make"));
 
 /** The jobs that are shown large: `#/jobs/a,b`. */
-export const shown = computed(() => {
-  const match = /^\/jobs\/(.+)$/.exec(place.value);
-  return match ? match[1]!.split(",").map(decodeURIComponent) : [];
-});
+export const shown = computed(() => jobsIn(place.value));
 
 export function show(ids: readonly string[]): void {
   location.hash = ids.length ? `/jobs/${ids.map(encodeURIComponent).join(",")}` : "/";
 }
+
+const one_column = matchMedia("(max-width: 60rem)");
+
+/** Whether the page has one column, as `make.css` has it. */
+export const narrow = signal(one_column.matches);
+one_column.addEventListener("change", () => (narrow.value = one_column.matches));
 
 // -------------------------------------------------------------------------------------------------------------- theme
 
 export type Theme = "system" | "light" | "dark";
 const THEME = "triptych-theme";
 
-export const theme = signal<Theme>((localStorage.getItem(THEME) as Theme | null) ?? "system");
+const kept_theme = localStorage.getItem(THEME);
+export const theme = signal<Theme>(kept_theme === "light" || kept_theme === "dark" ? kept_theme : "system");
 effect(() => {
   const chosen = theme.value;
   if (chosen === "system") delete document.documentElement.dataset["theme"];

@@ -49,6 +49,9 @@ export interface Body {
   seed?: number;
   output_format?: string;
   partial_images?: number;
+  steps?: number | null;
+  guidance_scale?: number | null;
+  style?: Record<string, number> | null;
   [field: string]: unknown;
 }
 
@@ -150,5 +153,19 @@ export type JobEvent =
 
 export interface Model {
   id: string;
-  x_triptych: { kind: "policy" | "recipe" | "model" | "alias"; description?: string; recipes?: string[] };
+  x_triptych: {
+    kind: "policy" | "recipe" | "model" | "alias" | "style";
+    description?: string;
+    recipes?: string[];
+    /** Of a recipe: what it draws from, `text`, `image`, `mask`. */
+    takes?: string[];
+    family?: string;
+    native_size?: [number, number];
+    max_pixels?: number;
+    style_kind?: string;
+    weights?: [number, number];
+    blends?: boolean;
+    many?: boolean;
+    worn_by?: string[];
+  };
 }

@@ -1,8 +1,16 @@
 /** Numbers as people read them. */
 
 export function seconds(value: number): string {
-  if (value >= 90) return `${Math.floor(value / 60)} min ${Math.round(value % 60)} s`;
-  return `${value >= 10 ? value.toFixed(0) : value >= 1 ? value.toFixed(1) : value.toFixed(2)} s`;
+  const whole = Math.round(value);
+  const minutes = Math.round(whole / 60);
+  if (minutes >= 90) return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+  if (whole >= 90) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
+  return `${value >= 9.95 ? whole : value >= 0.995 ? value.toFixed(1) : value.toFixed(2)} s`;
+}
+
+/** A quality from 0 to 1: two digits, and nothing is less than nothing. */
+export function two(value: number | null | undefined): string {
+  return value === null || value === undefined ? "–" : (Math.round(value * 100) / 100 || 0).toFixed(2);
 }
 
 export function dollars(value: number): string {
@@ -30,7 +38,10 @@ export function plural(count: number, one: string, many = `${one}s`): string {
 }
 
 const DOING: Record<string, string> = {
+  given: "your picture",
   generate: "draws",
+  inpaint: "paints",
+  paste: "lays it over",
   denoise: "draws",
   refine: "refines",
   upscale: "enlarges",

@@ -23,9 +23,9 @@ from deployments.api.wire.bodies import read_json
 from deployments.settings import Limits
 
 ENDPOINTS = {
-    "GET /v1/admin/overview": "models, queues in seconds of work, what was served and refused within a day (admin key)",
-    "GET /v1/admin/jobs": "jobs of all tenants, as GET /v1/jobs has yours (admin key)",
-    "GET /v1/admin/keys": "every key, without the key itself (admin key)",
+    "GET /v1/admin/overview": "models, queues in seconds of work, what was served and refused within a day (operators)",
+    "GET /v1/admin/jobs": "jobs of all tenants, as GET /v1/jobs has yours (operators)",
+    "GET /v1/admin/keys": "every key, without the key itself (operators)",
     "POST /v1/admin/keys": 'make a key: {"tenant": ..., "scopes": [...], "rpm": ..., "budget": "5usd/day"} (admin key)',
     "DELETE /v1/admin/keys/{id}": "end a key (admin key)",
     "POST /v1/policies/{name}/preview": "the body, YAML: what it would change of the latest requests (admin key)",
@@ -42,7 +42,7 @@ _POLICY = {
 
 
 def add_endpoints(app: FastAPI) -> None:
-    """For keys of scope admin."""
+    """Seen by operators: keys of scope admin, or on loopback whoever asks while there are none; changed by keys."""
     read = answers(*KEYED, *READ)
     overview: Responses = {200: schemas.answer(schemas.AdminOverview, "How everything is.")}
     app.get("/v1/admin/overview", responses={**overview, **read}, response_model=None)(get_overview)

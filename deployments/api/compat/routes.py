@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
-from deployments.api.calls import call_of, json_of_request
+from deployments.api.calls import call_of, json_of_request, picture_json
+from deployments.api.compat import img2img as sd_edits
 from deployments.api.compat import sdapi, sdapi_info
 from deployments.api.compat.chat import Chat, ChatRequest, chat_line
 from deployments.api.compat.responses import Responses, ResponsesRequest
@@ -43,17 +45,21 @@ ENDPOINTS = {
     "POST /v1/chat/completions": "the last message is drawn; pictures in `images` of the message, or as Markdown",
     "POST /v1/responses": "with the tool image_generation; pictures as `image_generation_call`",
     "POST /sdapi/v1/txt2img": "A1111's: pictures in base64, and an info with seeds and parameters",
+    "POST /sdapi/v1/img2img": "A1111's: the first of init_images painted over, or where a white mask says",
     "GET /sdapi/v1/options": "what A1111's clients read; POST refuses what would change it for everybody",
     "POST /sdapi/v1/options": "takes what was read; a checkpoint goes into a request's override_settings",
     "GET /sdapi/v1/sd-models": "what sd_model_checkpoint may be",
     "GET /sdapi/v1/samplers": "one name, since recipes choose",
     "GET /sdapi/v1/schedulers": "one name, since recipes choose",
-    "GET /sdapi/v1/progress": "how far the caller's open jobs are",
+    "GET /sdapi/v1/progress": "how far open jobs are: the key's own; all of them for an admin, or where no keys are",
 }
 OPEN_JOBS = 100
 
 
-BODIES = (ChatRequest, ResponsesRequest, sdapi.Txt2ImgRequest, SdOptions, ChatChunk, ResponseEvent)
+BODIES = (
+    *(ChatRequest, ResponsesRequest, sdapi.Txt2ImgRequest, sd_edits.Img2ImgRequest),
+    *(SdOptions, ChatChunk, ResponseEvent),
+)
 
 
 def add_endpoints(app: FastAPI) -> None:
@@ -70,6 +76,8 @@ def add_endpoints(app: FastAPI) -> None:
     drawn = {**answered(Txt2ImgAnswer, "Pictures."), **sd_answers(*ASKED)}
     asked = {**body_of(sdapi.Txt2ImgRequest, told=examples.TXT2IMG), "parameters": parameters}
     app.post("/sdapi/v1/txt2img", openapi_extra=asked, response_model=None, responses=drawn)(txt2img)
+    painted = {**body_of(sd_edits.Img2ImgRequest, told=examples.IMG2IMG), "parameters": parameters}
+    app.post("/sdapi/v1/img2img", openapi_extra=painted, response_model=None, responses=drawn)(img2img)
     shown = sd_answers(*KEYED, *READ)
     app.get("/sdapi/v1/options", response_model=SdOptions, responses=shown)(options)
     changed = {200: {"description": "Nothing was to be changed."}, **sd_answers(400, *KEYED, 405, 408, 409, 413, 415)}
@@ -116,6 +124,16 @@ async def txt2img(request: Request) -> Response:
     return JSONResponse(sdapi.answer(made.body, wire, data), headers=dict(made.headers))
 
 
+async def img2img(request: Request) -> Response:
+    """Paint over a picture as A1111's web UI is asked to."""
+    call = call_of(request, "generate")
+    data = await picture_json(request)
+    limits, uploads = request.app.state.limits, request.app.state.uploads
+    wire = await asyncio.to_thread(sd_edits.asked_in, data, limits, uploads)
+    made = await _service(request).made(wire, request.state.request_id, call)
+    return JSONResponse(sdapi.answer(made.body, wire, data), headers=dict(made.headers))
+
+
 async def options(request: Request) -> dict[str, Any]:
     """The options that clients read."""
     call_of(request, "generate")
@@ -148,7 +166,7 @@ async def schedulers(request: Request) -> list[dict[str, Any]]:
 
 
 async def progress(request: Request) -> dict[str, Any]:
-    """How far the caller's open jobs are."""
+    """How far open jobs are: those of the key's tenant; all of them for an admin, or where there are no keys."""
     found = await _service(request).jobs(("queued", "running"), OPEN_JOBS, None, call_of(request, "generate"))
     return sdapi_info.progress(found["data"])
 

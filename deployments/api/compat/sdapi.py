@@ -47,7 +47,7 @@ REFUSED = {
     "styles": "there are no styles by name; describe it in the prompt",
     "subseed_strength": "seeds are not mixed",
     "refiner_checkpoint": "a refiner belongs to a recipe; name one as the checkpoint",
-    "init_images": "pictures are made from text only",
+    "init_images": "it is for POST /sdapi/v1/img2img",
 }
 
 
@@ -84,7 +84,7 @@ class Txt2ImgRequest(BaseModel):
     batch_size: Whole = Field(default=1, ge=1, le=10)
     n_iter: Whole = Field(default=1, ge=1, le=10)
     override_settings: OverrideSettings | None = None
-    send_images: bool = True
+    send_images: bool = Field(default=True, description="false: `images` of the answer is empty.")
 
 
 def asked_in(data: Any, limits: Limits) -> ImageRequest:
@@ -149,7 +149,7 @@ def answer(made: Mapping[str, Any], wire: ImageRequest, data: Mapping[str, Any])
         "batch_size": len(facts),
         "restore_faces": False,
         "sd_model_name": facts[0]["model"],
-        "denoising_strength": 0,
+        "denoising_strength": facts[0]["strength"],
         "extra_generation_params": {"recipe": report["recipe"], "policy": report["policy"]},
         "index_of_first_image": 0,
         "infotexts": lines,
@@ -173,12 +173,13 @@ def _facts(picture: Mapping[str, Any]) -> dict[str, Any]:
         "model": drawing.get("model") or "",
         "steps": settings.get("steps") or 0,
         "cfg_scale": settings.get("guidance_scale") or 0,
+        "strength": settings.get("strength") or 0,
         "scheduler": str(facts.get("scheduler") or settings.get("scheduler") or ""),
     }
 
 
 def _denoising(picture: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    return (step for step in picture["steps"] if step["kind"] in ("generate", "denoise"))
+    return (step for step in picture["steps"] if step["kind"] in ("generate", "denoise", "refine", "inpaint"))
 
 
 def infotext(wire: ImageRequest, facts: Mapping[str, Any], size: str, report: Mapping[str, Any]) -> str:

@@ -11,21 +11,29 @@ AUTO = "auto"
 _OPTION = "sd_model_checkpoint"
 
 
+REMEDIES = {
+    _OPTION: f'send it with each as "override_settings": {{"{_OPTION}": …}}',
+    "samples_format": 'send it with each as "override_settings": {"samples_format": …}',
+    "sd_vae": "the VAE of a model belongs to its card",
+    "CLIP_stop_at_last_layers": "all layers are read, unless a recipe wears a style of kind clip_skip",
+}
+"""What to do instead of changing an option for everybody."""
+
+
 def options() -> dict[str, Any]:
     """Those that clients read. They are the same for everybody: what a request wants, it says itself."""
     return {_OPTION: AUTO, "sd_vae": "Automatic", "CLIP_stop_at_last_layers": 1, "samples_format": "png"}
 
 
 def set_options(data: Any) -> None:
-    """Nothing is kept; raises `RequestError` for what would have to be, with the remedy. Others pass, as A1111's own
-    are many, and clients send all that they have read."""
+    """Nothing is kept. What clients have read may be sent back as it is; raises `RequestError` for another value, with
+    the remedy, and for an option that there is not."""
     if not isinstance(data, Mapping):
         raise RequestError("the body must be a JSON object", None, "invalid_value")
     for name, value in options().items():
         if name in data and data[name] not in (value, None):
             raise RequestError(
-                f"{name}: options are not kept from one request to the next; send it with each as "
-                f'"override_settings": {{"{name}": …}}',
+                f"{name}: options are not kept from one request to the next; {REMEDIES[name]}",
                 name,
                 "read_only",
             )
@@ -67,7 +75,7 @@ def schedulers() -> list[dict[str, Any]]:
 
 
 def progress(jobs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """How far the caller's oldest open job is. jobs: theirs, the latest first"""
+    """How far the oldest open job is. jobs: those that whoever asks may see, the latest first"""
     jobs = [job for job in jobs if job["state"] in ("queued", "running")]  # one may have ended a moment ago
     job: Mapping[str, Any] = jobs[-1] if jobs else {}
     share = job.get("progress", 0.0)

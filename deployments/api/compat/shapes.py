@@ -163,7 +163,7 @@ class SdScheduler(BaseModel):
 
 
 class SdProgress(Open):
-    """How far the caller's oldest open job is."""
+    """How far the oldest open job is of those that whoever asks may see."""
 
     progress: float = Field(ge=0, le=1)
     eta_relative: float = Field(description="Seconds.")

@@ -4,11 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
+BLUE = (
+    "iVBORw0KGgoAAAANSUhEUgAAAEAAAABACAIAAAAlC+aJAAAAUUlEQVR42u3PMQ0AMAgAMJgaROA/yJoKDpLWQbN64rIXxwkICAgI"
+    "CAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAjs+8xEAaxC+S/VAAAAAElFTkSuQmCC"
+)
+"""A blue picture of 64x64, as a file in base64."""
+
 IMAGES: dict[str, Any] = {
     "least": {"summary": "What a client of OpenAI's sends", "value": {"prompt": "a red circle", "model": "auto"}},
     "seeded": {
         "summary": "Two pictures of a policy, as WebP",
         "value": {"prompt": "a red circle", "model": "auto", "n": 2, "seed": 7, "output_format": "webp"},
+    },
+}
+EDITS: dict[str, Any] = {
+    "least": {
+        "summary": "A picture painted over; in a form, image is its file",
+        "value": {"prompt": "a green star above a blue square", "image": BLUE},
+    },
+    "nearer": {
+        "summary": "Nearer to what was given, by strength",
+        "value": {"prompt": "a green star above a blue square", "image": BLUE, "strength": 0.4, "seed": 7},
     },
 }
 FEEDBACK: dict[str, Any] = {
@@ -40,6 +56,12 @@ RESPONSES: dict[str, Any] = {
 TXT2IMG: dict[str, Any] = {
     "least": {"summary": "What A1111's clients send", "value": {"prompt": "a red circle", "batch_size": 1, "seed": 7}}
 }
+IMG2IMG: dict[str, Any] = {
+    "least": {
+        "summary": "What A1111's clients send",
+        "value": {"prompt": "a red circle", "init_images": [BLUE], "denoising_strength": 0.6, "seed": 7},
+    }
+}
 SD_OPTIONS: dict[str, Any] = {"read": {"summary": "What was read", "value": {"sd_model_checkpoint": "auto"}}}
 
 ERROR: dict[str, Any] = {
@@ -66,6 +88,7 @@ IMAGE_EVENTS = (
     'event: image_generation.completed\ndata: {"type": "image_generation.completed", "b64_json": "iVBORw0…", '
     '"picture_index": 0, "seed": 7, …}\n\n'
 )
+EDIT_EVENTS = IMAGE_EVENTS.replace("image_generation", "image_edit")
 JOB_EVENTS = 'event: job.routed\nid: 3-1\ndata: {"type": "job.routed", "job": "job_01", "recipe": "draft"}\n\n'
 CHAT_EVENTS = (
     'data: {"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"role": "assistant"}}], …}\n\n'

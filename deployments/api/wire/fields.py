@@ -14,6 +14,10 @@ from router.errors import did_you_mean
 SYNONYMS: dict[str, str] = {
     "prompt": "text text_prompt text_prompts prompts positive positive_prompt caption description input inputs",
     "negative_prompt": "negative negative_prompts negative_text neg_prompt uc undesired_content",
+    "image": "images init_image init_images input_image input_images image_url image_prompt source_image",
+    "mask": "mask_image mask_url inpaint_mask",
+    "strength": "denoising_strength denoise image_strength prompt_strength",
+    "extend": "outpaint expand padding",
     "steps": "step num_inference_steps inference_steps num_steps sampling_steps sample_steps ddim_steps step_count",
     "guidance_scale": "cfg cfg_scale guidance scale true_cfg_scale distilled_cfg_scale classifier_free_guidance",
     "seed": "random_seed noise_seed manual_seed rng_seed generator",
@@ -33,9 +37,8 @@ SYNONYMS: dict[str, str] = {
 """A field here -> what other programs call it."""
 
 WITHOUT: dict[str, str] = {
-    "pictures are made from text only; there are no edits, variations or masks here": "image images init_image "
-    "init_images input_image image_url image_prompt mask mask_image control_image controlnet ip_adapter_image "
-    "reference_images strength denoising_strength denoise image_strength prompt_strength",
+    "a given picture is painted over (image, mask, strength); there are no control maps and references here": ""
+    "control_image controlnet control ip_adapter_image reference_images",
     "it belongs to a recipe of a policy, not to a request": "sampler sampler_name sampler_index sampling_method solver "
     "scheduler scheduler_name clip_skip eta sigmas timesteps shift refiner refiner_checkpoint refiner_switch_at "
     "high_noise_frac enable_hr hr_scale hires_fix upscale upscaler tiling",
@@ -57,7 +60,6 @@ _NEUTRAL = frozenset(("", "auto", "default", "none", "standard", "natural", "fal
 # Fields of OpenAI's that change nothing here -> what to do instead.
 WITHOUT_EFFECT = {
     "style": "describe the style in the prompt",
-    "input_fidelity": "it is for edits",
 }
 
 CHOICES = ("quality", "background", "output_format", "response_format", "moderation", "size", "style")

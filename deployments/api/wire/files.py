@@ -4,6 +4,7 @@ The metadata of a file:
 
     generator, prompt, negative_prompt, seed, size, recipe, policy (name@digest), plan (its digest)
     models:  id -> revision of its weights
+    given:   what was brought: role, digest of the pixels, size; the pictures themselves are not in it
     steps:   every step that ran, with all of its settings; prompts only where they are not the request's
     output:  format and compression of the file
     replay:  the body that makes the picture again; prompt and negative prompt are those above
@@ -14,6 +15,7 @@ Nothing in it depends on the clock, the machine or the request's id: equal pictu
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -58,6 +60,7 @@ def metadata_of(made: Made, route: Route, wire: ImageRequest) -> dict[str, Any]:
         "recipe": made.recipe,
         "policy": f"{decision.policy}@{decision.policy_digest}",
         "plan": made.plan_digest,
+        **({"given": [asdict(one) for one in request.given]} if request.given else {}),
         "models": dict(pair for trace in made.traces for pair in _revisions(trace)),
         "steps": [_step(trace, words) for trace in _in_order(made, route)],
         "output": {"format": wire.output_format, "compression": wire.output_compression},

@@ -51,6 +51,7 @@ def _whole(value: Any) -> Any:
 
 Whole = Annotated[int, BeforeValidator(_whole)]
 Text = Annotated[str, Field(max_length=32_000)]
+Raw = str | bytes
 Tag = Annotated[str, Field(min_length=1, max_length=64)]
 StyleWeight = Annotated[float, Field(ge=-2, le=2)]
 
@@ -67,8 +68,19 @@ class WireTurn(BaseModel):
     chance: float = Field(ge=0, le=1)
 
 
+class WireExtension(BaseModel):
+    """A border around the given picture that is to be drawn, in pixels."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    left: Whole = Field(default=0, ge=0, le=8192)
+    top: Whole = Field(default=0, ge=0, le=8192)
+    right: Whole = Field(default=0, ge=0, le=8192)
+    bottom: Whole = Field(default=0, ge=0, le=8192)
+
+
 class ImageRequest(BaseModel):
-    """The body of `POST /v1/images/generations` and of `POST /v1/route`."""
+    """The body of `POST /v1/images/generations` and `/edits`, of `POST /v1/jobs` and of `POST /v1/route`."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True, protected_namespaces=())
 
@@ -108,6 +120,24 @@ class ImageRequest(BaseModel):
     style: dict[Tag, StyleWeight] | None = Field(
         default=None, max_length=4, description="What the pictures wear: styles by name, each with its weight."
     )
+    image: tuple[Raw, ...] = Field(
+        default=(),
+        max_length=16,
+        description="A picture to edit: base64, a data URL, sha256: and the digest of one that was given before; in a "
+        "form, its file. Of several, the first is edited.",
+    )
+    mask: Raw | None = Field(
+        default=None, description="A picture of the same size, transparent where the first may change; as `image`."
+    )
+    strength: float | None = Field(
+        default=None, gt=0, le=1, description="How far the given picture is noised again; default: the recipe's."
+    )
+    input_fidelity: Literal["low", "high"] | None = Field(
+        default=None, description="high: an edit without mask and strength stays nearer to its picture."
+    )
+    extend: WireExtension | None = Field(
+        default=None, description="A border around the given picture, which is drawn as the prompt says."
+    )
     recipe: str | None = Field(default=None, min_length=1, description="A recipe of the policy, by name.")
     turns: tuple[WireTurn, ...] = Field(
         default=(), max_length=16, description="Of a replay: how the recipe, a best_of with n: auto, was resolved."
@@ -137,7 +167,9 @@ class ImageRequest(BaseModel):
         for key, value in given.items():
             if isinstance(value, str) and (key, value) in REFUSED_VALUES:
                 raise refusal(key, f"{value!r}: {REFUSED_VALUES[key, value]}", "unsupported_value")
-        for key in ("tags", "turns"):
+        if "image" in given and not isinstance(given["image"], list | tuple):
+            given["image"] = (given["image"],)
+        for key in ("tags", "turns", "image"):
             if isinstance(given.get(key), list):
                 given[key] = tuple(given[key])
         return given
@@ -149,15 +181,13 @@ class ImageRequest(BaseModel):
             raise ValueError("it holds a NUL or half of a surrogate pair, which is not valid text")
         return text
 
-    @field_validator("prompt")
-    @classmethod
-    def _says_something(cls, prompt: str) -> str:
-        if not prompt.strip():
-            raise ValueError("it is empty; say what the picture should show")
-        return prompt
-
     @model_validator(mode="after")
     def _fields_agree(self) -> ImageRequest:
+        if not self.prompt.strip() and not self.image:
+            raise refusal("prompt", "it is empty; say what the picture should show", "invalid_value")
+        for key in ("mask", "strength", "extend"):
+            if getattr(self, key) is not None and not self.image:
+                raise refusal(key, "it is for a given picture, and there is none; send image, too", "invalid_value")
         if self.output_compression not in (None, 100) and self.output_format == "png":
             raise refusal("output_compression", "png is lossless; use webp or jpeg", "invalid_value")
         return self
@@ -249,6 +279,8 @@ def parse_request(data: Any, limits: Limits) -> ImageRequest:
             f"quality: {request.quality!r} changes nothing beside model {request.model!r}; it picks a policy when "
             "model is auto"
         )
+    if request.input_fidelity is not None and not request.image:
+        warnings.append(f"input_fidelity: {request.input_fidelity!r} changes nothing here; it is for edits")
     request._warnings = tuple(warnings)
     return request
 

@@ -16,6 +16,7 @@ from deployments.api.wire.requests import ImageRequest
 from deployments.orchestration.results import Check, Chosen, Made, Outcome, Overview, PolicyFile
 from deployments.settings import Limits
 from deployments.workers.worker import WorkerStatus
+from router.planning.edits import model_takes
 from router.planning.styles import wearable
 from router.route import Route
 from router.types import HandOver, ModelCard, Plan, StepTrace, Style
@@ -59,21 +60,23 @@ def size_of(made: Made) -> str:
 def usage(outcome: Outcome) -> dict[str, Any]:
     """Token counts as OpenAI names them: words of the prompt in, patches of 16 x 16 pixels out."""
     text = max(1, len(outcome.route.request.prompt.split()))
+    given = sum(max(1, one.width * one.height // PIXELS_PER_TOKEN) for one in outcome.route.request.given)
     image = sum(
         max(1, made.picture.pixels.shape[0] * made.picture.pixels.shape[1] // PIXELS_PER_TOKEN) for made in outcome.made
     )
     return {
-        "input_tokens": text,
-        "input_tokens_details": {"image_tokens": 0, "text_tokens": text},
+        "input_tokens": text + given,
+        "input_tokens_details": {"image_tokens": given, "text_tokens": text},
         "output_tokens": image,
-        "total_tokens": text + image,
+        "total_tokens": text + given + image,
     }
 
 
 def event_body(kind: str, file: bytes, size: str, wire: ImageRequest) -> dict[str, Any]:
-    """What the events `image_generation.partial_image` and `image_generation.completed` have in common."""
+    """What the events `image_generation.partial_image` and `image_generation.completed` have in common; those of an
+    edit begin with `image_edit`."""
     return {
-        "type": f"image_generation.{kind}",
+        "type": f"{'image_edit' if wire.image else 'image_generation'}.{kind}",
         "b64_json": b64(file),
         "created_at": int(time.time()),
         "size": size,
@@ -359,12 +362,14 @@ def replay(route: Route, wire: ImageRequest, made_by: Collection[str] = ()) -> d
     if wire.recipe is None and request.recipe is not None and route.decision.policy != request.target:
         # The name of a recipe or of a model says all; its policy may be one that was made up for it.
         body = {"prompt": request.prompt, "model": wire.model}
-    given = {
+    given: dict[str, Any] = {
         "negative_prompt": request.negative_prompt or None,
         "steps": request.steps,
         "guidance_scale": request.guidance_scale,
         "tags": list(request.tags) or None,
         "style": dict(request.style) or None,
+        **{one.role: f"sha256:{one.digest}" for one in request.given},
+        "strength": request.strength,
         "deterministic": request.deterministic or None,
         "output_compression": wire.output_compression,
         # The queues of another moment would resolve the search otherwise.
@@ -418,13 +423,16 @@ def model_list(overview: Overview, since: int, limits: Limits) -> list[dict[str,
     """
     default = overview.policies[0]
     models: dict[str, dict[str, Any]] = {
-        "auto": {"kind": "policy", "description": f"the default policy, {default.name}"}
-    }
+        "auto": {
+            "kind": "policy", "description": f"the default policy, {default.name}", "takes": _taken(default.takes),
+        }
+    }  # fmt: skip
     for policy in overview.policies:
         entry = {"kind": "policy", "description": policy.description, "digest": policy.digest}
-        models.setdefault(policy.name, {**entry, "recipes": list(policy.recipes)})
+        models.setdefault(policy.name, {**entry, "recipes": list(policy.recipes), "takes": _taken(policy.takes)})
     for recipe in default.recipes:
-        models.setdefault(recipe, {"kind": "recipe", "description": f"a recipe of policy {default.name}"})
+        told = {"kind": "recipe", "description": f"a recipe of policy {default.name}"}
+        models.setdefault(recipe, {**told, "takes": list(default.takes.get(recipe, ("text",)))})
     for card in overview.cards:
         if card.role == "base":
             models.setdefault(card.id, {"kind": "model", **_card(card, overview.statuses.get(card.id))})
@@ -437,10 +445,16 @@ def model_list(overview: Overview, since: int, limits: Limits) -> list[dict[str,
     return [{"id": name, **frame, "x_triptych": facts} for name, facts in models.items()]
 
 
+def _taken(takes: Mapping[str, Sequence[str]]) -> list[str]:
+    """What one or another recipe makes its picture of."""
+    return list(dict.fromkeys(kind for each in takes.values() for kind in each)) or ["text"]
+
+
 def _card(card: ModelCard, status: WorkerStatus | None) -> dict[str, Any]:
     return {
         "description": card.description,
         "family": card.family,
+        "takes": list(model_takes(card)),
         "native_size": list(card.native_size),
         "max_pixels": card.max_pixels,
         "revision": card.revision,
@@ -456,6 +470,8 @@ def _style(style: Style) -> dict[str, Any]:
         "family": style.family,
         "style_kind": style.kind,
         "weights": [style.least, style.most] if style.blends else [0, 1],
+        "blends": style.blends,
+        "many": style.many,
         "licence": style.licence,
     }
 

@@ -45,6 +45,8 @@ def profile(
     card = catalogue[model]
     if card.role == "scorer":
         raise RequestError(f"{model!r} judges pictures and draws none; profile one that draws", "model")
+    if card.remote is not None:
+        raise RequestError(f"{model!r} is drawn by {card.remote.name}; profile it on that machine", "model")
     width, height = _size(size, card)
     if plot is not None:
         _check_plot(plot)
@@ -81,7 +83,8 @@ def _check_plot(file: Path) -> None:
     if file.suffix.lower() not in (".svg", ".png", ".pdf"):
         raise RequestError(f"--plot {file}: the ending says the format, and it must be .svg, .png or .pdf", "plot")
     if importlib.util.find_spec("matplotlib") is None:
-        raise RequestError("--plot needs matplotlib; run: pip install 'triptych[plots]', or leave it out", "plot")
+        remedy = "run: pip install -c constraints.txt -e '.[plots]', or leave it out"
+        raise RequestError(f"--plot needs matplotlib; {remedy}", "plot")
 
 
 def _steps(

@@ -80,7 +80,8 @@ def _credentials(data: bytes, picture: PictureFile, trusted: str | None) -> dict
     """The C2PA manifest, None if there is none, or in words why it cannot be told."""
     if not available():
         there = b"c2pa" in data[:65_536] or b"jumb" in data[:65_536] or b"caBX" in data or b"C2PA" in data
-        return {"problem": "it may have a manifest; to read it: pip install 'triptych[c2pa]'"} if there else None
+        remedy = "pip install -c constraints.txt -e '.[c2pa]'"
+        return {"problem": f"it may have a manifest; to read it: {remedy}"} if there else None
     try:
         found = read_credentials(data, picture.format, trusted)
     except TriptychError as error:

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from deployments.cli.console import AsJson, Config, err, exit_code, out, print_json, say
+from deployments.cli.pictures.edit import pictures
 from deployments.cli.pictures.reading import Files, bytes_of, picture_of
 from deployments.cli.sources import Source, source
 from deployments.settings import DEFAULT_CONFIG
@@ -28,10 +29,19 @@ from models.provenance.reading import read_pixels
 from models.provenance.texts import printable
 from router.errors import RequestError, TriptychError
 
-DRAWN = ("model", "recipe", "steps", "guidance_scale", "style", "tags", "turns", "seed", "size")
+DRAWN = (
+    *("model", "recipe", "steps", "guidance_scale", "style", "tags", "turns", "seed", "size"),
+    *("image", "mask", "strength"),
+)
 """Fields of a file's replay that are sent; the prompts stand beside it."""
 
-Keep = Annotated[Path | None, typer.Option("--keep", help="A folder for the pictures as they were made again (PNG).")]
+Keep = Annotated[
+    Path | None, typer.Option("--keep", help="A folder for the pictures as they were made again: NAME.replayed.png.")
+]
+Given = Annotated[
+    Path | None, typer.Option("--given", help="The picture that an edit began with; else the server has to have it.")
+]
+GivenMask = Annotated[Path | None, typer.Option("--given-mask", help="The mask of that edit.")]
 Url = Annotated[
     str | None, typer.Option(help="A running Triptych, such as http://127.0.0.1:8000; else in this process.")
 ]
@@ -66,7 +76,13 @@ class Replayed:
 
 
 def replay(
-    files: Files, keep: Keep = None, config: Config = DEFAULT_CONFIG, url: Url = None, as_json: AsJson = False
+    files: Files,
+    keep: Keep = None,
+    given: Given = None,
+    given_mask: GivenMask = None,
+    config: Config = DEFAULT_CONFIG,
+    url: Url = None,
+    as_json: AsJson = False,
 ) -> None:
     """Make pictures again from their files, and compare: identical pixels, or within the error of a lossy codec.
 
@@ -74,7 +90,8 @@ def replay(
     """
     if keep is not None and not keep.is_dir():
         raise RequestError(f"--keep {keep}: there is no such folder; make it first", "keep")
-    found = asyncio.run(_each(files, keep, lambda: source(url, config), print_them=not as_json))
+    brought = {key: value for key, value in pictures(given, given_mask, None, None).items() if value is not None}
+    found = asyncio.run(_each(files, keep, brought, lambda: source(url, config), print_them=not as_json))
     same = sum(one.same for one in found)
     if as_json:
         print_json({"files": [one.report() for one in found], "same": same, "of": len(found)})
@@ -86,9 +103,16 @@ def replay(
 
 
 async def _each(
-    files: Sequence[Path], keep: Path | None, connect: Callable[[], Source], print_them: bool
+    files: Sequence[Path],
+    keep: Path | None,
+    brought: Mapping[str, str],
+    connect: Callable[[], Source],
+    print_them: bool,
 ) -> list[Replayed]:
-    """What became of each file, one after the other. connect: called once, when the first of them can be replayed"""
+    """What became of each file, one after the other.
+
+    brought: base64 of given pictures, instead of their digests;   connect: called once, when the first can be replayed
+    """
     found: list[Replayed] = []
     asked: Source | None = None
     # Of several files, the bar counts those that are done; a single one has the bars of its steps.
@@ -100,7 +124,7 @@ async def _each(
             try:
                 recorded = _recorded(file)
                 asked = asked or connect()
-                one = await _again(recorded, asked, keep, steps)
+                one = await _again(recorded, asked, keep, brought, steps)
             except TriptychError as error:
                 one = Replayed(str(file), error=error.message, error_code=error.code, exit_code=exit_code(error))
             found.append(one)
@@ -152,12 +176,15 @@ def _recorded(file: Path) -> _Recorded:
     return _Recorded(file, data, picture.format, picture.metadata)
 
 
-async def _again(recorded: _Recorded, asked: Source, keep: Path | None, console: Console) -> Replayed:
+async def _again(
+    recorded: _Recorded, asked: Source, keep: Path | None, brought: Mapping[str, str], console: Console
+) -> Replayed:
     """The picture once more, against the file. Raises what making a picture may raise."""
-    answer = await asked.generate(recorded.body, console)
+    body = recorded.body
+    answer = await asked.generate(body | {key: file for key, file in brought.items() if key in body}, console)
     made = base64.b64decode(answer["data"][0]["b64_json"])
     if keep is not None:
-        (keep / f"{recorded.file.stem}.png").write_bytes(made)
+        _keep(keep / f"{recorded.file.stem}.replayed.png", made)
     compression = recorded.output.get("compression")
     comparison = compare(
         recorded.data,
@@ -167,6 +194,17 @@ async def _again(recorded: _Recorded, asked: Source, keep: Path | None, console:
         str(recorded.output["format"]) if "format" in recorded.output else None,
     )
     return Replayed(str(recorded.file), comparison, tuple(changes(recorded.metadata, answer["x_triptych"])))
+
+
+def _keep(file: Path, made: bytes) -> None:
+    """Write a picture where there is none. Raises `RequestError`: what lies there may be what it is compared with."""
+    try:
+        with file.open("xb") as opened:
+            opened.write(made)
+    except FileExistsError:
+        raise RequestError(f"--keep: {file} is there already; move it away, or name another folder", "keep") from None
+    except OSError as error:
+        raise RequestError(f"--keep: {file} cannot be written: {error.strerror}", "keep") from None
 
 
 def changes(recorded: Mapping[str, Any], report: Mapping[str, Any]) -> Iterator[str]:

@@ -125,7 +125,7 @@ def sheet(card: ModelCard, style: Style, pictures: Sequence[Example], device: st
     from models import load_engine
     from router.types import Picture, Scalar, Step, spelled, wearing
 
-    engine = load_engine(replace(card, styles={style.id: style}), device)
+    engine = load_engine(replace(card, styles={style.id: style}, tuning={}, tuned="", changes=""), device)
     captions = list(dict.fromkeys(one.caption for one in pictures))
     captions = captions[:: max(1, len(captions) // SHOWN)][:SHOWN]
     width, height = card.native_size

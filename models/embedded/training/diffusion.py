@@ -143,13 +143,14 @@ class AttributeHead(nn.Module):
 @dataclass(frozen=True)
 class Batch:
     """What one update sees: scaled latents (B, C, 16, 16), captions, which of them were dropped bool (B,), the scenes'
-    attributes int64 (B, 15) and layouts float32 (B, 64, 5)."""
+    attributes int64 (B, 15) and layouts float32 (B, 64, 5), and the scenes themselves."""
 
     latents: Tensor
     captions: list[str]
     dropped: Tensor
     attributes: Tensor
     layouts: Tensor
+    scenes: list[Scene]
 
 
 @dataclass(frozen=True)
@@ -222,19 +223,8 @@ class Denoising(nn.Module):
         return denoising + AUXILIARY_WEIGHT * auxiliary + LAYOUT_WEIGHT * laid_out
 
     def _epsilon(self, latents: Tensor, read: Conditioning, dropped: Tensor) -> Tensor:
-        low, high = self.card.noise_range
-        n = len(latents)
-        # Stratified: every batch holds all noise levels, which halves the variance of the loss.
-        t = (low + (high - low) * (torch.arange(n) + torch.rand(n)) / n).long()
-        alpha = self.alphas[t].view(-1, 1, 1, 1)
-        noise = torch.randn_like(latents)
-        noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
+        noisy, noise, t, weight = noised(self.alphas, latents, self.card.noise_range)
         guess = self.denoise(noisy, t, read.hidden, read.pooled, dropped)
-        # Plain epsilon loss hardly sees the picture at high noise (an error of 1 counts 0.005 there), so backgrounds
-        # come out black or gray. Weigh as v-prediction would (https://arxiv.org/abs/2202.00512), up to a ceiling, and
-        # low noise less, as min-SNR does (https://arxiv.org/abs/2303.09556).
-        snr = self.alphas[t] / (1 - self.alphas[t])
-        weight = (snr.clamp(max=5) / snr) * (1 + 1 / snr).clamp(max=WEIGHT_CEILING)
         return (weight * (guess - noise).square().mean((1, 2, 3))).mean() / 4
 
     def denoise(
@@ -266,6 +256,22 @@ class Denoising(nn.Module):
         mixed = torch.lerp(latents, noise, sigma.view(-1, 1, 1, 1))
         guess = self.denoise(mixed, sigma, read.hidden, read.pooled)
         return (guess - (noise - latents)).square().mean()
+
+
+def noised(alphas: Tensor, latents: Tensor, levels: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Noisy latents, the noise in them, the timesteps (B,) out of `levels`, and what each error counts (B,)."""
+    low, high = levels
+    n = len(latents)
+    # Stratified: every batch holds all noise levels, which halves the variance of the loss.
+    t = (low + (high - low) * (torch.arange(n) + torch.rand(n)) / n).long()
+    alpha = alphas[t].view(-1, 1, 1, 1)
+    noise = torch.randn_like(latents)
+    noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
+    # Plain epsilon loss hardly sees the picture at high noise (an error of 1 counts 0.005 there), so backgrounds
+    # come out black or gray. Weigh as v-prediction would (https://arxiv.org/abs/2202.00512), up to a ceiling, and
+    # low noise less, as min-SNR does (https://arxiv.org/abs/2303.09556).
+    snr = alphas[t] / (1 - alphas[t])
+    return noisy, noise, t, (snr.clamp(max=5) / snr) * (1 + 1 / snr).clamp(max=WEIGHT_CEILING)
 
 
 def pack(latents: Tensor) -> Tensor:
@@ -304,4 +310,5 @@ class Batches:
             torch.tensor(dropped),
             self.attributes[index],
             self.layouts[index].float(),
+            [self.scenes[i] for i in chosen],
         )

@@ -59,7 +59,7 @@ def parse(text: str, file: Path, known: Sequence[str]) -> Parsed:
     Raises `ArtifactError` with the line of the row that breaks.
     """
     csv.field_size_limit(MAX_FIELD)
-    first, notes = 1, []
+    first = 1
     said = re.match(r"\s*sep=(.)\r?\n?", text, re.IGNORECASE)  # Excel's own
     if said and said[1] in DELIMITERS:
         text, first = text[said.end() :], 2
@@ -68,13 +68,10 @@ def parse(text: str, file: Path, known: Sequence[str]) -> Parsed:
         if re.match(r'\s*"[^"\r\n]*"(?: "[^"\r\n]*")+\s*?[\r\n]', text):
             raise _Broken(1, 'its fields are parted by spaces; write commas or tabs, such as sep="\\t" in R')
         rows, dialect, kept = _tabbed(text, file, first) if delimiter == "\t" else _quoted(text, delimiter)
-        notes += kept
-        rows = [(line + first - 1, row) for line, row in rows]
         rows, wide = _as_wide_as_the_header(rows)
-        notes += wide
     except _Broken as broken:
         raise ArtifactError(f"{file}:{broken.line + first - 1}: {broken.why}") from None
-    return Parsed(rows, dialect, tuple(notes))
+    return Parsed([(line + first - 1, row) for line, row in rows], dialect, (*kept, *wide))
 
 
 def _delimiter(text: str, file: Path, known: Sequence[str]) -> str:
@@ -118,6 +115,8 @@ def _tabbed(text: str, file: Path, first: int) -> tuple[list[Row], Dialect, list
     except _Broken as broken:
         quoted, why = None, broken
         if header_quoted:
+            if '\\"' not in text:
+                raise
             try:
                 return _fitting(_strict(_doubly_escaped(text), "\t", escaped=True)), Dialect("\t", True, True), []
             except _Broken:

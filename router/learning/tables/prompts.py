@@ -28,8 +28,8 @@ def read_prompts(path: str | Path) -> list[str]:
     if named or content.data.startswith(PARQUET):
         prompts = _column(table_of(content, file))
     else:
-        text, _ = decoded(content.data, file)
-        lines = [trimmed(line) for line in re.split(r"\r\n|\r|\n", text.lstrip(INVISIBLE))]
+        text = decoded(content.data, file)[0].lstrip(INVISIBLE)
+        lines = [trimmed(line) for line in re.split(r"\r\n|\r|\n", text)]
         lines = [line for line in lines if line]
         prompts = _column(table_of(content, file)) if lines and _is_table(text, lines) else lines
     if not prompts:

@@ -41,7 +41,8 @@ def parquet_rows(data: bytes, file: Path) -> list[Row]:
     """Header and rows of a Parquet file; rows are counted as if the header were line 1."""
     if importlib.util.find_spec("pyarrow") is None:
         raise ArtifactError(
-            f"{file}: reading Parquet needs pyarrow; run: pip install 'triptych[parquet]', or save the table as CSV"
+            f"{file}: reading Parquet needs pyarrow; run: pip install -c constraints.txt -e '.[parquet]', or save the "
+            "table as CSV"
         )
     parquet: Any = importlib.import_module("pyarrow.parquet")
     try:

@@ -1,10 +1,12 @@
 // OpenAI's JavaScript client against a running server: `node conformance.mjs BASE_URL KEY`. Prints JSON lines, one a claim;
 // the test that runs it wants every one of them to hold. Nothing but the client is between.
-import OpenAI from 'openai';
+import OpenAI, { toFile } from 'openai';
 
 const [base, key, throttled] = process.argv.slice(2);
 const client = new OpenAI({ baseURL: `${base}/v1`, apiKey: key, maxRetries: 0 });
 const prompt = 'a red circle';
+// A mask of 64x64 that leaves everything open.
+const CLEAR = 'iVBORw0KGgoAAAANSUhEUgAAAEAAAABACAYAAACqaXHeAAAAJ0lEQVR42u3BAQ0AAADCoPdPbQ43oAAAAAAAAAAAAAAAAAAAAIB3A0BAAAGveg7oAAAAAElFTkSuQmCC';
 
 async function claim(name, holds) {
   try {
@@ -42,6 +44,27 @@ await claim('stream', async () => {
   const stream = await client.images.generate({ prompt, stream: true, partial_images: 2, size: '64x64' });
   for await (const event of stream) kinds.push(event.type.replace('image_generation.', ''));
   return kinds.join() === 'partial_image,partial_image,completed' || kinds.join();
+});
+const photo = async (name, clear = false) => {
+  const made = await client.images.generate({ prompt, size: '64x64', seed: 1 });
+  const file = clear ? Buffer.from(CLEAR, 'base64') : Buffer.from(made.data[0].b64_json, 'base64');
+  return toFile(file, name, { type: 'image/png' });
+};
+await claim('edit', async () => {
+  const image = await photo('a.png');
+  const mask = await photo('mask.png', true);
+  const answer = await client.images.edit({ image, mask, prompt, n: 2, size: '64x64' });
+  return answer.data.length === 2 && answer.data.every((one) => one.b64_json.startsWith('iVBOR'));
+});
+await claim('edit of several, streamed', async () => {
+  const kinds = [];
+  const image = [await photo('a.png'), await photo('b.png')];
+  for await (const event of await client.images.edit({ image, prompt, stream: true, partial_images: 1 })) kinds.push(event.type);
+  return kinds.at(-1) === 'image_edit.completed' || kinds.join();
+});
+await claim('variation', async () => {
+  const answer = await client.images.createVariation({ image: await photo('a.png') });
+  return answer.data.length === 1;
 });
 await claim('jobs by polling', async () => {
   let job = await client.post('/jobs', { body: { prompt, n: 2 } });

@@ -1,17 +1,30 @@
 /** The prompt and everything that can be set beside it. */
 
+import { useEffect, useRef } from "preact/hooks";
+import { Chooser } from "../edit/chooser";
+import { Desk } from "../edit/desk";
+import { given } from "../edit/given";
 import { edit, comparing, form, ticked } from "../settings";
+import { Styles } from "../styles/picker";
 import { entries } from "./history";
 import { make, sending } from "./make";
-import { decision, models, recipesOf, refusal } from "./route";
+import { models, recipesOf } from "../models";
+import { decision, refusal } from "./route";
+import { FIELDS } from "./why";
 
 const EXAMPLES = ["a red circle above a blue square", "two green stars", "a yellow ring left of a purple triangle"];
 const MOST = 8;
 
 export function Ask() {
   const now = form.value;
+  const more = useRef<HTMLDetailsElement>(null);
+  const wrong = FIELDS.includes(refusal.value?.param ?? "");
+  useEffect(() => {
+    if (wrong && more.current) more.current.open = true; // what is wrong stands in there
+  }, [wrong]);
   const ready = now.prompt.trim() !== "" && !sending.value && !(comparing.value && ticked.value.length === 0);
-  const label = comparing.value ? `Compare ${ticked.value.length || ""}`.trim() : now.n > 1 ? `Make ${now.n}` : "Make";
+  const verb = given.value ? "Change" : "Make";
+  const label = comparing.value ? `Compare ${ticked.value.length || ""}`.trim() : now.n > 1 ? `${verb} ${now.n}` : verb;
   return (
     <form
       class="ask"
@@ -24,14 +37,14 @@ export function Ask() {
         <span class="caption">
           Prompt
           <span id="keys" class="keys" aria-hidden="true">
-            <kbd>Enter</kbd> makes, <kbd>Shift</kbd> <kbd>Enter</kbd> is a new line
+            <kbd>Enter</kbd> {given.value ? "changes" : "makes"}, <kbd>Shift</kbd> <kbd>Enter</kbd> is a new line
           </span>
         </span>
         <textarea
           autofocus
           rows={3}
           value={now.prompt}
-          placeholder="What should the picture show?"
+          placeholder={given.value ? "What should be there instead?" : "What should the picture show?"}
           aria-describedby="keys"
           onInput={(event) => edit({ prompt: event.currentTarget.value })}
           onKeyDown={(event) => {
@@ -79,7 +92,15 @@ export function Ask() {
           Compare
         </button>
       </div>
-      <details class="more">
+      {given.value ? (
+        <Desk of={given.value} />
+      ) : (
+        <p class="small entry">
+          <Chooser label="Change a picture" quiet /> of yours: choose one, drop it anywhere here, or paste it.
+        </p>
+      )}
+      <Styles />
+      <details class="more" ref={more}>
         <summary>More</summary>
         <div class="fields">
           <Field name="size" label="Size" hint="as the models like it, or 64x64">
@@ -91,6 +112,22 @@ export function Ask() {
               value={now.seed}
               placeholder="random"
               onInput={(event) => edit({ seed: event.currentTarget.value.replace(/\D/g, "").slice(0, 10) })}
+            />
+          </Field>
+          <Field name="steps" label="Steps" hint="more take longer">
+            <input
+              inputMode="numeric"
+              value={now.steps}
+              placeholder="auto"
+              onInput={(event) => edit({ steps: event.currentTarget.value.replace(/\D/g, "").slice(0, 4) })}
+            />
+          </Field>
+          <Field name="guidance_scale" label="Guidance" hint="how closely it follows the prompt">
+            <input
+              inputMode="decimal"
+              value={now.guidance}
+              placeholder="auto"
+              onInput={(event) => edit({ guidance: event.currentTarget.value.replace(/[^\d.]/g, "").slice(0, 6) })}
             />
           </Field>
           <Field name="n" label="Pictures">
@@ -112,10 +149,45 @@ export function Ask() {
           <Field name="negative_prompt" label="Not in the picture" wide>
             <input value={now.negative} onInput={(event) => edit({ negative: event.currentTarget.value })} />
           </Field>
+          <Further />
         </div>
       </details>
     </form>
   );
+}
+
+/** What a past request asked for that has no field here, so that it is not lost, and can be. */
+function Further() {
+  const { further } = form.value;
+  const names = Object.keys(further);
+  if (!names.length) return null;
+  return (
+    <div class="field wide">
+      <span class="caption">Also asked for</span>
+      <span class="row">
+        {names.map((name) => (
+          <button
+            type="button"
+            class="chip"
+            aria-label={`Leave out ${name}`}
+            title="Leave it out"
+            onClick={() => {
+              const { [name]: _, ...others } = form.value.further;
+              edit({ further: others });
+            }}
+          >
+            {said(name, further[name])} <span aria-hidden="true">×</span>
+          </button>
+        ))}
+      </span>
+    </div>
+  );
+}
+
+function said(name: string, value: unknown): string {
+  if (name === "image" || name === "mask") return `the ${name} that was given`;
+  const text = `${name}: ${typeof value === "string" ? value : JSON.stringify(value)}`;
+  return text.length > 40 ? `${text.slice(0, 39)}…` : text;
 }
 
 /** The one that the policy takes, the best, the fastest: what one would want to see side by side. */

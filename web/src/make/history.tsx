@@ -1,11 +1,12 @@
 /** What was made before, from the server's store: it is there after a reload, and after the server's restart. */
 
-import { signal } from "@preact/signals";
-import { ask, here } from "../api";
+import { effect, signal } from "@preact/signals";
+import { ask, here, key, wordsOf } from "../api";
 import { jobs } from "../jobs";
 import { shown } from "../settings";
 import type { JobReport } from "../types";
 import { when } from "../words";
+import { problem } from "./problem";
 
 const PAGE = 24;
 
@@ -17,9 +18,18 @@ interface Listed {
 export const entries = signal<readonly JobReport[]>([]);
 const next = signal<string | null>(null);
 
+// Another key has made other pictures.
+effect(() => {
+  void key.value;
+  entries.value = [];
+  next.value = null;
+});
+
 export async function reload(): Promise<void> {
+  const asked_with = key.value;
   try {
     const page = await ask<Listed>(`v1/jobs?limit=${PAGE}`);
+    if (key.value !== asked_with) return;
     entries.value = page.data;
     next.value = page.next_cursor;
   } catch {
@@ -28,8 +38,11 @@ export async function reload(): Promise<void> {
 }
 
 async function further(): Promise<void> {
+  const asked_with = key.value;
   const page = await ask<Listed>(`v1/jobs?limit=${PAGE}&cursor=${encodeURIComponent(next.value ?? "")}`);
-  entries.value = [...entries.value, ...page.data];
+  if (key.value !== asked_with) return;
+  const known = new Set(entries.value.map((one) => one.id));
+  entries.value = [...entries.value, ...page.data.filter((one) => !known.has(one.id))];
   next.value = page.next_cursor;
 }
 
@@ -48,7 +61,7 @@ export function History() {
         ))}
       </ul>
       {next.value && (
-        <button type="button" onClick={() => void further()}>
+        <button type="button" onClick={() => void further().catch((error: unknown) => (problem.value = wordsOf(error)))}>
           Show more
         </button>
       )}

@@ -2,9 +2,10 @@
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import { here } from "../api";
+import { BeforeAfter } from "../edit/before";
 import { type Pic, progressOf } from "../jobs";
 
-const CRISP = 160; // pixels up to which a picture is shown enlarged, each pixel as a square
+export const CRISP = 160; // pixels up to which a picture is shown enlarged, each pixel as a square
 const LARGEST = 576; // CSS pixels of a side
 
 interface Props {
@@ -14,10 +15,12 @@ interface Props {
   open: boolean;
   many: boolean;
   chosen: boolean;
+  /** The address of what it was made of, if it was a picture. */
+  before: string | undefined;
   onChoose: (() => void) | undefined;
 }
 
-export function Picture({ pic, size, name, open, many, chosen, onChoose }: Props) {
+export function Picture({ pic, size, name, open, many, chosen, before, onChoose }: Props) {
   const frame = useRef<HTMLDivElement>(null);
   const [room, setRoom] = useState(0);
   useEffect(() => {
@@ -27,17 +30,19 @@ export function Picture({ pic, size, name, open, many, chosen, onChoose }: Props
   }, []);
   const shown = shownAt(size, Math.min(room, many ? LARGEST / 1.5 : LARGEST));
   const crisp = Math.max(size.width, size.height) <= CRISP;
-  const source = pic.picture ? here(pic.picture.url) : pic.preview;
+  const source = pic.picture ? here(pic.picture.url) : pic.preview || (before ?? "");
   const style = { width: `${shown.width}px`, height: `${shown.height}px` };
   const progress = progressOf(pic);
   const image = source ? (
-    <img class={crisp ? "crisp" : ""} src={source} alt={pic.picture ? name : `Preview of ${name}`} style={style} />
+    <img class={crisp ? "crisp" : ""} src={source} alt={pic.picture ? name : pic.preview ? `Preview of ${name}` : `What ${name} is made of`} style={style} />
   ) : (
     <span class="blank" style={style} />
   );
   return (
     <div class={`frame${pic.picture ? " made" : ""}${chosen ? " chosen" : ""}`} ref={frame}>
-      {onChoose ? (
+      {before && pic.picture && (chosen || !onChoose) ? (
+        <BeforeAfter before={before} after={source} name={name} crisp={crisp} style={style} />
+      ) : onChoose ? (
         <button type="button" aria-pressed={chosen} aria-label={`Tell about ${name}`} onClick={onChoose}>
           {image}
         </button>

@@ -2,8 +2,9 @@
 
 import { comparing, edit, form, ticked } from "../settings";
 import type { Estimate } from "../types";
-import { dollars, seconds } from "../words";
-import { deciding, decision, recipesOf, refusal } from "./route";
+import { dollars, seconds, two } from "../words";
+import { recipesOf } from "../models";
+import { deciding, decision, refusal } from "./route";
 
 export function Recipes() {
   const now = form.value;
@@ -88,7 +89,7 @@ function Quality({ estimate }: { estimate: Estimate | undefined }) {
   const { mean = 0, std = 0 } = estimate?.quality ?? {};
   const low = Math.max(0, mean - std);
   const high = Math.min(1, mean + std);
-  const words = estimate ? `expected quality ${mean.toFixed(2)} of 1, give or take ${std.toFixed(2)}` : "not known yet";
+  const words = estimate ? `expected quality ${two(mean)} of 1, give or take ${two(std)}` : "not known yet";
   return (
     <span class="quality" title={words}>
       <span class="bar" aria-hidden="true">
@@ -97,7 +98,7 @@ function Quality({ estimate }: { estimate: Estimate | undefined }) {
         <span class="mean" style={{ transform: `translateX(${mean * 100}%)` }} />
       </span>
       <span class="figure" aria-hidden="true">
-        {estimate ? mean.toFixed(2) : "–"}
+        {two(estimate?.quality.mean)}
       </span>
       <span class="unseen">{words}</span>
     </span>

@@ -2,10 +2,14 @@
 
 import { signal } from "@preact/signals";
 import { ask, here, wordsOf } from "../api";
+import { befores } from "../edit/before";
+import { takeMade } from "../edit/given";
 import { type Job, cancel, isOpen, jobs } from "../jobs";
+import { again, mapKept } from "../requests";
 import { load, show, shown } from "../settings";
 import { dollars, plural, seconds, share } from "../words";
-import { problem, send } from "./make";
+import { send } from "./make";
+import { problem } from "./problem";
 import { Picture } from "./picture";
 import { Rounds } from "./rounds";
 import { sentence } from "./why";
@@ -64,7 +68,7 @@ function Shown({ job, small }: { job: Job; small: boolean }) {
           {!small && <strong>{report.recipe ?? "…"}</strong>} {stateOf(job)}
         </p>
         {isOpen(job) && (
-          <button type="button" class="cancel" onClick={() => void cancel(job.id).catch(show_problem)}>
+          <button type="button" class="cancel" onClick={() => void cancel(job.id).catch(tell)}>
             Cancel
           </button>
         )}
@@ -78,6 +82,7 @@ function Shown({ job, small }: { job: Job; small: boolean }) {
             name={`${report.prompt ?? "picture"}${job.pics.length > 1 ? `, picture ${place + 1}` : ""}`}
             open={isOpen(job)}
             many={small || job.pics.length > 1}
+            before={befores.value.get(job.id)?.url}
             chosen={job.pics.length > 1 && place === index}
             onChoose={job.pics.length > 1 ? () => (told.value = new Map(told.value).set(job.id, place)) : undefined}
           />
@@ -106,7 +111,7 @@ function Shown({ job, small }: { job: Job; small: boolean }) {
   );
 }
 
-function show_problem(error: unknown): void {
+function tell(error: unknown): void {
   problem.value = wordsOf(error);
 }
 
@@ -138,15 +143,30 @@ function stateOf(job: Job): string {
 // ---------------------------------------------------------------------------------------------------------------- acts
 
 const RATED = "triptych-rated";
-const rated = signal<Record<string, "up" | "down">>(JSON.parse(localStorage.getItem(RATED) ?? "{}"));
+const MOST_RATED = 500; // of the latest pictures; the feedback itself is the server's
+const rated = signal(mapKept(localStorage.getItem(RATED)));
+
+/** How feedback names a picture: the request, and its place in the answer. None: no answer has it, so it cannot be rated. */
+function ratedAs(job: Job, index: number): { id: string; image: number } | null {
+  const id = job.report.result?.x_triptych.request_id;
+  const image = job.report.pictures.findIndex((one) => one.index === index);
+  return id && image >= 0 ? { id, image } : null;
+}
 
 async function rate(job: Job, index: number, thumb: "up" | "down"): Promise<void> {
-  const request = job.report.result?.x_triptych.request_id;
-  const place = job.report.pictures.findIndex((one) => one.index === index);
-  if (!request || place < 0) return;
-  await ask("v1/feedback", { body: { id: request, thumb, image: place } });
-  rated.value = { ...rated.value, [`${job.id}-${index}`]: thumb };
-  localStorage.setItem(RATED, JSON.stringify(rated.value));
+  await ask("v1/feedback", { body: { ...ratedAs(job, index), thumb } });
+  const { [`${job.id}-${index}`]: _, ...others } = rated.value;
+  const latest = Object.entries({ ...others, [`${job.id}-${index}`]: thumb }).slice(-MOST_RATED);
+  rated.value = Object.fromEntries(latest);
+  try {
+    localStorage.setItem(RATED, JSON.stringify(rated.value));
+  } catch {
+    // full, or forbidden: it is rated all the same
+  }
+}
+
+function nameOf(job: Job): string {
+  return job.report.prompt ? `“${job.report.prompt}”` : "that picture";
 }
 
 const THUMB = "M2 9h3v9H2zM7 17.2V9.4l4-7.4c1.4 0 2.4 1.1 2.2 2.6L12.6 8H17c1.2 0 2 1.1 1.7 2.2l-1.6 6.3c-.2.9-1 1.5-1.9 1.5H9z";
@@ -164,7 +184,10 @@ function Acts({ job, index }: { job: Job; index: number }) {
       )}
       <button
         type="button"
-        onClick={() => void send([{ ...(replay ?? job.report.request), partial_images: 3 }])}
+        onClick={() => {
+          const body = { ...again(replay ?? job.report.request), partial_images: 3 };
+          void send([body], undefined, befores.value.get(job.id)?.picture);
+        }}
         title={replay ? "The same recipe and seed: the same picture" : "The same request"}
       >
         {replay ? "Replay" : "Try again"}
@@ -172,13 +195,22 @@ function Acts({ job, index }: { job: Job; index: number }) {
       <button
         type="button"
         onClick={() => {
-          load(replay ?? job.report.request);
+          load({ ...job.report.request, ...replay });
           document.querySelector<HTMLTextAreaElement>(".prompt textarea")?.focus();
         }}
       >
-        Edit
+        Edit prompt
       </button>
       {picture && (
+        <button
+          type="button"
+          title="Paint over what should change in it"
+          onClick={() => void takeMade(picture.url, nameOf(job)).catch(tell)}
+        >
+          Edit picture
+        </button>
+      )}
+      {ratedAs(job, index) && (
         <span class="thumbs" role="group" aria-label="Is it what you asked for?">
           {(["up", "down"] as const).map((thumb) => (
             <button
@@ -187,7 +219,7 @@ function Acts({ job, index }: { job: Job; index: number }) {
               aria-pressed={mine === thumb}
               aria-label={thumb === "up" ? "It is right" : "It is not right"}
               title={thumb === "up" ? "It is right" : "It is not right"}
-              onClick={() => void rate(job, index, thumb).catch(show_problem)}
+              onClick={() => void rate(job, index, thumb).catch(tell)}
             >
               <svg viewBox="0 0 20 20" aria-hidden="true">
                 <path d={THUMB} />

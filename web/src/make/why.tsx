@@ -4,7 +4,8 @@ import { comparing, form } from "../settings";
 import { decision, refusal } from "./route";
 
 const FIRST = 3; // reasons that stand there without asking
-const FIELDS = ["size", "seed", "n", "output_format", "negative_prompt"];
+/** Where the form itself says what is wrong. */
+export const FIELDS = ["size", "seed", "n", "output_format", "negative_prompt", "steps", "guidance_scale"];
 
 export function Why() {
   const found = decision.value;

@@ -48,7 +48,7 @@ export function JobTable() {
         )}
       </div>
       {all.missing && <p class="warning">This server does not list everybody's jobs yet; these are yours.</p>}
-      <Said failure={found.failure} missing={found.missing} what="the list of jobs" />
+      <Said failure={found.failure} missing={found.missing} what="the list of jobs" again={found.again} />
       <p class="problem" role="alert">
         {problem}
       </p>

@@ -27,20 +27,24 @@ export function Keys() {
   const { data, failure, missing, again } = usePolled<{ data: Key[] }>("v1/admin/keys", 0);
   const [made, setMade] = useState<Key | null>(null);
   const [problem, setProblem] = useState("");
-  const act = (what: Promise<unknown>) =>
-    void what.then(again).catch((error: unknown) => setProblem(wordsOf(error)));
-  if (!data) return <Said failure={failure} missing={missing} what="keys over HTTP (`triptych keys` on its machine does)" />;
+  const act = async (what: Promise<unknown>): Promise<boolean> => {
+    setProblem("");
+    try {
+      await what;
+      again();
+      return true;
+    } catch (error) {
+      setProblem(wordsOf(error));
+      return false;
+    }
+  };
+  if (!data) return <Said failure={failure} missing={missing} what="keys over HTTP (`triptych keys` on its machine does)" again={again} />;
   return (
     <section aria-label="Keys" class="keys-view">
       <p class="problem" role="alert">
         {problem}
       </p>
-      <Make
-        onMade={(body) => {
-          setProblem("");
-          act(ask<Key>("v1/admin/keys", { body }).then(setMade));
-        }}
-      />
+      <Make onMake={(body) => act(ask<Key>("v1/admin/keys", { body }).then(setMade))} />
       <div role="status">
         {made?.key && (
           <div class="made">
@@ -75,7 +79,7 @@ export function Keys() {
             when(one.created_at),
             one.last_used_at === null ? "never" : when(one.last_used_at),
             one.revoked_at === null ? (
-              <Revoke of={one} onRevoke={() => act(ask(`v1/admin/keys/${encodeURIComponent(one.id)}`, { method: "DELETE" }))} />
+              <Revoke of={one} onRevoke={() => void act(ask(`v1/admin/keys/${encodeURIComponent(one.id)}`, { method: "DELETE" }))} />
             ) : (
               <span class="small">revoked {when(one.revoked_at)}</span>
             ),
@@ -101,7 +105,9 @@ function Revoke({ of, onRevoke }: { of: Key; onRevoke: () => void }) {
   );
 }
 
-function Make({ onMade }: { onMade: (body: object) => void }) {
+/** onMake: whether the key was made; if not, what was typed stays. */
+function Make({ onMake }: { onMake: (body: object) => Promise<boolean> }) {
+  const [making, setMaking] = useState(false);
   return (
     <details class="new-key">
       <summary>New key</summary>
@@ -109,16 +115,21 @@ function Make({ onMade }: { onMade: (body: object) => void }) {
         class="fields"
         onSubmit={(event) => {
           event.preventDefault();
-          const said = new FormData(event.currentTarget);
+          if (making) return;
+          const filled = event.currentTarget;
+          const said = new FormData(filled);
           const text = (name: string) => String(said.get(name) ?? "").trim();
-          onMade({
+          setMaking(true);
+          void onMake({
             tenant: text("tenant"),
             scopes: SCOPES.filter((scope) => said.has(scope)),
             rpm: text("rpm") ? Number(text("rpm")) : null,
             budget: text("budget") || null,
             priority: text("priority") || null,
+          }).then((made) => {
+            setMaking(false);
+            if (made) filled.reset();
           });
-          event.currentTarget.reset();
         }}
       >
         <label class="field">
@@ -154,7 +165,7 @@ function Make({ onMade }: { onMade: (body: object) => void }) {
           </select>
         </label>
         <div class="field">
-          <button type="submit" class="primary">
+          <button type="submit" class="primary" aria-disabled={making}>
             Make the key
           </button>
         </div>

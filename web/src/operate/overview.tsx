@@ -1,6 +1,6 @@
 /** What runs and waits, which recipes were taken and what they were worth, who used how much, what was refused. */
 
-import { dollars, plural, seconds, share } from "../words";
+import { dollars, plural, seconds, share, two } from "../words";
 import { usePolled } from "./polled";
 import { Said } from "./said";
 import { Table } from "./table";
@@ -57,11 +57,11 @@ interface Overviewed {
 const EVERY_MS = 2500;
 
 export function Overview() {
-  const { data, failure, missing } = usePolled<Overviewed>("v1/admin/overview", EVERY_MS);
-  if (!data) return missing ? <Ready /> : <Said failure={failure} missing={false} what="the overview" />;
+  const { data, failure, missing, again } = usePolled<Overviewed>("v1/admin/overview", EVERY_MS);
+  if (!data) return missing ? <Ready /> : <Said failure={failure} missing={false} what="the overview" again={again} />;
   return (
     <>
-      <Said failure={failure} missing={missing} what="the overview" />
+      <Said failure={failure} missing={missing} what="the overview" again={again} />
       <Counts of={data} />
       <Models rows={data.models} />
       <Recipes rows={data.recipes} window_s={data.window_s} />
@@ -181,10 +181,6 @@ function Recipes({ rows, window_s }: { rows: RecipeRow[]; window_s: number }) {
   );
 }
 
-function two(value: number | null): string {
-  return value === null ? "–" : value.toFixed(2);
-}
-
 /** Less was right than predicted, by more than chance would explain. */
 function low({ predicted, verified, checked }: RecipeRow): boolean {
   if (predicted === null || verified === null || checked < 10) return false;
@@ -233,7 +229,7 @@ function Refusals({ rows }: { rows: Overviewed["refusals"] }) {
 
 /** All that a server without the overview says: which models are ready. */
 function Ready() {
-  const { data, failure } = usePolled<{ status: string; models: Record<string, { state: string; detail?: string }> }>(
+  const { data, failure, again } = usePolled<{ status: string; models: Record<string, { state: string; detail?: string }> }>(
     "readyz",
     EVERY_MS,
   );
@@ -242,7 +238,7 @@ function Ready() {
       <p class="warning">
         This server does not offer the overview yet; a newer one does. What it says is which models are ready.
       </p>
-      <Said failure={failure} missing={false} what="readiness" />
+      <Said failure={failure} missing={false} what="readiness" again={again} />
       <Table
         caption="Models"
         heads={["Model", "State"]}

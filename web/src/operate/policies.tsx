@@ -1,5 +1,6 @@
 /** A policy as text: what is wrong with it while one writes, what it would change, and putting it in force. */
 
+import { signal } from "@preact/signals";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { ApiError, ask, key, wordsOf } from "../api";
 import { when } from "../words";
@@ -19,13 +20,27 @@ interface PolicyFile {
   versions: { digest: string; since: string }[];
 }
 
+/** What was written and is not in force, and of which version it is a change. */
+interface Draft {
+  text: string;
+  digest: string;
+}
+
 const PAUSE_MS = 450;
+
+/** By policy. They outlive the view: entering a key, or looking elsewhere, loses nothing that was written. */
+const drafts = signal<Readonly<Record<string, Draft>>>({});
+
+function draft(name: string, to: Draft | null): void {
+  const { [name]: _, ...others } = drafts.value;
+  drafts.value = to ? { ...others, [name]: to } : others;
+}
 
 export function Policies() {
   const { data, failure, missing, again } = usePolled<Listed>("v1/policies", 0);
   const [name, setName] = useState("");
   const chosen = name || data?.data[0]?.name || "";
-  if (!data) return <Said failure={failure} missing={missing} what="policies" />;
+  if (!data) return <Said failure={failure} missing={missing} what="policies" again={again} />;
   return (
     <section aria-label="Policies" class="policies">
       <div class="row">
@@ -49,22 +64,28 @@ export function Policies() {
 
 function Editor({ name, onChange }: { name: string; onChange: () => void }) {
   const [file, setFile] = useState<PolicyFile | null>(null);
-  const [text, setText] = useState("");
   const [preview, setPreview] = useState<PreviewReport | null>(null);
   const [unchecked, setUnchecked] = useState("");
   const [said, setSaid] = useState("");
   const [problem, setProblem] = useState("");
   const area = useRef<HTMLTextAreaElement>(null);
   const path = `v1/policies/${encodeURIComponent(name)}`;
-
-  const take = (found: PolicyFile) => {
-    setFile(found);
-    setText(found.text);
+  const own = drafts.value[name];
+  const text = own?.text ?? file?.text ?? "";
+  const setText = (to: string) => {
+    if (file) draft(name, to === file.text ? null : { text: to, digest: own?.digest ?? file.digest });
   };
+
   useEffect(() => {
+    let gone = false;
     ask<PolicyFile>(path)
-      .then(take)
-      .catch((error: unknown) => setProblem(wordsOf(error)));
+      .then((found) => {
+        if (gone) return;
+        setFile(found);
+        setProblem("");
+      })
+      .catch((error: unknown) => gone || setProblem(wordsOf(error)));
+    return () => void (gone = true);
   }, [path, key.value]);
 
   useEffect(() => {
@@ -99,7 +120,8 @@ function Editor({ name, onChange }: { name: string; onChange: () => void }) {
     setProblem("");
     setSaid("");
     try {
-      take(await ask<PolicyFile>(path_, call));
+      setFile(await ask<PolicyFile>(path_, call));
+      draft(name, null);
       setSaid(what);
       onChange();
     } catch (error) {
@@ -111,7 +133,7 @@ function Editor({ name, onChange }: { name: string; onChange: () => void }) {
     act("It is in force: the next request follows it.", path, {
       method: "PUT",
       text,
-      headers: { "if-match": `"${file?.digest ?? ""}"` },
+      headers: { "if-match": `"${own?.digest ?? file?.digest ?? ""}"` },
     });
   const back = () => act("The version before is in force again.", `${path}/rollback`, { body: {} });
   const go = (line: number, column: number) => {

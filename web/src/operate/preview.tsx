@@ -1,6 +1,6 @@
 /** What a policy would have decided on the last requests, beside what was decided; or what is wrong with it. */
 
-import { plural, seconds, share } from "../words";
+import { plural, seconds, share, two } from "../words";
 
 export interface Problem {
   line: number;
@@ -102,8 +102,8 @@ function Compared({ of }: { of: PreviewReport }) {
           )}
           <tr class="sum">
             <td>Expected quality</td>
-            <td class="number">{of.quality.before?.toFixed(2) ?? "–"}</td>
-            <td class="number">{of.quality.after?.toFixed(2) ?? "–"}</td>
+            <td class="number">{two(of.quality.before)}</td>
+            <td class="number">{two(of.quality.after)}</td>
           </tr>
           <tr>
             <td>Seconds a request</td>

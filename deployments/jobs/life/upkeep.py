@@ -1,0 +1,120 @@
+"""What goes on beside the jobs of a process: it takes over what a dead one left, looks whether another has begun, keeps
+what was learned, tidies the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+
+from deployments.jobs.access import StoreAccess
+from deployments.jobs.failures import fenced
+from deployments.jobs.keys import KeyRing
+from deployments.jobs.life.open_jobs import OpenJobs
+from deployments.jobs.life.running import Running
+from deployments.jobs.limits import MINUTE_S, KeyLimits
+from deployments.jobs.values import Renderer
+from deployments.orchestration.budgets import Charge
+from deployments.orchestration.orchestrator import Orchestrator
+from deployments.store.errors import StoreError
+from deployments.store.store import Store
+
+logger = logging.getLogger("triptych.jobs")
+
+LOOK_S = 1.0  # between two looks whether another orchestrator has begun
+TIDY_S = 300.0
+NOTE_S = 10.0  # between two times at which it is written when keys were used
+
+
+class Upkeep:
+    """background: what goes on until `stop` of `Jobs` ends it"""
+
+    def __init__(
+        self,
+        orchestrator: Orchestrator,
+        store: Store,
+        access: StoreAccess,
+        keys: KeyRing,
+        limits: KeyLimits,
+        open_jobs: OpenJobs,
+        running: Running,
+        renderer: Renderer,
+    ) -> None:
+        self._orchestrator = orchestrator
+        self._store = store
+        self._access = access
+        self._keys = keys
+        self._limits = limits
+        self._open = open_jobs
+        self._running = running
+        self._renderer = renderer
+        self.background: list[asyncio.Task[None]] = []
+
+    async def take_over(self) -> None:
+        """Become the orchestrator, and carry on with the jobs of the former one. Raises `StoreError`."""
+        self._open.fence = await self._access.do(self._store.begin)
+        taken = await self._access.do(self._store.take_over, self._open.fence)
+        costs = await self._access.do(self._store.costs)
+        if costs is not None:
+            self._orchestrator.restore_costs(costs)
+        charges = await self._restored()
+        for record in taken:
+            stored = {one.index: one for one in await self._access.do(self._store.pictures, record.id)}
+            self._running.take_over(record, stored, charges.get(record.id))
+
+    async def _restored(self) -> Mapping[str, Charge]:
+        """What was used within the windows of all limits counts again; the charges of open jobs, by their id."""
+        budgets = [key.budget or {} for key in await self._keys.all()]
+        own = [float(one.get("window_s", 0)) for one in budgets]
+        longest_s = max(MINUTE_S, self._orchestrator.longest_window_s, *own)
+        usage = await self._access.do(self._store.usage_since, time.time() - longest_s)
+        charges = self._orchestrator.tenant_budgets.restore(usage)
+        self._limits.restore(usage)
+        return charges
+
+    def begin(self) -> None:
+        """From now on it goes on by itself."""
+        for often_s, what in ((LOOK_S, self.look), (TIDY_S, self.tidy), (NOTE_S, self.note_used)):
+            self.background.append(asyncio.ensure_future(_every(often_s, what)))
+
+    async def look(self) -> None:
+        """Whether another orchestrator has begun: then all jobs are its, and whoever waits here is sent there."""
+        if self._open.fenced or await self._access.do(self._store.latest_fence) <= self._open.fence:
+            return
+        self._open.fenced = True
+        logger.info("another orchestrator has taken over; what runs here is stopped")
+        for job in [job for job in self._open.live.values() if not job.ended]:
+            if job.task is not None:
+                job.task.cancel()
+            job.end("failed", failure=fenced(), error=self._renderer.error(fenced(), ""))
+
+    async def keep_costs(self) -> None:
+        """Keep what was learned of costs."""
+        await self._access.do(self._store.save_costs, self._orchestrator.costs_snapshot())
+
+    async def tidy(self) -> None:
+        """Keep what was learned, and forget what is past its time."""
+        await self.keep_costs()
+        await self._access.do(self._store.tidy, time.time())
+
+    async def note_used(self) -> None:
+        """Write when keys were used. What the store does not take is written the next time."""
+        if used := self._keys.used():
+            try:
+                await self._access.do(self._store.keys_used, used)
+            except BaseException:
+                self._keys.not_noted(used)
+                raise
+
+
+async def _every(often_s: float, what: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await asyncio.sleep(often_s)
+        try:
+            await what()
+        except StoreError as error:
+            logger.warning("the store does not answer: %s", error)
+        except Exception:
+            logger.exception("%s failed", what.__name__)

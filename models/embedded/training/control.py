@@ -1,0 +1,57 @@
+"""A ControlNet for SD1.5 (https://arxiv.org/abs/2302.05543): the edges of a picture say where shapes stand.
+
+It begins as a copy of the UNet's first half and learns from renders and their edges, while the UNet stays as it is.
+Edges are Canny's at thresholds that vary from picture to picture, in colour or in gray, so that a preprocessor may
+choose its own.
+"""
+
+import random
+
+import cv2
+import numpy as np
+import torch
+from diffusers import ControlNetModel, UNet2DConditionModel
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.embedded.training.diffusion import Batch, Denoising, noised
+from models.embedded.world import Scene, render
+
+THRESHOLDS = (100, 200)
+"""Of Canny, as it is usually asked for."""
+CHANNELS = (8, 16, 32)
+"""Of the layers that bring edges of 64x64 pixels to the 16x16 cells of the latents."""
+
+
+def edges(picture: NDArray[np.uint8], low: float = THRESHOLDS[0], high: float = THRESHOLDS[1]) -> NDArray[np.uint8]:
+    """Canny's edges of a picture (H, W, 3) or (H, W), white on black: uint8 (H, W, 3)."""
+    found = cv2.Canny(np.ascontiguousarray(picture), low, high)
+    return np.repeat(found[..., None], 3, axis=2).astype(np.uint8)
+
+
+def new_control(unet: UNet2DConditionModel) -> ControlNetModel:
+    """A ControlNet for a UNet, which says nothing yet."""
+    return ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=CHANNELS)
+
+
+def seen(scenes: list[Scene], rng: random.Random) -> Tensor:
+    """Edges of true renders, by thresholds and in colour or gray at random: float (N, 3, 64, 64) in 0..1."""
+    found = []
+    for scene in scenes:
+        picture = render(scene)
+        low = rng.uniform(50, 150)
+        given = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) if rng.random() < 0.5 else picture
+        found.append(edges(np.asarray(given, np.uint8), low, 2 * low))
+    return torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2).float() / 255
+
+
+def control_loss(model: Denoising, control: ControlNetModel, batch: Batch, maps: Tensor) -> Tensor:
+    """The denoising loss of the frozen model with what the ControlNet adds for edges (N, 3, 64, 64)."""
+    with torch.no_grad():
+        hidden = model.read(batch.captions).hidden
+    noisy, noise, t, weight = noised(model.alphas, batch.latents, (0, 1000))
+    down, middle = control(noisy, t, hidden, controlnet_cond=maps, return_dict=False)
+    guess = model.denoiser(
+        noisy, t, hidden, down_block_additional_residuals=down, mid_block_additional_residual=middle
+    ).sample
+    return (weight * (guess - noise).square().mean((1, 2, 3))).mean() / 4
