@@ -25,7 +25,7 @@ from deployments.bootstrap.study import Study
 from models.judging.judges import Judge
 from router.bootstrap.beliefs import Beliefs, Seen, Variances, fit_variances
 from router.bootstrap.choosing import Cell, bettered, contenders, swept, valuable
-from router.errors import LoadError, StepError, TriptychError
+from router.errors import LoadError, PolicyError, StepError, TriptychError
 
 Array = NDArray[np.float64]
 Choose = Literal["value", "uniform"]
@@ -228,6 +228,8 @@ class Campaign:
         shot, key = self.study.shot(cell), self.study.keys[cell.recipe]
         try:
             drawn = await self.maker.draw(shot, self.study.recipes[key])
+        except PolicyError:  # the server measures something else
+            raise
         except TriptychError as error:
             self._fail(cell, shot, error)
             return

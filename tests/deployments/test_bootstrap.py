@@ -27,7 +27,7 @@ from deployments.bootstrap.study import begin, different, load
 from deployments.cli.bootstrap.label_page import server_of
 from deployments.settings import AppSettings
 from policies import load_policy_text
-from router.errors import ArtifactError, StepError
+from router.errors import ArtifactError, PolicyError, StepError
 from router.learning.ratings import read_ratings
 from router.prompts.embedding import MiniLMEmbedder
 from router.prompts.lexical import lexical_features
@@ -254,6 +254,8 @@ async def test_a_server_draws_no_picture_twice(settings: AppSettings, tmp_path: 
         assert len(app.script.ran) == 1
         await maker.draw(Shot("a red circle", "sd15", 6), "draft")
         assert len(app.script.ran) == 2
+        with pytest.raises(PolicyError, match="not the one of --config"):
+            await ServerMaker(app.http, "auto", "abc", "another").draw(shot, "draft")
         assert {record.priority for record in app.store.jobs()[0]} == {"batch"}
 
 
