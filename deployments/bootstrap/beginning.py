@@ -73,7 +73,8 @@ def judge_for(wanted: str | None, policy: Policy, settings: AppSettings, catalog
             "the config has no scorer, so nothing can judge pictures; add a model such as {card: real/vqa-alignment}",
             "judge",
         )
-    judges, revisions = [], []
+    judges: list[Judge] = []
+    revisions: list[str] = []
     for name in wanted.split("+"):
         if name == LETTERING:
             from models.judging.lettering import VERSION, LetteringJudge
