@@ -8,7 +8,8 @@ import functools
 import importlib
 import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,11 @@ from router.types import ModelCard
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 QUANTIZED = {"int8": 1.0, "fp8": 1.0, "nf4": 0.5625}
 """Bytes of a parameter in fewer bits; with a factor for every 64 of them in nf4 (https://arxiv.org/abs/2305.14314)."""
+
+WHOLE = re.compile(r"embed|shared|norm|\bwo\.weight$")
+
+Named = tuple[tuple[str, tuple[int, ...]], ...]
+"""(name, shape) of parameters"""
 
 
 def networks_of(card: ModelCard) -> dict[str, Network]:
@@ -51,7 +57,7 @@ def countable(card: ModelCard) -> bool:
 
 def count_parameters(card: ModelCard) -> dict[str, int]:
     """Parameters of each component of a pipeline. `LoadError` if its networks are not known."""
-    return {name: sum(map(math.prod, shapes)) for name, shapes in _shapes(card).items()}
+    return {name: sum(math.prod(shape) for _, shape in named) for name, named in _shapes(card).items()}
 
 
 def weight_bytes(card: ModelCard, width: int) -> dict[str, tuple[float, ...]]:
@@ -63,14 +69,23 @@ def weight_bytes(card: ModelCard, width: int) -> dict[str, tuple[float, ...]]:
         return {name: (float(size),) for name, size in exported_bytes(card).items()}
     kinds = quantized(card)
     made = {}
-    for name, shapes in _shapes(card).items():
+    for name, named in _shapes(card).items():
         own = card.components.get(name, {}).get("dtype")
         whole = BYTES[str(own)] if own and width < BYTES["float32"] else width
         kind = kinds.get(name, "")
         fewer = min(float(whole), QUANTIZED.get(kind, float(whole)))
-        sizes = [math.prod(shape) * (fewer if kind == "fp8" or len(shape) == 2 else whole) for shape in shapes]
+        text = name.startswith("text_")
+        sizes = [math.prod(shape) * (fewer if _in_fewer(kind, part, shape, text) else whole) for part, shape in named]
         made[name] = tuple(_as_in_file(card, name, sizes))
     return made
+
+
+def _in_fewer(kind: str, name: str, shape: Sequence[int], text: bool) -> bool:
+    """Whether a parameter is kept in fewer bits. Of text encoders neither embeddings are, nor norms, nor what T5 wants
+    whole (`models.tuning.applying.KEPT_WHOLE`)."""
+    if text and WHOLE.search(name):
+        return False
+    return kind == "fp8" or len(shape) == 2
 
 
 def _as_in_file(card: ModelCard, name: str, sizes: list[float]) -> list[float]:
@@ -81,8 +96,8 @@ def _as_in_file(card: ModelCard, name: str, sizes: list[float]) -> list[float]:
     return [size * place.stat().st_size / sum(sizes) for size in sizes]
 
 
-def _shapes(card: ModelCard) -> dict[str, tuple[tuple[int, ...], ...]]:
-    """The shape of each parameter of each component."""
+def _shapes(card: ModelCard) -> dict[str, Named]:
+    """Name and shape of each parameter of each component."""
     if not (networks := networks_of(card)):
         raise LoadError(f"model {card.id!r}: no configuration at hand to count parameters from")
     try:
@@ -100,8 +115,8 @@ def as_text(config: Mapping[str, Any]) -> str:
 
 
 @functools.lru_cache(maxsize=64)
-def _shapes_of(library: str, class_name: str, config: str) -> tuple[tuple[int, ...], ...]:
-    return tuple(_parameters(library, class_name, json.loads(config)).values())
+def _shapes_of(library: str, class_name: str, config: str) -> Named:
+    return tuple(_parameters(library, class_name, json.loads(config)).items())
 
 
 def parameter_names(library: str, class_name: str, config: Mapping[str, Any]) -> list[str]:
