@@ -142,11 +142,10 @@ def tiny() -> dict[str, tuple[Any, int, int]]:
 def measure(name: str, network: Any, cell: int, text: int, sides: Sequence[int], repeats: int) -> dict[str, Any]:
     """A row for each size. repeats: of the timed call; 0 where there are no weights"""
     inputs = unet_inputs if hasattr(network, "down_blocks") else dit_inputs
-    device = str(network.device)
+    empty = on_meta(network)
     rows = []
     for side in sides:
-        given = inputs(network, side, cell, device, text)
-        kinds, parts = counted(network, given)
+        kinds, parts = counted(empty, inputs(empty, side, cell, "meta", text))
         row: dict[str, Any] = {
             "side": side,
             "tokens": attention_tokens(network, side, cell, text),
@@ -155,10 +154,18 @@ def measure(name: str, network: Any, cell: int, text: int, sides: Sequence[int],
             "by_part": {part: round(flops / sum(kinds.values()), 4) for part, flops in parts.items()},
         }
         if repeats:
-            row["cpu_s"] = round(timed(network, given, repeats), 5)
+            row["cpu_s"] = round(timed(network, inputs(network, side, cell, "cpu", text), repeats), 5)
         rows.append(row)
     millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
     return {"name": name, "class": type(network).__name__, "parameters_m": round(millions, 2), "sizes": rows}
+
+
+def on_meta(network: Any) -> Any:
+    """The network without its weights: torch counts attention there, but not that of its kernels for CPUs."""
+    import torch
+
+    with torch.device("meta"):
+        return type(network).from_config(network.config)
 
 
 def timed(network: Any, inputs: Mapping[str, Any], repeats: int) -> float:
