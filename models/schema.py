@@ -107,6 +107,8 @@ class CardFile(_Strict):
     tile_guidance_scale: NotNegative | None = None
     scheduler: str = "default"
     max_prompt_tokens: int = Field(77, ge=1)
+    prompt_chunks: int = Field(1, ge=1, le=8)
+    prompt_weights: bool = False
     vocabulary: str = ""
     settings: dict[str, Scalar] = Field(default_factory=dict)
     controlnets: dict[ControlKind, ControlSource] = Field(default_factory=dict)
@@ -137,6 +139,9 @@ class CardFile(_Strict):
             self._remote(self.source.remote)
         if self.components and self.family not in FAMILIES:
             raise ValueError("'components' are parts of models that draw here; leave them out")
+        if (self.prompt_chunks > 1 or self.prompt_weights) and not getattr(FAMILIES.get(self.family), "chunks", False):
+            able = ", ".join(name for name, row in FAMILIES.items() if row.chunks)
+            raise ValueError(f"'prompt_chunks' and 'prompt_weights' are for families that only CLIP reads for ({able})")
         if self.role == "scorer":
             if self.source.hub is None and self.source.local is None:
                 raise ValueError("a scorer is loaded from 'hub' or from a 'local' folder, not from a 'file' or 'onnx'")
@@ -202,6 +207,7 @@ class CardFile(_Strict):
         """The value that the rest of the system uses, with what the family's row says of all its models."""
         fields = {**self.model_dump(exclude={"source", "components"}), **card_facts(self.family)}
         fields["components"] = {name: one.model_dump(exclude_none=True) for name, one in self.components.items()}
+        fields["max_prompt_tokens"] = (self.max_prompt_tokens - 2) * self.prompt_chunks + 2
         fields["controlnets"] = {kind: one.model_dump(exclude_none=True) for kind, one in self.controlnets.items()}
         source = self.source.model_dump(exclude_none=True, exclude={"remote"})
         if (written := self.source.remote) is not None:

@@ -1,6 +1,6 @@
 """Whether the lettering judge accepts right words and refuses wrong ones, on rendered words of 256 to 1024 pixels.
 
-    python -m benchmarks.bootstrap.lettering      # 60 pictures a size; writes lettering.json; --quick: two pictures
+    python -m benchmarks.bootstrap.lettering      # 30 pictures a size; writes lettering.json; --quick: two pictures
 
 Words in plain fonts, on flat and on shaded backgrounds, a little turned, in colours that can be told apart. Each
 picture is asked for the word that it shows, for another word, and for the same word with one letter changed. 95 %
@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     made = parser(__doc__)
     asked = made.parse_args(argv)
     with results(asked, HERE, is_full(made, asked)) as out:
-        pictures, sizes = (2, SIZES[:1]) if asked.quick else (60, SIZES)
+        pictures, sizes = (2, SIZES[:1]) if asked.quick else (30, SIZES)
         found = study(pictures, sizes)
         (out / "lettering.json").write_text(
             json.dumps({"pictures a size": pictures, "sizes": found}, indent=1) + "\n", encoding="utf-8"

@@ -50,7 +50,7 @@ HERE = Path(__file__).resolve().parent
 OUTCOMES = HERE.parent / "embedded_outcomes"
 Array = NDArray[np.float64]
 SURVEYED, ROUND = 24, 32
-SIZES = (300, 600, 1000, 2000)
+SIZES = (300, 600, 1200, 2000)
 LABELS, SLIP = 100, 0.05
 CHOICE = Hyperparameters(0.6, 1.0, 0.8)
 """One for all, so that no artefact here has more to choose from than another, and hundreds are fitted in minutes."""
@@ -241,7 +241,7 @@ def study(parts: int, sizes: Sequence[int], prompts: int | None) -> dict[str, An
 
 def main(argv: Sequence[str] | None = None) -> None:
     made = parser(__doc__)
-    made.add_argument("--parts", type=int, default=6, help="how often the prompts are parted")
+    made.add_argument("--parts", type=int, default=4, help="how often the prompts are parted")
     asked = made.parse_args(argv)
     with results(asked, HERE, is_full(made, asked)) as out:
         found = study(1, (240,), 60) if asked.quick else study(asked.parts, SIZES, None)

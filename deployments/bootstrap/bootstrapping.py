@@ -161,7 +161,7 @@ class Bootstrap:
 
         client = httpx.AsyncClient(base_url=self.options.url.rstrip("/"), timeout=None, headers=key_of_environment())
         await stack.enter_async_context(client)
-        return ServerMaker(client, self.policy.name, self.study.key)
+        return ServerMaker(client, self.policy.name, self.study.key, self.study.digest)
 
     def _served(self, out: Path) -> Path:
         """A copy of the config that serves the new artefact."""

@@ -25,13 +25,14 @@ from deployments.bootstrap.study import Study
 from models.judging.judges import Judge
 from router.bootstrap.beliefs import Beliefs, Seen, Variances, fit_variances
 from router.bootstrap.choosing import Cell, bettered, contenders, swept, valuable
-from router.errors import LoadError, StepError, TriptychError
+from router.errors import LoadError, PolicyError, StepError, TriptychError
 
 Array = NDArray[np.float64]
 Choose = Literal["value", "uniform"]
 SURVEYED = 24  # prompts; the least that a recipe must be rated on, and a few that a judge may fail on
 ROUND = 32  # pictures between two looks at what is known
-TWICE = 40  # proof prompts that get a second seed, which tells chance from prompt
+FIRST = 60  # proof prompts that are drawn before any second seed
+TWICE = 24  # of them, which get a second seed: it tells chance from prompt
 GIVE_UP = 8  # pictures in a row that fail
 UNTIL = 0.001
 """Quality (0..1) by which the later half of the pictures has bettered decisions, on average, below which they stop: as
@@ -194,9 +195,9 @@ class Campaign:
         if beliefs is None or not len(prompts):
             return []
         runners = [kept[k] for k in contenders(beliefs, prompts, self.seconds()[kept])]
-        first = [Cell(int(p), k, s) for p in prompts[:TWICE] for k in runners for s in range(min(2, self.study.seeds))]
-        rest = [Cell(int(p), k) for p in prompts[TWICE:] for k in runners]
-        return [*first, *rest]
+        first = [Cell(int(p), k) for p in prompts[:FIRST] for k in runners]
+        again = [Cell(int(p), k, 1) for p in prompts[:TWICE] for k in runners if self.study.seeds > 1]
+        return [*first, *again, *(Cell(int(p), k) for p in prompts[FIRST:] for k in runners)]
 
     # --------------------------------------------------------------------------------------------------------- making
 
@@ -228,6 +229,8 @@ class Campaign:
         shot, key = self.study.shot(cell), self.study.keys[cell.recipe]
         try:
             drawn = await self.maker.draw(shot, self.study.recipes[key])
+        except PolicyError:  # the server measures something else
+            raise
         except TriptychError as error:
             self._fail(cell, shot, error)
             return

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from deployments.bootstrap.ledger import Shot
-from router.errors import LoadError, OverloadedError, StepError
+from router.errors import LoadError, OverloadedError, PolicyError, StepError
 from router.types import GenerationRequest
 
 if TYPE_CHECKING:
@@ -61,9 +61,10 @@ class LocalMaker:
 class ServerMaker:
     """A running Triptych. Each picture has an `Idempotency-Key`: what was asked for before is not drawn again."""
 
-    def __init__(self, client: httpx.AsyncClient, policy: str, key: str) -> None:
-        """client: whose base URL is the server's;   key: of the study"""
-        self._client, self._policy, self._key = client, policy, key
+    def __init__(self, client: httpx.AsyncClient, policy: str, key: str, digest: str = "") -> None:
+        """client: whose base URL is the server's;   key: of the study;   digest: of the policy that is measured; a
+        server with another one is refused by `PolicyError`"""
+        self._client, self._policy, self._key, self._digest = client, policy, key, digest
 
     async def draw(self, shot: Shot, recipe: str) -> Drawn:
         body = {
@@ -73,6 +74,10 @@ class ServerMaker:
         answer = await self._ask(body, f"bootstrap-{self._key}-{shot.id}")
         try:
             report = answer["x_triptych"]["pictures"][0]
+            if self._digest and answer["x_triptych"]["policy_digest"] != self._digest:
+                raise PolicyError(
+                    f"the server's policy {self._policy!r} is not the one of --config; give the server's own config"
+                )
             if report["recipe"] != recipe:
                 raise StepError(f"{report['recipe']!r} answered for {recipe!r}; does the policy verify by a ladder?")
             with Image.open(io.BytesIO(base64.b64decode(answer["data"][0]["b64_json"]))) as picture:

@@ -106,7 +106,8 @@ def _recipes(study: Study, found: Conclusion) -> Iterator[str]:
     yield "| --- | --- | --- | --- | --- | --- |"
     fixed = found.truth.fixed if found.truth else {}
     for key in study.keys:
-        quality = _figure(fixed[key]) if key in fixed else found.left_out.get(key, "no contender")
+        mean = f"no contender; {found.levels[key]:.3f} on its own pictures" if key in found.levels else "-"
+        quality = _figure(fixed[key]) if key in fixed else found.left_out.get(key, mean)
         seconds = f"{found.costs.seconds[key]:.3g}" if key in found.costs.seconds else "-"
         usd = f"{found.costs.usd[key]:.2g}" if key in found.costs.usd else "-"
         best = " (best)" if found.truth and key == found.truth.best else ""

@@ -46,12 +46,14 @@ class Costs:
 
 @dataclass(frozen=True)
 class Conclusion:
-    """truth: None if there were too few proof prompts;   left_out: recipes with too few pictures, with the reason"""
+    """truth: None if there were too few proof prompts;   levels: mean quality of all pictures of each recipe;
+    left_out: recipes with too few pictures, with the reason"""
 
     artifact: Artifact
     reports: Sequence[ColumnReport]
     costs: Costs
     truth: Truth | None
+    levels: Mapping[str, float]
     left_out: Mapping[str, str]
     pictures: int
     unjudged: int
@@ -111,7 +113,9 @@ def conclude(
         embedder, scale=Scale(), cards=cards, notes=notes(truth),
     )  # fmt: skip
     unjudged = sum(not entry.failed and study.judge not in entry.scores for entry in ledger.entries.values())
-    return Conclusion(artifact, reports, costs, truth, left_out, len(ledger), unjudged)
+    by_recipe = {key: [v for e, v in zip(scored, quality, strict=True) if e.shot.recipe == key] for key in study.keys}
+    levels = {key: float(np.mean(values)) for key, values in by_recipe.items() if values}
+    return Conclusion(artifact, reports, costs, truth, levels, left_out, len(ledger), unjudged)
 
 
 def _rated_enough(study: Study, scored: Sequence[Entry]) -> tuple[list[str], dict[str, str]]:

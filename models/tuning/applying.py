@@ -132,13 +132,12 @@ def _lacks(key: str, tuning: Tuning, card: ModelCard, device: str) -> str:
     exported, by_tensorrt = bool(card.source.get("onnx")), key == "compile" and tuning.compile == "tensorrt"
     if exported and key not in EXPORTED_TAKES and not by_tensorrt:
         return f"the network is a graph, and ONNX Runtime runs it as it is; {EXPORTED_INSTEAD.get(key, 'leave it out')}"
-    if by_tensorrt:
+    if by_tensorrt and not exported:
         return (
-            ""
-            if exported
-            else "TensorRT runs exported graphs; write them with `triptych models export`, and name \
-their folder under `source: {onnx: ...}`"
+            "TensorRT runs graphs; `triptych models export` writes them, `source: {onnx: folder}` names them in a card"
         )
+    if by_tensorrt:
+        return ""
     if key == "offload" and not gpu:
         return f"layers wait in the memory of the CPU for a GPU, and this is {device!r}; leave it out"
     if key == "compile":

@@ -130,7 +130,8 @@ def revision(card: ModelCard) -> str:
 
 
 def _of_parts(card: ModelCard) -> list[str]:
-    said = []
+    said = [f"prompt_chunks={card.prompt_chunks}"] if card.prompt_chunks > 1 else []
+    said += ["prompt_weights"] if card.prompt_weights else []
     for name, spec in sorted(card.components.items()):
         words = [_part_weights(spec)] if elsewhere(card, name) else []
         words += [str(spec[key]) for key in ("dtype", "quantize") if spec.get(key)]

@@ -27,7 +27,7 @@ from deployments.bootstrap.study import begin, different, load
 from deployments.cli.bootstrap.label_page import server_of
 from deployments.settings import AppSettings
 from policies import load_policy_text
-from router.errors import ArtifactError, StepError
+from router.errors import ArtifactError, PolicyError, StepError
 from router.learning.ratings import read_ratings
 from router.prompts.embedding import MiniLMEmbedder
 from router.prompts.lexical import lexical_features
@@ -205,8 +205,8 @@ def test_another_study_is_not_mixed_in(tmp_path: Path) -> None:
     assert different(["A cat ", "a  cat", "", "a dog"]) == ("A cat ", "a dog")
 
 
-def concluded(folder: Path, inputs: np.ndarray, painter: Painter) -> tuple[Any, str]:
-    run = campaign(folder, inputs, painter, pictures=420)
+def concluded(folder: Path, inputs: np.ndarray, painter: Painter, pictures: int) -> tuple[Any, str]:
+    run = campaign(folder, inputs, painter, pictures=pictures)
     asyncio.run(run.run())
     policy = load_policy_text(POLICY)
     found = conclude(run.study, run.ledger, policy, AtItsWord("eye"), folder, EMBEDDER)
@@ -217,7 +217,7 @@ def concluded(folder: Path, inputs: np.ndarray, painter: Painter) -> tuple[Any, 
 def test_where_prompts_tell_what_recipe_they_need_it_pays(tmp_path: Path, inputs: np.ndarray) -> None:
     """The page says so with intervals, beside its baselines; table and artefact are what `router train` reads and
     makes."""
-    found, page = concluded(tmp_path, inputs, Painter())
+    found, page = concluded(tmp_path, inputs, Painter(), 420)
     assert found.truth is not None and found.truth.pays
     assert page.startswith("# Is routing worth it?") and "**Routing pays here: " in page
     for word in ("random mixing", "prompt length", "oracle", "direct", "intraclass correlation", "objective"):
@@ -230,7 +230,7 @@ def test_where_prompts_tell_what_recipe_they_need_it_pays(tmp_path: Path, inputs
 
 def test_where_pictures_do_not_differ_it_ends_with_no(tmp_path: Path, inputs: np.ndarray) -> None:
     """All recipes equally good, scores noise: the page says that routing is not worth it here, and claims nothing."""
-    found, page = concluded(tmp_path, inputs, Painter(knows=False))
+    found, page = concluded(tmp_path, inputs, Painter(knows=False), 300)
     assert found.truth is not None and not found.truth.pays
     assert "**Routing is not worth it here: " in page and "pays here" not in page
 
@@ -254,6 +254,8 @@ async def test_a_server_draws_no_picture_twice(settings: AppSettings, tmp_path: 
         assert len(app.script.ran) == 1
         await maker.draw(Shot("a red circle", "sd15", 6), "draft")
         assert len(app.script.ran) == 2
+        with pytest.raises(PolicyError, match="not the one of --config"):
+            await ServerMaker(app.http, "auto", "abc", "another").draw(shot, "draft")
         assert {record.priority for record in app.store.jobs()[0]} == {"batch"}
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -340,4 +341,14 @@ def test_odd_characters_are_no_obstacle(url: str) -> None:
     with pytest.raises(NotFoundError):
         log.attach("req_\x00", "rating", 1.0)
     assert log.rated("scorer:\x00") == []
+    log.close()
+
+
+@pytest.mark.parametrize("kept", ["text", "hash"])
+def test_the_prompts_of_a_log_are_those_that_it_keeps(tmp_path: Path, kept: Literal["text", "hash"]) -> None:
+    """Texts, each once, the latest first; where only hashes are kept, none."""
+    log = DecisionLog(tmp_path / "log.sqlite", kept)
+    for name, prompt in (("req_1", "first"), ("req_2", "second"), ("req_3", "first")):
+        log.record(decision(name, prompt))
+    assert log.prompts() == (["first", "second"] if kept == "text" else [])
     log.close()

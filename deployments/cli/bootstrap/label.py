@@ -43,9 +43,7 @@ def label(
         from deployments.cli.bootstrap.label_page import ask_on_page
 
         ask_on_page(study, ledger, given, labels, who, lambda url: err.print(f"open {url}; Ctrl-C ends it"))
-    elif not sys.stdin.isatty() and not as_json:
-        raise RequestError("labels are given by a person: run it in a terminal, or with --page", "page")
-    else:
+    elif sys.stdin.isatty():
         while sum(map(len, given.by_picture().values())) < labels and (pair := next_pair(study, ledger, given)):
             done = sum(map(len, given.by_picture().values()))
             sides = [ledger.pixels(ledger.entries[id].shot) for id in (pair.left, pair.right)]
@@ -56,8 +54,10 @@ def label(
                 break
             if said in KEYS:
                 given.add(Answer(pair.left, pair.right, *KEYS[said], rater=who, again=pair.again))
+    elif not as_json:
+        raise RequestError("labels are given by a person: run it in a terminal, or with --page", "page")
     if not given.answers:
-        say("no labels yet")
+        say("{}" if as_json else "no labels yet")
         return
     found = report(study, ledger, given)
     if as_json:
