@@ -172,7 +172,9 @@ def form_body(schema: type[BaseModel], told: Mapping[str, Any]) -> dict[str, Any
     """The same of a body that is a form with files, or JSON. told: examples of JSON, by name"""
     file = {"type": "string", "contentMediaType": "application/octet-stream"}
     fields = {"image": {"type": "array", "items": file}, "mask": file, "prompt": {"type": "string"}}
-    form = {"schema": {"type": "object", "required": ["image"], "properties": fields, "additionalProperties": True}}
+    example = {"prompt": "a green star above a blue square", "image": ["(the file)"], "strength": "0.6"}
+    schema_of_form = {"type": "object", "required": ["image"], "properties": fields, "additionalProperties": True}
+    form = {"schema": schema_of_form, "example": example}
     body = body_of(schema, told=told)
     body["requestBody"]["content"]["multipart/form-data"] = form
     return body

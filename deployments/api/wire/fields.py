@@ -37,8 +37,8 @@ SYNONYMS: dict[str, str] = {
 """A field here -> what other programs call it."""
 
 WITHOUT: dict[str, str] = {
-    "a given picture is painted over (image, mask, strength); there are no control maps and references here": ""
-    "control_image controlnet control ip_adapter_image reference_images",
+    "control maps belong to recipes, which make them of image; there are no further references": "control_image "
+    "controlnet control ip_adapter_image reference_images",
     "it belongs to a recipe of a policy, not to a request": "sampler sampler_name sampler_index sampling_method solver "
     "scheduler scheduler_name clip_skip eta sigmas timesteps shift refiner refiner_checkpoint refiner_switch_at "
     "high_noise_frac enable_hr hr_scale hires_fix upscale upscaler tiling",

@@ -22,6 +22,7 @@ from pydantic import (
     Field,
     PrivateAttr,
     ValidationError,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -51,7 +52,9 @@ def _whole(value: Any) -> Any:
 
 Whole = Annotated[int, BeforeValidator(_whole)]
 Text = Annotated[str, Field(max_length=32_000)]
-Raw = str | bytes
+_TEXT = {"type": "string"}
+Raw = Annotated[str | bytes, WithJsonSchema(_TEXT)]
+Raws = Annotated[tuple[Raw, ...], WithJsonSchema({"anyOf": [_TEXT, {"type": "array", "items": _TEXT, "maxItems": 16}]})]
 Tag = Annotated[str, Field(min_length=1, max_length=64)]
 StyleWeight = Annotated[float, Field(ge=-2, le=2)]
 
@@ -120,7 +123,7 @@ class ImageRequest(BaseModel):
     style: dict[Tag, StyleWeight] | None = Field(
         default=None, max_length=4, description="What the pictures wear: styles by name, each with its weight."
     )
-    image: tuple[Raw, ...] = Field(
+    image: Raws = Field(
         default=(),
         max_length=16,
         description="A picture to edit: base64, a data URL, sha256: and the digest of one that was given before; in a "
