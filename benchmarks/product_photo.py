@@ -90,7 +90,13 @@ def measured(prompts: Sequence[Prompt], strengths: Sequence[float]) -> Iterator[
         yield row(f"{name} > enlarged", prompts, large)
         tiles = tiled(refiner.card, "native", None, LARGE, LARGE)
         for strength in strengths:
-            asked = {"width": LARGE, "height": LARGE, "strength": strength, "guidance_scale": 1.0, **tiles}
+            asked: dict[str, Scalar] = {
+                "width": LARGE,
+                "height": LARGE,
+                "strength": strength,
+                "guidance_scale": 1.0,
+                **tiles,
+            }
             over = run(refiner, "refine", prompts, large, **asked)
             yield row(f"{name} > enlarged > in tiles by {strength:g}", prompts, over, large)
     for name, engine in (("sdxl", sdxl), ("turbo", turbo)):
