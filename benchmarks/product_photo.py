@@ -90,8 +90,8 @@ def measured(prompts: Sequence[Prompt], strengths: Sequence[float]) -> Iterator[
         yield row(f"{name} > enlarged", prompts, large)
         tiles = tiled(refiner.card, "native", None, LARGE, LARGE)
         for strength in strengths:
-            asked = {"width": LARGE, "height": LARGE, "strength": strength, "guidance_scale": 1.0, **tiles}
-            over = run(refiner, "refine", prompts, large, **asked)
+            common: dict[str, Scalar] = {"width": LARGE, "height": LARGE, "guidance_scale": 1.0, **tiles}
+            over = run(refiner, "refine", prompts, large, strength=strength, **common)
             yield row(f"{name} > enlarged > in tiles by {strength:g}", prompts, over, large)
     for name, engine in (("sdxl", sdxl), ("turbo", turbo)):
         yield row(f"{name}, drawn large", prompts, run(engine, "generate", prompts, width=LARGE, height=LARGE))

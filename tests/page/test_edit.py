@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from tests.page.conftest import Seen, Site, Visit
@@ -38,7 +39,7 @@ async def choose(page: Any, path: Path) -> None:
     await page.locator(VEIL).wait_for()
 
 
-async def mask_on(page: Any) -> np.ndarray:
+async def mask_on(page: Any) -> NDArray[np.bool_]:
     """What is painted, as (height, width) of booleans."""
     width = await page.locator(VEIL).evaluate("veil => veil.width")
     return np.array(await page.evaluate(BITS), bool).reshape(-1, width)
@@ -55,7 +56,7 @@ async def stroke(page: Any, start: tuple[float, float], end: tuple[float, float]
     await page.mouse.up()
 
 
-async def picture_of(site: Site, job: dict[str, Any]) -> np.ndarray:
+async def picture_of(site: Site, job: dict[str, Any]) -> NDArray[np.uint8]:
     """The first picture of a job, (height, width, 3)."""
     report = await site.app.done(job["id"])
     address = report["pictures"][0]["url"]

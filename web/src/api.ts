@@ -45,6 +45,7 @@ export interface Call {
 
 async function send(path: string, call: Call): Promise<Response> {
   const headers: Record<string, string> = { accept: "application/json", ...call.headers };
+  const used = key.value;
   if (key.value) headers["authorization"] = `Bearer ${key.value}`;
   if (call.body !== undefined) headers["content-type"] = "application/json";
   if (call.text !== undefined) headers["content-type"] = "application/yaml";
@@ -64,7 +65,7 @@ async function send(path: string, call: Call): Promise<Response> {
   }
   if (answer.ok) return answer;
   const failure = await failureOf(answer);
-  if (answer.status === 401) keyWanted.value = failure.message;
+  if (answer.status === 401 && key.value === used) keyWanted.value = failure.message; // else another was entered since
   const after = answer.headers.get("retry-after");
   throw new ApiError(answer.status, failure, after === null ? null : Number(after));
 }
