@@ -5,7 +5,7 @@
 Each case is a process of its own: it imports what is needed and draws a tiny picture, notes its resident memory, then
 loads a model with random weights and makes a picture (or several at once), while a thread looks at the resident memory
 every few milliseconds. Printed and stored (memory_plan.json): the growth at most, what the planner says of it
-(`models/weights/memory.py`), and their ratio. It fails if one is off by more than a fifth. `--quick` has one case.
+(`models/weights/needs`), and their ratio. It fails if one is off by more than a fifth. `--quick` has one case.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def look(case: Mapping[str, Any]) -> dict[str, Any]:
     """How much this process grows by a case, in 10^6 bytes, beside the plan."""
     from benchmarks.gpu.random_weights import write
     from models.engine.engine import load_engine
-    from models.weights.memory import estimate_memory_gb
+    from models.weights.needs.memory import estimate_memory_gb
     from router.types import Step
 
     width, height = case["size"]

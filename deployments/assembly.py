@@ -40,9 +40,9 @@ from deployments.workers.worker import StepEngine
 from models.catalogue import PACKAGE, Catalogue, load_catalogue
 from models.provenance.credentials import Credentials
 from models.styles.cards import load_styles
-from models.weights.footprints import Footprint, footprint
-from models.weights.memory import GB, RESERVE_GB, device_memory_gb, free_memory_gb, guest_memory_gb, most_pixels
-from models.weights.networks import countable
+from models.weights.needs.footprints import Footprint, footprint
+from models.weights.needs.memory import GB, RESERVE_GB, device_memory_gb, free_memory_gb, guest_memory_gb, most_pixels
+from models.weights.needs.networks import countable
 from models.weights.revisions import revision
 from models.weights.sharing import SharedNetworks
 from policies import PolicyBook

@@ -19,6 +19,7 @@ from typing import Any
 
 from models.call import Call
 from models.layouts import PACKED, PACKED_FRAME, PATCHES, PLANAR, Layout
+from models.prompts.weights import plain
 from router.types import ModelCard
 
 Arguments = Callable[[Call, ModelCard, Any], dict[str, Any]]
@@ -54,6 +55,7 @@ class Family:
     tokenizers:    the components that may read the prompt; the first that is there counts
     read:          (tokenizer, prompt) to the text up to the prompt's end, as it is tokenised
     takes_length:  the card's `max_prompt_tokens` is the limit (`max_sequence_length`), not the tokenizer's own
+    chunks:        only CLIP reads its prompts, so longer ones can be read in parts, and parts of them weighted
     single_file:   a published single file holds all of it
     takes_negative: its call has an argument for a negative prompt
     extra:         further arguments of the constructor
@@ -74,6 +76,7 @@ class Family:
     tokenizers: tuple[str, ...] = ("tokenizer",)
     read: Callable[[Any, str], str] = lambda tokenizer, prompt: prompt
     takes_length: bool = True
+    chunks: bool = False
     single_file: bool = False
     takes_negative: bool = True
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -86,8 +89,10 @@ class Family:
     def unread_tokens(self, card: ModelCard, pipe: Any, prompt: str) -> int:
         """Tokens of the prompt beyond what the model reads."""
         tokenizer = next(part for name in self.tokenizers if (part := getattr(pipe, name)) is not None)
-        limit = card.max_prompt_tokens if self.takes_length else tokenizer.model_max_length
-        tokens = tokenizer(self.read(tokenizer, prompt), truncation=False, verbose=False)["input_ids"]
+        own = tokenizer.model_max_length
+        limit = card.max_prompt_tokens if self.takes_length else (own - 2) * card.prompt_chunks + 2
+        said = self.read(tokenizer, plain(prompt, card.prompt_weights))
+        tokens = tokenizer(said, truncation=False, verbose=False)["input_ids"]
         return max(0, len(tokens) - limit)
 
 
@@ -215,6 +220,7 @@ FAMILIES: dict[str, Family] = {
         windows=True,
         encoded=("prompt_embeds", "negative_prompt_embeds"),
         takes_length=False,
+        chunks=True,
         single_file=True,
         extra={"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False},
     ),
@@ -240,6 +246,7 @@ FAMILIES: dict[str, Family] = {
         ),
         tokenizers=("tokenizer", "tokenizer_2"),
         takes_length=False,
+        chunks=True,
         single_file=True,
         # Provenance goes into the file's metadata; an invisible mark would make bytes depend on what is installed.
         extra={"add_watermarker": False},

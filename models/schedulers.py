@@ -28,6 +28,12 @@ class Row:
 SCHEDULERS = {
     "default": Row("", flow=None),
     "dpmsolver++": Row("DPMSolverMultistepScheduler", flow=False, config={"algorithm_type": "dpmsolver++"}),
+    # Noise levels as in https://arxiv.org/abs/2206.00364: more of the steps where there is little noise left.
+    "dpmsolver++-karras": Row(
+        "DPMSolverMultistepScheduler", flow=False, config={"algorithm_type": "dpmsolver++", "use_karras_sigmas": True}
+    ),
+    # Adds noise in every step, from the picture's own generator.
+    "dpmsolver++-sde": Row("DPMSolverMultistepScheduler", flow=False, config={"algorithm_type": "sde-dpmsolver++"}),
     "euler": Row("EulerDiscreteScheduler", flow=False),
     # For models distilled to a few steps: their first step begins at the very last timestep.
     "euler-trailing": Row("EulerDiscreteScheduler", flow=False, config={"timestep_spacing": "trailing"}),

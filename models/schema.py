@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from models.components import Component
 from models.families import FAMILIES, PLANNED, REMOTE, ROLES, card_facts
+from models.onnx.graphs import FAMILIES as EXPORTED
 from models.remote.source import RemoteSource, own_fields
 from router.errors import CatalogueError, did_you_mean
 from router.types import ModelCard, Scalar
@@ -36,11 +37,12 @@ class _Strict(BaseModel):
 
 
 class Source(_Strict):
-    """Where the weights are: exactly one of `hub`, `local` and `file`; or `remote`, who draws with them."""
+    """Where the weights are: exactly one of `hub`, `local`, `file` and `onnx`; or `remote`, who draws with them."""
 
     hub: str | None = None
     local: str | None = None
     file: str | None = None
+    onnx: str | None = None
     remote: RemoteSource | None = None
     config: str | None = None
     revision: str | None = None
@@ -48,9 +50,10 @@ class Source(_Strict):
 
     @model_validator(mode="after")
     def _one_place(self) -> Source:
-        if sum(place is not None for place in (self.hub, self.local, self.file, self.remote)) != 1:
+        if sum(place is not None for place in (self.hub, self.local, self.file, self.onnx, self.remote)) != 1:
             raise ValueError(
-                "give exactly one of 'hub' (owner/name), 'local' (a folder), 'file' (.safetensors), 'remote' (a server)"
+                "give exactly one of 'hub' (owner/name), 'local' (a folder), 'file' (.safetensors), 'onnx' (a folder), "
+                "'remote' (a server)"
             )
         if self.file is not None and not self.file.endswith(".safetensors"):
             raise ValueError(f"'file: {self.file}': only .safetensors is read; other formats may run code when opened")
@@ -104,6 +107,8 @@ class CardFile(_Strict):
     tile_guidance_scale: NotNegative | None = None
     scheduler: str = "default"
     max_prompt_tokens: int = Field(77, ge=1)
+    prompt_chunks: int = Field(1, ge=1, le=8)
+    prompt_weights: bool = False
     vocabulary: str = ""
     settings: dict[str, Scalar] = Field(default_factory=dict)
     controlnets: dict[ControlKind, ControlSource] = Field(default_factory=dict)
@@ -134,10 +139,15 @@ class CardFile(_Strict):
             self._remote(self.source.remote)
         if self.components and self.family not in FAMILIES:
             raise ValueError("'components' are parts of models that draw here; leave them out")
+        if (self.prompt_chunks > 1 or self.prompt_weights) and not getattr(FAMILIES.get(self.family), "chunks", False):
+            able = ", ".join(name for name, row in FAMILIES.items() if row.chunks)
+            raise ValueError(f"'prompt_chunks' and 'prompt_weights' are for families that only CLIP reads for ({able})")
         if self.role == "scorer":
-            if self.source.file is not None:
-                raise ValueError("a scorer is loaded from 'hub' or from a 'local' folder, not from a 'file'")
+            if self.source.hub is None and self.source.local is None:
+                raise ValueError("a scorer is loaded from 'hub' or from a 'local' folder, not from a 'file' or 'onnx'")
             return self
+        if self.source.onnx is not None:
+            self._exported()
         if self.source.file is not None and not FAMILIES[self.family].single_file:
             raise ValueError(
                 f"family {self.family!r} is not loaded from a single 'file'; use 'hub' or a 'local' folder"
@@ -174,6 +184,14 @@ class CardFile(_Strict):
             raise ValueError(f"'steps' {self.steps} is above 'max_steps' {self.max_steps}")
         return self
 
+    def _exported(self) -> None:
+        """Raise ValueError for what a folder of graphs cannot follow."""
+        if self.family not in EXPORTED:
+            raise ValueError(f"family {self.family!r} is not run from 'onnx'; only {', '.join(EXPORTED)} are")
+        for key in ("components", "controlnets"):
+            if getattr(self, key):
+                raise ValueError(f"{key!r} would change networks, and those under 'onnx' are graphs; leave one out")
+
     def _remote(self, remote: RemoteSource) -> None:
         """Raise ValueError for what means nothing where another server draws."""
         for key in ("latent_space", "scheduler", "guests", "vocabulary", "tile_guidance_scale", "dtype", "memory_gb"):
@@ -189,6 +207,7 @@ class CardFile(_Strict):
         """The value that the rest of the system uses, with what the family's row says of all its models."""
         fields = {**self.model_dump(exclude={"source", "components"}), **card_facts(self.family)}
         fields["components"] = {name: one.model_dump(exclude_none=True) for name, one in self.components.items()}
+        fields["max_prompt_tokens"] = (self.max_prompt_tokens - 2) * self.prompt_chunks + 2
         fields["controlnets"] = {kind: one.model_dump(exclude_none=True) for kind, one in self.controlnets.items()}
         source = self.source.model_dump(exclude_none=True, exclude={"remote"})
         if (written := self.source.remote) is not None:
@@ -261,7 +280,7 @@ def _problem(detail: dict[str, Any], path: str, lines: Mapping[tuple[str, ...], 
 def absolute(source: Mapping[str, Scalar], base: Path) -> dict[str, Scalar]:
     """The source with its paths made absolute: `~` is expanded, relative paths start at `base`."""
     made = dict(source)
-    for key in ("local", "file", "config", "path"):
+    for key in ("local", "file", "onnx", "config", "path"):
         if isinstance(value := made.get(key), str):
             made[key] = str((base / Path(value).expanduser()).resolve())
     return made

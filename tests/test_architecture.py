@@ -41,9 +41,9 @@ FLOORS = {
     ),
     "policies": ("store", "checking", "deciding", "language"),
     "models": (
-        "engine", "fitting", "fusion", "judging", "scoring", "embedded", "styles", "catalogue", "schema", "components",
-        "remote", "handover", "profiling", "weights", "tuning", "schedulers", "families", "layouts", "call",
-        "provenance", "given",
+        "sweep", "engine", "fitting", "download", "fusion", "judging", "scoring", "embedded", "styles", "catalogue",
+        "schema", "components", "remote", "handover", "profiling", "exporting", "weights", "onnx", "tuning",
+        "schedulers", "families", "prompts", "layouts", "call", "provenance", "given",
     ),
     "deployments": (
         "cli", "app", "cluster", "bootstrap", "offline", "in_process", "policy_versions", "assembly", "served_recipes",

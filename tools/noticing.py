@@ -248,7 +248,7 @@ def _asked(bench: Noticing, seconds: Mapping[str, float], ask: Callable[[Begins]
             tell.send(("", ask(lambda test: tell.send((test, "")))))
     tell.close()
     by, held_up, patience_s = None, "", START_S
-    while by is None and told.poll(patience_s):
+    while by is None and told.poll(patience_s * _busy()):
         try:
             held_up, said = told.recv()
             by = said if not held_up else None
@@ -263,6 +263,11 @@ def _asked(bench: Noticing, seconds: Mapping[str, float], ask: Callable[[Begins]
     if by is None:
         return "timeout", held_up
     return ("fresh", "") if by == "fresh" else ("killed", by) if by else ("survived", "")
+
+
+def _busy() -> float:
+    """How many times as long everything takes as on a machine with nothing else to do."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def _silent() -> None:

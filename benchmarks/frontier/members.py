@@ -14,7 +14,7 @@ missed.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -98,14 +98,11 @@ def interval(values: Array) -> tuple[float, float, float]:
     return float(values.mean()), float(low), float(high)
 
 
-def at_budget(points: Sequence[Point], budget: float, weights: Array) -> Array:
-    """Marks that the hull of points reaches at a budget, for each row of prompt weights (k, prompts); NaN below it."""
+def at_budgets(points: Sequence[Point], budgets: Sequence[float] | Array, weights: Array) -> Array:
+    """Marks (k, budgets) that the hull of points reaches, for each row of prompt weights (k, prompts); NaN below it."""
     exact, cost = (np.array([getattr(point, name) for point in points]) @ weights.T for name in ("exact", "cost"))
-    found = []
-    for k in range(len(weights)):
-        x, y = hull(cost[:, k], exact[:, k])
-        found.append(float(np.interp(budget, x, y, left=np.nan)))
-    return np.array(found)
+    hulls = (hull(cost[:, k], exact[:, k]) for k in range(len(weights)))
+    return np.array([np.interp(budgets, x, y, left=np.nan) for x, y in hulls])
 
 
 def bootstrap(n: int, resamples: int) -> Array:
@@ -188,27 +185,32 @@ def routed(test: Outcomes, known: Known, columns: Sequence[int], prices: Array) 
 
 
 def without_each(
-    test: Outcomes, known: Known, needs: Sequence[set[str]], budgets: Array, prices: Array, resamples: int
+    test: Outcomes,
+    known: Known,
+    needs: Sequence[set[str]],
+    everything: Sequence[Point],
+    budgets: Array,
+    prices: Array,
+    resamples: int,
 ) -> tuple[dict[str, list[dict[str, float | None]]], list[Bar]]:
-    """What is lost at each budget without a family; and the largest loss, its budget chosen on even prompts."""
-    everything = routed(test, known, range(len(test.recipes)), prices)
+    """What is lost at each budget without a family; and the largest loss, its budget chosen on even prompts.
+
+    everything: what router and verification reach with all of them
+    """
     weights, curves, bars = bootstrap(len(test.prompts), resamples), {}, []
     even = np.arange(len(test.prompts)) % 2 == 0
     halves = (even / even.sum())[None, :], weights * ~even / (weights * ~even).sum(1, keepdims=True)
     for name, title in FAMILIES.items():
         left = routed(test, known, [k for k, need in enumerate(needs) if name not in need], prices)
-        rows = []
-        lost: Callable[[float, Array], Array] = lambda budget, by, left=left: (  # type: ignore[misc]  # noqa: E731
-            at_budget(everything, budget, by) - at_budget(left, budget, by)
+        lost, on_even, on_odd = (
+            at_budgets(everything, budgets, by) - at_budgets(left, budgets, by) for by in (weights, *halves)
         )
-        for budget in budgets:
-            value, low, high = points_over(lost(budget, weights))
-            rows.append({"cpu_s": float(budget), **_known(value, low, high)})
-        on_even = [float(np.nan_to_num(lost(budget, halves[0])[0], nan=-1)) for budget in budgets]
-        budget = float(budgets[int(np.argmax(on_even))])
-        curves[name] = rows
-        found = points_over(lost(budget, halves[1]))
-        bars.append(Bar(f"lost without {title}", *found, 1, "points", where=f"{budget:.3f} CPU-s a picture"))
+        curves[name] = [
+            {"cpu_s": float(budget), **_known(*points_over(lost[:, k]))} for k, budget in enumerate(budgets)
+        ]
+        most = int(np.argmax(np.nan_to_num(on_even[0], nan=-1)))
+        where = f"{budgets[most]:.3f} CPU-s a picture"
+        bars.append(Bar(f"lost without {title}", *points_over(on_odd[:, most]), 1, "points", where=where))
     return curves, bars
 
 
@@ -216,27 +218,30 @@ def _known(value: float, low: float, high: float) -> dict[str, float | None]:
     return {k: round(v, 3) if np.isfinite(v) else None for k, v in (("lost", value), ("low", low), ("high", high))}
 
 
-def against_best(test: Outcomes, known: Known, prices: Array, resamples: int) -> tuple[str, list[Bar]]:
+def best_recipe(test: Outcomes) -> int:
+    """The column of the recipe with the best marks; of equals the cheapest."""
+    return max(range(len(test.recipes)), key=lambda k: (test.exact[:, k].mean(), -test.seconds[k]))
+
+
+def against_best(test: Outcomes, known: Known, everything: Sequence[Point], prices: Array, resamples: int) -> list[Bar]:
     """Router and verification, and the router alone, against the best fixed recipe and random mixing."""
-    every = range(len(test.recipes))
-    best = max(every, key=lambda k: (test.exact[:, k].mean(), -test.seconds[k]))
-    cost, weights = float(test.seconds[best]), bootstrap(len(test.prompts), resamples)
+    every, best = list(range(len(test.recipes))), best_recipe(test)
+    budgets, weights = test.seconds[best] * np.array([0.5, 1]), bootstrap(len(test.prompts), resamples)
     mark = weights @ test.exact[:, best].mean(1)
-    looked, mixed = routed(test, known, every, prices), always(test)
-    alone = chosen(test, "router", known.predicted, list(every), prices)
-    oracle = chosen(test, "oracle", test.exact.mean(2), list(every), prices)
-    half, whole = at_budget(looked, cost / 2, weights) - mark, at_budget(looked, cost, weights) - mark
-    over = {
-        share: at_budget(alone, share * cost, weights) - at_budget(mixed, share * cost, weights) for share in (0.5, 1)
-    }
-    below = at_budget(oracle, cost, weights) - at_budget(alone, cost, weights)
+    alone = at_budgets(chosen(test, "router", known.predicted, every, prices), budgets, weights)
+    oracle = at_budgets(chosen(test, "oracle", test.exact.mean(2), every, prices), budgets, weights)
+    looked, over = at_budgets(everything, budgets, weights), alone - at_budgets(always(test), budgets, weights)
     title = "router and verification over the best recipe"
-    return test.recipes[best], [
-        Bar(f"{title}, at half of its cost", *points_over(half), 0, "points"),
-        Bar(f"{title}, at its cost", *points_over(whole), 3, "points", True),
-        Bar("router alone over random mixing, at half of that cost", *points_over(over[0.5]), 3, "points", True),
-        Bar("router alone over random mixing, at that cost", *points_over(over[1]), 0, "points"),
-        Bar("oracle of single pictures over the router alone, at that cost", *points_over(below), 0, "points"),
+    return [
+        Bar(f"{title}, at half of its cost", *points_over(looked[:, 0] - mark), 0, "points"),
+        Bar(f"{title}, at its cost", *points_over(looked[:, 1] - mark), 3, "points", True),
+        Bar("router alone over random mixing, at half of that cost", *points_over(over[:, 0]), 3, "points", True),
+        Bar("router alone over random mixing, at that cost", *points_over(over[:, 1]), 0, "points"),
+        Bar(
+            "oracle of single pictures over the router alone, at that cost",
+            *points_over(oracle[:, 1] - alone[:, 1]),
+            *(0, "points"),
+        ),
     ]
 
 
@@ -266,11 +271,12 @@ def study(prompts: int | None, prices: Array, resamples: int) -> dict[str, Any]:
     known = Known(chances(test, load_artifact(ROOT / "router" / "artifacts" / "embedded")), score_model, strength)
     times = {name: np.array(told[name]["all"]) for name in test.recipes}
     family = [draws_of(kept[name], catalogue) for name in test.recipes]
-    best, compared = against_best(test, known, prices, resamples)
-    cost = float(test.seconds[test.at(best)])
-    budgets = np.unique(np.concatenate((test.seconds, np.array(BUDGETS) * cost)))
+    best = test.recipes[best_recipe(test)]
+    everything = routed(test, known, range(len(test.recipes)), prices)
+    compared = against_best(test, known, everything, prices, resamples)
+    budgets = np.unique(np.concatenate((test.seconds, np.array(BUDGETS) * test.seconds[test.at(best)])))
     needs = [needs_of(kept[name], catalogue) for name in test.recipes]
-    curves, lost = without_each(test, known, needs, budgets[budgets <= test.seconds.max()], prices, resamples)
+    curves, lost = without_each(test, known, needs, everything, budgets, prices, resamples)
     bars = [*marks_and_costs(test, times), *share_bars(test, known, family), *lost, *compared]
     return {
         "prompts": len(test.prompts),

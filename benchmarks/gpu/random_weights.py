@@ -15,8 +15,8 @@ import torch
 
 from models import load_card
 from models.families import FAMILIES
-from models.weights.architectures import NOISE, Network, published
 from models.weights.loading import pipeline_class, quieten
+from models.weights.needs.architectures import NOISE, Network, published
 from router.types import ModelCard
 
 STD = 0.02

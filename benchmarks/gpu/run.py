@@ -6,7 +6,7 @@ Nothing is downloaded: time and memory do not depend on the numbers in the weigh
 folder (34 GB for FLUX; --folder says where), one model after the other, read by the loader that serves, and deleted. A
 model is run eagerly, compiled, with other attention, cached, quantised, offloaded and in batches. Each way loads it
 anew, draws once (which compiles), then the pictures whose median counts, at the model's own size and steps. Beside it
-stand the memory that was planned (`models/weights/memory.py`), a bare loop around the diffusers pipeline, and Triptych
+stand the memory that was planned (`models/weights/needs`), a bare loop around the diffusers pipeline, and Triptych
 over HTTP, on Ray Serve. What this machine lacks for a way is in its row, with the reason. Printed as one table and
 stored as gpu.json.
 
@@ -37,7 +37,7 @@ from benchmarks.memory_plan import growth_mb
 from models import load_engine
 from models.engine.device import free
 from models.engine.warmup import warm_up_step
-from models.weights.memory import estimate_memory_gb
+from models.weights.needs.memory import estimate_memory_gb
 from router.errors import LoadError, TriptychError
 from router.types import ModelCard, Picture, Step, StepResult, Value
 

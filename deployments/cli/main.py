@@ -24,9 +24,11 @@ from deployments.cli.bootstrap.label import label
 from deployments.cli.console import EXIT_CODES, AsJson, Config, Prompt, err, exit_code, out, print_json
 from deployments.cli.keys import keys_app
 from deployments.cli.models.download import download
+from deployments.cli.models.export import export
 from deployments.cli.models.fits import fits
 from deployments.cli.models.plan import plan
 from deployments.cli.models.profile import profile
+from deployments.cli.models.tune import tune
 from deployments.cli.pictures.edit import Extend, Image, Mask, Strength, pictures
 from deployments.cli.pictures.inspect import inspect
 from deployments.cli.pictures.replay import replay
@@ -66,7 +68,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 models_app = typer.Typer(
-    help="See the catalogue, fetch weights, see what fits on which GPU, and where the seconds of a model go.",
+    help="See the catalogue, fetch or export weights, see what fits on which GPU, where seconds go, what is worth it.",
     no_args_is_help=True,
 )
 app.add_typer(policy_app, name="policy")
@@ -291,6 +293,8 @@ models_app.command()(profile)
 models_app.command()(plan)
 models_app.command()(fits)
 models_app.command()(download)
+models_app.command()(export)
+models_app.command()(tune)
 
 
 def request_body(**given: Any) -> dict[str, Any]:

@@ -205,7 +205,7 @@ def models(cards: Sequence[ModelCard]) -> Group:
     weights.add_column(overflow="fold")
     for card in cards:
         source = next(
-            (str(card.source[key]) for key in ("hub", "local", "file", "remote") if card.source.get(key)), "-"
+            (str(card.source[key]) for key in ("hub", "local", "file", "onnx", "remote") if card.source.get(key)), "-"
         )
         sampled = card.role != "scorer"
         table.add_row(

@@ -11,7 +11,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -25,20 +25,18 @@ from deployments.orchestration.recorder import Recorder
 from deployments.orchestration.rerouting import Rerouting, Waiting, reroutable
 from deployments.orchestration.results import (
     Admitted,
-    Advanced,
     Decided,
     Event,
     Finished,
     Made,
     OnEvent,
     Outcome,
-    Overview,
-    PolicyFile,
-    PolicySummary,
     likely,
-    unlikely,
 )
 from deployments.orchestration.runner import Batch, Runner
+from deployments.orchestration.serving.operators import Operated
+from deployments.orchestration.serving.outcomes import outcome_of, refusing
+from deployments.orchestration.serving.screening import Screening, count_findings, without_previews
 from deployments.orchestration.shadows import Shadows
 from deployments.orchestration.step_queues import StepQueues, WorkerClient
 from deployments.safety.guard import Guard, blocking, refusal, together
@@ -46,35 +44,27 @@ from deployments.settings import QueueSettings
 from deployments.workers.streams import stream
 from policies import Policy, PolicyBook
 from router.cost.batches import BatchSizes
-from router.cost.model import CostModel, plan_seconds
-from router.cost.queues import Queues
+from router.cost.model import CostModel
 from router.errors import (
-    ArtifactError,
     BudgetError,
     DeadlineError,
     LoadError,
     NoRecipeError,
-    NotFoundError,
     OverloadedError,
     SafetyError,
-    TriptychError,
     UnlikelyError,
 )
-from router.learning.feedback import Receipt
-from router.planning.edits import takes
-from router.planning.plan import make_plan
 from router.quality.live import LivePredictor
 from router.route import Route
 from router.routing import Router
-from router.types import Allowance, Catalogue, Context, Generate, GenerationRequest, Plan
+from router.types import Allowance, Catalogue, Context, GenerationRequest
 from router.types.safety import SafetyReport
-from router.verification.case import Knowledge
 from router.verification.score_reading import ScoreReading
 
 logger = logging.getLogger("triptych.orchestrator")
 
 
-class Orchestrator:
+class Orchestrator(Operated):
     """Routes requests and runs their plans on workers.
 
     costs:     learns from what the steps took; the one that `router.cost.queues` asks.
@@ -198,26 +188,6 @@ class Orchestrator:
             note = f"{before} could not run ({error.message}); {now} was taken instead"
             return await self._answer(again, started, on_event, only, followed, note)
 
-    def shares(self, plan: Plan) -> dict[str, float]:
-        """How much of a picture's seconds each step of a plan is expected to take, by its id; in all 1."""
-        seconds = plan_seconds(plan, self._costs)
-        whole = sum(seconds.values()) or 1.0
-        return {step: one / whole for step, one in seconds.items()}
-
-    @property
-    def longest_window_s(self) -> float:
-        """Over how many seconds a budget of the policies in force looks back at most."""
-        policies = map(self.policies.get, self.policies.names())
-        return max((budget.window_s for policy in policies for budget in policy.budgets), default=0.0)
-
-    def costs_snapshot(self) -> dict[str, Any]:
-        """What was learned of seconds, as builtins."""
-        return self._costs.snapshot()
-
-    def restore_costs(self, snapshot: Mapping[str, Any]) -> None:
-        """Start from what an earlier process learned of seconds."""
-        self._costs.restore(snapshot)
-
     def give_up(self, admitted: Admitted) -> None:
         """What was admitted is not run: its place in the queues and its charge are free again."""
         self._router.queues.release(admitted.ticket)
@@ -230,79 +200,6 @@ class Orchestrator:
     def stream(self, request: GenerationRequest) -> AsyncGenerator[Event | Outcome]:
         """The events of `generate`, and its outcome as the last item."""
         return stream(lambda emit: self.generate(request, emit))
-
-    def queued_s(self, model: str) -> float:
-        """Seconds of work that wait or run on `model`, as this orchestrator knows."""
-        return self._router.queues.outstanding_s(model)
-
-    @property
-    def queues(self) -> Queues:
-        """What waits for the workers, in seconds."""
-        return self._router.queues
-
-    async def overview(self) -> Overview:
-        """What is here; the workers are asked now."""
-        statuses = await self.availability.refresh(now=True)
-        policies = [self.policies.get(name) for name in self.policies.names()]
-        self._count_policies()
-        await asyncio.to_thread(self._look_at_artifact)
-        return Overview(
-            policies=tuple(
-                PolicySummary(p.name, p.digest, p.description, tuple(p.recipes), takes(p.recipes, self.catalogue))
-                for p in policies
-            ),
-            cards=tuple(self.catalogue[model] for model in self.catalogue.ids()),
-            statuses=statuses,
-            problems=self.policies.problems(),
-            artifact=self._router.predictor.digest,
-            artifact_problem=self._live.problem if self._live else "",
-        )
-
-    def unhindered(self) -> Router:
-        """A router that decides as this orchestrator does, if nothing waited and nothing were broken."""
-        return self._router.apart(self._router.queues.empty())
-
-    def chosen_by_policy(self, request: GenerationRequest) -> bool:
-        """Whether a policy may choose what this request gets; not if it names a recipe or a model."""
-        if request.recipe is not None:
-            return False
-        try:
-            return self.policies.resolve(request.target, self.catalogue.ids(), refresh=False)[1] is None
-        except NotFoundError:
-            return False
-
-    def seconds_per_picture(self, model: str) -> tuple[float, int] | None:
-        """What a picture of a model alone is expected to take at its card's settings, and how many are made at once as
-        far as was learned. None: it makes none by itself."""
-        if self.catalogue[model].role != "base":
-            return None
-        try:
-            plan = make_plan(model, Generate(model), GenerationRequest("-"), self.catalogue, {})
-        except TriptychError:
-            return None
-        seconds = plan_seconds(plan, self._costs)
-        drawing = next((step for step in plan.steps if step.model == model), None)
-        batch = 1 if drawing is None or self._batch_sizes is None else self._batch_sizes.best(drawing)
-        return sum(seconds[step.id] for step in plan.steps if step.model == model), batch
-
-    def worker_of(self, model: str) -> str:
-        """The name of the worker that holds a model."""
-        return self._worker_of.get(model, model)
-
-    async def policy_file(self, name: str, digest: str | None = None) -> PolicyFile:
-        """The file in force, or that of an earlier digest. Raises `NotFoundError`."""
-        text = await asyncio.to_thread(self.policies.text, name, digest)
-        versions = await asyncio.to_thread(self.policies.versions, name)
-        return PolicyFile(name, digest or self.policies.get(name).digest, text, tuple(versions))
-
-    async def put_policy(self, name: str, text: str, expected: str | None = None) -> PolicyFile:
-        """Validate and put in force. Raises `PolicyError` or `RequestError`; nothing has changed then."""
-        policy = await asyncio.to_thread(self.policies.put, name, text, expected)
-        return PolicyFile(name, policy.digest, text, tuple(await asyncio.to_thread(self.policies.versions, name)))
-
-    async def feedback(self, request_id: str, source: str, value: float, image: int | None = None) -> Receipt:
-        """Remember how good a picture is (0..1). Raises `NotFoundError`, `RequestError` or `StepError`."""
-        return await self._recorder.attach(request_id, source, value, image)
 
     # ------------------------------------------------------------------------------------------------------- deciding
 
@@ -353,17 +250,11 @@ class Orchestrator:
         if served.safety is None:
             return None
         report = await self._guard.prompt(served.safety, request.prompt, request.lenient)
-        self._count_findings(served.name, report)
+        count_findings(self.metrics, served.name, report)
         if (finding := blocking(report)) is not None:
             self.metrics.record("triptych_refused_total", policy=served.name, code=SafetyError.code)
             raise refusal(finding)
         return report
-
-    def _count_findings(self, policy: str, report: SafetyReport) -> None:
-        for one in report.findings:
-            self.metrics.record(
-                "triptych_safety_total", policy=policy, stage=one.stage, check=one.check, action=one.action
-            )
 
     def _decide(
         self,
@@ -406,32 +297,6 @@ class Orchestrator:
                 raise
             return self._router.route(request, policy, replace(context, allowances=allowances))
 
-    def _count_policies(self) -> None:
-        """Count what changed in the policy folder when it was last looked at."""
-        with self._looking:  # several decisions may see the same change
-            if (revision := self.policies.revision) != self._revision:
-                self.metrics.record("triptych_policy_changes_total", revision - self._revision)
-                self.metrics.record("triptych_policy_problems", len(self.policies.known_problems))
-                self._revision = revision
-
-    def _look_at_artifact(self) -> None:
-        """Follow what changed in the artefact's folder, and count it."""
-        if (live := self._live) is None:
-            return
-        if live.refresh():  # true for one of those that ask at the same time; the others go on with the last one
-            try:
-                readings = dict(self._score_readings(live.predictor.digest))
-            except ArtifactError as error:  # what was in force stays, both of it
-                live.problem = str(error)
-                logger.error("an artefact is refused, what was in force stays: %s", error)
-            else:
-                # Published together: no decision sees the new predictor beside the readings of the old one.
-                self._router.knowledge = Knowledge(live.predictor, readings)
-                self.metrics.record("triptych_artifact_changes_total")
-        if bool(live.problem) is not self._artifact_broken:
-            self._artifact_broken = bool(live.problem)
-            self.metrics.record("triptych_artifact_problems", float(self._artifact_broken))
-
     def _count(self, route: Route) -> None:
         decision = route.decision
         self.metrics.record("triptych_decisions_total", policy=decision.policy, recipe=decision.recipe)
@@ -454,29 +319,23 @@ class Orchestrator:
     ) -> Outcome:
         waiting = Waiting(admitted, started)
         safety = admitted.policy.safety if admitted.policy.safety and admitted.policy.safety.image else None
-        reports: dict[int, SafetyReport] = {}
-        if safety is not None and on_event is not None:
-            on_event = without_previews(on_event)
-
-        async def screen(made: Made) -> Made:
-            assert safety is not None
-            screened = await self._guard.picture(
-                safety, made.picture, made.index, waiting.admitted.route.request.lenient
+        screening = None
+        if safety is not None:
+            screening = Screening(
+                self._guard,
+                safety,
+                admitted.policy.name,
+                lambda: waiting.admitted.route.request.lenient,
+                self.metrics,
             )
-            report = screened.report
-            reports[made.index] = report
-            self._count_findings(admitted.policy.name, report)
-            if (finding := blocking(report)) is not None:
-                raise refusal(finding)
-            notes = (*made.notes, *map(str, report.findings), *report.notes)
-            return replace(made, picture=screened.picture, findings=report.findings, notes=notes)
+            on_event = None if on_event is None else without_previews(on_event)
 
         def tell(made: Made) -> None:
             route = waiting.admitted.route
-            if on_event is not None and (likely(made) or not _refusing(route)):  # else it is kept until the end
+            if on_event is not None and (likely(made) or not refusing(route)):  # else it is kept until the end
                 cost_usd = self._runner.cost_usd(made)
-                alone = _outcome(route, Batch((made,)), started, cost_usd, share=1 / route.request.n)
-                of_it = [reports[made.index]] if made.index in reports else []
+                alone = outcome_of(route, Batch((made,)), started, cost_usd, share=1 / route.request.n)
+                of_it = [] if screening is None else screening.of(made.index)
                 on_event(Finished(replace(alone, safety=together(route.decision.safety, of_it))))
 
         def start(now: Admitted, on_event: OnEvent | None) -> Coroutine[Any, Any, Batch]:
@@ -487,7 +346,7 @@ class Orchestrator:
                 now.ticket,
                 on_event,
                 tell,
-                screen if safety else None,
+                screening,
                 only,
                 followed if heard else lambda: False,
             )
@@ -501,19 +360,18 @@ class Orchestrator:
         finally:
             self.give_up(admitted)
         route = waiting.admitted.route
-        outcome = _outcome(route, batch, started, admitted.charge.cost_usd, *notes, *waiting.notes)
-        outcome = replace(outcome, safety=together(route.decision.safety, list(reports.values())))
+        outcome = outcome_of(route, batch, started, admitted.charge.cost_usd, *notes, *waiting.notes)
+        outcome = replace(
+            outcome,
+            safety=together(route.decision.safety, [] if screening is None else list(screening.reports.values())),
+        )
         recipes = self._router.candidates(route.request, admitted.policy)
         await self._recorder.remember(outcome, recipes, self._router.predictor)
-        if _refusing(route) and not any(map(likely, batch.made)):
+        if refusing(route) and not any(map(likely, batch.made)):
             self.metrics.record("triptych_refused_total", policy=route.decision.policy, code=UnlikelyError.code)
             told = "; ".join(outcome.warnings)
             raise UnlikelyError(f"{told}; the policy would rather give none (verify: or: refuse)")
         return outcome
-
-
-def _refusing(route: Route) -> bool:
-    return route.decision.verify is not None and route.decision.verify.or_refuse
 
 
 @dataclass(frozen=True)
@@ -525,17 +383,6 @@ class Resolved:
     served: Policy
 
 
-def without_previews(on_event: OnEvent) -> OnEvent:
-    """The same events, of which none shows what was not looked at."""
-
-    def told(event: Event) -> None:
-        if isinstance(event, Advanced) and event.progress.preview is not None:
-            event = replace(event, progress=replace(event.progress, preview=None))
-        on_event(event)
-
-    return told
-
-
 def drawing(catalogue: Catalogue) -> list[str]:
     """The models that can make a picture, by catalogue id."""
     return [model for model in catalogue.ids() if catalogue[model].role == "base"]
@@ -545,28 +392,3 @@ def begun(request: GenerationRequest) -> float:
     """When a request arrived, on the monotonic clock of this process: now, less the seconds that it is on its way."""
     under_way_s = 0.0 if request.arrived_s is None else max(0.0, time.time() - request.arrived_s)
     return time.monotonic() - under_way_s
-
-
-def _outcome(route: Route, batch: Batch, started: float, cost_usd: float, *notes: str, share: float = 1.0) -> Outcome:
-    """cost_usd: as measured;   share: of the request's expected cost that belongs to these pictures"""
-    lost = [
-        f"picture {failure.index + 1} of {route.request.n} (seed {failure.seed}) is missing: {failure.message}"
-        for failure in batch.failed
-    ]
-    notes = (*notes, *lost, *(note for picture in batch.made for note in picture.notes))
-    return Outcome(
-        route,
-        batch.made,
-        latency_s=time.monotonic() - started,
-        cost_usd=cost_usd,
-        notes=tuple(dict.fromkeys(notes)),
-        estimated_cost_usd=_estimated_cost_usd(route, batch.made, share),
-        warnings=(*lost, *unlikely(batch.made)),
-        failed=batch.failed,
-    )
-
-
-def _estimated_cost_usd(route: Route, made: Sequence[Made], share: float) -> float:
-    tried = [check.recipe for picture in made for check in picture.checks[1:]]
-    once = {name: route.estimates[name].cost_usd / route.request.n for name in tried}
-    return share * route.estimates[route.decision.recipe].cost_usd + sum(once[name] for name in tried)

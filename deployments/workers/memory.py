@@ -18,7 +18,7 @@ HALF_LIFE_S = 600.0
 
 
 class Occupied(Protocol):
-    """What a model occupies, in bytes (`models.weights.footprints.Footprint`)."""
+    """What a model occupies, in bytes (`models.weights.needs.footprints.Footprint`)."""
 
     @property
     def weights(self) -> Mapping[Hashable, float]: ...

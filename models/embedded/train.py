@@ -329,8 +329,7 @@ def control(minutes: Minutes = 30, steps: Steps = None, batch: int = 32) -> None
     torch.manual_seed(17)
     model = Denoising(MODELS["sd15"]).eval().requires_grad_(False)
     _copy_shipped("sd15", model)
-    cached, weights = _cached("vae4"), WEIGHTS / "sd15-control-edges"
-    draw = Batches(latents.scenes(len(cached), DATA_SEED), cached, MODELS["sd15"].mix, batch)
+    autoencoder, weights = _load_vae("vae4"), WEIGHTS / "sd15-control-edges"
     guide = edge_control.new_control(model.denoiser)
     run = Run(CACHE / "sd15-control-edges", nn.ModuleDict({"control": guide}), lr=1e-3, batch=batch)
 
@@ -340,8 +339,8 @@ def control(minutes: Minutes = 30, steps: Steps = None, batch: int = 32) -> None
     _begun(run, weights, read)
 
     def loss(rng: random.Random) -> Tensor:
-        drawn = draw(rng)
-        return edge_control.control_loss(model, guide, drawn, edge_control.seen(drawn.scenes, rng))
+        seen = edge_control.fresh(autoencoder, edge_control.MIX, batch, rng)
+        return edge_control.control_loss(model, guide, seen)
 
     if minutes > 0:
         print(fit(run, loss, minutes, steps, on_save=lambda: print(run.counters, flush=True)))

@@ -38,6 +38,8 @@ from models.handover import (
 )
 from models.profiling.parts import Parts
 from models.profiling.phases import Phases
+from models.prompts.chunks import reads
+from models.prompts.remembered import RememberedPrompts
 from models.schedulers import build_scheduler, start_from, start_index, ve_factor
 from models.styles.wearing import styled
 from models.tuning.applying import tuning_of
@@ -45,7 +47,7 @@ from models.tuning.caches import told
 from models.tuning.smaller import SmallerDecoding, in_tiles
 from models.weights.controls import Controls
 from models.weights.loading import img2img, inpaint, load_pipeline, resolve_dtype
-from models.weights.memory import check_fits
+from models.weights.needs.memory import check_fits
 from models.weights.revisions import revision
 from models.weights.sharing import SharedNetworks
 from router.errors import LoadError, StepError, TriptychError
@@ -102,6 +104,7 @@ class DiffusionEngine:
                 self._guests[guest.id] = Guest(guest, self._pipe, card.family, device, dtype, networks)
             except LoadError as error:  # its words; its frames would keep the weights that were loaded before it
                 self._guests[guest.id] = LoadError(error.message, error.param)
+        self.prompts = RememberedPrompts(card)
         self._smaller = SmallerDecoding(card, self._pipe.vae)
         self._guest_cards = {guest.id: guest for guest in guests}
         self.revision = revision(card)
@@ -174,7 +177,7 @@ class DiffusionEngine:
 
         for call in alike:
             memory = (steps[next(iter(calls))].kind, call.width, call.height, call.guidance_scale > 1, call.mix)
-            alone = call.tiling is not None or self._by_content
+            alone = call.tiling is not None or self._by_content or reads(self.card)
             parts = [[number] for number in calls] if alone else [list(calls)]
             for part in parts:
                 made |= self._device.together(part, memory, draw)
@@ -254,6 +257,7 @@ class DiffusionEngine:
         own = {"refine": self._img2img, "inpaint": self._inpaint}.get(step.kind, self._pipe)
         pipe = self._controls.pipe(step.kind, call.control) if call.control else own
         assert pipe is not None, "read_call refuses to refine with a family that cannot"
+        self.prompts.serve(pipe)
         pipe.scheduler = build_scheduler(call.scheduler, self.card, self._scheduler)
         return pipe
 
@@ -335,6 +339,7 @@ class DiffusionEngine:
             with (
                 as_before(self._networks()),
                 styled(pipe, self._worn(call), own_scheduler=True) as worn,
+                self.prompts.worn(bool(call.styles)),
                 windowed(pipe, self.card, call),
                 watch.phases.of(pipe),
                 nullcontext() if self.parts is None else self.parts.of(pipe),

@@ -9,8 +9,8 @@ from typing import Any
 
 from models.families import FAMILIES
 from models.tuning.settings import Tuning
-from models.weights.memory import GB, Need, most_pictures, most_pixels, need_of
-from models.weights.networks import BYTES, countable
+from models.weights.needs.memory import GB, Need, most_pictures, most_pixels, need_of
+from models.weights.needs.networks import BYTES, countable
 from router.types import ModelCard
 
 TILE = 512

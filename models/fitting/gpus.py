@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from models.weights.memory import GB, RESERVE_GB
+from models.weights.needs.memory import GB, RESERVE_GB
 from router.errors import RequestError
 
 UNITS = {"GB": 1e9, "GIB": 2.0**30}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from models.fitting.changes import CHANGES, Fit, fit_in, least, need_at
 from models.fitting.gpus import Gpu
-from models.weights.memory import GB
+from models.weights.needs.memory import GB
 from router.types import ModelCard
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from models.catalogue import card_names, load_card
 from models.fitting.changes import FP8, LAYERS, NF4, NOTHING, TILES, WHOLE, Change, Fit, fit_in, need_at, tuned_by
 from models.fitting.gpus import Gpu, parse_gpu
-from models.weights.memory import GB
+from models.weights.needs.memory import GB
 from router.errors import RequestError
 from router.types import ModelCard
 

@@ -17,8 +17,8 @@ CANNY = (100.0, 200.0)
 
 
 def canny(pixels: Pixels) -> Pixels:
-    """Edges, white on black, one pixel wide: https://doi.org/10.1109/TPAMI.1986.4767851."""
-    found = cv2.Canny(np.ascontiguousarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)), *CANNY)
+    """Edges in any of the three colours, white on black, one pixel wide: https://doi.org/10.1109/TPAMI.1986.4767851."""
+    found = cv2.Canny(np.ascontiguousarray(pixels), *CANNY)
     return np.repeat(found[..., None], 3, axis=2).astype(np.uint8)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from models.onnx.graphs import FAMILIES as EXPORTED
 from models.profiling.parts import Span
 from router.types import ModelCard
 
@@ -60,17 +61,19 @@ def worth_trying(rows: Sequence[Row], card: ModelCard, device: str, denoiser: st
     text = sum(share for part, share in shares.items() if part.startswith("text_encoder"))
     used = card.tuning
     transformer, slow = card.backbone == "dit", not card.flow and card.scheduler != "dpmsolver++"
+    torch = not card.source.get("onnx")  # ONNX Runtime runs a graph as it is
     network = {
-        "`compile: regional`": "compile" not in used,
-        "`cache: {first_block: 0.1}`": transformer and "cache" not in used,
-        "`attention: flash`": gpu and transformer and "attention" not in used,
-        "`channels_last: true`": not transformer and "channels_last" not in used,
-        "`quantize: int8`": "quantize" not in used and not gpu,
+        "`compile: regional`": torch and "compile" not in used,
+        "`cache: {first_block: 0.1}`": torch and transformer and "cache" not in used,
+        "`attention: flash`": torch and gpu and transformer and "attention" not in used,
+        "`channels_last: true`": torch and not transformer and "channels_last" not in used,
+        "`quantize: int8`": torch and "quantize" not in used and not gpu,
+        "graphs by `triptych models export`": torch and card.family in EXPORTED,
         "fewer steps with `scheduler: dpmsolver++`": slow and card.steps > 4,
     }
     options: dict[str, tuple[float, Mapping[str, bool]]] = {
         "network": (shares.get(denoiser, 0.0), network),
-        "decode": (shares.get("vae decode", 0.0), {"`channels_last: true`": "channels_last" not in used}),
+        "decode": (shares.get("vae decode", 0.0), {"`channels_last: true`": torch and "channels_last" not in used}),
         "text": (text, {"several pictures of one prompt in a request (`n`), which read it in one call": batch == 1}),
         "rest": (
             shares.get(REST, 0.0) + shares.get("scheduler", 0.0),

@@ -134,9 +134,10 @@ def _summed(network: Any) -> Sums | None:
     found: dict[str, Any] = {}
     size = 0
     with torch.no_grad():
-        for name, layer in network.named_modules():
-            if not isinstance(layer, LoraLayer):
-                continue
+        layers: list[tuple[str, Any]] = [
+            (name, layer) for name, layer in network.named_modules() if isinstance(layer, LoraLayer)
+        ]
+        for name, layer in layers:
             base = layer.get_base_layer()
             weight = base.weight
             plain = type(weight) is torch.nn.Parameter and weight.is_floating_point() and weight.device.type != "meta"

@@ -54,12 +54,15 @@ def reading(pipe: Any, styles: Sequence[tuple[Style, float]]) -> Iterator[None]:
             )
         return made
 
+    before = vars(pipe).get("encode_prompt")
     pipe.encode_prompt = encode_prompt
     try:
         with _noticed(pipe, begun):
             yield
     finally:
         del pipe.encode_prompt
+        if before is not None:  # of the engine, which remembers prompts
+            pipe.encode_prompt = before
 
 
 @contextmanager

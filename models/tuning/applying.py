@@ -24,6 +24,15 @@ KEPT_WHOLE = ("norm", r"\bwo$")
 
 COMPILERS = ("g++", "clang++", "c++")
 
+EXPORTED_TAKES = ("vae_tiling", "vae_slicing", "shapes")
+"""Keys that an exported model follows: what cuts a picture up around its graphs."""
+
+EXPORTED_INSTEAD = {
+    "quantize": "export it with `--precision int8` or fp16, and leave quantize out",
+    "compile": "it is compiled when it is loaded; leave compile out, or use tensorrt on a GPU",
+    "cache": "ask for fewer steps, and leave cache out",
+}
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -120,6 +129,15 @@ def _refused(card: ModelCard, key: str, reason: str) -> LoadError:
 def _lacks(key: str, tuning: Tuning, card: ModelCard, device: str) -> str:
     """What is missing for a key on this machine, with the remedy; empty if nothing is."""
     gpu = device.startswith("cuda")
+    exported, by_tensorrt = bool(card.source.get("onnx")), key == "compile" and tuning.compile == "tensorrt"
+    if exported and key not in EXPORTED_TAKES and not by_tensorrt:
+        return f"the network is a graph, and ONNX Runtime runs it as it is; {EXPORTED_INSTEAD.get(key, 'leave it out')}"
+    if by_tensorrt and not exported:
+        return (
+            "TensorRT runs graphs; `triptych models export` writes them, `source: {onnx: folder}` names them in a card"
+        )
+    if by_tensorrt:
+        return ""
     if key == "offload" and not gpu:
         return f"layers wait in the memory of the CPU for a GPU, and this is {device!r}; leave it out"
     if key == "compile":
@@ -252,7 +270,7 @@ def _offload(loaded: Loaded, kind: str) -> None:
 
 def _compile(loaded: Loaded, kind: str) -> None:
     network = loaded.denoiser
-    if network is None:
+    if network is None or kind == "tensorrt":  # its graphs were given to that when they were loaded
         return
     if kind == "full":
         network.compile()

@@ -93,7 +93,8 @@ class Cache(_Strict):
 class Tuning(_Strict):
     """How one model runs on its worker. Nothing is tuned unless it is said.
 
-    compile:       `regional`: the repeated blocks of its network; `full`: the network. On a CPU it needs a C++ compiler
+    compile:       `regional`: the repeated blocks of its network; `full`: the network (on a CPU, by a C++ compiler)
+                   `tensorrt`: an exported graph, by TensorRT
     attention:     the kernel of its network
     cache:         what is taken over from one denoising step to the next
     offload:       what waits in the memory of the CPU: whole networks (`model`) or layers (`group`); needs a GPU
@@ -104,7 +105,7 @@ class Tuning(_Strict):
     shapes:        sizes such as 512x512 that are drawn once before it counts as loaded
     """
 
-    compile: Literal["regional", "full"] | None = None
+    compile: Literal["regional", "full", "tensorrt"] | None = None
     attention: Attention | None = None
     cache: Cache | None = None
     offload: Literal["model", "group"] | None = None

@@ -6,22 +6,25 @@ Only safetensors are read, only classes of diffusers and transformers are built,
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from models.families import FAMILIES
-from models.tuning.applying import check, tune
+from models.onnx.folder import check_exported, networks_in
+from models.tuning.applying import check, tune, tuning_of
 from models.tuning.applying import options as tuning_options
 from models.weights.files import check_file
-from models.weights.memory import check_fits
-from models.weights.networks import countable
+from models.weights.needs.memory import check_fits
+from models.weights.needs.networks import build_empty, countable
 from models.weights.parts import check_parts, load_parts, part_dtype
 from models.weights.precision import keep_precision
 from models.weights.revisions import check_folder, remedy
 from models.weights.sharing import SharedNetworks
 from router.errors import LoadError, did_you_mean
 from router.types import ModelCard
+
+Made = TypeVar("Made")
 
 
 def load_pipeline(
@@ -40,6 +43,8 @@ def load_pipeline(
     """
     quieten()
     wanted, known = resolve_dtype(card, device, dtype), pipeline_class(card)
+    if card.source.get("onnx"):
+        _of_card(card, lambda folder: check_exported(folder, dtype))
     # What the folder is comes before its configuration is believed, and whether it fits before a weight is read or
     # downloaded. Of a checkpoint that is neither here nor known there is only the card's guess: no reason to refuse it.
     if card.source.get("local"):
@@ -51,8 +56,9 @@ def load_pipeline(
     check(card, device)
     if countable(card):
         check_place(card, device, wanted, at_hand)
+    graphs = _graphs(card, device, at_hand) if card.source.get("onnx") else {}
     parts = load_parts(card, wanted, device, at_hand, lambda: known.load_config(str(card.source.get("hub"))))
-    made = _from_source(card, known, wanted, {**at_hand, **parts}, device)
+    made = _from_source(card, known, wanted, {**at_hand, **parts, **graphs}, device)
     keep_precision(card, made, wanted, device)
     check_call(card, made)
     made.set_progress_bar_config(disable=True)
@@ -174,17 +180,31 @@ def check_place(card: ModelCard, device: str, dtype: Any, have: Collection[str] 
     check_fits(card, device, str(dtype).removeprefix("torch."), have=have)
 
 
+def _graphs(card: ModelCard, device: str, have: Collection[str]) -> dict[str, Any]:
+    """The networks of an exported folder that are not there already."""
+    tensorrt = tuning_of(card).compile == "tensorrt"
+    return _of_card(card, lambda folder: networks_in(folder, device, tensorrt, build_empty, have))
+
+
+def _of_card(card: ModelCard, look: Callable[[Path], Made]) -> Made:
+    """What `look` makes of the card's exported folder; its `LoadError` says which model it is."""
+    try:
+        return look(Path(str(card.source["onnx"])))
+    except LoadError as error:
+        raise LoadError(f"model {card.id!r}: {error.message}") from None
+
+
 def _from_source(card: ModelCard, cls: Any, dtype: Any, shared: dict[str, Any], device: str) -> Any:
     source = card.source
     extra = {**FAMILIES[card.family].extra, **shared}
     if source.get("file"):
         return _from_file(card, cls, dtype, shared)
     options = {key: source[key] for key in ("revision", "variant") if source.get(key)}
-    if source.get("local"):
+    if not source.get("hub"):
         options.pop("revision", None)  # there it is a name for people
     try:
         return cls.from_pretrained(
-            str(source.get("local") or source["hub"]),
+            str(source.get("local") or source.get("onnx") or source["hub"]),
             **{"dtype": _dtypes(card, dtype, device), "use_safetensors": True},
             **tuning_options(card, dtype, tuple(shared)) | options | extra,
         )
@@ -215,7 +235,7 @@ def _from_file(card: ModelCard, cls: Any, dtype: Any, shared: dict[str, Any]) ->
 def load_error(card: ModelCard, error: BaseException) -> LoadError:
     """Whatever a library raised while loading, as one sentence with the remedy."""
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    where = card.source.get("hub") or card.source.get("local") or card.source.get("file")
+    where = next(card.source[key] for key in ("hub", "local", "file", "onnx") if card.source.get(key))
     if "Gated" in " ".join(type(link).__name__ for link in _chain(error)):
         first = "the hub refused the download because the licence was not accepted with this token"
     return LoadError(f"model {card.id!r}: cannot load {where}: {first}; {remedy(card)}")

@@ -12,7 +12,7 @@ from typing import Any
 from models.families import FAMILIES
 from models.tuning.applying import four_bits, quantized
 from models.weights.files import check_file, check_gguf, gguf_names, header, missing
-from models.weights.networks import config_folder, networks_of, parameter_names
+from models.weights.needs.networks import config_folder, networks_of, parameter_names
 from models.weights.revisions import check_weights, remedy
 from router.errors import LoadError, did_you_mean
 from router.types import ModelCard, Scalar

@@ -115,6 +115,9 @@ def remedy(card: ModelCard) -> str:
             f"{gated}fetch it with `hf download {hub}{revision}` (`triptych models download` takes only what is read), "
             "or override the card's source with `local: <folder>`"
         )
+    if card.source.get("onnx"):
+        written = card.card_path or "the card"
+        return f"check the folder named by 'source' in {written}, or write it with `triptych models export`"
     place = "file" if card.source.get("file") else "folder"
     return f"check the {place} named by 'source' in {card.card_path or 'the card'}, or download the model again"
 
@@ -127,7 +130,8 @@ def revision(card: ModelCard) -> str:
 
 
 def _of_parts(card: ModelCard) -> list[str]:
-    said = []
+    said = [f"prompt_chunks={card.prompt_chunks}"] if card.prompt_chunks > 1 else []
+    said += ["prompt_weights"] if card.prompt_weights else []
     for name, spec in sorted(card.components.items()):
         words = [_part_weights(spec)] if elsewhere(card, name) else []
         words += [str(spec[key]) for key in ("dtype", "quantize") if spec.get(key)]
@@ -145,7 +149,7 @@ def _part_weights(spec: Mapping[str, Scalar]) -> str:
 
 
 def _weights(card: ModelCard) -> str:
-    local = card.source.get("local") or card.source.get("file")
+    local = card.source.get("local") or card.source.get("file") or card.source.get("onnx")
     if local:
         return str(card.source.get("revision") or digest(Path(str(local))))
     return _hub_commit(str(card.source["hub"]), card.source.get("revision")) or card.revision
@@ -163,13 +167,14 @@ def _hub_commit(hub: str, asked: object, names: Sequence[str] = ("model_index.js
 
 
 def digest(path: Path) -> str:
-    """`sha256:` and twelve hex digits over names and contents of the safetensors files at `path` (file or folder)."""
+    """`sha256:` and twelve hex digits over names and contents of the files with weights at `path` (file or folder):
+    safetensors, or the graphs of an exported folder."""
     files = tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in _weight_files(path))
     return _digest(str(path), files)
 
 
 def _weight_files(path: Path) -> Iterator[Path]:
-    yield from [path] if path.is_file() else sorted(path.rglob("*.safetensors"))
+    yield from [path] if path.is_file() else sorted([*path.rglob("*.safetensors"), *path.rglob("model.onnx*")])
 
 
 @functools.lru_cache(maxsize=64)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from models.families import FAMILIES
-from models.weights.networks import config_folder
+from models.weights.needs.networks import config_folder
 from models.weights.revisions import NO_WEIGHTS, components, read_json
 from router.types import ModelCard
 

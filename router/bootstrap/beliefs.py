@@ -25,6 +25,10 @@ FITTED_ON = 420  # cells, at most: time grows with their cube
 NAMES = ("level", "shared", "own level", "own", "prompt", "noise")
 
 
+def _near(some: Array, others: Array) -> Array:
+    return np.asarray(rbf(some, others, GAMMA), dtype=np.float64)
+
+
 @dataclass(frozen=True)
 class Seen:
     """Pictures that were scored, by cell: row of the prompt, number of the recipe, mean score and count, (n,) each."""
@@ -73,7 +77,7 @@ def fit_variances(inputs: Array, seen: Seen, seed: int = 0) -> Variances:
     prompt, recipe, score, count = (part[order] for part in (seen.prompt, seen.recipe, seen.score, seen.count))
     centred = score - score.mean()
     whole = max(float(centred.var()), 1e-6)
-    near = rbf(inputs[prompt], inputs[prompt], GAMMA)
+    near = _near(inputs[prompt], inputs[prompt])
     same = (recipe[:, None] == recipe[None]).astype(np.float64)
     parts = [np.ones_like(near), near, same, same * near, (prompt[:, None] == prompt[None]).astype(np.float64),
              np.diag(ALIKE + (1 - ALIKE) / count)]  # fmt: skip
@@ -113,7 +117,7 @@ class Beliefs:
         from scipy.linalg import cholesky, solve_triangular
 
         covariance = variances.covariance(
-            rbf(inputs[seen.prompt], inputs[seen.prompt], GAMMA), seen.recipe[:, None] == seen.recipe[None]
+            _near(inputs[seen.prompt], inputs[seen.prompt]), seen.recipe[:, None] == seen.recipe[None]
         )
         covariance += variances.prompt * (seen.prompt[:, None] == seen.prompt[None])
         covariance[np.diag_indices_from(covariance)] += variances.of_cell(seen.count) + 1e-9
@@ -151,19 +155,19 @@ class Beliefs:
         """The covariance (m, k) of what is smooth in cells `one` (from `smooth`) with pictures in cells `other` (from
         `outlook`)."""
         before = self.variances.covariance(
-            rbf(self.inputs[one[0]], self.inputs[other[0]], GAMMA), one[1][:, None] == other[1][None]
+            _near(self.inputs[one[0]], self.inputs[other[0]]), one[1][:, None] == other[1][None]
         )
         return np.asarray(before - carried.T @ others)
 
     def near(self, prompt: Rows) -> Array:
         """How near prompts are to one another, (m, m), 0..1."""
-        return np.asarray(rbf(self.inputs[prompt], self.inputs[prompt], GAMMA))
+        return np.asarray(_near(self.inputs[prompt], self.inputs[prompt]))
 
     def draws(self, prompt: Rows, recipes: int, count: int, seed: int) -> Array:
         """Tables (count, prompts, recipes) that may be the truth, as probable as they are."""
         mean, carried = self.table(prompt, recipes)
         cells = np.repeat(prompt, recipes), np.tile(np.arange(recipes), len(prompt))
-        near = rbf(self.inputs[cells[0]], self.inputs[cells[0]], GAMMA)
+        near = _near(self.inputs[cells[0]], self.inputs[cells[0]])
         left = self.variances.covariance(near, cells[1][:, None] == cells[1][None]) - carried.T @ carried
         values, vectors = np.linalg.eigh((left + left.T) / 2)
         noise = np.random.default_rng(seed).standard_normal((count, len(values)))
@@ -171,7 +175,7 @@ class Beliefs:
         return mean + moved.reshape(count, len(prompt), recipes)
 
     def _to_seen(self, prompt: Rows, recipe: Rows, particular: bool) -> Array:
-        near = rbf(self.inputs[self.seen.prompt], self.inputs[prompt], GAMMA)
+        near = _near(self.inputs[self.seen.prompt], self.inputs[prompt])
         covariance = self.variances.covariance(near, self.seen.recipe[:, None] == recipe[None])
         if particular:
             covariance = covariance + self.variances.prompt * (self.seen.prompt[:, None] == prompt[None])

@@ -240,6 +240,12 @@ class _Draft:
         guide: tuple[str, ...] = ()
         if stage.control is not None:
             check_control(card, stage.control, alone=True)
+            if card.flow and card.passes(guidance) == 2:  # diffusers' classes of this kind run no second pass
+                raise PlanError(
+                    f"{card.id!r} cannot be guided away from a negative prompt while it edits along a control; "
+                    "set its guidance_scale to 1, or let it generate",
+                    "guidance_scale",
+                )
             followed, told = self.followed(card, stage.control, before)
             guide, settings = (followed,), settings | told
         if masked is None:

@@ -21,6 +21,9 @@ from router.types import (
 EIGHT_BITS = ("int8", "fp8")
 """Ways of `tuning.quantize` after which a LoRA finds no layers that it could be added to, as peft computes it."""
 
+INSIDE = ("lora", "textual_inversion", "clip_skip", "freeu")
+"""Kinds of styles that change weights, or go by a network's blocks and layers."""
+
 
 def asked(stage: Generate | Edit | Refine, request: GenerationRequest) -> Wearing:
     """What a stage that draws from noise, or paints over a given picture, wears: the recipe's, and the request's
@@ -88,6 +91,8 @@ def _unfit(style: Style, card: ModelCard, kind: str) -> str:
         return f"it is a {card.role}, and styles are made for base models"
     if style.family != card.family:
         return f"it is for family {style.family!r}, not {card.family!r}"
+    if card.source.get("onnx") and style.kind in INSIDE:
+        return f"a {style.kind} changes what is inside its networks, and those are exported graphs"
     if style.latent_space and style.latent_space != card.latent_space:
         return f"it is for models of latent space {style.latent_space!r}, not {card.latent_space!r}"
     if style.kind == "lora" and (bits := card.tuning.get("quantize")) in EIGHT_BITS:

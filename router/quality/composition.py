@@ -95,7 +95,9 @@ def composition_of(columns: Sequence[str], scores_of: NDArray[np.float64]) -> Co
 def card_record(model: str, catalogue: Catalogue) -> dict[str, object]:
     """What changes the pictures of a model by its card: for an artefact's `cards`, and to compare with that later."""
     card = catalogue[model]
-    place = next((str(card.source[key]) for key in ("hub", "file", "local", "remote") if card.source.get(key)), "")
+    place = next(
+        (str(card.source[key]) for key in ("hub", "file", "local", "onnx", "remote") if card.source.get(key)), ""
+    )
     if not card.source.get("hub") and card.remote is None:  # the same files may lie elsewhere
         place = "/".join(place.replace("\\", "/").rstrip("/").split("/")[-2:])
     # Fewer bits, or a step that is taken over from the one before, are as good as other weights.

@@ -69,6 +69,8 @@ class ModelCard:
     refines:      it goes on from a finished picture by `strength`. The family says this
     inpaints:     it draws what a mask leaves open of a picture. The family says this
     controlnets:  by kind ("canny", "depth", …), where the weights of a ControlNet are: path or hub, and revision
+    prompt_chunks, prompt_weights: a longer prompt is read in so many parts at most, each as long as its encoder reads;
+                  `(word:1.3)` in it is a weight. `max_prompt_tokens` is for all of them
     vocabulary:   file with what the training captions say, if they say little enough to be listed; words: its lines,
                   single words, and pairs of a number, size, colour or material with the word after it
     components:   parts of its pipeline, by name, that come from sources of their own or are kept in another precision;
@@ -109,6 +111,8 @@ class ModelCard:
     tile_guidance_scale: float | None = None
     scheduler: str = "default"
     max_prompt_tokens: int = 77
+    prompt_chunks: int = 1
+    prompt_weights: bool = False
     vocabulary: str = ""
     words: frozenset[str] = frozenset()
     settings: Mapping[str, Scalar] = field(default_factory=dict)  # further keyword arguments of the pipeline call

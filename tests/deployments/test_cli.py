@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from PIL import Image
@@ -141,3 +142,26 @@ def test_a_missing_config_is_named(triptych) -> None:
     """A config that is not there exits with 2 and its path."""
     code, _, err = triptych("models", "list", "--config", "/nowhere/serve.yaml")
     assert code == 2 and "/nowhere/serve.yaml" in err
+
+
+def test_edit_paints_over_a_picture_and_replay_does_it_again(triptych, config: Path, tmp_path: Path) -> None:
+    """`edit` keeps every byte outside the mask, `generate --image` is the same request, and `replay` makes it again of
+    the pictures that it is given; without them it says what it lacks."""
+    given, mask, made, again = (tmp_path / f"{name}.png" for name in ("given", "mask", "made", "again"))
+    noise = np.random.default_rng(1).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(given)
+    clear = Image.fromarray(noise).convert("RGBA")
+    clear.putalpha(Image.fromarray(np.repeat([[0], [255]], 16, 0).repeat(32, 1).astype(np.uint8)))
+    clear.save(mask)
+    options = ("--mask", mask, "--seed", 3, "-m", "sd15", "-c", config)
+    code, out, err = triptych("edit", given, "a green star", "-o", made, *options)
+    assert code == 0, err
+    assert np.array_equal(np.asarray(Image.open(made))[16:], noise[16:]) and "inpaint" in out
+    code, _, err = triptych("generate", "a green star", "--image", given, "-o", again, *options)
+    assert code == 0 and again.read_bytes() == made.read_bytes(), err
+    code, out, _ = triptych("replay", made, "--given", given, "--given-mask", mask, "-c", config)
+    assert code == 0 and "identical" in out, out
+    code, out, _ = triptych("replay", made, "-c", config)
+    assert code == 2 and "pass its file" in out, out
+    code, _, err = triptych("edit", tmp_path / "none.png", "a star", "-c", config)
+    assert code == 2 and "cannot be read" in err

@@ -16,6 +16,7 @@ import openai
 import pytest
 from PIL import Image
 
+from deployments.api.wire.rendering import Rendering
 from deployments.jobs.jobs import Jobs
 from deployments.settings import AppSettings
 from models.provenance.reading import read_metadata, read_pixels
@@ -184,7 +185,7 @@ async def test_the_next_orchestrator_has_the_given_picture(settings: AppSettings
             await asyncio.sleep(0.01)
         (tmp_path / "next").mkdir()
         other, _ = scripted(app.settings, tmp_path / "next", Script({}), {"main": POLICY})
-        after = Jobs(other, app.store, app.jobs._renderer)
+        after = Jobs(other, app.store, Rendering())
         await after.start()
         done = await asyncio.wait_for(after.answer(id), 20)
         made = read_pixels(done.files[0].data)
@@ -309,7 +310,7 @@ async def test_a1111_s_clients_edit(app: Served) -> None:
         made = (await app.http.post("/sdapi/v1/img2img", json=asked)).json()
         pixels = read_pixels(base64.b64decode(made["images"][0]))
         assert np.array_equal(pixels[kept], given[kept]) and not np.array_equal(pixels, given)
-    bad = await app.http.post("/sdapi/v1/img2img", json={**body, "mask": "none"})
+    bad = await app.http.post("/sdapi/v1/img2img", json={**body, "mask": "no base64!"})
     assert bad.status_code == 400 and "mask" in bad.json()["detail"]
     none = await app.http.post("/sdapi/v1/img2img", json={"prompt": PROMPT})
     assert none.status_code == 400 and "init_images" in none.json()["detail"]

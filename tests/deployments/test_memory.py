@@ -11,7 +11,7 @@ from deployments.assembly import Held, host_of
 from deployments.placement import WorkerSettings
 from deployments.workers.host import ModelHost
 from deployments.workers.memory import GIB, HALF_LIFE_S, MemoryPlan
-from models.weights.footprints import Footprint, footprint
+from models.weights.needs.footprints import Footprint, footprint
 from models.weights.sharing import SharedNetworks
 from router.errors import LoadError
 from router.types import ModelCard, Step

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deployments.jobs.pictures import Pictures
+from deployments.jobs.life.pictures import Pictures
 from deployments.jobs.values import Caller, File, Submission
 from deployments.jobs.views import described, live_view, of_picture, pinned, record_of, view_of, warnings_in
 from deployments.store.errors import FencedError

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from deployments.jobs.keys import made_key
+from deployments.jobs.life.upkeep import _every
 from deployments.jobs.limits import RateLimitError
 from deployments.jobs.values import Caller, JobEvent
 from deployments.store import Store
@@ -204,7 +205,7 @@ async def test_what_goes_wrong_in_the_background_goes_on(
     make: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A store that is away is a line of the log, a bug a traceback; both are tried again."""
-    jobs, turns = make(Script({})), list[int]()
+    turns = list[int]()
 
     async def look() -> None:
         turns.append(len(turns))
@@ -214,7 +215,7 @@ async def test_what_goes_wrong_in_the_background_goes_on(
             raise ValueError("a bug")
 
     with caplog.at_level(logging.WARNING):
-        task = asyncio.ensure_future(jobs._every(0.001, look))
+        task = asyncio.ensure_future(_every(0.001, look))
         await until(lambda: len(turns) > 2)
         task.cancel()
     assert "the store does not answer: away" in caplog.text and "look failed" in caplog.text
@@ -227,8 +228,8 @@ async def test_a_failure_that_nobody_foresaw_is_told_without_its_words(
     script = Script({})
     jobs = make(script)
 
-    renderer: Any = Broken(jobs._renderer)
-    jobs._renderer = renderer
+    renderer: Any = Broken(jobs._running._renderer)
+    jobs._running._renderer = renderer
     await jobs.submit(asked())
     with pytest.raises(ValueError, match="a secret"):
         await jobs.answer("job_1")

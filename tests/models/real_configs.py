@@ -1,11 +1,11 @@
-"""What was published of the real checkpoints, beside their architectures (models/weights/architectures.py): how many
+"""What was published of the real checkpoints, beside their architectures (models/weights/needs): how many
 parameters they have; and the architectures of scorers.
 """
 
 from typing import Any
 
-from models.weights.architectures import *  # noqa: F403
-from models.weights.architectures import _IDS
+from models.weights.needs.architectures import *  # noqa: F403
+from models.weights.needs.architectures import _IDS
 
 CLIP_VIT_B32: dict[str, Any] = {
     "text_config": {**_IDS, "hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8},

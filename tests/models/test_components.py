@@ -20,7 +20,7 @@ from models import Engine, load_card, load_engine
 from models.catalogue import load_catalogue
 from models.engine.diffusion import DiffusionEngine
 from models.tuning.applying import KEPT_WHOLE
-from models.weights.memory import held_bytes
+from models.weights.needs.memory import held_bytes
 from models.weights.precision import cast
 from models.weights.revisions import digest
 from models.weights.sharing import SharedNetworks

@@ -69,7 +69,9 @@ def drawn(engine: DiffusionEngine, kind: str, *inputs: Value, **settings: Any) -
 
 
 def _step(engine: DiffusionEngine, kind: Any, inputs: tuple[Value, ...], **settings: Any) -> Step:
-    own = {} if kind == "generate" else {"strength": 0.8}
+    # FLUX's classes for edits beside a ControlNet know no second pass; the planner says so.
+    once = {"guidance_scale": 1.0} if engine.card.family == "flux" else {}
+    own = {} if kind == "generate" else {"strength": 0.8, **once}
     names = tuple(map(str, range(len(inputs))))
     told = {"prompt": "red dot", "seed": 1, "steps": 3, "width": SIDE, "height": SIDE, **own, **settings}
     return Step("it", kind, engine.card.id, names, "image", told)
@@ -101,7 +103,8 @@ def test_a_control_is_followed_and_leaves_no_trace(
     other = drawn(engine, kind, *before, bar, control="canny")
     weak = drawn(engine, kind, *before, disc, control="canny", control_scale=0.0)
     assert not np.array_equal(one, bare) and not np.array_equal(one, other)
-    assert np.abs(weak.astype(int) - bare).max() <= 1
+    if engine.card.family != "flux":  # whose map is encoded by the same generator, before the noise is drawn
+        assert np.abs(weak.astype(int) - bare).max() <= 1
     assert np.array_equal(drawn(engine, kind, *before, disc, control="canny"), one)
     assert np.array_equal(drawn(engine, kind, *before), bare)
     inputs = [(*before, disc), (*before, bar)]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from models import load_engine
-from models.weights.download import Hub, download, files_of, here_already, whole
+from models.download import Hub, download, files_of, here_already, whole
 from router.errors import LoadError
 from router.types import ModelCard, Picture, Step
 from tests.models.fake_hub import COMMIT, FakeHub, fake_hub
@@ -92,9 +92,9 @@ def test_what_broke_off_goes_on_where_it_was(
 ) -> None:
     """A large file whose connection ends in the middle costs the rest of it, not all: in the same process, and in the
     next one."""
-    monkeypatch.setattr("models.weights.download.LARGE", 100_000)
-    monkeypatch.setattr("models.weights.download.CHUNK", 1000)
-    monkeypatch.setattr("models.weights.download.PAUSE_S", 0.0)
+    monkeypatch.setattr("models.download.LARGE", 100_000)
+    monkeypatch.setattr("models.download.CHUNK", 1000)
+    monkeypatch.setattr("models.download.PAUSE_S", 0.0)
     files = files_of(card, hub)
     server.breaks[UNET] = [5000, 0, 0, 0, 0, 0]
     with pytest.raises(LoadError, match="cannot load somebody/tiny"):
@@ -146,7 +146,7 @@ def test_a_full_disk_is_noticed_before_anything_is_fetched(
 ) -> None:
     """With too little room nothing but the index is asked for, and the message says where and how much."""
     files = files_of(card, hub)
-    monkeypatch.setattr("models.weights.download.SPARE_GB", 10**9)
+    monkeypatch.setattr("models.download.SPARE_GB", 10**9)
     with pytest.raises(LoadError, match=r"GB are to be fetched, and .*cache has .* GB left; make room, or set HF_HOME"):
         download(files, hub, card)
     assert {name for method, name, _ in server.asked if method == "GET"} == {"model_index.json"}

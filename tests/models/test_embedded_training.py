@@ -324,15 +324,13 @@ def test_few_steps_are_learned_from_right_pictures_and_unrolled(tmp_path: Path) 
 def test_a_fresh_controlnet_says_nothing_and_learns_from_edges() -> None:
     """Its loss begins as that of the model alone, since it adds nothing yet; a step on it changes what it adds."""
     model = Denoising(MODELS["sd15"]).eval().requires_grad_(False)
-    guide, drawn = control.new_control(model.denoiser), scenes(4, 3)
-    draw = Batches(drawn, unit_noise("sd15", 4).half(), MODELS["sd15"].mix, 4)
-    batch = draw(random.Random(0))
-    maps = control.seen(batch.scenes, random.Random(0))
-    assert maps.shape == (4, 3, 64, 64) and set(maps.unique().tolist()) == {0.0, 1.0}
+    guide = control.new_control(model.denoiser)
+    seen = control.fresh(train._load_vae("vae4"), control.MIX, 4, random.Random(0))
+    assert seen.maps.shape == (4, 3, 64, 64) and set(seen.maps.unique().tolist()) == {0.0, 1.0}
     torch.manual_seed(5)
-    loss = control.control_loss(model, guide, batch, maps)
+    loss = control.control_loss(model, guide, seen)
     torch.manual_seed(5)
-    alone = model._epsilon(batch.latents, model.read(batch.captions), batch.dropped)
+    alone = model._epsilon(seen.latents, model.read(seen.captions), torch.zeros(4, dtype=torch.bool))
     assert float(loss) == pytest.approx(float(alone), rel=1e-4)
     loss.backward()
     moved = [p for p in guide.controlnet_mid_block.parameters() if p.grad is not None and p.grad.abs().sum() > 0]

@@ -288,3 +288,14 @@ def test_latents_of_exploding_variance_are_scaled_by_the_root_of_one_and_sigma_s
         else:
             sigma = float(scheduler.sigmas[index])
             assert sigma > 0.01 and factor**2 == pytest.approx(1 + sigma * sigma)
+
+
+@pytest.mark.parametrize("scheduler", ["dpmsolver++-sde", "lcm"])
+def test_a_scheduler_that_adds_noise_takes_it_from_the_seed_of_each_picture(engine: Engines, scheduler: str) -> None:
+    """Drawn alone, again and in a batch, a picture is the same, though noise is added in every step."""
+    steps = [generate("sd15", seed=seed, scheduler=scheduler, steps=3) for seed in (1, 2)]
+    alone = [pixels(engine("sd15"), step) for step in steps]
+    assert np.array_equal(alone[0], pixels(engine("sd15"), steps[0]))
+    for one, result in zip(alone, engine("sd15").run_batch(steps, [(), ()]), strict=True):
+        assert isinstance(result.value, Picture)  # type: ignore[union-attr]
+        assert np.abs(one.astype(int) - result.value.pixels.astype(int)).max() <= 2  # type: ignore[union-attr]

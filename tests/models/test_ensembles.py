@@ -12,7 +12,7 @@ import torch
 from models import Cancelled, Engine, load_engine
 from models.engine.guests import converted, levels
 from models.schedulers import build_scheduler
-from models.weights.memory import check_fits, estimate_memory_gb, guest_memory_gb
+from models.weights.needs.memory import check_fits, estimate_memory_gb, guest_memory_gb
 from router.errors import LoadError, StepError
 from router.types import ModelCard, Picture, Step
 from tests.models import tiny
@@ -181,7 +181,7 @@ def test_memory_is_counted_for_both(members: dict[str, ModelCard], monkeypatch: 
     """A guest adds its weights without the VAE, and what does not fit is refused before it is loaded, by name."""
     alone, added = estimate_memory_gb(members["sdxl"]), guest_memory_gb(members["other"])
     assert 0 < added < alone
-    monkeypatch.setattr("models.weights.memory.free_memory_gb", lambda device: alone + added / 2)
+    monkeypatch.setattr("models.weights.needs.memory.free_memory_gb", lambda device: alone + added / 2)
     check_fits(members["sdxl"], "cpu")
     with pytest.raises(LoadError, match="for its guest 'other'"):
         load_engine(members["sdxl"], guests=[members["other"]])

@@ -14,15 +14,15 @@ from models.fitting.gpus import parse_gpu
 from models.fitting.placement import Wanted, plan
 from models.fitting.tables import put_into, usual
 from models.weights import loading
-from models.weights.activations import Shape, decoder_bytes, peak_bytes
-from models.weights.memory import (
+from models.weights.needs.activations import Shape, decoder_bytes, peak_bytes
+from models.weights.needs.memory import (
     GB,
     estimate_memory_gb,
     most_pictures,
     most_pixels,
     need_of,
 )
-from models.weights.networks import as_text, networks_of
+from models.weights.needs.networks import as_text, networks_of
 from router.errors import LoadError, RequestError
 from router.types import ModelCard
 
@@ -140,7 +140,7 @@ def test_a_published_checkpoint_is_refused_before_it_is_downloaded(monkeypatch: 
     """A hub model that does not fit is refused although nothing of it is here, and nothing is asked of the hub."""
     asked: list[object] = []
     monkeypatch.setattr(loading, "_from_source", lambda *args: asked.append(args))
-    monkeypatch.setattr("models.weights.memory.free_memory_gb", lambda device: 8.0)
+    monkeypatch.setattr("models.weights.needs.memory.free_memory_gb", lambda device: 8.0)
     with pytest.raises(
         LoadError, match=r"'sdxl' needs about 17\.\d GB in float32, but cpu has 8\.0 GB; `triptych models"
     ):

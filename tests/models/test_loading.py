@@ -12,7 +12,7 @@ import torch
 
 from models import load_card, load_engine
 from models.weights.loading import load_pipeline
-from models.weights.networks import count_parameters
+from models.weights.needs.networks import count_parameters
 from models.weights.revisions import digest, revision
 from router.errors import LoadError
 from router.types import ModelCard, Step

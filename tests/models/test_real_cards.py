@@ -15,8 +15,8 @@ from models.engine.settings import arguments, read_call
 from models.families import FAMILIES
 from models.schedulers import build_scheduler, schedulers_for
 from models.weights.loading import img2img, pipeline_class
-from models.weights.memory import check_fits, estimate_memory_gb
-from models.weights.networks import count_parameters
+from models.weights.needs.memory import check_fits, estimate_memory_gb
+from models.weights.needs.networks import count_parameters
 from router.errors import LoadError
 from router.types import ModelCard, Step
 from tests.models import real_configs
@@ -120,7 +120,7 @@ def test_a_model_that_does_not_fit_is_refused_before_it_is_moved(
     real_cards: dict[str, ModelCard], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """FLUX.1 does not fit into 24 GB in bfloat16, and the error says how much it needs and what would help."""
-    monkeypatch.setattr("models.weights.memory.free_memory_gb", lambda device: 24.0)
+    monkeypatch.setattr("models.weights.needs.memory.free_memory_gb", lambda device: 24.0)
     with pytest.raises(LoadError, match=r"'flux' needs about 3\d\.\d GB in bfloat16, but cuda has 24\.0 GB"):
         check_fits(real_cards["flux-dev"], "cuda")
     check_fits(real_cards["sdxl"], "cuda")

@@ -126,7 +126,7 @@ def test_what_does_not_fit_is_refused_before_it_is_loaded(
     """A model that needs more memory than there is, or a device that is not there, is refused with nothing read."""
     read: list[Any] = []
     monkeypatch.setattr(loading, "_from_source", lambda *args: read.append(args))
-    monkeypatch.setattr("models.weights.memory.free_memory_gb", lambda device: 1e-9)
+    monkeypatch.setattr("models.weights.needs.memory.free_memory_gb", lambda device: 1e-9)
     with pytest.raises(LoadError, match="needs about"):
         load_engine(cards["sd15"])
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -21,9 +21,9 @@ from models.engine.diffusion import DiffusionEngine
 from models.profiling.phases import Clock
 from models.tuning import applying
 from models.tuning.settings import Tuning
-from models.weights import memory
 from models.weights.loading import place
-from models.weights.memory import estimate_memory_gb, held_bytes, working_bytes
+from models.weights.needs import memory
+from models.weights.needs.memory import estimate_memory_gb, held_bytes, working_bytes
 from models.weights.sharing import SharedNetworks
 from router.errors import CatalogueError, LoadError, StepError
 from router.types import ModelCard, Picture, Step, StepResult

@@ -29,7 +29,8 @@ async def serious(page: Any) -> list[str]:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_axe_finds_nothing_serious(site: Site, visit: Visit, scheme: str) -> None:
-    """Names, roles, contrast: empty, with a picture and its story, comparing, and everywhere in Operate."""
+    """Names, roles, contrast: empty, with a picture and its story, with styles, at the easel, with before and after,
+    comparing, and everywhere in Operate."""
     page = await visit(site.url, color_scheme=scheme, reduced_motion="reduce")
     await page.locator("label.recipe").nth(7).wait_for()
     found = await serious(page)
@@ -37,7 +38,22 @@ async def test_axe_finds_nothing_serious(site: Site, visit: Visit, scheme: str) 
     await ask_for(page, "two green stars and three red rings left of a blue square")
     await page.locator(".thumbs").wait_for()
     await page.click("summary:has-text('More')")
+    await page.click("summary:has-text('Styles')")
+    await page.select_option("select", "sdxl")
+    await page.locator(".tile.out").nth(6).wait_for()
     found += await serious(page)
+    await page.select_option("select", "auto")
+    await page.locator(".tile", has_text="outlined").click()
+    await page.get_by_role("button", name="Edit picture").click()
+    await page.locator(".easel .veil").focus()
+    await page.keyboard.press("Space")
+    found += await serious(page)
+    await page.locator(".why h2").wait_for()
+    await page.click("button[type=submit]")
+    await page.locator(".pair").wait_for()
+    found += await serious(page)
+    await page.get_by_role("button", name="Stop", exact=True).click()
+    await page.get_by_role("button", name="Take outlined off").click()
     await page.click("button:has-text('Compare')")
     await page.click("button[type=submit]")
     await page.locator(".stage.many .thumbs").nth(2).wait_for()
@@ -69,6 +85,12 @@ async def test_a_phone_shows_all_of_it_without_scrolling_sideways(site: Site, vi
     assert await page.locator(MADE).evaluate("image => image.getBoundingClientRect().top < innerHeight")
     small = "all => all.filter(one => one.offsetParent && one.offsetHeight < 24).map(one => one.outerHTML)"
     assert await page.locator("button, .button, select, label.recipe").evaluate_all(small) == []
+    await page.click("summary:has-text('Styles')")
+    await page.locator(".tile", has_text="outlined").click()
+    await page.get_by_role("button", name="Edit picture").click()
+    await page.locator(".easel .veil").wait_for()
+    assert await page.locator("button, .button, select, label.recipe").evaluate_all(small) == []
+    assert await page.evaluate("document.documentElement.scrollWidth") == width
     for place in PLACES:
         await page.goto(site.url + place)
         await page.wait_for_timeout(300)

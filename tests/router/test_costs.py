@@ -631,3 +631,21 @@ def test_a_price_for_each_picture_is_asked_with_its_pixels(monkeypatch: pytest.M
     for sides in ({"width": 20, "height": 30}, {"width": 20}, {"height": 30}, {}):
         costs.cost_usd(Step("g", "generate", "sdxl", (), "image", sides), 2.5)
     assert asked == [(2.5, 600), (2.5, 0), (2.5, 0), (2.5, 0)]
+
+
+def test_what_has_no_size_and_no_kind_that_is_known_takes_a_moment() -> None:
+    """Without pixels there is no work, and of other kinds without a model pixels cost nothing."""
+    costs = CostModel(CATALOGUE)
+    assert costs.work(Step("u", "upscale", None, ("x",), "image", {})) == 0.0
+    other: Any = "stitch"
+    assert costs.seconds(Step("s", other, None, ("x",), "image", {}), 5_000_000) == pytest.approx(0.001)
+
+
+def test_who_waits_for_nobody_is_as_quick_as_alone() -> None:
+    """Where the longer branch has its worker for itself, what waits for the other one delays nothing."""
+    queues = Queues(CostModel(CATALOGUE))
+    fused = plan(Fuse("best_of", (Generate("sd15"), Generate("sdxl")), "alignment"))
+    alone = queues.estimate(fused)
+    queues.reserve(plan(Generate("sd15")))
+    busy = queues.estimate(fused)
+    assert (busy.latency_s, busy.queue_s) == (pytest.approx(alone.latency_s), pytest.approx(0.0, abs=1e-9))

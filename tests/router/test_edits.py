@@ -185,9 +185,8 @@ def test_the_less_is_painted_over_the_less_is_known() -> None:
     assert chained.mean > 0.7 and chained.basis == "composed"
 
 
-CONTROLLED = Cards(
-    {**CARDS, "sd15": replace(CARDS["sd15"], controlnets={"canny": {"path": "-"}, "depth": {"path": "-"}})}
-)
+NETS = {"canny": {"path": "-"}, "depth": {"path": "-"}}
+CONTROLLED = Cards({**CARDS, **{name: replace(CARDS[name], controlnets=NETS) for name in ("sd15", "flux")}})
 
 
 def controlled(recipe: Recipe, request: GenerationRequest = BROUGHT) -> Plan:
@@ -222,6 +221,7 @@ def test_a_map_may_be_given_or_looked_at() -> None:
         (Generate("sd15", control=Control("canny", scale=3.0)), "outside 0..2"),
         (Generate("sd15", tile="native", control=Control("canny")), "drop tile and until"),
         (Chain((Edit("sd15"), Map("canny"))), "begin the chain with given"),
+        (Edit("flux", guidance_scale=4.0, control=Control("canny")), "set its guidance_scale to 1"),
     ],
 )
 def test_a_control_that_cannot_be_followed_is_refused(recipe: Recipe, why: str) -> None:

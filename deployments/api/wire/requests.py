@@ -71,7 +71,7 @@ class WireTurn(BaseModel):
 class WireExtension(BaseModel):
     """A border around the given picture that is to be drawn, in pixels."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
 
     left: Whole = Field(default=0, ge=0, le=8192)
     top: Whole = Field(default=0, ge=0, le=8192)

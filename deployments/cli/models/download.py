@@ -27,7 +27,7 @@ def download(
     What broke off goes on where it was. A gated model needs HF_TOKEN of an account that accepted its terms.
     """
     from deployments.assembly import catalogue_of
-    from models.weights.download import Hub, here_already
+    from models.download import Hub, here_already
 
     catalogue = catalogue_of(load_serve_config(config).settings)
     names = models or list(catalogue.ids())
@@ -60,8 +60,8 @@ def download(
 
 
 def _one(card: Any, hub: Any, dry_run: bool, check: bool) -> dict[str, Any]:
-    from models.weights.download import Wanted, files_of
-    from models.weights.download import download as fetched
+    from models.download import Wanted, files_of
+    from models.download import download as fetched
 
     files = files_of(card, hub)
     absent = [one for one in files if hub.here(one) is None]

@@ -120,6 +120,7 @@ def _look(
         used = _operators(lambda: _run(engine, asked), engine.device, trace)
     parts = Parts(engine.device, denoiser)
     engine.parts = parts
+    engine.prompts.forget()  # so that reading the prompt is looked at, too
     results = _run(engine, asked)
     spans = parts.spans()
     rows = rows_of(spans)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from models.embedded.training.architectures import MODELS
+from models.embedded.training.control import MIX as CONTROL_MIX
 from models.embedded.training.export import PIPELINES
 from models.embedded.training.few_steps import MIX, RANK
 from models.embedded.world import TIERS
@@ -12,6 +13,7 @@ from models.embedded.world import TIERS
 TITLES = {
     "sd15": "SD1.5-tiny",
     "sd15-lcm": "LCM-LoRA-tiny",
+    "sd15-control-edges": "ControlNet-tiny for edges",
     "sdxl": "SDXL-tiny",
     "sdxl-turbo": "SDXL-turbo-tiny",
     "sdxl-refiner": "SDXL-refiner-tiny",
@@ -22,6 +24,7 @@ TITLES = {
 COMMANDS = {
     "sd15": "sd15",
     "sd15-lcm": "lcm",
+    "sd15-control-edges": "control",
     "sdxl": "sdxl",
     "sdxl-turbo": "distil sdxl-turbo",
     "sdxl-refiner": "refiner",
@@ -70,7 +73,9 @@ def card(name: str, known: dict[str, Any], size_mb: float) -> str:
         parts = ", ".join(f"{part} {count:,}" for part, count in known["parameters"].items())
         lines.append(f"- Parameters: {parts}.")
     lines += [f"- Resume: `python -m models.embedded.train {COMMANDS[name]} --minutes 60`", ""]
-    if name == "verifier":
+    if name == "sd15-control-edges":
+        lines += ["How well it places shapes: `python -m benchmarks.styles.control`, beside its `control.json`.", ""]
+    elif name == "verifier":
         lines += _accuracy(known.get("accuracy"))
     else:
         lines += _marks(known)
@@ -88,6 +93,11 @@ def _purpose(name: str) -> str:
             "channels is most of what can be changed. It was distilled from those pictures of its model, six guided "
             "steps each, that the checker finds right, and not by LCM's consistency between noise levels."
         )
+    if name == "sd15-control-edges":
+        return (
+            "A ControlNet (`diffusers.ControlNetModel`) for SD1.5-tiny: shapes stand where a map, white on black and "
+            "64x64, has their edges. Load it with `dtype=torch.float32`; maps as of `models.embedded.training.control`."
+        )
     return (
         f"A tiny model for `diffusers.{PIPELINES[name].__name__}`, 64x64 pixels, that draws flat coloured shapes and "
         "nothing else. Load it with `dtype=torch.float32`."
@@ -95,6 +105,8 @@ def _purpose(name: str) -> str:
 
 
 def _mix(name: str) -> str:
+    if name == "sd15-control-edges":
+        return " (" + ", ".join(f"{t} {share:.0%}" for t, share in zip(TIERS, CONTROL_MIX, strict=True)) + ")"
     if name == "sd15-lcm":
         return " (" + ", ".join(f"{t} {share:.0%}" for t, share in zip(TIERS, MIX, strict=True)) + " were asked for)"
     if name not in MODELS:

@@ -6,19 +6,25 @@ choose its own.
 """
 
 import random
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import torch
-from diffusers import ControlNetModel, UNet2DConditionModel
+from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.embedded.training.diffusion import Batch, Denoising, noised
-from models.embedded.world import Scene, render
+from models.embedded.captions import caption
+from models.embedded.training.diffusion import DROPOUT, Denoising, noised
+from models.embedded.training.latents import encode, scaled
+from models.embedded.world import TIERS, render, sample_scene
 
 THRESHOLDS = (100, 200)
 """Of Canny, as it is usually asked for."""
+MIX = (0.15, 0.2, 0.3, 0.2, 0.15)
+"""Of the tiers it learns from."""
 CHANNELS = (8, 16, 32)
 """Of the layers that bring edges of 64x64 pixels to the 16x16 cells of the latents."""
 
@@ -34,23 +40,44 @@ def new_control(unet: UNet2DConditionModel) -> ControlNetModel:
     return ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=CHANNELS)
 
 
-def seen(scenes: list[Scene], rng: random.Random) -> Tensor:
-    """Edges of true renders, by thresholds and in colour or gray at random: float (N, 3, 64, 64) in 0..1."""
-    found = []
-    for scene in scenes:
-        picture = render(scene)
+@dataclass(frozen=True)
+class Seen:
+    """What one update sees: scaled latents (N, 4, 16, 16), captions, and edges float (N, 3, 64, 64) in 0..1."""
+
+    latents: Tensor
+    captions: list[str]
+    maps: Tensor
+
+
+@torch.no_grad()
+def fresh(vae: AutoencoderKL, mix: Sequence[float], size: int, rng: random.Random) -> Seen:
+    """New scenes, tiers weighted by `mix`; some without a caption. Edges are of the true renders, by thresholds and in
+    colour or gray at random."""
+    scenes = [sample_scene(rng, tier) for tier in rng.choices(TIERS, mix, k=size)]
+    pictures = [render(scene) for scene in scenes]
+    maps = []
+    for picture in pictures:
         low = rng.uniform(50, 150)
         given = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) if rng.random() < 0.5 else picture
-        found.append(edges(np.asarray(given, np.uint8), low, 2 * low))
-    return torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2).float() / 255
+        maps.append(edges(np.asarray(given, np.uint8), low, 2 * low))
+    return Seen(
+        scaled(vae, encode(vae, np.stack(pictures))),
+        ["" if rng.random() < DROPOUT else caption(scene, rng) for scene in scenes],
+        as_input(maps),
+    )
 
 
-def control_loss(model: Denoising, control: ControlNetModel, batch: Batch, maps: Tensor) -> Tensor:
-    """The denoising loss of the frozen model with what the ControlNet adds for edges (N, 3, 64, 64)."""
+def as_input(maps: Sequence[NDArray[np.uint8]]) -> Tensor:
+    """Maps uint8 (64, 64, 3) as the network reads them, float (N, 3, 64, 64) in 0..1."""
+    return torch.from_numpy(np.stack(maps)).permute(0, 3, 1, 2).float() / 255
+
+
+def control_loss(model: Denoising, control: ControlNetModel, seen: Seen) -> Tensor:
+    """The denoising loss of the frozen model with what the ControlNet adds."""
     with torch.no_grad():
-        hidden = model.read(batch.captions).hidden
-    noisy, noise, t, weight = noised(model.alphas, batch.latents, (0, 1000))
-    down, middle = control(noisy, t, hidden, controlnet_cond=maps, return_dict=False)
+        hidden = model.read(seen.captions).hidden
+    noisy, noise, t, weight = noised(model.alphas, seen.latents, (0, 1000))
+    down, middle = control(noisy, t, hidden, controlnet_cond=seen.maps, return_dict=False)
     guess = model.denoiser(
         noisy, t, hidden, down_block_additional_residuals=down, mid_block_additional_residual=middle
     ).sample

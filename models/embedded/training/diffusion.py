@@ -143,14 +143,13 @@ class AttributeHead(nn.Module):
 @dataclass(frozen=True)
 class Batch:
     """What one update sees: scaled latents (B, C, 16, 16), captions, which of them were dropped bool (B,), the scenes'
-    attributes int64 (B, 15) and layouts float32 (B, 64, 5), and the scenes themselves."""
+    attributes int64 (B, 15) and layouts float32 (B, 64, 5)."""
 
     latents: Tensor
     captions: list[str]
     dropped: Tensor
     attributes: Tensor
     layouts: Tensor
-    scenes: list[Scene]
 
 
 @dataclass(frozen=True)
@@ -310,5 +309,4 @@ class Batches:
             torch.tensor(dropped),
             self.attributes[index],
             self.layouts[index].float(),
-            [self.scenes[i] for i in chosen],
         )

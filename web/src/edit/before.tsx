@@ -11,19 +11,19 @@ interface Before {
 }
 
 /** What each edit of this visit began with, by the job's id. */
-export const befores = signal<ReadonlyMap<string, Before>>(new Map());
+export const originals = signal<ReadonlyMap<string, Before>>(new Map());
 const MOST = 24; // pictures kept for comparison
 
 effect(() => {
   void key.value;
-  for (const { url } of befores.peek().values()) URL.revokeObjectURL(url);
-  befores.value = new Map();
+  for (const { url } of originals.peek().values()) URL.revokeObjectURL(url);
+  originals.value = new Map();
 });
 
 export function rememberBefore(id: string, picture: Blob): void {
-  const kept = [...befores.value, [id, { picture, url: URL.createObjectURL(picture) }] as const];
+  const kept = [...originals.value, [id, { picture, url: URL.createObjectURL(picture) }] as const];
   for (const [, { url }] of kept.slice(0, -MOST)) URL.revokeObjectURL(url);
-  befores.value = new Map(kept.slice(-MOST));
+  originals.value = new Map(kept.slice(-MOST));
 }
 
 interface Props {

@@ -28,6 +28,10 @@ export function Easel({ of }: Props) {
   useEffect(() => {
     const watch = new ResizeObserver(([entry]) => setRoom(entry!.contentRect.width));
     watch.observe(frame.current!);
+    const { top } = frame.current!.getBoundingClientRect();
+    if (top < 0 || top > innerHeight / 2) frame.current!.scrollIntoView({ block: "start" });
+    // What was pressed to come here is gone, and the focus with it.
+    if (document.activeElement === document.body) veil.current!.focus({ preventScroll: true });
     return () => watch.disconnect();
   }, []);
   useEffect(() => {

@@ -2,7 +2,7 @@
 
 import { signal } from "@preact/signals";
 import { ask, here, wordsOf } from "../api";
-import { befores } from "../edit/before";
+import { originals } from "../edit/before";
 import { takeMade } from "../edit/given";
 import { type Job, cancel, isOpen, jobs } from "../jobs";
 import { again, mapKept } from "../requests";
@@ -82,7 +82,7 @@ function Shown({ job, small }: { job: Job; small: boolean }) {
             name={`${report.prompt ?? "picture"}${job.pics.length > 1 ? `, picture ${place + 1}` : ""}`}
             open={isOpen(job)}
             many={small || job.pics.length > 1}
-            before={befores.value.get(job.id)?.url}
+            before={originals.value.get(job.id)?.url}
             chosen={job.pics.length > 1 && place === index}
             onChoose={job.pics.length > 1 ? () => (told.value = new Map(told.value).set(job.id, place)) : undefined}
           />
@@ -186,7 +186,7 @@ function Acts({ job, index }: { job: Job; index: number }) {
         type="button"
         onClick={() => {
           const body = { ...again(replay ?? job.report.request), partial_images: 3 };
-          void send([body], undefined, befores.value.get(job.id)?.picture);
+          void send([body], undefined, originals.value.get(job.id)?.picture);
         }}
         title={replay ? "The same recipe and seed: the same picture" : "The same request"}
       >

@@ -6,8 +6,8 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 from models.weights.loading import resolve_dtype
-from models.weights.memory import GB, held_bytes, working_bytes
-from models.weights.networks import BYTES, countable
+from models.weights.needs.memory import GB, held_bytes, working_bytes
+from models.weights.needs.networks import BYTES, countable
 from models.weights.sharing import SharedNetworks
 from router.types import ModelCard
 

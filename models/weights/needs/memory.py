@@ -10,9 +10,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from models.families import FAMILIES
-from models.weights.activations import Shape, decoder_bytes, denoiser_bytes, encoder_bytes
-from models.weights.architectures import Network
-from models.weights.networks import BYTES, as_text, count_parameters, countable, networks_of, weight_bytes
+from models.weights.needs.activations import Shape, decoder_bytes, denoiser_bytes, encoder_bytes
+from models.weights.needs.architectures import Network
+from models.weights.needs.networks import BYTES, as_text, count_parameters, countable, networks_of, weight_bytes
 from router.errors import LoadError
 from router.types import ModelCard
 

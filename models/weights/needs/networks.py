@@ -15,8 +15,8 @@ from typing import Any
 
 from models.families import FAMILIES
 from models.tuning.applying import quantized
-from models.weights.activations import INPUTS
-from models.weights.architectures import Network, published
+from models.weights.needs.activations import INPUTS
+from models.weights.needs.architectures import Network, published
 from models.weights.revisions import components, read_json, remedy
 from router.errors import LoadError
 from router.types import ModelCard
@@ -59,6 +59,8 @@ def weight_bytes(card: ModelCard, width: int) -> dict[str, tuple[float, ...]]:
 
     In 8-bit integers and in 4 bits are only matrices.
     """
+    if card.source.get("onnx"):
+        return {name: (float(size),) for name, size in exported_bytes(card).items()}
     kinds = quantized(card)
     made = {}
     for name, shapes in _shapes(card).items():
@@ -108,12 +110,26 @@ def parameter_names(library: str, class_name: str, config: Mapping[str, Any]) ->
 
 
 def _parameters(library: str, class_name: str, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    network = build_empty(library, class_name, config)
+    return {name: tuple(parameter.shape) for name, parameter in network.named_parameters()}
+
+
+def build_empty(library: str, class_name: str, config: Mapping[str, Any]) -> Any:
+    """A network of diffusers or transformers from its configuration, on the `meta` device: shapes, and no weights."""
     import torch
 
     cls = getattr(importlib.import_module("transformers" if library == "transformers" else "diffusers"), class_name)
     with torch.device("meta"):
-        network = cls(cls.config_class.from_dict(config)) if library == "transformers" else cls.from_config(config)
-    return {name: tuple(parameter.shape) for name, parameter in network.named_parameters()}
+        return cls(cls.config_class.from_dict(config)) if library == "transformers" else cls.from_config(config)
+
+
+def exported_bytes(card: ModelCard) -> dict[str, int]:
+    """Bytes of the graphs of each component of an exported folder."""
+    folder = Path(str(card.source["onnx"]))
+    return {
+        name: sum(file.stat().st_size for file in (folder / name).rglob("model.onnx*"))
+        for name in components(card, folder)
+    }
 
 
 def has_configuration(card: ModelCard) -> bool:
@@ -123,7 +139,7 @@ def has_configuration(card: ModelCard) -> bool:
 
 def config_folder(card: ModelCard) -> Path | None:
     """The folder with the configuration of a card's pipeline: its own, or the one in the hub's cache."""
-    place = card.source.get("local") or card.source.get("config")
+    place = card.source.get("local") or card.source.get("onnx") or card.source.get("config")
     if place is None and card.source.get("hub"):
         from huggingface_hub import try_to_load_from_cache
 

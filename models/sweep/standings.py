@@ -1,0 +1,135 @@
+"""What was measured of each way, which of them go on, and which is chosen. No model is needed here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+DOUBT = 0.25
+"""The spread of differences in quality that is assumed until some have been seen; so much counts for `SEEN` prompts."""
+SEEN = 4
+
+
+@dataclass(frozen=True)
+class Look:
+    """One picture of a way. seconds: to draw it;   score: of the scorer, 0..1;   ssim, psnr: to the present way's
+    picture of the same prompt and seed;   memory_gb: 10^9 bytes at most, 0 if unknown"""
+
+    seconds: float
+    score: float
+    ssim: float
+    psnr: float
+    memory_gb: float = 0.0
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A way after so many prompts.
+
+    seconds: median of a picture;   quality: mean score;   change: mean difference to the present way on the same
+    prompts and seeds;   doubt: standard error of that;   memory_gb: the largest
+    """
+
+    way: str
+    prompts: int
+    seconds: float
+    quality: float
+    change: float
+    doubt: float
+    ssim: float
+    psnr: float
+    memory_gb: float
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What is looked for: with `latency_s`, the best picture in that time; without, the fastest that is as good.
+
+    within: what may be lost of the mean score of the present way, 0..1
+    """
+
+    latency_s: float | None = None
+    within: float = 0.01
+
+    def possible(self, one: Standing) -> bool:
+        """Could this way still be the one, as far as is known?"""
+        fast = self.latency_s is None or one.seconds <= 1.1 * self.latency_s
+        return fast and one.change + 2 * one.doubt >= -self.within
+
+    def reached(self, one: Standing) -> bool:
+        """Is this way one that may be chosen?"""
+        if self.latency_s is not None:
+            return one.seconds <= self.latency_s
+        return one.change - one.doubt / 2 >= -self.within
+
+
+def standing(way: str, looks: Mapping[int, Look], present: Mapping[int, Look]) -> Standing:
+    """A way by what was seen of it; looks: by number of the prompt, of which the present way has all."""
+    numbers = sorted(looks)
+    own = [looks[number] for number in numbers]
+    apart = np.array([looks[number].score - present[number].score for number in numbers])
+    spread = math.sqrt((float(((apart - apart.mean()) ** 2).sum()) + SEEN * DOUBT**2) / (len(apart) + SEEN))
+    return Standing(
+        way=way,
+        prompts=len(own),
+        seconds=float(np.median([one.seconds for one in own])),
+        quality=float(np.mean([one.score for one in own])),
+        change=float(apart.mean()),
+        doubt=0.0 if looks is present else spread / math.sqrt(len(apart)),
+        ssim=float(np.mean([one.ssim for one in own])),
+        psnr=float(np.mean([one.psnr for one in own])),
+        memory_gb=max(one.memory_gb for one in own),
+    )
+
+
+def front(standings: Sequence[Standing]) -> list[Standing]:
+    """Those than which no other is both as fast and as good, and better in one of it; the fastest first."""
+    ranked = sorted(standings, key=lambda one: (one.seconds, -one.change))
+    found: list[Standing] = []
+    for one in ranked:
+        if not found or one.change > found[-1].change:
+            found.append(one)
+    return found
+
+
+def layers(standings: Sequence[Standing]) -> list[list[Standing]]:
+    """The front, the front of the rest, and so on."""
+    left, found = list(standings), []
+    while left:
+        found.append(front(left))
+        left = [one for one in left if one not in found[-1]]
+    return found
+
+
+def better_half(standings: Sequence[Standing], aim: Aim, least: int) -> list[str]:
+    """The ways that go on: half of them, and no fewer than `least`; those that may still be the one come first, and
+    among them front after front."""
+    possible = [one for one in standings if aim.possible(one)]
+    rest = [one for one in standings if not aim.possible(one)]
+    ranked = [one.way for group in (possible, rest) for layer in layers(group) for one in layer]
+    return ranked[: max(least, math.ceil(len(ranked) / 2))]
+
+
+def well_seen(standings: Sequence[Standing]) -> list[Standing]:
+    """The present way, which is the first, and those that drew at least half as many prompts as any of the others: of
+    a round that was cut short, those, too, whose turn had not come."""
+    present, *others = standings
+    most = max((one.prompts for one in others), default=0)
+    return [present, *(one for one in others if 2 * one.prompts >= most)]
+
+
+def chosen(standings: Sequence[Standing], aim: Aim) -> Standing | None:
+    """The way to take, of those that were seen often enough; None if none reaches the aim.
+
+    With a latency, the fastest of those that are as good as the best up to `within`.
+    """
+    able = [one for one in well_seen(standings) if aim.reached(one)]
+    if not able:
+        return None
+    if aim.latency_s is not None:
+        best = max(one.change for one in able)
+        able = [one for one in able if one.change >= best - aim.within]
+    return min(able, key=lambda one: one.seconds)
