@@ -65,7 +65,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     made = parser(__doc__)
     asked = made.parse_args(argv)
     with results(asked, HERE, is_full(made, asked)) as out:
-        found = made_up() if asked.quick else json.loads((HERE / "run.json").read_text(encoding="utf-8"))
+        figures = HERE / "run.json"
+        if not asked.quick and not figures.is_file():
+            raise SystemExit(f"{figures} is not there; python -m benchmarks.bootstrap.run writes it")
+        found = made_up() if asked.quick else json.loads(figures.read_text(encoding="utf-8"))
         draw(found, out / "run.svg")
     print("drew run.svg")
 

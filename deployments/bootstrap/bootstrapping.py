@@ -120,11 +120,11 @@ class Bootstrap:
         source = f"{len(self.ledger)} pictures of {len(self.study.prompts)} prompts, judged by {self.study.judge}"
         found = conclude(
             self.study, self.ledger, self.policy, reading, out, self.embedder, cards, source,
-            lambda truth: f"\n## Is it worth it?\n\n{summary(truth)}\n\nJudged: {reading.words}.\n",
+            lambda truth: f"\n## Is it worth it?\n\n{summary(truth, reading)}\n\nJudged: {reading.words}.\n",
         )  # fmt: skip
         self._calibrate(found, labels)
-        page, plot = write_page(out, self.study, found, reading.words, ended)
-        return Done(found, ended, summary(found.truth), page, plot, self._served(out))
+        page, plot = write_page(out, self.study, found, reading, ended)
+        return Done(found, ended, summary(found.truth, reading), page, plot, self._served(out))
 
     def _reading(self, labels: Labels) -> Reading:
         judge = self.study.judge

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from deployments.bootstrap.readings import Reading
 from deployments.bootstrap.results import Conclusion
 from deployments.bootstrap.study import Study
 from router.bootstrap.dial import hull
@@ -20,7 +21,7 @@ STYLES = {
 }
 
 
-def write_page(folder: Path, study: Study, found: Conclusion, reading: str, ended: str) -> tuple[Path, Path | None]:
+def write_page(folder: Path, study: Study, found: Conclusion, reading: Reading, ended: str) -> tuple[Path, Path | None]:
     """`page.md` and, with matplotlib, `page.svg` in `folder`; the place of each."""
     plot = None
     if found.truth is not None and importlib.util.find_spec("matplotlib") is not None:
@@ -30,24 +31,24 @@ def write_page(folder: Path, study: Study, found: Conclusion, reading: str, ende
     return file, plot
 
 
-def summary(truth: Truth | None) -> str:
+def summary(truth: Truth | None, reading: Reading) -> str:
     """What the page says first."""
     if truth is None:
         return (
             "Whether routing is worth it here is not known: there were too few proof prompts with a picture of every "
             "contender. Give a larger budget; the same command goes on."
         )
-    return truth.verdict
+    return truth.verdict + reading.caveat
 
 
-def _lines(study: Study, found: Conclusion, reading: str, ended: str, plot: Path | None) -> Iterator[str]:
+def _lines(study: Study, found: Conclusion, reading: Reading, ended: str, plot: Path | None) -> Iterator[str]:
     yield f"# Is routing worth it? Policy `{study.policy}`, measured here"
     yield ""
-    yield f"**{summary(found.truth)}**"
+    yield f"**{summary(found.truth, reading)}**"
     yield ""
     yield (
-        f"{found.pictures} pictures of {len(study.prompts)} prompts, judged by `{study.judge}`: {reading}. It ended "
-        f"because {ended}."
+        f"{found.pictures} pictures of {len(study.prompts)} prompts, judged by `{study.judge}`: {reading.words}. It "
+        f"ended because {ended}."
     )
     if found.unjudged:
         yield f"The judge failed on {found.unjudged} pictures, which count for nothing."

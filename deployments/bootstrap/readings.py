@@ -15,10 +15,13 @@ Array = NDArray[np.float64]
 
 
 class Reading(Protocol):
-    """words: how it reads, for the page and the card"""
+    """words: how it reads, for the page and the card;   caveat: what a verdict by it has to say, if anything"""
 
     @property
     def words(self) -> str: ...
+
+    @property
+    def caveat(self) -> str: ...
 
     def of(self, scores: Sequence[float], recipes: Sequence[str]) -> Array:
         """Qualities 0..1, (n,), of all scores of a study, each of a picture by the recipe of this key."""
@@ -38,6 +41,10 @@ class AtItsWord:
             "checked it (`triptych label`)"
         )
 
+    @property
+    def caveat(self) -> str:
+        return ""
+
     def of(self, scores: Sequence[float], recipes: Sequence[str]) -> Array:
         return np.clip(np.asarray(scores, np.float64), 0.0, 1.0)
 
@@ -54,6 +61,10 @@ class Places:
             f"`{self.judge}` only orders pictures, so quality is the share of all pictures of this study that it puts "
             "below one, and no probability; `triptych label` makes it one"
         )
+
+    @property
+    def caveat(self) -> str:
+        return f" That is by `{self.judge}`, which only orders pictures, and which no person has checked."
 
     def of(self, scores: Sequence[float], recipes: Sequence[str]) -> Array:
         order = np.asarray(scores, np.float64)
@@ -76,6 +87,10 @@ class Labelled:
             f"quality is the probability that a picture shows its prompt, from the score of `{self.judge}` as "
             f"{self.labels} labels by a person calibrate it"
         )
+
+    @property
+    def caveat(self) -> str:
+        return ""
 
     def of(self, scores: Sequence[float], recipes: Sequence[str]) -> Array:
         return self.calibrated.probability(np.asarray(scores, np.float64), recipes)

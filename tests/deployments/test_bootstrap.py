@@ -210,7 +210,7 @@ def concluded(folder: Path, inputs: np.ndarray, painter: Painter, pictures: int)
     asyncio.run(run.run())
     policy = load_policy_text(POLICY)
     found = conclude(run.study, run.ledger, policy, AtItsWord("eye"), folder, EMBEDDER)
-    page, _ = write_page(folder, run.study, found, AtItsWord("eye").words, "the budget is used")
+    page, _ = write_page(folder, run.study, found, AtItsWord("eye"), "the budget is used")
     return found, page.read_text(encoding="utf-8")
 
 
@@ -241,7 +241,7 @@ def test_a_score_that_only_orders_is_no_probability() -> None:
     found = Places("clip").of(scores, recipes)
     assert found.tolist() == [0.375, 0.75, 0.125, 0.75]
     assert (Places("clip").of([7 + 0.1 * score for score in scores], recipes) == found).all()
-    assert "no probability" in Places("clip").words
+    assert "no probability" in Places("clip").words and "only orders" in Places("clip").caveat
 
 
 async def test_a_server_draws_no_picture_twice(settings: AppSettings, tmp_path: Path) -> None:

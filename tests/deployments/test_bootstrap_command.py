@@ -59,10 +59,15 @@ def test_few_prompts_are_no_study(triptych: Run, tmp_path: Path) -> None:
 def test_on_random_checkpoints_routing_is_not_worth_it(
     triptych: Run, tiny_settings: dict[str, Any], tmp_path: Path
 ) -> None:
-    """The whole command on tiny random models of the real classes, judged by a random CLIP: no claim is made, and what
-    comes out is served as it says. Called again, it draws nothing."""
+    """The whole command on tiny random models of the real classes, judged by the embedded verifier: no claim is made,
+    and what comes out is served as it says. Called again, it draws nothing."""
     config = tmp_path / "serve.yaml"
-    application = {"name": "triptych", "import_path": "deployments.app:build", "args": tiny_settings}
+    models = {**tiny_settings["models"], "alignment": {"card": "embedded/alignment", "device": "cpu", "num_cpus": 0}}
+    application = {
+        "name": "triptych",
+        "import_path": "deployments.app:build",
+        "args": {**tiny_settings, "models": models},
+    }
     config.write_text(yaml.safe_dump({"applications": [application]}), encoding="utf-8")
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("\n".join(synthetic_prompts(90)))
@@ -74,7 +79,7 @@ def test_on_random_checkpoints_routing_is_not_worth_it(
     assert report["pays"] is False and report["verdict"].startswith("Routing is not worth it here")
     assert report["pictures"] == 130 and report["unjudged"] == 0
     page = Path(report["page"]).read_text(encoding="utf-8")
-    assert "no probability" in page and "pays here" not in page
+    assert "pays here" not in page
     served = load_serve_config(report["config"]).settings
     assert load_artifact(served.artifact_path).digest == report["digest"]
     before = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "run" / "pictures").iterdir()}
