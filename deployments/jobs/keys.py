@@ -9,6 +9,7 @@ import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from decimal import Decimal
 from typing import Literal, get_args
 
 from deployments.jobs.values import Identity
@@ -93,7 +94,10 @@ def budget_of(text: str | None) -> dict[str, float] | None:
 
 def budget_text(budget: Mapping[str, float] | None) -> str | None:
     """The other way round."""
-    return None if budget is None else f"{budget['cost_usd']:g}usd/{period_of(budget['window_s'])}"
+    if budget is None:
+        return None
+    dollars = Decimal(repr(budget["cost_usd"])).normalize()  # never with an exponent, which would not be read again
+    return f"{dollars:f}usd/{period_of(budget['window_s'])}"
 
 
 def period_of(window_s: float) -> str:

@@ -91,7 +91,7 @@ async def test_a_policy_is_mended_previewed_and_put_in_force(site: Site, visit: 
     assert await force.is_disabled()
 
     await area.fill(text.replace("{model: sd15,", "{model: sd51,"))
-    await page.get_by_role("button", name="Use sd15").click()
+    await page.get_by_role("button", name="Use sd15").first.click()
     assert await area.input_value() == text
 
     await area.fill(text.replace("{cheapest_within: 0.08}", "{maximise: quality}"))

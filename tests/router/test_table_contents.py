@@ -44,7 +44,7 @@ def test_utf_16_without_its_mark_is_told_by_its_first_characters(head: str, tail
     """Three of the Latin alphabet are enough, if there are no more than three; of longer texts, four; whatever follows
     is decoded with them."""
     wanted = head + tail
-    if len(wanted) > 3 and ord(wanted[3]) > 0xFF:
+    if len(wanted) > 3 and not 0 < ord(wanted[3]) <= 0xFF:
         wanted = head[:3]
     assert decoded(wanted.encode(codec), FILE) == (wanted, "UTF-16")
 

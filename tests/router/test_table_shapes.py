@@ -38,7 +38,7 @@ def by_model(ratings: list[Rating]) -> dict[tuple[str, str], tuple[float, float]
         ("prompt,recipe,score\na,sd15,1\nb,sd15,1\nb,flux,1\n", "long", ("sd15", "flux"), []),
         ("prompt,sd15,empty,flux\na,3,,4\n", "wide", ("sd15", "flux"), ["empty"]),
         ("prompt,sd15,place\na,3,1st\nb,4,second\n", "wide", ("sd15",), ["place"]),
-        ("prompt,ID,SEED,sd15,raters,weight,prompt_group\na,1,2,3,1,1,g\n", "wide", ("sd15",), ["ID", "SEED"]),
+        ("prompt,ID,SEED,sd15,raters,weight,prompt_group\na,1,2,3,1,1,g\n", "wide", ("sd15",), ["ID"]),
         ("prompt,a,b,choice,sd15\np,x,y,a,3\nq,z,x,b,4\n", "votes", ("x", "y", "z"), ["sd15"]),
         ("prompt,loser,winner\np,x,y\n", "votes", ("y", "x"), []),
     ],

@@ -246,7 +246,7 @@ def test_the_length_of_prompts_is_not_the_memory_of_training(embedder: MiniLMEmb
 def test_parquet_is_read_or_its_remedy_named(tmp_path: Path) -> None:
     """Parquet is read where pyarrow is there; where it is not, the error says so."""
     if importlib.util.find_spec("pyarrow") is None:
-        with pytest.raises(ArtifactError, match="pip install 'triptych\\[parquet\\]'"):
+        with pytest.raises(ArtifactError, match=r"-e '\.\[parquet\]'"):
             read_ratings(write(tmp_path / "r.parquet", "PAR1"))
         return
     pyarrow, parquet = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
