@@ -16,7 +16,16 @@ from deployments.api import edge as edge_module
 from deployments.api import keys as keys_module
 from deployments.api import urls as urls_module
 from deployments.api.calls import base_url, prefers_async
-from deployments.api.edge import ARRIVED, BODY_BYTES, BODY_TIMEOUT_S, Edge, arrived_s, for_serve_proxy, told_by_serve
+from deployments.api.edge import (
+    ARRIVED,
+    BODY_BYTES,
+    BODY_TIMEOUT_S,
+    UPLOAD_BYTES,
+    Edge,
+    arrived_s,
+    for_serve_proxy,
+    told_by_serve,
+)
 from deployments.api.errors import STATUS_OF_CODE, envelope, headers, rate_headers, status_of
 from deployments.api.keys import OPEN, Access, Gate, Keys, access_of, given_key, warned
 from deployments.api.request_ids import HEADER, RequestIds, new_job_id, new_request_id
@@ -335,7 +344,7 @@ async def asked_of(
         *((k.encode(), v.encode()) for k, v in more.items()),
     ]
     raw += [] if length is None else [(b"content-length", length.encode())]
-    await edge({"type": "http", "headers": raw}, receive, send)
+    await edge({"type": "http", "path": "/", "headers": raw}, receive, send)
     return (seen[0] if seen else None), sent
 
 
@@ -378,7 +387,7 @@ async def _slow(edge: Edge) -> Any:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    await edge({"type": "http", "headers": []}, receive, send)
+    await edge({"type": "http", "path": "/", "headers": []}, receive, send)
     return sent
 
 
@@ -407,13 +416,14 @@ def test_nothing_arrived_more_than_an_hour_ago_or_later_than_now() -> None:
 
 
 def test_the_proxy_takes_its_bounds_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two mebibytes within twenty seconds, if nothing is said."""
-    for name in (BODY_BYTES, BODY_TIMEOUT_S):
+    """Two mebibytes within twenty seconds, 64 with pictures, if nothing is said."""
+    for name in (BODY_BYTES, BODY_TIMEOUT_S, UPLOAD_BYTES):
         monkeypatch.delenv(name, raising=False)
-    assert for_serve_proxy()[0].kwargs == {"max_bytes": 2_097_152, "within_s": 20.0}
+    assert for_serve_proxy()[0].kwargs == {"max_bytes": 2_097_152, "within_s": 20.0, "upload_bytes": 67_108_864}
     monkeypatch.setenv(BODY_BYTES, "7")
     monkeypatch.setenv(BODY_TIMEOUT_S, "0.5")
-    assert for_serve_proxy()[0].kwargs == {"max_bytes": 7, "within_s": 0.5}
+    monkeypatch.setenv(UPLOAD_BYTES, "9")
+    assert for_serve_proxy()[0].kwargs == {"max_bytes": 7, "within_s": 0.5, "upload_bytes": 9}
     assert for_serve_proxy()[1].kwargs == {"echo": False}
     assert edge_module.OLDEST_S == 3600.0
 

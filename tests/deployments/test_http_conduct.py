@@ -80,7 +80,7 @@ async def test_what_is_no_json_in_utf_8_is_refused_as_what_it_is(
     client: httpx.AsyncClient, path: str, headers: dict[str, str], content: bytes, status: int, words: str
 ) -> None:
     """A type or an encoding that is not read is 415 and named, syntax is 400 with its place, on every path alike."""
-    if status == 200 and path != ROUTE:
+    if (status == 200 and path != ROUTE) or ("multipart" in words and path == ROUTE):  # which reads forms of edits
         return
     response = await client.post(path, content=content, headers=headers)
     assert response.status_code == status
