@@ -57,7 +57,7 @@ from router.types import Fuse, Generate, GenerationRequest, Picture, Plan, Recip
 
 HERE = Path(__file__).resolve().parent
 COLUMNS = ("tier", "prompt", "recipe", "seed", "exact", "partial", "score")
-PRESETS = ("fast", "balanced", "best")
+PRESETS = ("fast", "balanced", "best", "frugal")
 SCORER = "alignment"
 BATCH = 20
 CACHE = Path(".cache/outcomes")

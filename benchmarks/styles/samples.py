@@ -18,7 +18,7 @@ from benchmarks.command import is_full, parser, results
 from models import load_card, load_engine
 from models.styles.cards import load_styles
 from router.planning.styles import wearable
-from router.types import Picture, Step, spelled, wearing
+from router.types import Picture, Scalar, Step, spelled, wearing
 
 HOME = Path(__file__).resolve().parents[2] / "web/src/styles/samples"
 PROMPT, SEED = "a red circle above a blue square", 3
@@ -35,7 +35,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     with results(asked, HOME, is_full(made, asked)) as out:
         for name in ("plain", *names[: 1 if asked.quick else None]):
             worn = spelled(wearing({} if name == "plain" else {name: 1.0}))
-            settings = {"prompt": PROMPT, "seed": SEED, "style": worn or None}
+            settings: dict[str, Scalar] = {"prompt": PROMPT, "seed": SEED, "style": worn or None}
+            if name in card.styles and card.styles[name].settings.get("scheduler") == "lcm":
+                settings |= {"steps": 1, "guidance_scale": 1.0}  # as such a style is meant to be worn
             value = engine.run(Step("made", "generate", card.id, (), "image", settings)).value
             assert isinstance(value, Picture)
             Image.fromarray(value.pixels).quantize(COLOURS).save(out / f"{name}.png", optimize=True)

@@ -95,7 +95,7 @@ def test_explain_shows_who_did_it(triptych) -> None:
     assert code == 0, err
     report = json.loads(out)
     assert report["rules"] == ["print work"]
-    assert {r["recipe"] for r in report["rejected"]} == {"lcm", "draft", "single", "direct", "polished", "standard"}
+    assert {r["recipe"] for r in report["rejected"]} == {"draft", "single", "direct", "polished", "standard"}
     code, out, _ = triptych("policy", "explain", "a red circle", "-p", PRESETS / "frugal.yaml")
     assert code == 0 and "chosen" in out and "objective: lowest cost_usd" in out
     assert triptych("policy", "explain", "a red circle", "-p", "ballanced")[0] == 2
