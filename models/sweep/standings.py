@@ -105,11 +105,13 @@ def layers(standings: Sequence[Standing]) -> list[list[Standing]]:
 
 
 def better_half(standings: Sequence[Standing], aim: Aim, least: int) -> list[str]:
-    """The ways that go on: half of them, and no fewer than `least`; those that may still be the one come first, and
-    among them front after front."""
+    """The ways that go on: half of them, and no fewer than `least`; the one that would be taken now comes first, then
+    those that may still be the one, and among them front after front."""
     possible = [one for one in standings if aim.possible(one)]
     rest = [one for one in standings if not aim.possible(one)]
     ranked = [one.way for group in (possible, rest) for layer in layers(group) for one in layer]
+    if (best := chosen(standings, aim)) is not None:
+        ranked = [best.way, *(way for way in ranked if way != best.way)]
     return ranked[: max(least, math.ceil(len(ranked) / 2))]
 
 

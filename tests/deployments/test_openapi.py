@@ -153,7 +153,7 @@ def scripted_url(settings: AppSettings, tmp_path_factory: pytest.TempPathFactory
     orchestrator, _ = scripted(settings, tmp_path_factory.mktemp("policies"), script, POLICIES)
     limits = settings.limits.model_copy(update={"max_n": 3})
     with listening(fronted(create_app(Service(jobs_of(orchestrator), limits), limits, admin_key=ADMIN_KEY))) as url:
-        httpx.get(f"{url}/readyz")  # how the workers are is known, as of a server that has begun
+        httpx.get(f"{url}/readyz", timeout=60)  # how the workers are is known, as of a server that has begun
         yield url
 
 

@@ -24,6 +24,7 @@ def test_a_plot_has_a_line_for_each_ranking_and_one_for_chance(tmp_path: Path, m
     """From always the cheap one to always the expensive one, with the figures in the legend and both names below."""
     shown = list[Any]()
     close = pyplot.close
+    close("all")  # those that others left open
     monkeypatch.setattr(pyplot, "close", shown.append)
     curve = 0.2 + 0.6 * GRID
     report = {"pairs": {"sd15 -> flux": figures(curve), "a:b -> c": figures(curve, 7)}}

@@ -118,7 +118,7 @@ class ImageRequest(BaseModel):
     seed: Whole | None = Field(default=None, ge=0, le=MAX_SEED, description="Random when not given, and reported.")
     steps: Whole | None = Field(default=None, ge=1, le=1000)
     guidance_scale: float | None = Field(default=None, ge=0, le=1000)
-    latency_budget_s: float | None = Field(default=None, ge=0.001)
+    latency_budget_s: float | None = Field(default=None, gt=0)
     max_cost_usd: float | None = Field(default=None, ge=0)
     style: dict[Tag, StyleWeight] | None = Field(
         default=None, max_length=4, description="What the pictures wear: styles by name, each with its weight."
