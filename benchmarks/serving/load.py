@@ -55,7 +55,8 @@ async def loop_of(client: Client, clients: int, seconds: float) -> float:
 
     async def ask(number: int) -> None:
         nonlocal done
-        done += (await client.once(body(number))).status == 200
+        reply = await client.once(body(number))
+        done += reply.status == 200  # after the await: what others counted meanwhile is kept
 
     return done / took_s if (took_s := await closed_loop(ask, clients, seconds)) else 0.0
 
@@ -176,7 +177,8 @@ async def greedy(client: Client, seconds: float) -> dict[str, Any]:
         made: Counter[str] = Counter()
 
         async def ask(number: int, tenant: str, made: Counter[str] = made) -> None:
-            made[tenant] += (await client.once(body(number, user=tenant))).status == 200
+            reply = await client.once(body(number, user=tenant))
+            made[tenant] += reply.status == 200
 
         def loop(tenant: str, clients: int, ask: Any = ask) -> Any:
             return closed_loop(lambda number: ask(number, tenant), clients, seconds)
