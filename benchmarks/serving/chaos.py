@@ -163,7 +163,8 @@ async def capacity(client: Client, bodies: Sequence[Mapping[str, Any]], clients:
 
     async def ask(number: int) -> None:
         nonlocal done
-        done += (await client.once(bodies[number % len(bodies)])).status == 200
+        reply = await client.once(bodies[number % len(bodies)])
+        done += reply.status == 200
 
     took_s = await closed_loop(ask, clients, seconds)
     return done / took_s
