@@ -35,7 +35,6 @@ from benchmarks.frontier.run import (
     always,
     chances,
     chosen,
-    hull,
     learn_judge,
     measured,
     read,
@@ -43,6 +42,7 @@ from benchmarks.frontier.run import (
 )
 from benchmarks.serving.report import table
 from models.catalogue import Catalogue
+from router.bootstrap.dial import hull
 from router.planning.recipes import models_of, stages_of
 from router.registry.artifact import load_artifact
 from router.types import Fuse, Recipe

@@ -25,7 +25,8 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from benchmarks.command import is_full, parser, results
-from benchmarks.frontier.run import OUTCOMES, RESAMPLES, Array, hull
+from benchmarks.frontier.run import OUTCOMES, RESAMPLES, Array
+from router.bootstrap.dial import hull
 
 HERE = Path(__file__).resolve().parent
 INCHES = (7.3, 5.6)  # 700 pixels of 96 to the inch
@@ -50,22 +51,22 @@ class Line:
 
 
 LINES = (
-    Line("oracle", "oracle: the best recipe of each prompt", "#8a8f98", (0, (5, 2))),
+    Line("oracle", "best recipe of each prompt", "#8a8f98", (0, (5, 2))),
     Line("router + verify and escalate", "router and verification", "#c02618", aside=1.0),
-    Line("cascade", "cascade: the cheapest, the best if doubtful", "#23803a", aside=1.035),
+    Line("cascade", "cascade, the best if doubtful", "#23803a", aside=1.035),
     Line("always", "random mixing of recipes", "#111111", (0, (1, 1.2))),
     Line("router", "router alone", "#1f5fbf", aside=0.965),
 )
 NAMES = {
     "sd15@1:guidance_scale=1,style=lcm*1": ("SD1.5, LCM", "left", (8, -4)),
-    "sd15": ("SD1.5", "left", (8, -4)),
-    "sdxl": ("SDXL", "left", (9, -5)),
+    "sd15": ("SD1.5", "right", (-8, -4)),
+    "sdxl": ("SDXL", "left", (9, 4)),
     "sdxl-turbo": ("SDXL-Turbo", "left", (8, -13)),
-    "flux": ("FLUX", "left", (8, -4)),
+    "flux": ("FLUX", "right", (-12, -4)),
     "sd15@8:scheduler=dpmsolver++": ("SD1.5, 8 steps of DPM-Solver++", "left", (8, -4)),
     "sdxl-turbo>sdxl-refiner:strength=0.3": ("Turbo,\nrefined", "center", (3, -42)),
     "sdxl>sdxl-refiner:from=0.8": ("SDXL, refined", "left", (8, -2)),
-    "flux>sdxl-refiner:strength=0.25": ("FLUX,\nrefined", "right", (-8, -6)),
+    "flux>sdxl-refiner:strength=0.25": ("FLUX,\nrefined", "left", (9, -14)),
 }
 """Recipe of frontier.json: its name, on which side of the point it begins, and how far from it in points. Others have
 their key to their right."""
@@ -96,10 +97,10 @@ def plot(file: Path) -> None:
         points(axes, found["points"], intervals(), best)
     for line in LINES:
         draw(upper, line, found["points"], found["comparison"][best][line.curve], best)
-    upper.legend(loc="upper right", bbox_to_anchor=(1.0, 0.78), frameon=False, fontsize=9, handlelength=1.8)
+    upper.legend(loc="upper center", ncols=3, columnspacing=1.2, frameon=False, fontsize=8, handlelength=1.8)
     alone = [p for p in found["points"] if p["curve"] == "always"]
     costs, low = [p["cpu_s"] for p in alone], [p["exact"] for p in alone if p["exact"] < SPLIT]
-    upper.set(ylim=(SPLIT, 1.0), xscale="log", xlim=(0.85 * min(costs), 1.25 * max(costs)))
+    upper.set(ylim=(SPLIT, 1.02), xscale="log", xlim=(0.85 * min(costs), 1.6 * max(costs)))
     lower.set(ylim=(min(low, default=SPLIT - 0.1) - 0.06, max(low, default=SPLIT) + 0.06))
     upper.set_yticks([0.85, 0.9, 0.95, 1.0], ["85 %", "90 %", "95 %", "100 %"])
     ticks = [tick for tick in (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8) if lower.get_ylim()[0] < tick < lower.get_ylim()[1]]
@@ -148,7 +149,7 @@ def points(axes: Axes, points: Sequence[Mapping[str, Any]], bars: Mapping[str, t
         axes.plot(x, y, "s" if model else "D", color=INK, ms=6 if model else 4.5, zorder=5)
         if p["setting"] == best:
             axes.plot(x, y, "o", mfc="none", mec=INK, ms=15, mew=1.5, zorder=5)
-            name, away = f"{name}, the best\nsingle model", (away[0] + 4, away[1])
+            name = f"{name}, the best\nsingle model"
         axes.annotate(
             name, (x, y), away, textcoords="offset points", ha=side, fontsize=9, zorder=6, annotation_clip=True,
             fontweight="bold" if p["setting"] == best else None,

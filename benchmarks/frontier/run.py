@@ -31,6 +31,7 @@ from benchmarks.embedded_outcomes.run import SCORER, shipped
 from benchmarks.embedded_outcomes.train_router import ratings
 from benchmarks.embedded_outcomes.train_router import read as read_marks
 from deployments.settings import ROOT
+from router.bootstrap.dial import hull
 from router.learning.training import train as train_artifact
 from router.prompts.embedding import MiniLMEmbedder
 from router.prompts.lexical import lexical_features
@@ -270,25 +271,6 @@ def learn_judge(train: Outcomes) -> tuple[ScoreModel, float]:
 
 
 # -------------------------------------------------------------------------------------------------------- comparison
-
-
-def hull(cost: Array, exact: Array) -> tuple[Array, Array]:
-    """The upper concave hull of points, from the cheapest on, never falling."""
-    corners: list[tuple[float, float]] = []
-    for x, y in sorted(zip(cost.tolist(), exact.tolist(), strict=True)):
-        if corners and y <= corners[-1][1]:
-            continue
-        while corners and (x <= corners[-1][0] or _bends_up(corners, x, y)):
-            corners.pop()
-        corners.append((x, y))
-    return np.array([x for x, _ in corners]), np.array([y for _, y in corners])
-
-
-def _bends_up(corners: list[tuple[float, float]], x: float, y: float) -> bool:
-    if len(corners) < 2:
-        return False
-    (x0, y0), (x1, y1) = corners[-2:]
-    return (y1 - y0) * (x - x0) <= (y - y0) * (x1 - x0)
 
 
 def compare(points: Sequence[Point], best: str, resamples: int = RESAMPLES) -> dict[str, Any]:

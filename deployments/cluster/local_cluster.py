@@ -152,7 +152,8 @@ def _prepare_environment(limits: Limits, uploads: UploadSettings) -> None:
     for who in ("REPLICA", "HANDLE"):  # what the autoscaler hears; it decides every second, by default on what is old
         os.environ.setdefault(f"RAY_SERVE_{who}_AUTOSCALING_METRIC_PUSH_INTERVAL_S", "2")
     os.environ.setdefault("RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S", "1")  # a proxy that died is replaced in 8 s, not 40
-    # Calls between replicas cost a sixth less by gRPC, whose servers want Ray's token, too; by default it takes 4 MiB.
+    # Calls between replicas by gRPC: a shorter way than Ray's objects. Its servers want Ray's token, too; by
+    # default it takes 4 MiB.
     os.environ.setdefault("RAY_SERVE_USE_GRPC_BY_DEFAULT", "1")
     os.environ.setdefault("RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH", str(2**31 - 1))
     # Ray's processes are nice by 15: whatever else runs here would then be served before those who wait for a picture.
