@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.embedded.captions import caption
-from models.embedded.training.diffusion import DROPOUT, Denoising, noised
+from models.embedded.training.diffusion import Denoising, noised
 from models.embedded.training.latents import encode, scaled
 from models.embedded.world import TIERS, render, sample_scene
 
@@ -27,6 +27,10 @@ MIX = (0.15, 0.2, 0.3, 0.2, 0.15)
 """Of the tiers it learns from."""
 CHANNELS = (8, 16, 32)
 """Of the layers that bring edges of 64x64 pixels to the 16x16 cells of the latents."""
+WITHOUT_CAPTION = 0.5
+"""As in the paper: whoever has no words must read the map."""
+NOISY = (250, 1000)
+"""Timesteps it learns from: below them the latents themselves show where everything stands."""
 
 
 def edges(picture: NDArray[np.uint8], low: float = THRESHOLDS[0], high: float = THRESHOLDS[1]) -> NDArray[np.uint8]:
@@ -36,8 +40,14 @@ def edges(picture: NDArray[np.uint8], low: float = THRESHOLDS[0], high: float = 
 
 
 def new_control(unet: UNet2DConditionModel) -> ControlNetModel:
-    """A ControlNet for a UNet, which says nothing yet."""
-    return ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=CHANNELS)
+    """A ControlNet for a UNet, which says nothing yet.
+
+    Only what leaves it begins at zero. diffusers begins the map's own last layer at zero, too: then nothing of the map
+    reaches the network until its outputs have opened, and they open for what the UNet knew already.
+    """
+    control = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=CHANNELS)
+    torch.nn.init.kaiming_uniform_(control.controlnet_cond_embedding.conv_out.weight, a=5**0.5)
+    return control
 
 
 @dataclass(frozen=True)
@@ -62,7 +72,7 @@ def fresh(vae: AutoencoderKL, mix: Sequence[float], size: int, rng: random.Rando
         maps.append(edges(np.asarray(given, np.uint8), low, 2 * low))
     return Seen(
         scaled(vae, encode(vae, np.stack(pictures))),
-        ["" if rng.random() < DROPOUT else caption(scene, rng) for scene in scenes],
+        ["" if rng.random() < WITHOUT_CAPTION else caption(scene, rng) for scene in scenes],
         as_input(maps),
     )
 
@@ -76,7 +86,7 @@ def control_loss(model: Denoising, control: ControlNetModel, seen: Seen) -> Tens
     """The denoising loss of the frozen model with what the ControlNet adds."""
     with torch.no_grad():
         hidden = model.read(seen.captions).hidden
-    noisy, noise, t, weight = noised(model.alphas, seen.latents, (0, 1000))
+    noisy, noise, t, weight = noised(model.alphas, seen.latents, NOISY)
     down, middle = control(noisy, t, hidden, controlnet_cond=seen.maps, return_dict=False)
     guess = model.denoiser(
         noisy, t, hidden, down_block_additional_residuals=down, mid_block_additional_residual=middle
