@@ -41,7 +41,7 @@ def _plan(name: str, recipe: Recipe, recipes: Mapping[str, Recipe], catalogue: C
     """A plan at native size, or else at the smallest side, which is returned, too. Raises `PlanError`."""
     resolved = resolve(recipe, recipes, (name,))
     request, first = GenerationRequest("-"), first_stage(resolved)
-    if not isinstance(first, Generate):
+    if not isinstance(first, Generate) or first.control is not None:
         return _edited(name, recipe, recipes, catalogue, probes(resolved, catalogue))
     if first.model not in catalogue:
         return make_plan(name, recipe, request, catalogue, recipes), 0  # raises, with the nearest name

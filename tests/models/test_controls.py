@@ -13,7 +13,9 @@ import pytest
 import torch
 
 from models import Engine
-from models.catalogue import load_card
+from models.catalogue import load_card, load_catalogue
+from models.embedded.checker import find_objects
+from models.embedded.world import Placement, Scene, render
 from models.engine.diffusion import DiffusionEngine
 from models.given.controls import canny
 from router.errors import CatalogueError, StepError
@@ -113,6 +115,27 @@ def test_a_control_is_followed_and_leaves_no_trace(
         assert isinstance(result, StepResult) and isinstance(result.value, Picture)
         assert result.facts["control"] == "canny"
         assert np.abs(result.value.pixels.astype(int) - alone).max() <= 2
+
+
+def test_the_shipped_controlnet_places_shapes_where_the_map_has_them() -> None:
+    """The embedded SD1.5 draws an object of its prompt where the map's edges are, and without the map elsewhere."""
+    card = load_catalogue({"sd15": "embedded/sd15"}).cards["sd15"]
+    engine = DiffusionEngine(card, threads=1)
+    near: list[int] = []
+    for control in ({"control": "canny"}, {}):
+        hits = 0
+        for seed, (x, y) in enumerate(((18, 18), (46, 20), (20, 46), (46, 46))):
+            spot = Placement(x, y, 12.0, "red", "circle")
+            wanted = render(Scene("one", (), background="black", placements=(spot,)))
+            inputs = (Picture(canny(wanted)),) if control else ()
+            told = {"prompt": "a red circle", "seed": seed, "steps": 6, "width": 64, "height": 64, **control}
+            names = tuple(map(str, range(len(inputs))))
+            result = engine.run(Step("it", "generate", card.id, names, "image", told), inputs)
+            assert isinstance(result.value, Picture)
+            _, found = find_objects(result.value.pixels)
+            hits += any(np.hypot(one.x - x, one.y - y) < 4 for one in found)
+        near.append(hits)
+    assert near[0] == 4 and near[1] <= 1, near
 
 
 def test_what_is_not_there_is_the_step_s_failure(guided: Callable[[str], DiffusionEngine], maps: Any) -> None:

@@ -43,6 +43,7 @@ def test_presets_make_a_book() -> None:
         "fast",
         "frugal",
         "product-photo",
+        "traced",
     ]
 
 
