@@ -41,6 +41,7 @@ from benchmarks.fusion.edges import edge_marks
 from models.embedded.checker import check
 from models.embedded.outcomes import Prompt, held_out_prompts
 from models.embedded.world import TIERS
+from router.bootstrap.dial import height
 
 Array = NDArray[np.float64]
 POLICIES = ("fast", "balanced", "best")
@@ -153,22 +154,6 @@ def _append(rows: Path, target: str, place: int, one: Answer) -> None:
         writer.writerow((target, place, f"{one.mark:g}", f"{one.seconds:.5f}", f"{one.edge:.2f}", one.recipe))
 
 
-def hull_at(seconds: float, points: Sequence[tuple[float, float]]) -> float:
-    """What mixing at random reaches at `seconds`: the upper concave hull of (seconds, marks), flat beyond its top."""
-    hull: list[tuple[float, float]] = []
-    for point in sorted(points):
-        while len(hull) > 1 and _turn(hull[-2], hull[-1], point) >= 0:
-            hull.pop()
-        hull.append(point)
-    top = max(range(len(hull)), key=lambda k: hull[k][1])
-    x, y = zip(*hull[: top + 1], strict=True)
-    return float(np.interp(seconds, x, y))
-
-
-def _turn(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]) -> float:
-    return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
-
-
 def summary(answers: Mapping[str, Mapping[int, Answer]], n: int) -> dict[str, Any]:
     """Marks, seconds and edge error of each target, and the gain of the policies over the hull, with intervals."""
     whole = [name for name in (*POLICIES, *FIXED) if answers[name]]
@@ -189,10 +174,11 @@ def summary(answers: Mapping[str, Mapping[int, Answer]], n: int) -> dict[str, An
                 "edge": round(float(np.nanmean([a.edge for a in used])), 2),
             }
 
+    fixed = [k for k, name in enumerate(whole) if name in FIXED]
+
     def gain(rows: NDArray[np.int64], policy: int) -> float:
         m, s = marks[:, rows].mean(axis=1), seconds[:, rows].mean(axis=1)
-        fixed = [(float(s[k]), float(m[k])) for k, name in enumerate(whole) if name in FIXED]
-        return float(m[policy]) - hull_at(float(s[policy]), fixed)
+        return float(m[policy] - height(s[fixed], m[fixed], s[policy]))
 
     for k, name in enumerate(whole):
         if name in POLICIES:

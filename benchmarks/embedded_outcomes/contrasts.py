@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.embedded_outcomes.train_router import ARTIFACT, HERE, read
-from benchmarks.presets import hull_at
+from router.bootstrap.dial import height
 from router.prompts.embedding import MiniLMEmbedder
 from router.prompts.lexical import lexical_features
 from router.quality.predictor import QualityPredictor
@@ -54,7 +54,7 @@ def measured(limit: int | None) -> tuple[Array, Array, Array, Array]:
 def report(limit: int | None) -> dict[str, Any]:
     """Marks and seconds of both at every price, and the gain with its interval."""
     shrunk, raw, real, seconds = measured(limit)
-    rows, fixed = np.arange(len(real)), list(zip(seconds.tolist(), real.mean(axis=0).tolist(), strict=True))
+    rows, marks = np.arange(len(real)), real.mean(axis=0)
     draws = np.random.default_rng(3).integers(0, len(real), (RESAMPLES, len(real)))
     lines = []
     for price in PRICES:
@@ -64,7 +64,7 @@ def report(limit: int | None) -> dict[str, Any]:
             taken = (predicted - price * seconds).argmax(axis=1)
             kept[name] = real[rows, taken]
             cost, mean = float(seconds[taken].mean()), float(kept[name].mean())
-            line[name] = {"marks": mean, "seconds": cost, "over_mixing": mean - hull_at(cost, fixed)}
+            line[name] = {"marks": mean, "seconds": cost, "over_mixing": mean - float(height(seconds, marks, np.float64(cost)))}
         difference = kept["shrunk"] - kept["raw"]
         low, high = np.percentile(difference[draws].mean(axis=1), (2.5, 97.5))
         lines.append({**line, "gain": float(difference.mean()), "gain_95": [float(low), float(high)]})
