@@ -178,7 +178,7 @@ def summary(answers: Mapping[str, Mapping[int, Answer]], n: int) -> dict[str, An
 
     def gain(rows: NDArray[np.int64], policy: int) -> float:
         m, s = marks[:, rows].mean(axis=1), seconds[:, rows].mean(axis=1)
-        return float(m[policy] - height(s[fixed], m[fixed], s[policy]))
+        return float(m[policy] - height(s[fixed], m[fixed], s[policy : policy + 1])[0])
 
     for k, name in enumerate(whole):
         if name in POLICIES:

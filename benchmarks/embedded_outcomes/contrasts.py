@@ -64,7 +64,8 @@ def report(limit: int | None) -> dict[str, Any]:
             taken = (predicted - price * seconds).argmax(axis=1)
             kept[name] = real[rows, taken]
             cost, mean = float(seconds[taken].mean()), float(kept[name].mean())
-            line[name] = {"marks": mean, "seconds": cost, "over_mixing": mean - float(height(seconds, marks, np.float64(cost)))}
+            mixed = float(height(seconds, marks, np.array([cost]))[0])
+            line[name] = {"marks": mean, "seconds": cost, "over_mixing": mean - mixed}
         difference = kept["shrunk"] - kept["raw"]
         low, high = np.percentile(difference[draws].mean(axis=1), (2.5, 97.5))
         lines.append({**line, "gain": float(difference.mean()), "gain_95": [float(low), float(high)]})
