@@ -95,7 +95,7 @@ def verdict(model: str, engines: dict[str, Engine], prompts: Sequence[Prompt]) -
 
 def main(argv: Sequence[str] | None = None) -> None:
     made = parser(__doc__)
-    made.add_argument("--minutes", type=float, default=5.0, help="the budget of the sweep")
+    made.add_argument("--minutes", type=float, default=8.0, help="the budget of the sweep")
     made.add_argument("--tune-on", type=int, default=128, help="prompts of the sweep")
     made.add_argument("--judge-on", type=int, default=400, help="prompts of the verdict")
     chosen = made.parse_args(argv)

@@ -24,6 +24,7 @@ FOUND = sorted(
 KEPT = ("benchmarks", "router/artifacts")
 SERVING = ("chaos", "exactness", "load", "memory", "overhead")
 WITH_RAY = ("benchmarks.footprint", "benchmarks.gpu.served", *(f"benchmarks.serving.{name}" for name in SERVING))
+LONG = ("benchmarks.gpu.run", "benchmarks.memory_plan")  # their smallest case takes twenty seconds
 WITH_TABLES = tuple(
     name for name in FOUND if name.split(".")[1] in ("router_evaluation", "router_real", "router_skills")
 )
@@ -54,7 +55,16 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[pytest.mark.ray, pytest.mark.slow] if name in WITH_RAY else []) for name in FOUND],
+    [
+        pytest.param(
+            name,
+            marks=[
+                *([pytest.mark.ray] if name in WITH_RAY else []),
+                *([pytest.mark.slow] if name in (*WITH_RAY, *LONG) else []),
+            ],
+        )
+        for name in FOUND
+    ],
 )
 @pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::sklearn.exceptions.ConvergenceWarning")
 def test_every_benchmark_has_a_quick_run_that_keeps_nothing(name: str, elsewhere: Path) -> None:

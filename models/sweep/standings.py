@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import NormalDist
 
 import numpy as np
 
@@ -54,10 +55,17 @@ class Aim:
     latency_s: float | None = None
     within: float = 0.01
 
-    def possible(self, one: Standing) -> bool:
-        """Could this way still be the one, as far as is known?"""
-        fast = self.latency_s is None or one.seconds <= 1.1 * self.latency_s
-        return fast and one.change + 2 * one.doubt >= -self.within
+    def promise(self, one: Standing, now_s: float) -> float:
+        """How much is to be hoped of a way, for ranking: what it spares, times the chance that it is good enough.
+
+        now_s: seconds of the present way. Without a latency, spared is the logarithm of how many times faster it is;
+        with one, a way within it promises what it may be as good as (a standard error above what was seen).
+        """
+        if self.latency_s is not None:
+            return one.change + one.doubt if one.seconds <= 1.1 * self.latency_s else -one.seconds / self.latency_s
+        spared = math.log(now_s / max(one.seconds, 1e-9))
+        good = NormalDist().cdf((one.change + self.within) / max(one.doubt, 1e-6))
+        return spared * good if spared > 0 else spared
 
     def reached(self, one: Standing) -> bool:
         """Is this way one that may be chosen?"""
@@ -95,21 +103,23 @@ def front(standings: Sequence[Standing]) -> list[Standing]:
     return found
 
 
-def layers(standings: Sequence[Standing]) -> list[list[Standing]]:
-    """The front, the front of the rest, and so on."""
-    left, found = list(standings), []
-    while left:
-        found.append(front(left))
-        left = [one for one in left if one not in found[-1]]
-    return found
+def joined(build: Standing, asking: Standing, present: Standing) -> Standing:
+    """What a way is expected to be that is built like one and asked like another, each of which differs from the
+    present way in that alone: times and quality change as in both."""
+    return replace(
+        build,
+        way=f"{build.way} + {asking.way}",
+        seconds=build.seconds * asking.seconds / present.seconds,
+        quality=present.quality + build.change + asking.change,
+        change=build.change + asking.change,
+        doubt=math.hypot(build.doubt, asking.doubt),
+    )
 
 
-def better_half(standings: Sequence[Standing], aim: Aim, least: int) -> list[str]:
+def better_half(standings: Sequence[Standing], aim: Aim, least: int, now_s: float) -> list[str]:
     """The ways that go on: half of them, and no fewer than `least`; the one that would be taken now comes first, then
-    those that may still be the one, and among them front after front."""
-    possible = [one for one in standings if aim.possible(one)]
-    rest = [one for one in standings if not aim.possible(one)]
-    ranked = [one.way for group in (possible, rest) for layer in layers(group) for one in layer]
+    those that promise most. now_s: seconds of the present way"""
+    ranked = [one.way for one in sorted(standings, key=lambda one: aim.promise(one, now_s), reverse=True)]
     if (best := chosen(standings, aim)) is not None:
         ranked = [best.way, *(way for way in ranked if way != best.way)]
     return ranked[: max(least, math.ceil(len(ranked) / 2))]

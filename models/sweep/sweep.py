@@ -1,4 +1,8 @@
-"""Successive halving (https://arxiv.org/abs/1502.07943): all ways draw a few prompts, the better half twice as many.
+"""Screening, then successive halving (https://arxiv.org/abs/1502.07943).
+
+Ways are built and asked: too many to try each of one with each of the other. So at first those are drawn that differ
+from the present way in one of the two alone. What both together would come to is then expected from what each comes to,
+the most promising ones are drawn as well, and from there on the better half draws twice as many prompts.
 
 The present way draws every prompt of a rung first, so that all others are compared with it on the same ones.
 """
@@ -12,16 +16,19 @@ from dataclasses import dataclass, replace
 
 from models.sweep.drawing import Studio
 from models.sweep.journal import Journal
-from models.sweep.standings import Aim, Standing, better_half, standing
+from models.sweep.standings import Aim, Standing, better_half, joined, standing
 from models.sweep.ways import Build, Way
 from router.errors import LoadError, TriptychError
 
-FIRST = 4
+FIRST = 8
 """Prompts of the first rung."""
 LEAST = 4
 """So many ways are drawn to the last prompt."""
+PROMISING = 16
+"""So many ways are left after the screening."""
 FIRST_SHARE = 0.5
-"""Of the budget for the first rung, in which there are most ways."""
+"""Of the budget for the screening, in which there are most ways."""
+SCREENED = "what it is built of and how it is asked, each by itself, promised less than others"
 
 
 @dataclass(frozen=True)
@@ -77,23 +84,46 @@ class _Run:
         self._studio, self._journal, self._aim = studio, journal, aim
         self._begun, self._end = time.monotonic(), end
         self._on_state = on_state
+        self._screened: dict[str, str] = {}
 
     def all(self) -> Found:
-        names = [name for name in self._others if name not in self._journal.failed]
-        most = len(self._studio.prompts)
-        rung, prompts, whole = 0, min(FIRST, most), False
-        while True:
+        now, most = self._present, len(self._studio.prompts)
+        prompts, rung, whole = min(FIRST, most), 1, False
+        able = [way for way in self._others.values() if way.name not in self._journal.failed]
+        names = [way.name for way in able if way.build == now.build or way.asked == now.asked]
+        self._rung(rung, names, prompts, self._begun + FIRST_SHARE * (self._end - self._begun))
+        names = self._promising(able, prompts)
+        while names and time.monotonic() < self._end:
             rung += 1
-            share = FIRST_SHARE if rung == 1 else 1.0
-            self._rung(rung, names, prompts, self._begun + share * (self._end - self._begun))
+            self._rung(rung, names, prompts, self._end)
             seen = {name: one for name in names if (one := self._standing(name)) is not None}
             names = [name for name, one in seen.items() if one.prompts >= prompts]
             whole = prompts == most and bool(names)
-            if whole or not names or time.monotonic() >= self._end:
+            if whole or not names:
                 break
-            names = better_half([seen[name] for name in names], self._aim, LEAST)
+            standings = [seen[name] for name in names]
+            names = better_half(standings, self._aim, LEAST, self._seen(now.name).seconds)
             prompts = min(2 * prompts, most)
         return replace(self.so_far(), whole=whole)
+
+    def _promising(self, able: Sequence[Way], prompts: int) -> list[str]:
+        """The ways that go on after the screening, by what was seen of them or is expected of them."""
+        present = self._seen(self._present.name)
+        expected: dict[str, Standing] = {}
+        for way in able:
+            if way.name in self._journal.failed:
+                continue
+            names = Way(way.build, *self._present.asked).name, Way(self._present.build, *way.asked).name
+            build, asking = map(self._standing, names)
+            if (seen := self._standing(way.name)) is not None and seen.prompts >= prompts:
+                expected[way.name] = seen
+            elif build is not None and asking is not None:
+                expected[way.name] = joined(build, asking, present)
+            elif failed := next((self._journal.failed[name] for name in names if name in self._journal.failed), None):
+                self._screened[way.name] = failed
+        ranked = sorted(expected, key=lambda name: self._aim.promise(expected[name], present.seconds), reverse=True)
+        self._screened |= dict.fromkeys(ranked[PROMISING:], SCREENED)
+        return ranked[:PROMISING]
 
     def so_far(self) -> Found:
         """All that is known now."""
@@ -158,10 +188,17 @@ class _Run:
             return None
         return standing(name, looks[name], looks[self._present.name])
 
+    def _seen(self, name: str) -> Standing:
+        """A way of which something was seen."""
+        found = self._standing(name)
+        assert found is not None
+        return found
+
     def _standings(self) -> list[Standing]:
         names = [self._present.name, *self._others]
         return [one for name in names if (one := self._standing(name)) is not None]
 
     def _left_out(self) -> dict[str, str]:
         late = {name: "it was ended before" for name in self._others if name not in self._journal.looks}
-        return late | self._journal.failed
+        screened = {name: reason for name, reason in self._screened.items() if name in late}
+        return late | screened | self._journal.failed

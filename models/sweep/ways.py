@@ -62,6 +62,11 @@ class Way:
     scheduler: str
 
     @property
+    def asked(self) -> tuple[int, str]:
+        """All but the build."""
+        return self.steps, self.scheduler
+
+    @property
     def name(self) -> str:
         return f"{self.build.name}; {self.scheduler}, {self.steps} steps"
 
