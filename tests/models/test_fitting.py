@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from models import load_card
 from models.fitting.changes import CHANGES, fit_in, tuned_by
@@ -18,6 +19,7 @@ from models.weights.needs.activations import Shape, decoder_bytes, peak_bytes
 from models.weights.needs.memory import (
     GB,
     estimate_memory_gb,
+    held_bytes,
     most_pictures,
     most_pixels,
     need_of,
@@ -94,6 +96,19 @@ def test_what_is_offloaded_needs_the_one_at_work(cards: dict[str, ModelCard]) ->
     assert whole.held == layers.held == {}
     assert whole.weights["denoise"] == plain.held["transformer"] and whole.weights["decode"] == plain.held["vae"]
     assert layers.weights["denoise"] < whole.weights["denoise"] < plain.weights["denoise"]
+
+
+def test_a_controlnet_is_planned_for(tmp_path: Path) -> None:
+    """The ControlNet that a card names takes what its file holds, offloaded or not; one that is not there, nothing."""
+    card = load_card("embedded/sd15")
+    folder = Path(str(card.controlnets["canny"]["path"]))
+    parameters = sum(value.numel() for value in load_file(folder / "diffusion_pytorch_model.safetensors").values())
+    bare = replace(card, controlnets={})
+    for tuning in ({}, {"offload": "model"}, {"offload": "group"}):
+        with_it, without = (need_of(replace(one, tuning=tuning), 4).total for one in (card, bare))
+        assert with_it - without == 4 * parameters
+    missing = replace(card, controlnets={"canny": {"path": str(tmp_path / "gone")}})
+    assert held_bytes(missing, 4) == held_bytes(bare, 4)
 
 
 def test_the_cheapest_change_that_suffices_is_taken() -> None:

@@ -12,7 +12,15 @@ from dataclasses import dataclass, replace
 from models.families import FAMILIES
 from models.weights.needs.activations import Shape, decoder_bytes, denoiser_bytes, encoder_bytes
 from models.weights.needs.architectures import Network
-from models.weights.needs.networks import BYTES, as_text, count_parameters, countable, networks_of, weight_bytes
+from models.weights.needs.networks import (
+    BYTES,
+    as_text,
+    control_bytes,
+    count_parameters,
+    countable,
+    networks_of,
+    weight_bytes,
+)
 from router.errors import LoadError
 from router.types import ModelCard
 
@@ -56,16 +64,19 @@ def need_of(card: ModelCard, width: int, size: tuple[int, int] | None = None, ba
     """
     sizes = weight_bytes(card, width)
     sums = {name: sum(parts) for name, parts in sizes.items()}
-    work = phase_bytes(card, width, size, batch)
+    work, controls = phase_bytes(card, width, size, batch), control_bytes(card, width)
     if (offload := card.tuning.get("offload")) is None:
-        return Need(sums, dict.fromkeys(work, sum(sums.values())), work)
+        held = {**sums, **controls}
+        return Need(held, dict.fromkeys(work, sum(held.values())), work)
+    extra = sum(controls.values())  # no part of the pipeline that is offloaded: once there, they stay
     if offload == "group":
-        layers = 2.0 * max(max(parts, default=0.0) for parts in sizes.values())
+        layers = extra + 2.0 * max(max(parts, default=0.0) for parts in sizes.values())
         return Need({}, dict.fromkeys(work, layers), work)
     alone = {"denoise": FAMILIES[card.family].denoiser, "decode": "vae"}
     texts = [total for name, total in sums.items() if name not in alone.values()]
     weights = {phase: sums.get(name, 0.0) for phase, name in alone.items()}
-    return Need({}, {"read": max(texts, default=0.0), **weights}, work)
+    weights["read"] = max(texts, default=0.0)
+    return Need({}, {phase: extra + size for phase, size in weights.items()}, work)
 
 
 def phase_bytes(card: ModelCard, width: int, size: tuple[int, int] | None = None, batch: int = 1) -> dict[str, float]:
@@ -103,8 +114,12 @@ def _decoding(card: ModelCard, vae: Network, shape: Shape) -> float:
 
 def held_bytes(card: ModelCard, width: int) -> dict[str, float]:
     """What each component of a card occupies of its device between steps, in the bits that its tuning gives it; nothing
-    if they wait in the memory of the CPU. width: bytes of a parameter"""
-    return {} if card.tuning.get("offload") else {name: sum(parts) for name, parts in weight_bytes(card, width).items()}
+    if they wait in the memory of the CPU; ControlNets with them, though they come when a recipe first asks for one.
+    width: bytes of a parameter"""
+    if card.tuning.get("offload"):
+        return {}
+    networks = {name: sum(parts) for name, parts in weight_bytes(card, width).items()}
+    return {**networks, **control_bytes(card, width)}
 
 
 def working_bytes(card: ModelCard, width: int, size: tuple[int, int] | None = None, batch: int = 1) -> float:
