@@ -15,8 +15,10 @@ def two_nodes() -> Iterator[Callable[[], float]]:
     """While the block runs, `local_cluster.start` uses such a cluster. Yields a function that takes the second node
     away, without a word to its processes, and brings another after ten seconds; it returns the seconds that took."""
     from deployments.cluster import local_cluster
+    from deployments.settings import DEFAULT_CONFIG, load_serve_config
 
-    local_cluster._prepare_environment()
+    settings = load_serve_config(DEFAULT_CONFIG).settings  # whose bounds are those of `configured`, too
+    local_cluster._prepare_environment(settings.limits, settings.uploads)
     import ray
     from ray.cluster_utils import Cluster
 

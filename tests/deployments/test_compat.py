@@ -305,6 +305,7 @@ async def test_an_option_for_everybody_is_refused_with_the_way_for_one_request(h
     [
         ({"sd_model_checkpoint": "sd15"}, "override_settings"), ({"samples_format": "webp"}, "override_settings"),
         ({"sd_vae": "x.safetensors"}, "belongs to its card"), ({"CLIP_stop_at_last_layers": 2}, "kind clip_skip"),
+        ({"CLIP_stop_at_last_layers": True}, "kind clip_skip"),
     ],
 )  # fmt: skip
 async def test_the_remedy_for_an_option_is_one(here: Served, option: dict[str, Any], remedy: str) -> None:

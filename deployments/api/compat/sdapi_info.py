@@ -31,7 +31,7 @@ def set_options(data: Any) -> None:
     if not isinstance(data, Mapping):
         raise RequestError("the body must be a JSON object", None, "invalid_value")
     for name, value in options().items():
-        if name in data and data[name] not in (value, None):
+        if name in data and not _same(data[name], value):
             raise RequestError(
                 f"{name}: options are not kept from one request to the next; {REMEDIES[name]}",
                 name,
@@ -39,6 +39,10 @@ def set_options(data: Any) -> None:
             )
     if unknown := sorted(set(map(str, data)) - set(options())):
         raise RequestError(f"{unknown[0][:40]}: there is no such option here", unknown[0][:40], "unknown_parameter")
+
+
+def _same(given: Any, value: Any) -> bool:
+    return given is None or (given == value and not isinstance(given, bool))  # true is 1 to Python, and not to JSON
 
 
 def models(listed: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
