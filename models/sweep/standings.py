@@ -12,6 +12,10 @@ import numpy as np
 DOUBT = 0.25
 """The spread of differences in quality that is assumed until some have been seen; so much counts for `SEEN` prompts."""
 SEEN = 4
+UNLIKE = 0.1
+"""Pictures whose SSIM is so far below 1 may differ in quality as much as that; those that are more alike, in proportion
+less, since whoever looks at them sees nearly the same."""
+LEAST_DOUBT = 0.02
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,9 @@ def standing(way: str, looks: Mapping[int, Look], present: Mapping[int, Look]) -
     numbers = sorted(looks)
     own = [looks[number] for number in numbers]
     apart = np.array([looks[number].score - present[number].score for number in numbers])
-    spread = math.sqrt((float(((apart - apart.mean()) ** 2).sum()) + SEEN * DOUBT**2) / (len(apart) + SEEN))
+    alike = float(np.mean([one.ssim for one in own]))
+    assumed = max(LEAST_DOUBT, DOUBT * min(1.0, (1 - alike) / UNLIKE))
+    spread = math.sqrt((float(((apart - apart.mean()) ** 2).sum()) + SEEN * assumed**2) / (len(apart) + SEEN))
     return Standing(
         way=way,
         prompts=len(own),
@@ -87,7 +93,7 @@ def standing(way: str, looks: Mapping[int, Look], present: Mapping[int, Look]) -
         quality=float(np.mean([one.score for one in own])),
         change=float(apart.mean()),
         doubt=0.0 if looks is present else spread / math.sqrt(len(apart)),
-        ssim=float(np.mean([one.ssim for one in own])),
+        ssim=alike,
         psnr=float(np.mean([one.psnr for one in own])),
         memory_gb=max(one.memory_gb for one in own),
     )

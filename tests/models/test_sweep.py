@@ -98,6 +98,17 @@ def test_a_way_is_compared_on_the_same_prompts(scores: list[tuple[float, float]]
     assert standing("way", present, present).doubt == 0
 
 
+def test_pictures_that_are_alike_leave_less_doubt() -> None:
+    """Of two ways with the same scores, the one whose pictures are nearly those of the present way is surer."""
+    scores = (1.0, 1.0, 0.0, 1.0)
+    present = {n: Look(1.0, score, 1.0, 50.0) for n, score in enumerate(scores)}
+    alike, unlike = (
+        standing("way", {n: Look(1.0, score, ssim, 30.0) for n, score in enumerate(scores)}, present)
+        for ssim in (0.9999, 0.85)
+    )
+    assert alike.doubt < unlike.doubt / 5 and alike.change == unlike.change == 0
+
+
 def test_pictures_are_the_less_alike_the_more_they_differ() -> None:
     """SSIM and PSNR are highest for the same picture, symmetric, and fall with noise."""
     rng = np.random.default_rng(0)
