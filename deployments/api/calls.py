@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import Request
 
-from deployments.api.edge import arrived_s
+from deployments.api.edge.middleware import arrived_s
 from deployments.api.edits.forms import form_of, is_form
 from deployments.api.keys import access_of
 from deployments.api.service import Call

@@ -54,6 +54,9 @@ STATUS_OF_CODE = {
 }
 
 
+FULL = "x-triptych-full"
+"""The header of a refusal for want of room, by which the edge knows it from those of budgets and rates."""
+
 MODERATED = ("moderation_blocked", "content_policy_violation")
 """Codes of what a policy's `safety` blocked: a prompt, or what was made of it."""
 
@@ -91,6 +94,8 @@ def headers(error: BaseException) -> dict[str, str]:
     told = rate_headers(getattr(error, "rate", None))
     if status == 401:
         told["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, errors.TriptychError) and error.code == "overloaded":
+        told[FULL] = "1"
     if isinstance(error, errors.TriptychError) and error.retry_after_s is not None:
         return {**told, "Retry-After": str(max(1, math.ceil(error.retry_after_s)))}
     return {**told, **({"x-should-retry": "false"} if status >= 500 or status in (408, 409, 429) else {})}

@@ -71,6 +71,11 @@ class Aim:
         good = NormalDist().cdf((one.change + self.within) / max(one.doubt, 1e-6))
         return spared * good if spared > 0 else spared
 
+    def sure(self, one: Standing) -> bool:
+        """Is this way good enough, two standard errors left as a margin?"""
+        fast = self.latency_s is None or one.seconds <= self.latency_s
+        return fast and one.change - 2 * one.doubt >= -self.within
+
     def reached(self, one: Standing) -> bool:
         """Is this way one that may be chosen?"""
         if self.latency_s is not None:
@@ -124,10 +129,13 @@ def joined(build: Standing, asking: Standing, present: Standing) -> Standing:
 
 def better_half(standings: Sequence[Standing], aim: Aim, least: int, now_s: float) -> list[str]:
     """The ways that go on: half of them, and no fewer than `least`; the one that would be taken now comes first, then
-    those that promise most. now_s: seconds of the present way"""
+    the fastest of which it is all but sure that it is good enough, then those that promise most. Promises are of ways that
+    may yet be found wanting, and then the sure one is what is left. now_s: seconds of the present way"""
     ranked = [one.way for one in sorted(standings, key=lambda one: aim.promise(one, now_s), reverse=True)]
-    if (best := chosen(standings, aim)) is not None:
-        ranked = [best.way, *(way for way in ranked if way != best.way)]
+    sure = min((one for one in standings if aim.sure(one)), key=lambda one: one.seconds, default=None)
+    for one in (sure, chosen(standings, aim)):
+        if one is not None:
+            ranked = [one.way, *(way for way in ranked if way != one.way)]
     return ranked[: max(least, math.ceil(len(ranked) / 2))]
 
 

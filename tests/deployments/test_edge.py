@@ -17,7 +17,7 @@ import httpx
 import pytest
 import uvicorn
 
-from deployments.api.edge import Edge, for_serve_proxy, told_by_serve
+from deployments.api.edge.middleware import Edge, for_serve_proxy, told_by_serve
 from deployments.api.errors import status_of
 from deployments.api.request_ids import RequestIds
 from deployments.settings import AppSettings

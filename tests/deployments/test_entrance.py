@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from starlette.datastructures import Headers
 
-from deployments.api import edge as edge_module
 from deployments.api import keys as keys_module
 from deployments.api import urls as urls_module
 from deployments.api.calls import base_url, prefers_async
-from deployments.api.edge import (
+from deployments.api.edge import middleware as edge_module
+from deployments.api.edge.middleware import (
     ARRIVED,
     BODY_BYTES,
     BODY_TIMEOUT_S,
@@ -26,7 +26,7 @@ from deployments.api.edge import (
     for_serve_proxy,
     told_by_serve,
 )
-from deployments.api.errors import STATUS_OF_CODE, envelope, headers, rate_headers, status_of
+from deployments.api.errors import FULL, STATUS_OF_CODE, envelope, headers, rate_headers, status_of
 from deployments.api.keys import OPEN, Access, Gate, Keys, access_of, given_key, warned
 from deployments.api.request_ids import HEADER, RequestIds, new_job_id, new_request_id
 from deployments.api.urls import UrlSigner
@@ -438,8 +438,8 @@ def test_the_proxy_takes_its_bounds_from_the_environment(monkeypatch: pytest.Mon
         (errors.RequestError("m", None, "key_required"), 401, "invalid_request_error", {"WWW-Authenticate": "Bearer"}),
         (errors.RequestError("m", None, "request_timeout"), 408, "invalid_request_error", {"x-should-retry": "false"}),
         (errors.RequestError("m", None, "conflict"), 409, "invalid_request_error", {"x-should-retry": "false"}),
-        (errors.OverloadedError("m", 0.2), 429, "rate_limit_error", {"Retry-After": "1"}),
-        (errors.OverloadedError("m", 7.01), 429, "rate_limit_error", {"Retry-After": "8"}),
+        (errors.OverloadedError("m", 0.2), 429, "rate_limit_error", {"Retry-After": "1", FULL: "1"}),
+        (errors.OverloadedError("m", 7.01), 429, "rate_limit_error", {"Retry-After": "8", FULL: "1"}),
         (errors.StepError("m"), 500, "server_error", {"x-should-retry": "false"}),
         (errors.NotFoundError("m", "p"), 404, "invalid_request_error", {}),
         (ValueError("secret"), 500, "server_error", {"x-should-retry": "false"}),

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, Phase, given, seed
 from hypothesis import settings as examples
 
 from deployments.api.app import create_app
-from deployments.api.edge import for_serve_proxy
+from deployments.api.edge.middleware import for_serve_proxy
 from deployments.api.keys import Gate
 from deployments.api.service import Service
 from deployments.api.wire.fields import CHOICES, SAME_VALUES

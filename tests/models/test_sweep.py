@@ -59,6 +59,12 @@ def test_the_better_half_holds_what_would_be_chosen(found: list[Standing], laten
         assert best.way in kept
 
 
+def test_what_is_sure_goes_on_beside_what_promises_more() -> None:
+    """A way that is all but certainly good enough is never left out for faster ones that may be."""
+    hopes = [stood(f"hope {n}", 0.1, 0.0, doubt=0.02) for n in range(9)]
+    assert "sure" in better_half([*hopes, stood("sure", 0.5, 0.0, doubt=0.001)], Aim(), 4, now_s=1.0)
+
+
 def test_the_fastest_that_is_as_good_is_chosen() -> None:
     """Without a latency seconds decide, among the ways that keep the score up to `within`."""
     found = [stood("as it is", 1.0, 0.0), stood("half", 0.5, -0.008), stood("worse", 0.2, -0.05)]

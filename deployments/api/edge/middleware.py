@@ -7,10 +7,11 @@ some things in plain text: here that ends.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -18,6 +19,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.api import errors as failures
+from deployments.api.edge.throttle import Throttle
 from deployments.api.request_ids import HEADER, RequestIds, new_request_id
 from router.errors import (
     DeadlineError,
@@ -44,20 +46,31 @@ THE_OPERATORS = ("x-request-timeout-seconds", "x-request-disconnect-disabled")
 PICTURED = ("/images/edits", "/images/variations", "/v1/jobs", "/v1/route", "/sdapi/v1/img2img")
 """How the paths end whose bodies may bring pictures."""
 
+AGAIN_S = 2.0  # where Serve refuses, it says nothing about when to come back
+
 _PLAIN = "text/plain"
 
 
 class Edge:
-    """ASGI middleware: bodies within bounds of size and time, no headers that are the operator's, envelopes throughout.
+    """ASGI middleware: bodies within bounds of size and time, no headers that are the operator's, envelopes throughout,
+    and refusals at once for whom there is no room.
 
     max_bytes, within_s: of a body;   upload_bytes: of one that may bring pictures; None: as of any
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int, within_s: float, upload_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        max_bytes: int,
+        within_s: float,
+        upload_bytes: int | None = None,
+        throttle: Throttle | None = None,
+    ) -> None:
         self._app = app
         self._max_bytes = max_bytes
         self._upload_bytes = max(max_bytes, upload_bytes or 0)
         self._within_s = within_s
+        self._throttle = throttle or Throttle()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -76,8 +89,21 @@ class Edge:
             return
         if messages is None:  # the client is gone
             return
-        answer = _Enveloped(send, request_id)
+        makes, client = scope.get("method") == "POST", _client_of(headers)
+        if makes and (seconds := self._throttle.refuses(client)) is not None:
+            full = OverloadedError("there is no room for more of your requests now; come back when it says", seconds)
+            await _answer(failures.status_of(full), full, request_id, send, [(HEADER.encode(), request_id.encode())])
+            return
+        answer = _Enveloped(send, request_id, (lambda *told: self._learn(client, *told)) if makes else None)
         await self._app(scope, _replaying(messages, receive), answer)
+
+    def _learn(self, client: str, status: int, headers: Headers) -> None:
+        """What the application answered. Only refusals for want of room count as such: a key that has used up its
+        budget finds none by coming more slowly."""
+        if failures.FULL in headers or (status in (429, 503) and _is_plain(headers)):
+            self._throttle.refused(client, float(headers.get("retry-after", AGAIN_S)))
+        elif status < 400:
+            self._throttle.took(client)
 
     async def _whole(self, headers: Headers, receive: Receive, most: int) -> list[Message] | None:
         """The messages of the body, all of them. Raises `RequestError`: 408, 413, 415."""
@@ -111,18 +137,24 @@ def _too_large(most: int) -> RequestError:
 
 
 class _Enveloped:
-    """Passes an answer on; failures in plain text, which are Serve's own, as envelopes."""
+    """Passes an answer on; failures in plain text, which are Serve's own, as envelopes.
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    on_start: is told the status and the headers
+    """
+
+    def __init__(self, send: Send, request_id: str, on_start: Callable[[int, Headers], None] | None = None) -> None:
         self._send = send
+        self._on_start = on_start
         self._request_id = request_id
         self._held: Message | None = None
         self._body = bytearray()
 
     async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start" and message["status"] >= 400:
-            kind = Headers(raw=list(message.get("headers", ()))).get("content-type", "")
-            if kind.startswith(_PLAIN):
+        if message["type"] == "http.response.start":
+            headers = Headers(raw=list(message.get("headers", ())))
+            if self._on_start is not None:
+                self._on_start(message["status"], headers)
+            if message["status"] >= 400 and _is_plain(headers):
                 self._held = message
                 return
         if self._held is None or message["type"] != "http.response.body":
@@ -136,12 +168,21 @@ class _Enveloped:
         await _answer(self._held["status"], error, self._request_id, self._send, kept)
 
 
+def _is_plain(headers: Headers) -> bool:
+    return headers.get("content-type", "").startswith(_PLAIN)
+
+
+def _client_of(headers: Headers) -> str:
+    """Whoever has one key is one client, and all without a key are one. No key is remembered."""
+    return hashlib.sha256(headers.get("authorization", "").encode()).hexdigest()
+
+
 def told_by_serve(status: int, text: str) -> TriptychError:
     """What Serve says in plain text, in our words."""
     if status == 404:
         return NotFoundError("nothing is served here; is the application running?", None, "unknown_url")
     if status == 429 or (status == 503 and "queue" in text.lower()):
-        return OverloadedError("more requests are waiting than may; try again in a moment", 2.0)
+        return OverloadedError("more requests are waiting than may; try again in a moment", AGAIN_S)
     if status == 503:
         error = LoadError("the application does not answer now; try again in a moment", None, "unavailable")
         error.retry_after_s = 2.0

@@ -1,0 +1,121 @@
+"""The edge's throttle: whoever is refused for want of room is let in more slowly, and nobody else is."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import httpx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from deployments.api import errors as failures
+from deployments.api.edge.middleware import Edge
+from deployments.api.edge.throttle import AHEAD, BURST, HOLD_S, LEAST_PER_S, Throttle
+from router.errors import OverloadedError, RequestError
+
+
+class Clock:
+    """Time that passes when it is told to."""
+
+    def __init__(self) -> None:
+        self.s = 0.0
+
+    def __call__(self) -> float:
+        return self.s
+
+
+def beyond(capacity: float, offered: float, seconds: float) -> tuple[float, float]:
+    """Requests a second that a throttle lets in and that an application takes, which has room for `capacity` a second
+    and refuses the rest; of the second half of the time."""
+    clock, entered, taken, room = Clock(), 0, 0, 0.0
+    throttle = Throttle(clock)
+    while clock.s < seconds:
+        clock.s += 1 / offered
+        room = min(2.0, room + capacity / offered)
+        if throttle.refuses("one") is not None:
+            continue
+        counts = clock.s > seconds / 2
+        entered += counts
+        if room >= 1:
+            room -= 1
+            taken += counts
+            throttle.took("one")
+        else:
+            throttle.refused("one", 3.0)
+    return entered / (seconds / 2), taken / (seconds / 2)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.floats(0.1, 60), st.floats(1.1, 12))
+def test_what_is_let_in_follows_what_is_taken(capacity: float, times: float) -> None:
+    """Offered more than it can take, an application takes nearly all that it can, and refuses little beside."""
+    entered, taken = beyond(capacity, times * capacity, 60.0)
+    assert taken >= 0.8 * min(capacity, times * capacity) - 0.2
+    assert entered <= AHEAD * 1.25 * capacity + LEAST_PER_S + BURST / 30 + 0.5
+
+
+@given(st.lists(st.tuples(st.booleans(), st.floats(0, 1)), max_size=40))
+def test_who_was_not_refused_is_never_held_up(others: list[tuple[bool, float]]) -> None:
+    """Whatever another client meets, one that the application never refused is let in, and so is everybody a while
+    after the last refusal."""
+    clock = Clock()
+    throttle = Throttle(clock)
+    for refused, seconds in others:
+        clock.s += seconds
+        if refused:
+            throttle.refused("greedy", 5.0)
+        throttle.refuses("greedy")
+        assert throttle.refuses("modest") is None
+        throttle.took("modest")
+    clock.s += HOLD_S + 0.001
+    assert throttle.refuses("greedy") is None
+
+
+def test_a_refusal_at_the_edge_says_what_the_application_said() -> None:
+    """The seconds until to come back count down from what the application told, and are never below one."""
+    clock = Clock()
+    throttle = Throttle(clock)
+    throttle.refused("one", 2.0)
+    told = [seconds for _ in range(20) if (seconds := throttle.refuses("one")) is not None]
+    assert told and all(seconds == pytest.approx(2.0) for seconds in told)
+    clock.s += 1.9
+    while (seconds := throttle.refuses("one")) is None:
+        pass
+    assert seconds == 1.0
+
+
+async def test_the_edge_refuses_in_the_envelope_and_only_for_want_of_room() -> None:
+    """Refused for want of room, a client's next requests are mostly answered by the edge: 429, an envelope,
+    Retry-After. Reading goes on, and neither refusals of another kind nor those of another key count."""
+    came: list[str] = []
+
+    async def answer(request: Request) -> JSONResponse:
+        key = request.headers.get("authorization", "")
+        came.append(key)
+        error = OverloadedError("no room", 7.0) if key == "Bearer full" else RequestError("not this", "n")
+        if request.method == "GET":
+            return JSONResponse({})
+        return JSONResponse(failures.envelope(error), failures.status_of(error), failures.headers(error))
+
+    app = Edge(Starlette(routes=[Route("/v1/x", answer, methods=["GET", "POST"])]), 1000, 5.0)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://here") as client:
+
+        async def ask(method: str, key: str) -> httpx.Response:
+            return await client.request(method, "/v1/x", headers={"authorization": f"Bearer {key}"})
+
+        refused = await asyncio.gather(*(ask("POST", "full") for _ in range(40)))
+        assert {one.status_code for one in refused} == {429}
+        assert {json.loads(one.text)["error"]["code"] for one in refused} == {"overloaded"}
+        assert all(one.headers["retry-after"] == "7" and one.headers["x-request-id"] for one in refused[10:])
+        assert BURST <= came.count("Bearer full") <= BURST + 2
+        came.clear()
+        for _ in range(20):
+            assert (await ask("GET", "full")).status_code == 200
+            assert (await ask("POST", "wrong")).status_code == 400
+        assert len(came) == 40
