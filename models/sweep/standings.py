@@ -129,8 +129,8 @@ def joined(build: Standing, asking: Standing, present: Standing) -> Standing:
 
 def better_half(standings: Sequence[Standing], aim: Aim, least: int, now_s: float) -> list[str]:
     """The ways that go on: half of them, and no fewer than `least`; the one that would be taken now comes first, then
-    the fastest of which it is all but sure that it is good enough, then those that promise most. Promises are of ways that
-    may yet be found wanting, and then the sure one is what is left. now_s: seconds of the present way"""
+    the fastest of which it is all but sure that it is good enough, then those that promise most: these may yet be found
+    wanting, and then the sure one is what is left. now_s: seconds of the present way"""
     ranked = [one.way for one in sorted(standings, key=lambda one: aim.promise(one, now_s), reverse=True)]
     sure = min((one for one in standings if aim.sure(one)), key=lambda one: one.seconds, default=None)
     for one in (sure, chosen(standings, aim)):
