@@ -13,8 +13,10 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
+
+import psutil
 
 from deployments.cluster.local_cluster import free_port
 
@@ -77,20 +79,11 @@ def litserve_server(model: str, port: int) -> None:
     """LitServe around the same. Runs until it is ended."""
     import litserve
 
-    class Pictures(litserve.LitAPI):  # type: ignore[misc,name-defined]
-        def setup(self, device: str) -> None:
-            self.make = bare(model)
+    from benchmarks.serving.lit import Pictures
 
-        def decode_request(self, request: Any) -> int:
-            return int(request["seed"])
-
-        def predict(self, seed: int) -> bytes:
-            return self.make(seed)
-
-        def encode_response(self, data: bytes) -> dict[str, Any]:
-            return answer(data)
-
-    server = litserve.LitServer(Pictures(), accelerator="cpu", api_path="/", healthcheck_path="/healthz")
+    pictures = Pictures()
+    pictures.model = model
+    server = litserve.LitServer(pictures, accelerator="cpu", api_path="/", healthcheck_path="/healthz")
     server.run(host="127.0.0.1", port=port, generate_client_file=False, log_level="warning")
 
 
@@ -116,8 +109,12 @@ def in_a_process(kind: str, model: str) -> Iterator[str]:
                 time.sleep(0.1)
         yield url
     finally:
+        below = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
         process.terminate()
         process.wait(10)
+        for child in below:  # LitServe leaves its own behind
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
 
 
 def deploy_on_serve(model: str) -> str:

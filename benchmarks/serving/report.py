@@ -78,13 +78,20 @@ def of_overhead(found: Mapping[str, Any]) -> Lines:
     rows = []
     for model, result in found["models"].items():
         for name, way in result["ways"].items():
-            low, high = way["added_ms_95"]
-            added = f"{way['added_ms']:.1f} ({low:.1f}–{high:.1f})" if name != "bare" else "-"
+            added = [
+                "-"
+                if name == "bare" or way[key] is None
+                else "{:.1f} ({:.1f}–{:.1f})".format(way[key], *way[f"{key}_95"])
+                for key in ("added_ms", "calm_added_ms")
+            ]
             rows.append(
-                (model, name, f"{way['wall_ms']:.1f}", added, f"{way['cpu_ms']:.1f}", f"{way['added_cpu_ms']:.1f}")
+                (model, name, f"{way['wall_ms']:.1f}", *added, f"{way['cpu_ms']:.1f}", f"{way['added_cpu_ms']:.1f}")
             )
+    turns = "; ".join(f"{model} {one['calm_turns']} of {one['turns']}" for model, one in found["models"].items())
+    told = ["", f"Calm turns: {turns}."]
     without = [] if found["litserve"] else ["", "LitServe was not installed, so it is missing here."]
-    return [*table(("model", "by", "ms a picture", "added ms (95 %)", "CPU-ms", "added CPU-ms"), rows), *without]
+    names = ("model", "by", "ms a picture", "added ms (95 %)", "in calm turns", "CPU-ms", "added CPU-ms")
+    return [*table(names, rows), *told, *without]
 
 
 def of_exactness(found: Mapping[str, Any]) -> Lines:

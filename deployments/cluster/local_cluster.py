@@ -26,7 +26,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from deployments.api.edge.middleware import BODY_BYTES, BODY_TIMEOUT_S, UPLOAD_BYTES
+from deployments.api.edge.middleware import BODY_BYTES, BODY_TIMEOUT_S, MIDDLEWARE, UPLOAD_BYTES
 from deployments.assembly import least_replicas
 from deployments.settings import AppSettings, ConfigError, Limits, ServeConfig, UploadSettings
 from policies.language.source import MAX_BYTES
@@ -148,7 +148,7 @@ def _prepare_environment(limits: Limits, uploads: UploadSettings) -> None:
     # Ray's own series would listen on all interfaces, open to everybody; ours have a port of their own.
     os.environ.setdefault("RAY_enable_metrics_collection", "0")
     # Serve's proxy echoes whatever id it is sent, and waits for bodies: what is unsound has to end before.
-    os.environ.setdefault("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "deployments.api.edge.middleware.for_serve_proxy")
+    os.environ.setdefault("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", MIDDLEWARE)
     for who in ("REPLICA", "HANDLE"):  # what the autoscaler hears; it decides every second, by default on what is old
         os.environ.setdefault(f"RAY_SERVE_{who}_AUTOSCALING_METRIC_PUSH_INTERVAL_S", "2")
     os.environ.setdefault("RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S", "1")  # a proxy that died is replaced in 8 s, not 40

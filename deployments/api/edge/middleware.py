@@ -35,6 +35,9 @@ BODY_BYTES, BODY_TIMEOUT_S = "TRIPTYCH_BODY_BYTES", "TRIPTYCH_BODY_TIMEOUT_S"
 UPLOAD_BYTES = "TRIPTYCH_UPLOAD_BYTES"
 """Environment variables with settings of `limits` and `uploads` for proxies, which have no other way to know them."""
 
+MIDDLEWARE = "deployments.api.edge.middleware.for_serve_proxy"
+"""What Serve's proxy is told to run (`RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`)."""
+
 ARRIVED = "x-triptych-arrived"
 """When a request came to the proxy, Unix seconds; what a client says is replaced."""
 
