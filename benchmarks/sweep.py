@@ -35,7 +35,7 @@ from models.embedded.world import TIERS
 from router.types import Picture, Step
 
 RESULTS = Path(__file__).resolve().parent / "results" / "sweep"
-TUNED_ON, JUDGED_ON = 2037, 2038
+TUNED_ON, JUDGED_ON = 2039, 2040
 """Seeds of prompts."""
 BLOCK = 8
 

@@ -54,10 +54,13 @@ class Aim:
     """What is looked for: with `latency_s`, the best picture in that time; without, the fastest that is as good.
 
     within: what may be lost of the mean score of the present way, 0..1
+    alike: without a latency, the mean SSIM to the present way's pictures that must be kept. A scorer sees whether a prompt
+    is followed and hardly how clean a picture is; what is nearly the same picture cannot have lost that, either
     """
 
     latency_s: float | None = None
     within: float = 0.01
+    alike: float = 0.0
 
     def promise(self, one: Standing, now_s: float) -> float:
         """How much is to be hoped of a way, for ranking: what it spares, times the chance that it is good enough.
@@ -67,20 +70,21 @@ class Aim:
         """
         if self.latency_s is not None:
             return one.change + one.doubt if one.seconds <= 1.1 * self.latency_s else -one.seconds / self.latency_s
+        if one.ssim < self.alike:
+            return one.ssim - self.alike
         spared = math.log(now_s / max(one.seconds, 1e-9))
         good = NormalDist().cdf((one.change + self.within) / max(one.doubt, 1e-6))
         return spared * good if spared > 0 else spared
 
     def sure(self, one: Standing) -> bool:
         """Is this way good enough, two standard errors left as a margin?"""
-        fast = self.latency_s is None or one.seconds <= self.latency_s
-        return fast and one.change - 2 * one.doubt >= -self.within
+        return self.reached(one) and one.change - 2 * one.doubt >= -self.within
 
     def reached(self, one: Standing) -> bool:
         """Is this way one that may be chosen?"""
         if self.latency_s is not None:
             return one.seconds <= self.latency_s
-        return one.change - one.doubt / 2 >= -self.within
+        return one.ssim >= self.alike and one.change - one.doubt / 2 >= -self.within
 
 
 def standing(way: str, looks: Mapping[int, Look], present: Mapping[int, Look]) -> Standing:

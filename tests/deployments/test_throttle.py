@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
+from typing import Any
 
 import httpx
 import pytest
@@ -40,6 +42,7 @@ def beyond(capacity: float, offered: float, seconds: float) -> tuple[float, floa
         room = min(2.0, room + capacity / offered)
         if throttle.refuses("one") is not None:
             continue
+        throttle.leaves("one", done=True)
         counts = clock.s > seconds / 2
         entered += counts
         if room >= 1:
@@ -70,9 +73,11 @@ def test_who_was_not_refused_is_never_held_up(others: list[tuple[bool, float]]) 
         clock.s += seconds
         if refused:
             throttle.refused("greedy", 5.0)
-        throttle.refuses("greedy")
+        if throttle.refuses("greedy") is None:
+            throttle.leaves("greedy", done=True)
         assert throttle.refuses("modest") is None
         throttle.took("modest")
+        throttle.leaves("modest", done=True)
     clock.s += HOLD_S + 0.001
     assert throttle.refuses("greedy") is None
 
@@ -88,6 +93,73 @@ def test_a_refusal_at_the_edge_says_what_the_application_said() -> None:
     while (seconds := throttle.refuses("one")) is None:
         pass
     assert seconds == 1.0
+
+
+def test_so_many_at_once_come_back_in_turn_and_find_room() -> None:
+    """Of four hundred at once a bounded number enters; the others are told times at which there is room for them."""
+    clock = Clock()
+    throttle = Throttle(clock, most=32)
+    per_s, inside, waiting, done = 10.0, 0, [], 0
+    for _ in range(400):
+        seconds = throttle.refuses("one")
+        inside += seconds is None
+        waiting += [] if seconds is None else [math.ceil(seconds)]
+    assert inside == 32
+    refused_again, free = 0, 0.0
+    for second in range(1, 141):
+        for _ in range(10):
+            clock.s += 0.1
+            free = min(1.0, free + per_s / 10)
+            if inside and free >= 1:
+                throttle.leaves("one", done=True)
+                inside, free, done = inside - 1, free - 1, done + 1
+        for _ in range(waiting.count(second)):
+            entered = throttle.refuses("one") is None
+            inside += entered
+            refused_again += not entered
+    assert refused_again <= 0.15 * 400
+    assert done >= 0.9 * 400
+
+
+@given(st.integers(1, 40))
+def test_a_client_with_few_inside_enters_beside_one_with_many(most: int) -> None:
+    """Whoever fills the place leaves the others their share of it."""
+    throttle = Throttle(Clock(), most=2 * most)
+    for _ in range(4 * most):
+        throttle.refuses("greedy")
+    entered = sum(throttle.refuses("modest") is None for _ in range(4 * most))
+    assert entered == most
+
+
+async def test_whoever_leaves_makes_room() -> None:
+    """A request is inside until it is answered, fails or is given up: none of these takes a place for ever."""
+    ways = iter(("answer", "fail", "wait") * 5)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        way = next(ways)
+        if way == "fail":
+            raise RuntimeError("broken")
+        if way == "wait":
+            await asyncio.sleep(60)
+        await JSONResponse({})(scope, receive, send)
+
+    throttle = Throttle(most=2)
+    edge = Edge(app, 1000, 5.0, throttle=throttle)
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request"}
+
+    async def send(message: Any) -> None:
+        pass
+
+    for _ in range(15):
+        task = asyncio.ensure_future(
+            edge({"type": "http", "method": "POST", "path": "/", "headers": []}, receive, send)
+        )
+        await asyncio.wait([task], timeout=0.01)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert not throttle._inside
 
 
 async def test_the_edge_refuses_in_the_envelope_and_only_for_want_of_room() -> None:

@@ -74,6 +74,20 @@ def test_the_fastest_that_is_as_good_is_chosen() -> None:
     assert chosen(doubtful, Aim()).way == "half"  # type: ignore[union-attr]
 
 
+def test_what_makes_other_pictures_is_taken_only_if_that_is_welcome() -> None:
+    """A scorer that sees no loss does not excuse pictures that became others, unless nobody minds or time presses."""
+    found = [
+        stood("as it is", 1.0, 0.0),
+        stood("same", 0.5, 0.0),
+        replace(stood("fewer steps", 0.3, 0.0), ssim=0.99),
+    ]
+    assert chosen(found, Aim(alike=0.998)).way == "same"  # type: ignore[union-attr]
+    assert chosen(found, Aim(alike=0.0)).way == "fewer steps"  # type: ignore[union-attr]
+    assert chosen(found, Aim(0.4, alike=0.998)).way == "fewer steps"  # type: ignore[union-attr]
+    aim = Aim(alike=0.998)
+    assert aim.promise(found[1], 1.0) > aim.promise(found[0], 1.0) > aim.promise(found[2], 1.0)
+
+
 def test_a_latency_is_kept_or_nothing_is_chosen() -> None:
     """With one, the best within it is taken, the faster of equals; if none is that fast, none is chosen."""
     found = [

@@ -98,7 +98,11 @@ class Edge:
             await _answer(failures.status_of(full), full, request_id, send, [(HEADER.encode(), request_id.encode())])
             return
         answer = _Enveloped(send, request_id, (lambda *told: self._learn(client, *told)) if makes else None)
-        await self._app(scope, _replaying(messages, receive), answer)
+        try:
+            await self._app(scope, _replaying(messages, receive), answer)
+        finally:
+            if makes:
+                self._throttle.leaves(client, answer.status < 400)
 
     def _learn(self, client: str, status: int, headers: Headers) -> None:
         """What the application answered. Only refusals for want of room count as such: a key that has used up its
@@ -147,6 +151,7 @@ class _Enveloped:
 
     def __init__(self, send: Send, request_id: str, on_start: Callable[[int, Headers], None] | None = None) -> None:
         self._send = send
+        self.status = 500  # until it is told
         self._on_start = on_start
         self._request_id = request_id
         self._held: Message | None = None
@@ -155,6 +160,7 @@ class _Enveloped:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = Headers(raw=list(message.get("headers", ())))
+            self.status = message["status"]
             if self._on_start is not None:
                 self._on_start(message["status"], headers)
             if message["status"] >= 400 and _is_plain(headers):

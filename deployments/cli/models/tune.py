@@ -39,6 +39,10 @@ def tune(
         typer.Option(help="Such as 2s or 800ms: the best picture in that time. Default: the fastest as good."),
     ] = None,
     within: Annotated[float, typer.Option(min=0, max=1, help="What may be lost of the mean score.")] = 0.01,
+    alike: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Mean SSIM to keep to the pictures as they are now; 0: others are as welcome."),
+    ] = 0.998,
     minutes: Annotated[float, typer.Option(min=0.01, help="The budget. Run it again to go on.")] = 10.0,
     into: Annotated[Path, typer.Option(help="Folder for what is found; of a sweep that was ended, to go on.")] = Path(
         "tuned"
@@ -67,7 +71,7 @@ def tune(
     if card.role != "base" or card.remote is not None:
         raise RequestError(f"{model!r} does not draw from a prompt on this machine; tune one that does", "model")
     judge = _judge(scorer, catalogue)
-    aim = Aim(None if latency is None else _seconds(latency), within)
+    aim = Aim(None if latency is None else _seconds(latency), within, alike)
     texts = _prompts(prompts)
     if graphs:
         check_exporter()
