@@ -7,6 +7,7 @@ names is refused by name.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,6 +42,7 @@ class StyleFile(BaseModel):
     licence: str = Field("unknown", description="of the file")
     settings: dict[str, str | int | float] = Field(default_factory=dict, description="numbers of its kind")
     latent_space: str = Field("", description="only for models with this space; empty: all of the family")
+    in_prompts: bool = Field(False, description="whether a prompt may name it: <lora:ID:WEIGHT>")
     description: str = ""
 
     @model_validator(mode="after")
@@ -102,7 +104,7 @@ class StyleFile(BaseModel):
         elif "file" in source:
             source["file"] = str(allowed_file(source["file"], path, allowed))
         return Style(
-            **self.model_dump(exclude={"source"}),
+            **self.model_dump(exclude={"source", "in_prompts"}),
             source=source,
             steps=kind.steps,
             least=kind.least,
@@ -161,6 +163,29 @@ def load_style(path: Path, allowed: Sequence[Path] = ()) -> Style:
             place = ".".join(map(str, detail["loc"]))
             lines.append(f"{path}: {place + ': ' if place else ''}{detail['msg'].removeprefix('Value error, ')}")
         raise CatalogueError("\n".join(lines)) from None
+
+
+def named_in_prompts(directories: Sequence[Path] = ()) -> dict[str, bool]:
+    """Of the shipped styles and those of further folders, by id, whether a prompt may name them. What is wrong with a
+    card says `load_styles`; such a card is left out."""
+    found: dict[str, bool] = {}
+    for folder in (SHIPPED, *directories):
+        for path in sorted(folder.expanduser().glob("*.yaml")):
+            try:
+                stat = path.stat()
+                id, allowed = _named(path, stat.st_mtime_ns, stat.st_size)
+            except (OSError, UnicodeDecodeError, yaml.YAMLError):
+                continue
+            if isinstance(id, str):
+                found[id] = allowed is True
+    return found
+
+
+@lru_cache(maxsize=1024)
+def _named(path: Path, changed_ns: int, size: int) -> tuple[Any, Any]:
+    """`id` and `in_prompts` of a card, read again when the file has changed."""
+    data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return (data.get("id"), data.get("in_prompts")) if isinstance(data, dict) else (None, None)
 
 
 def load_styles(directories: Sequence[Path] = ()) -> dict[str, Style]:
