@@ -176,7 +176,8 @@ class DiffusionEngine:
             return self._draw(*chosen, report_one, should_stop)
 
         for call in alike:
-            memory = (steps[next(iter(calls))].kind, call.width, call.height, call.guidance_scale > 1, call.mix)
+            passes = (call.guidance_scale > 1) + sum(style.passes for style, _ in self._worn(call))
+            memory = (steps[next(iter(calls))].kind, call.width, call.height, passes, call.mix)
             alone = call.tiling is not None or self._by_content or reads(self.card)
             parts = [[number] for number in calls] if alone else [list(calls)]
             for part in parts:
@@ -338,7 +339,7 @@ class DiffusionEngine:
         try:
             with (
                 as_before(self._networks()),
-                styled(pipe, self._worn(call), own_scheduler=True) as worn,
+                styled(pipe, self._worn(call), own_scheduler=True, card=self.card) as worn,
                 self.prompts.worn(bool(call.styles)),
                 windowed(pipe, self.card, call),
                 watch.phases.of(pipe),

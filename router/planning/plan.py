@@ -27,7 +27,7 @@ from router.planning.edits import MADE, check_control, check_editor, check_given
 from router.planning.handovers import check_takeover, handovers
 from router.planning.recipes import recipe_key, resolve, stages_of, strength_of
 from router.planning.sizes import answer_size, card_of, check_size, drawing_size, editing_size, enlargement, reduced
-from router.planning.styles import worn
+from router.planning.styles import unsaid, worn
 from router.planning.tiling import tiled
 from router.prompts.phrases import object_phrases
 from router.types import (
@@ -58,6 +58,8 @@ COARSE = 0.05  # a strength that whole steps miss by more than this is told
 ALWAYS_TOLD = ("prompt", "width", "height")  # of a step, also where a server draws that knows nothing else
 MAX_PHRASES = 4  # of regions; each is a look at every picture
 Number = TypeVar("Number", int, float)
+ANY_PROMPT = "-"
+"""Stands for every prompt: a single token, so none is too long."""
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 
 
@@ -76,6 +78,7 @@ def make_plan(
         output = draft.finished(draft.add(resolved, width, height, request.seed), width, height)
         draft.notes += cut_negatives(request.negative_prompt, draft.steps, catalogue)
         draft.notes += cut_prompts(request.prompt, draft.steps, catalogue)
+        draft.notes += [] if request.prompt == ANY_PROMPT else unsaid(request.prompt, draft.steps, catalogue)
     except PlanError as error:
         raise PlanError(f"recipe {name!r}: {error.message}", error.param) from error
     steps, notes = tuple(draft.steps), tuple(dict.fromkeys(draft.notes))

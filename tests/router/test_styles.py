@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from deployments.jobs.codec import packed, unpacked
 from policies import load_policy_text
 from router.cost.batches import batch_key
+from router.cost.model import CostModel
 from router.errors import PlanError, RequestError
 from router.planning.plan import make_plan
 from router.planning.planner import Planner
@@ -46,6 +47,9 @@ STYLES = {
     "flat": Style("flat", "sd15", "guidance_rescale", steps=("generate",), many=False),
     "grand": Style("grand", "sdxl", "lora", {"file": "-"}, least=-2, most=2),
     "tiny": Style("tiny", "sd15", "lora", {"file": "-"}, latent_space="elsewhere"),
+    "pag": Style("pag", "sd15", "attention", settings={"pag": 3.0}, passes=1),
+    "pag2": Style("pag2", "sd15", "attention", settings={"pag": 1.0}, passes=1),
+    "bold": Style("bold", "sd15", "attention", settings={"words": {"red": 2.0, "blue cat": 2.0}}),
 }
 CATALOGUE = Cards({name: replace(card, styles=STYLES) for name, card in PAIRED.cards.items()})
 FILM = Generate("sd15", style=wearing({"film": 0.7}))
@@ -105,6 +109,7 @@ def test_a_refine_wears_what_it_can_and_says_what_it_cannot() -> None:
         (Generate("sd15"), {"euler": 0.5}, "weight of 0.5 of the style 'euler'.*0 or 1"),
         (Generate("sd15"), {"film": 3}, "weight of 3 .*-2..2"),
         (Generate("sd15"), {"euler": 1, "ddim": 1}, "both of kind 'scheduler'"),
+        (Generate("sd15"), {"pag": 1, "pag2": 1}, "'pag' and 'pag2' each perturb attention"),
         (Generate("sd15"), {"fast": 1, "ddim": 1}, "'ddim' and 'fast' each want a scheduler"),
         (Chain((Generate("sd15"), Refine("sd15", strength=0.5, style=wearing({"flat": 1})))), {}, "generate only"),
         (Fuse("denoise", (Generate("sdxl"), Generate("small"))), {"grand": 1}, "not worn in a denoise"),
@@ -124,6 +129,34 @@ def test_a_network_in_8_bits_wears_no_lora() -> None:
             check_worn(wearing({"film": 1.0}), rounded, "generate")
         check_worn(wearing({"euler": 1.0}), rounded, "generate")
     check_worn(wearing({"film": 1.0}), replace(rounded, tuning={"compile": "full"}), "generate")
+
+
+def test_attention_of_a_compiled_network_is_not_changed() -> None:
+    """What is compiled would be compiled again for a picture; exported graphs have no attention to reach."""
+    for changed, said in (({"tuning": {"compile": "regional"}}, "leave `compile: regional` out"),
+                          ({"source": {"onnx": "-"}}, "exported graphs")):  # fmt: skip
+        with pytest.raises(PlanError, match=said):
+            check_worn(wearing({"pag": 1.0}), replace(CATALOGUE["sd15"], **changed), "generate")  # type: ignore[arg-type]
+
+
+def test_a_further_pass_is_work() -> None:
+    """Perturbed attention runs the network a third time in each step, whatever its weight, and seconds follow."""
+    costs = CostModel(CATALOGUE)
+    plain, both = (costs.work(plan(Generate("sd15"), style=wearing(s)).steps[0]) for s in ({}, {"pag": 0.5, "bold": 1}))
+    assert both == pytest.approx(1.5 * plain)
+
+
+def test_words_that_a_prompt_does_not_say_are_noted() -> None:
+    """A style that weighs words of which the prompt says none has a note, with the prompt of the request alone."""
+    recipes: dict[str, Recipe] = {"a": Generate("sd15", style=wearing({"bold": 1}))}
+    planner = Planner(CATALOGUE)
+    for prompt, noted in (("a reddish dog", True), ("A Red, dog", False), ("one blue cat", False)):
+        request = GenerationRequest(prompt)
+        for made in (
+            make_plan("a", recipes["a"], request, CATALOGUE, recipes),
+            planner.plan(request, recipes).plan("a"),
+        ):
+            assert any("none of the words" in note for note in made.notes) is noted
 
 
 def test_only_the_recipes_that_cannot_wear_it_are_out() -> None:
