@@ -65,7 +65,7 @@ def test_perturbed_guidance_has_the_bytes_of_diffusers_pipelines(tiny: Any, guid
     wearing(tiny, style := pag(tiny.card.family))
     asked = step(tiny.card, guidance_scale=guidance)
     ours = tiny.run(replace(asked, settings={**asked.settings, "style": "pag*1"})).value.pixels
-    parts = {name: part for name, part in tiny._pipe.components.items()}
+    parts = dict(tiny._pipe.components.items())
     parts["scheduler"] = build_scheduler(tiny.card.scheduler, tiny.card, tiny._scheduler)
     xl = tiny.card.family == "sdxl"
     more = {"add_watermarker": False} if xl else {"requires_safety_checker": False}
@@ -124,8 +124,7 @@ def test_words_count_within_their_span_only(tiny: Any) -> None:
 
 
 def test_words_are_found_where_the_network_reads_them(engine: Engines) -> None:
-    """Every occurrence counts, with all of its tokens, which are letters here; in chunks, the ends between them are left
-    out."""
+    """Every occurrence counts, with all of its tokens (letters here); the ends between chunks are left out."""
     pipe = engine("sd15")._pipe  # type: ignore[attr-defined]
     room = pipe.tokenizer.model_max_length - 2
     assert places(pipe, "red dot red", "red") == [1, 2, 3, 7, 8, 9]
@@ -168,7 +167,7 @@ def test_attention_is_changed_in_tiles_and_on_the_way_from_a_picture(tiny: Any) 
 
 
 def test_a_failure_between_two_steps_leaves_nothing(tiny: Any) -> None:
-    """A run that ends in its middle leaves neither hooks nor processors, and the next picture has the bytes of before."""
+    """A run that ends in its middle leaves no hook and no processor, and the next picture is that of before."""
     wearing(tiny, pag(tiny.card.family), words(tiny.card.family, red=4.0))
     before = drawn(tiny)
 
@@ -186,7 +185,7 @@ def test_what_cannot_be_is_said(engine: Engines) -> None:
     """A block that the network does not have, and a prompt without words, raise an error that names the style."""
     pipe = engine("sd15")._pipe  # type: ignore[attr-defined]
     lost = Style("pag", "sd15", "attention", settings={"pag": 3.0, "blocks": "attic"})
-    with pytest.raises(StepError, match="style 'pag'.*'attic'"), styled(pipe, [(lost, 1.0)]):
+    with pytest.raises(StepError, match=r"style 'pag'.*'attic'"), styled(pipe, [(lost, 1.0)]):
         pass
     states = torch.zeros(1, pipe.tokenizer.model_max_length, pipe.unet.config.cross_attention_dim)
     with pytest.raises(StepError, match="given as embeddings"), styled(pipe, [(words(red=2.0), 1.0)]):
