@@ -59,7 +59,7 @@ class StyleFile(BaseModel):
         if self.family not in kind.families:
             why = f": {kind.why}" if kind.why else ""
             raise ValueError(f"{self.kind} is for {', '.join(kind.families)}, not for family {self.family!r}{why}")
-        places = {need for need in kind.needs if need in ("file", "text")}
+        places = {need for need in kind.needs if need in ("file", "encoder", "text")}
         numbers = set(kind.needs) - places
         hub = {"hub", "revision"} if "file" in places and "hub" in self.source else set()
         for have, allowed, where in (
@@ -122,6 +122,8 @@ class StyleFile(BaseModel):
             _check_format(source["file"], path)
         elif "file" in source:
             source["file"] = str(allowed_file(source["file"], path, allowed))
+            if "encoder" in source:
+                source["encoder"] = str(allowed_file(f"{source['encoder']}/model.safetensors", path, allowed).parent)
         return Style(
             **self.model_dump(exclude={"source", "in_prompts"}),
             source=source,

@@ -17,7 +17,7 @@ class Kind:
     """One kind of style.
 
     families: that can wear it;   steps: kinds of steps in which they can
-    needs:    what its card must give: `file`, `text`, or keys of `settings`
+    needs:    what its card must give: `file`, `encoder` (a folder), `text`, or keys of `settings`
     takes:    keys of `settings` that it may have beside those; it has no others
     either:   keys of `settings`, of which it needs just one
     why:      why other families cannot wear it, if that is worth saying
@@ -76,6 +76,12 @@ KINDS: dict[str, Kind] = {
         why="in a transformer, words and picture share one attention",
         most=2.0,
         many=True,
+    ),
+    # Attention of the UNet: beside what it reads of the words stands what an encoder saw in a reference picture.
+    "ip_adapter": Kind(
+        CLIP,
+        needs=("file", "encoder"),
+        why="diffusers has adapters of other families in other classes",
     ),
     # Guidance: its result gets some of the contrast back that the prediction without it has.
     "guidance_rescale": Kind(

@@ -24,7 +24,7 @@ from router.types import (
 EIGHT_BITS = ("int8", "fp8")
 """Ways of `tuning.quantize` after which a LoRA finds no layers that it could be added to, as peft computes it."""
 
-INSIDE = ("lora", "textual_inversion", "clip_skip", "freeu", "attention")
+INSIDE = ("lora", "textual_inversion", "clip_skip", "freeu", "attention", "ip_adapter")
 """Kinds of styles that change weights, or go by a network's blocks and layers."""
 
 
@@ -114,7 +114,9 @@ def _unfit(style: Style, card: ModelCard, kind: str) -> str:
         return f"it is for models of latent space {style.latent_space!r}, not {card.latent_space!r}"
     if style.kind == "lora" and (bits := card.tuning.get("quantize")) in EIGHT_BITS:
         return f"nothing can be added to layers in 8 bits; leave `quantize: {bits}` out of its tuning"
-    if style.kind == "attention" and (compiled := card.tuning.get("compile")):
+    if style.kind == "ip_adapter" and (offload := card.tuning.get("offload")):
+        return f"an adapter cannot be put on while parts of the model are elsewhere; leave `offload: {offload}` out"
+    if style.kind in ("attention", "ip_adapter") and (compiled := card.tuning.get("compile")):
         return f"the attention that it changes is compiled; leave `compile: {compiled}` out of its tuning"
     if kind not in style.steps:
         return f"{style.kind} works in {' and '.join(style.steps)} only"

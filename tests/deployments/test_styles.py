@@ -13,12 +13,14 @@ import httpx
 import numpy as np
 import pytest
 import yaml
+from diffusers import UNet2DConditionModel
 from PIL import Image
 
 from deployments.settings import parse_settings
 from models.provenance import read_metadata
 from tests.conftest import ADMIN_KEY, store_in
 from tests.deployments.scripted import jobs_of
+from tests.models import ip_adapters
 
 FREE = "id: free\nfamily: sd15\nkind: freeu\nsettings: {s1: 0.5, s2: 0.5, b1: 1.8, b2: 1.8}\nin_prompts: true\n"
 GRAND = FREE.replace("id: free", "id: grand").replace("sd15", "sdxl")
@@ -27,11 +29,13 @@ SHY = GRAND.replace("id: grand", "id: shy").replace("in_prompts: true\n", "")
 
 @pytest.fixture(scope="module")
 def styled_settings(tiny_settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The tiny application with a folder of three styles, two of which prompts may name."""
+    """The tiny application with a folder of four styles, two of which prompts may name."""
     folder = tmp_path_factory.mktemp("styles")
     (folder / "free.yaml").write_text(FREE)
     (folder / "grand.yaml").write_text(GRAND)
     (folder / "shy.yaml").write_text(SHY)
+    weights = Path(tiny_settings["models"]["sd15"]["overrides"]["source"]["local"])
+    ip_adapters.write(folder, UNet2DConditionModel.from_pretrained(weights / "unet"), "sd15")
     more = {"styles": {"directories": [str(folder)]}, "store": store_in(tmp_path_factory.mktemp("styled"))}
     return {**tiny_settings, **more}
 
@@ -138,6 +142,31 @@ async def test_a_style_whose_card_keeps_it_out_of_prompts_stays_text(dressed: ht
     assert any("extra network" in one for one in report["warnings"]) and "style" not in report["replay"]
 
 
+async def test_a_reference_is_drawn_after_and_replayed(dressed: httpx.AsyncClient) -> None:
+    """A job's `reference` is what the style draws after; its file names the picture by its digest, and replays."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(1).integers(0, 256, (40, 30, 3), dtype=np.uint8)).save(buffer, "PNG")
+    given = {"style": {"look": 0.8}, "reference": base64.b64encode(buffer.getvalue()).decode()}
+    plain, _ = await drawn(dressed)
+    made, report = await drawn(dressed, **given)
+    assert not np.array_equal(pixels(made), pixels(plain))
+    assert [step["kind"] for step in report["plan"]["steps"]] == ["given", "generate"]
+    told = read_metadata(made)["given"]
+    assert [one["role"] for one in told] == ["reference"]
+    assert report["replay"]["reference"] == f"sha256:{told[0]['digest']}"
+    again = await dressed.post("/v1/images/generations", json=report["replay"])
+    assert base64.b64decode(again.json()["data"][0]["b64_json"]) == made
+    for body, said in (
+        ({"style": {"look": 1}}, "give one as `reference`"),
+        ({"reference": given["reference"]}, "nothing of it"),
+    ):
+        asked = {"prompt": "x", "model": "sd15", **body}
+        answer = await dressed.post("/v1/images/generations", json=asked)
+        assert answer.status_code >= 400 and said in answer.text
+    bad = await dressed.post("/v1/images/generations", json={**asked, "reference": "bm9uZQ=="})
+    assert bad.status_code in (400, 415) and bad.json()["error"]["param"] == "reference"
+
+
 async def test_styles_are_listed_where_a_model_can_wear_them(dressed: httpx.AsyncClient) -> None:
     """`/v1/models` has the installation's styles, of kind style, and none that no model here can wear."""
     listed = {one["id"]: one["x_triptych"] for one in (await dressed.get("/v1/models")).json()["data"]}
@@ -193,7 +222,7 @@ def test_the_command_lists_and_wears(triptych: Any, styled_config: Path, tmp_pat
     code, out, err = triptych("models", "list", "-c", styled_config)
     assert code == 0 and "free" in out and "freeu" in out, err
     code, out, _ = triptych("models", "list", "-c", styled_config, "--json")
-    assert next(card for card in json.loads(out) if card["id"] == "sd15")["styles"] == ["free"]
+    assert next(card for card in json.loads(out) if card["id"] == "sd15")["styles"] == ["free", "look"]
     file = tmp_path / "worn.png"
     asked = ("generate", "a red circle", "-o", file, "--seed", 1, "-m", "sd15", "-c", styled_config)
     code, _, err = triptych(*asked, "--style", "free=0.5")

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.jobs.codec import packed, unpacked
+from deployments.known_names import known_of
 from policies import load_policy_text
 from router.cost.batches import batch_key
 from router.cost.model import CostModel
@@ -22,9 +23,11 @@ from router.quality.composition import Composition, outline
 from router.requests import check_request
 from router.types import (
     Chain,
+    Edit,
     Fuse,
     Generate,
     GenerationRequest,
+    GivenPicture,
     ModelCard,
     Plan,
     Quality,
@@ -49,6 +52,7 @@ STYLES = {
     "tiny": Style("tiny", "sd15", "lora", {"file": "-"}, latent_space="elsewhere"),
     "pag": Style("pag", "sd15", "attention", settings={"pag": 3.0}, passes=1),
     "pag2": Style("pag2", "sd15", "attention", settings={"pag": 1.0}, passes=1),
+    "look": Style("look", "sd15", "ip_adapter", {"file": "-", "encoder": "-"}, many=False),
     "bold": Style("bold", "sd15", "attention", settings={"words": {"red": 2.0, "blue cat": 2.0}}),
 }
 CATALOGUE = Cards({name: replace(card, styles=STYLES) for name, card in PAIRED.cards.items()})
@@ -137,6 +141,41 @@ def test_attention_of_a_compiled_network_is_not_changed() -> None:
                           ({"source": {"onnx": "-"}}, "exported graphs")):  # fmt: skip
         with pytest.raises(PlanError, match=said):
             check_worn(wearing({"pag": 1.0}), replace(CATALOGUE["sd15"], **changed), "generate")  # type: ignore[arg-type]
+
+
+LOOKED_AT = GivenPicture("reference", "c" * 64, 300, 200)
+
+
+def test_a_step_has_the_reference_that_its_style_draws_after() -> None:
+    """Every step that wears it has the given picture as its last input, batches do not mix it, and another picture is
+    another plan; the recipe draws from noise, or over an image that is given beside it, as ever."""
+    again = Chain((Generate("sd15"), Upscale(2), Refine("sd15", strength=0.3)))
+    asked = {"style": wearing({"look": 1}), "given": (LOOKED_AT,)}
+    made = plan(again, **asked)
+    (brought,) = (one for one in made.steps if one.kind == "given")
+    drawing = [one for one in made.steps if one.model]
+    assert [(one.inputs[-1], one.settings["reference"]) for one in drawing] == [(brought.id, brought.id)] * 2
+    assert [one.giver for one in made.handovers] == [made.steps[2].id]
+    assert all(batch_key(one, ()) is None for one in drawing)
+    other = replace(LOOKED_AT, digest="d" * 64)
+    assert plan(again, **{**asked, "given": (other,)}).digest() != made.digest()
+    image = GivenPicture("image", "a" * 64, 512, 512)
+    painted = make_plan(
+        "r", Edit("sd15"), GenerationRequest("x", **{**asked, "given": (image, LOOKED_AT)}), CATALOGUE, {}
+    )  # type: ignore[arg-type]
+    assert [one.settings.get("role") for one in painted.steps][:2] == ["image", "reference"]
+
+
+def test_a_style_and_its_reference_come_together() -> None:
+    """The style without a picture, and a picture that nothing draws after, rule the recipe out with a remedy."""
+    with pytest.raises(PlanError, match="'look' draws after a picture; give one") as failure:
+        plan(Generate("sd15"), style=wearing({"look": 1}))
+    assert failure.value.param == "reference"
+    with pytest.raises(PlanError, match="nothing of it draws after a reference"):
+        plan(FILM, given=(LOOKED_AT,))
+    known = known_of(CATALOGUE)
+    recipe = Generate("sd15", style=wearing({"look": 1}))
+    assert known.arrange is not None and known.arrange("r", recipe, {"r": recipe}).plan.steps[-1].model == "sd15"
 
 
 def test_a_further_pass_is_work() -> None:

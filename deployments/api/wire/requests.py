@@ -132,6 +132,9 @@ class ImageRequest(BaseModel):
     mask: Raw | None = Field(
         default=None, description="A picture of the same size, transparent where the first may change; as `image`."
     )
+    reference: Raw | None = Field(
+        default=None, description="A picture that a style of kind ip_adapter draws after; as `image`."
+    )
     strength: float | None = Field(
         default=None, gt=0, le=1, description="How far the given picture is noised again; default: the recipe's."
     )
