@@ -160,9 +160,7 @@ def test_a_step_has_the_reference_that_its_style_draws_after() -> None:
     other = replace(LOOKED_AT, digest="d" * 64)
     assert plan(again, **{**asked, "given": (other,)}).digest() != made.digest()
     image = GivenPicture("image", "a" * 64, 512, 512)
-    painted = make_plan(
-        "r", Edit("sd15"), GenerationRequest("x", **{**asked, "given": (image, LOOKED_AT)}), CATALOGUE, {}
-    )  # type: ignore[arg-type]
+    painted = plan(Edit("sd15"), style=wearing({"look": 1}), given=(image, LOOKED_AT))
     assert [one.settings.get("role") for one in painted.steps][:2] == ["image", "reference"]
 
 
