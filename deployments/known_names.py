@@ -12,7 +12,7 @@ from policies import Known, PlannedRecipe
 from router.cost.model import CostModel
 from router.cost.queues import Queues
 from router.errors import PlanError
-from router.planning.edits import probes
+from router.planning.edits import PROBE, probes
 from router.planning.plan import make_plan
 from router.planning.recipes import resolve
 from router.planning.sizes import enlargement, first_stage
@@ -29,7 +29,12 @@ def known_of(catalogue: Catalogue, moderators: Collection[str] | None = None) ->
     idle = Queues(CostModel(catalogue))
 
     def arrange(name: str, recipe: Recipe, recipes: Mapping[str, Recipe]) -> PlannedRecipe:
-        plan, least = _plan(name, recipe, recipes, catalogue)
+        try:
+            plan, least = _plan(name, recipe, recipes, catalogue)
+        except PlanError as error:
+            if error.param != "reference":
+                raise
+            plan, least = _plan(name, recipe, recipes, catalogue, (REFERENCE,))
         timing = idle.estimate(plan)
         return PlannedRecipe(plan, least * least, timing.latency_s, timing.work_s, timing.cost_usd)
 
@@ -37,12 +42,22 @@ def known_of(catalogue: Catalogue, moderators: Collection[str] | None = None) ->
     return Known(catalogue.ids(), tuple(SIGNALS), tuple(SCHEDULERS), scorers, moderators, missing, arrange)
 
 
-def _plan(name: str, recipe: Recipe, recipes: Mapping[str, Recipe], catalogue: Catalogue) -> tuple[Plan, int]:
+REFERENCE = GivenPicture("reference", "0" * 64, PROBE, PROBE)
+"""What a recipe that draws after a picture is tried with."""
+
+
+def _plan(
+    name: str,
+    recipe: Recipe,
+    recipes: Mapping[str, Recipe],
+    catalogue: Catalogue,
+    brought: tuple[GivenPicture, ...] = (),
+) -> tuple[Plan, int]:
     """A plan at native size, or else at the smallest side, which is returned, too. Raises `PlanError`."""
     resolved = resolve(recipe, recipes, (name,))
-    request, first = GenerationRequest("-"), first_stage(resolved)
+    request, first = GenerationRequest("-", given=brought), first_stage(resolved)
     if not isinstance(first, Generate) or first.control is not None:
-        return _edited(name, recipe, recipes, catalogue, probes(resolved, catalogue))
+        return _edited(name, recipe, recipes, catalogue, probes(resolved, catalogue), brought)
     if first.model not in catalogue:
         return make_plan(name, recipe, request, catalogue, recipes), 0  # raises, with the nearest name
     least = round(catalogue[first.model].min_side * enlargement(resolved))
@@ -63,12 +78,13 @@ def _edited(
     recipes: Mapping[str, Recipe],
     catalogue: Catalogue,
     pictures: Sequence[GivenPicture],
+    brought: tuple[GivenPicture, ...],
 ) -> tuple[Plan, int]:
     """The plan for the first of `pictures` that it fits, and the side of its answer. Raises the first `PlanError`."""
     failure: PlanError | None = None
     for picture in pictures:
         try:
-            plan = make_plan(name, recipe, GenerationRequest("-", given=(picture,)), catalogue, recipes)
+            plan = make_plan(name, recipe, GenerationRequest("-", given=(picture, *brought)), catalogue, recipes)
         except PlanError as error:
             failure = failure or error
         else:

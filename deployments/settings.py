@@ -91,6 +91,7 @@ class Limits(Section):
     drain_s: how long pictures that are being made may still take when the server is told to stop
     quality: which policy each value of OpenAI's `quality` stands for, when `model` is not given or "auto"
     aliases: those of the application, `AppSettings.aliases`, for whoever reads requests
+    prompt_styles: styles by id, and whether a prompt may name them, as their cards say (`in_prompts`); for the same
     """
 
     max_body_bytes: int = Field(default=1_048_576, ge=1024)
@@ -105,6 +106,7 @@ class Limits(Section):
         }
     )  # fmt: skip
     aliases: dict[str, str] = Field(default_factory=dict)
+    prompt_styles: dict[str, bool] = Field(default_factory=dict)
 
     def stands_for(self, model: str) -> str:
         """What `model` of a request means: the name itself, or the one that it is an alias of, in any case."""
@@ -378,6 +380,16 @@ class AppSettings(Section):
     def _requests_are_read_with_aliases(self) -> AppSettings:
         known = {**self.limits.aliases, **self.aliases}
         self.__dict__["limits"] = self.limits.model_copy(update={"aliases": known})
+        return self
+
+    @model_validator(mode="after")
+    def _requests_are_read_with_styles(self) -> AppSettings:
+        """Cards are read once, where the application is put together: replicas are told, and may lie elsewhere."""
+        if not self.limits.prompt_styles:
+            from models.styles.cards import named_in_prompts
+
+            known = named_in_prompts(self.styles.paths)
+            self.__dict__["limits"] = self.limits.model_copy(update={"prompt_styles": known})
         return self
 
     @model_validator(mode="after")

@@ -42,6 +42,7 @@ class Call:
     masked:       only what a mask leaves open of the given picture is drawn
     control:      the kind of map that is followed, "" if none is; control_scale: how much it counts
     styles:       what the pipeline wears: (id, weight) each, by id
+    reference:    the last input is a picture that a style draws after
     strength:     how far (0..1) a given picture is noised again; None: the step begins with noise or with latents
     """
 
@@ -62,6 +63,7 @@ class Call:
     tiling: Tiling | None = None
     mix: Mix | None = None
     styles: tuple[tuple[str, float], ...] = ()
+    reference: bool = False
     facts: dict[str, Scalar] = field(default_factory=dict, hash=False)
 
     @property

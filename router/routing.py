@@ -146,11 +146,11 @@ class Router:
                 f"policy {policy.name!r} has no recipe {asked!r}, nor is it a model{did_you_mean(asked, known)}",
                 "recipe",
             )
-        return {**recipes, asked: Edit(asked) if request.given else Generate(asked)}
+        return {**recipes, asked: Edit(asked) if request.brings("image") else Generate(asked)}
 
     def _recipes(self, recipes: Mapping[str, Recipe], request: GenerationRequest) -> Mapping[str, Recipe]:
         """A policy's recipes for what the request brings; the same objects each time."""
-        if not request.given:
+        if request.brings("image") is None:
             return recipes
         with self._lock:
             kept = self._for_pictures.get(id(recipes))

@@ -19,7 +19,7 @@ from models.styles.cards import load_styles
 from router.types import Picture, Step, spelled, wearing
 
 HOME = Path(__file__).resolve().parent
-ORDER = ("euler", "rescaled", "freeu", "early", "gray", "dusk", "outlined")
+ORDER = ("euler", "rescaled", "freeu", "pag", "shapely", "early", "gray", "dusk", "outlined")
 PROMPTS = ("a red circle above a blue square", "a large green star", "a yellow triangle and a purple ring")
 SCALE, GAP, LINE = 2, 6, 14
 

@@ -116,6 +116,12 @@ def received(
     return Received(tuple(files), tuple(notes))
 
 
+def looked_at(upload: Upload, bounds: Bounds) -> Received:
+    """The file of a picture that a style draws after. Raises `RequestError` that names the field."""
+    clean = _clean(upload, "reference", bounds)
+    return Received((file_of(clean.pixels, "reference"),), tuple(f"reference: {note}" for note in clean.notes))
+
+
 def _clean(upload: Upload, field: str, bounds: Bounds) -> Clean:
     try:
         return cleaned(upload.data, bounds)

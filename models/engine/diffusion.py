@@ -14,6 +14,7 @@ from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from models.call import Call
 from models.engine.device import Device, as_before
@@ -176,8 +177,9 @@ class DiffusionEngine:
             return self._draw(*chosen, report_one, should_stop)
 
         for call in alike:
-            memory = (steps[next(iter(calls))].kind, call.width, call.height, call.guidance_scale > 1, call.mix)
-            alone = call.tiling is not None or self._by_content or reads(self.card)
+            passes = (call.guidance_scale > 1) + sum(style.passes for style, _ in self._worn(call))
+            memory = (steps[next(iter(calls))].kind, call.width, call.height, passes, call.mix)
+            alone = call.tiling is not None or self._by_content or reads(self.card) or call.reference
             parts = [[number] for number in calls] if alone else [list(calls)]
             for part in parts:
                 made |= self._device.together(part, memory, draw)
@@ -225,6 +227,7 @@ class DiffusionEngine:
             raise StepError(f"step {step.id!r}: {self.card.id!r} is a {self.card.role} and cannot {step.kind!r}")
         due, what = INPUTS.get(step.kind, (0, "no input"))
         due, what = (due + 1, f"{what} and a control map") if step.settings.get("control") else (due, what)
+        due, what = (due + 1, f"{what} and a reference") if step.settings.get("reference") else (due, what)
         if len(inputs) != due:
             raise StepError(f"step {step.id!r}: {step.kind} takes {what}, not {len(inputs)}")
 
@@ -329,16 +332,17 @@ class DiffusionEngine:
             masks = [check_mask(values[1], self.card) for values in inputs]
             given["mask_image"] = [to_mask_image(mask, self.card, call.width, call.height) for mask in masks]
         if call.control:
-            guides = [check_picture(values[-1], self.card) for values in inputs]
+            guides = [check_picture(values[-2 if call.reference else -1], self.card) for values in inputs]
             given[guide_of(pipe)] = [to_image(guide, call.width, call.height) for guide in guides]
             given["controlnet_conditioning_scale"] = call.control_scale
+        after = Image.fromarray(check_picture(inputs[0][-1], self.card).pixels) if call.reference else None
         noise = [torch.Generator("cpu").manual_seed(one.seed) for one in calls]
         network = getattr(pipe, self._family.denoiser)
         passes = self.card.passes(call.guidance_scale)
         try:
             with (
                 as_before(self._networks()),
-                styled(pipe, self._worn(call), own_scheduler=True) as worn,
+                styled(pipe, self._worn(call), own_scheduler=True, card=self.card, reference=after) as worn,
                 self.prompts.worn(bool(call.styles)),
                 windowed(pipe, self.card, call),
                 watch.phases.of(pipe),

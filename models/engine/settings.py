@@ -24,7 +24,7 @@ KEYS = {
         "guidance_scale",
         "scheduler",
         "seed",
-        *("until", "style", "control", "control_scale"),
+        *("until", "style", "reference", "control", "control_scale"),
         *("tile_width", "tile_height", "tile_overlap", "tiles"),
     ),
     "denoise": (
@@ -34,11 +34,11 @@ KEYS = {
     ),
     "inpaint": (
         *("prompt", "negative_prompt", "width", "height", "steps", "guidance_scale", "scheduler", "seed"),
-        *("strength", "style", "control", "control_scale"),
+        *("strength", "style", "reference", "control", "control_scale"),
     ),
     "refine": (
         *("prompt", "negative_prompt", "width", "height", "steps", "guidance_scale", "scheduler", "seed"),
-        *("from", "until", "strength", "style", "control", "control_scale"),
+        *("from", "until", "strength", "style", "reference", "control", "control_scale"),
         *("tile_width", "tile_height", "tile_overlap", "tiles"),
     ),
 }
@@ -69,6 +69,7 @@ def read_call(step: Step, card: ModelCard, guests: Mapping[str, ModelCard] | Non
         strength=_share(step, given, "strength", closed=True),
         masked=step.kind == "inpaint",
         control=str(given.get("control", "")),
+        reference="reference" in given,
         control_scale=_number(step, given, "control_scale", 1.0, 0.0, 2.0),
         tiling=_tiling(step, given),
         mix=_mix(step, given, guests or {}) if step.kind == "denoise" else None,

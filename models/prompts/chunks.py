@@ -28,7 +28,7 @@ def needs(card: ModelCard, pipe: Any, texts: Sequence[str]) -> bool:
     for text in texts:
         if parts(text, card.prompt_weights) not in ([(text, 1.0)], [("", 1.0)]):
             return True
-        if any(len(_tokens(card, pipe, one, text)) > one.model_max_length - 2 for one in tokenizers):
+        if any(len(tokens_of(card.prompt_weights, pipe, one, text)) > one.model_max_length - 2 for one in tokenizers):
             return card.prompt_chunks > 1
     return False
 
@@ -43,7 +43,8 @@ def encoded(
     zeros = negative is None and getattr(pipe.config, "force_zeros_for_empty_prompt", False)
     texts = [prompt, *([negative or ""] if guided and not zeros else [])]
     tokens = {
-        id(tokenizer): [_tokens(card, pipe, tokenizer, text) for text in texts] for _, tokenizer in _encoders(pipe)
+        id(tokenizer): [tokens_of(card.prompt_weights, pipe, tokenizer, text) for text in texts]
+        for _, tokenizer in _encoders(pipe)
     }
     count = max(
         math.ceil(len(one) / (tokenizer.model_max_length - 2))
@@ -77,9 +78,10 @@ def _encoders(pipe: Any) -> list[tuple[Any, Any]]:
     return [(encoder, tokenizer) for encoder, tokenizer in pairs if encoder is not None]
 
 
-def _tokens(card: ModelCard, pipe: Any, tokenizer: Any, text: str) -> Tokens:
+def tokens_of(weighted: bool, pipe: Any, tokenizer: Any, text: str) -> Tokens:
+    """A text as a tokenizer reads it, however long. weighted: `(word:1.3)` in it is a weight"""
     found: Tokens = []
-    for words, weight in parts(text, card.prompt_weights):
+    for words, weight in parts(text, weighted):
         if hasattr(pipe, "maybe_convert_prompt"):  # words that textual inversions made of several tokens
             words = pipe.maybe_convert_prompt(words, tokenizer)
         ids = tokenizer(words, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]

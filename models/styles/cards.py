@@ -7,6 +7,7 @@ names is refused by name.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +22,8 @@ from router.types import Style
 
 SHIPPED = Path(__file__).resolve().parent
 """The styles of the embedded family."""
+MOST = {"from": 1, "to": 1, "pag": 20}
+"""Of numbers of `settings`; 4 of all others."""
 WEIGHTS = SHIPPED.parent / "embedded" / "weights"
 """Where those of their weights lie that were distilled from a model of it."""
 
@@ -39,8 +42,11 @@ class StyleFile(BaseModel):
     weight: Annotated[float, Field(gt=-4, lt=4)] = Field(1.0, description="what a weight of 1 stands for")
     trigger: str = Field("", max_length=200, description="words that it adds to the prompt")
     licence: str = Field("unknown", description="of the file")
-    settings: dict[str, str | int | float] = Field(default_factory=dict, description="numbers of its kind")
+    settings: dict[str, str | int | float | dict[str, float]] = Field(
+        default_factory=dict, description="numbers of its kind"
+    )
     latent_space: str = Field("", description="only for models with this space; empty: all of the family")
+    in_prompts: bool = Field(False, description="whether a prompt may name it: <lora:ID:WEIGHT>")
     description: str = ""
 
     @model_validator(mode="after")
@@ -51,18 +57,21 @@ class StyleFile(BaseModel):
         if self.family not in FAMILIES:
             raise ValueError(f"unknown family {self.family!r}{did_you_mean(self.family, FAMILIES)}")
         if self.family not in kind.families:
-            raise ValueError(f"{self.kind} is for {', '.join(kind.families)}, not for family {self.family!r}")
-        places = {need for need in kind.needs if need in ("file", "text")}
+            why = f": {kind.why}" if kind.why else ""
+            raise ValueError(f"{self.kind} is for {', '.join(kind.families)}, not for family {self.family!r}{why}")
+        places = {need for need in kind.needs if need in ("file", "encoder", "text")}
         numbers = set(kind.needs) - places
         hub = {"hub", "revision"} if "file" in places and "hub" in self.source else set()
         for have, allowed, where in (
             (set(self.source) - hub, places, "source"),
-            (set(self.settings), numbers | set(kind.takes), "settings"),
+            (set(self.settings), numbers | set(kind.takes) | set(kind.either), "settings"),
         ):
             if missing := (places if where == "source" else numbers) - have:
                 raise ValueError(f"a {self.kind} needs {where}: {', '.join(sorted(missing))}")
             if surplus := have - allowed:
                 raise ValueError(f"a {self.kind} has no {where}: {', '.join(sorted(surplus))}")
+        if kind.either and len(found := [key for key in kind.either if key in self.settings]) != 1:
+            raise ValueError(f"a {self.kind} needs one of settings: {', '.join(kind.either)}; it has {len(found)}")
         if "text" in self.source and "{prompt}" not in self.source["text"]:
             raise ValueError("source: text is another prompt; say where the own one stands in it, by {prompt}")
         if "text" in self.source and self.weight != 1:
@@ -90,8 +99,20 @@ class StyleFile(BaseModel):
             elif key == "layers":
                 if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 12:
                     raise ValueError(f"settings.layers: {value!r} is not a whole number in 1..12")
-            elif isinstance(value, str) or not 0 <= value <= 4:
-                raise ValueError(f"settings.{key}: {value!r} is not a number in 0..4")
+            elif key == "words":
+                if not isinstance(value, dict) or not all(word.strip() and 0 <= n <= 4 for word, n in value.items()):
+                    raise ValueError("settings.words: it gives each word a number in 0..4, such as {red: 1.5}")
+            elif key == "blocks":
+                if not isinstance(value, str) or not value:
+                    raise ValueError(f"settings.blocks: {value!r} is no part of a block's name, such as mid")
+            elif isinstance(value, str | dict) or not 0 <= value <= MOST.get(key, 4):
+                raise ValueError(f"settings.{key}: {value!r} is not a number in 0..{MOST.get(key, 4)}")
+        begin, end = self.settings.get("from", 0), self.settings.get("to", 1)
+        for key, other in (("blocks", "words"), ("from", "pag"), ("to", "pag")):
+            if key in self.settings and other in self.settings:
+                raise ValueError(f"settings.{key}: it does not belong to {other!r}; drop it")
+        if "words" in self.settings and not begin < end:  # type: ignore[operator]
+            raise ValueError(f"settings.to: {end} is not after from, {begin}")
 
     def to_style(self, path: Path, allowed: Sequence[Path]) -> Style:
         """The value that the rest of the system uses. Raises `CatalogueError` for a file that may not be read."""
@@ -101,14 +122,17 @@ class StyleFile(BaseModel):
             _check_format(source["file"], path)
         elif "file" in source:
             source["file"] = str(allowed_file(source["file"], path, allowed))
+            if "encoder" in source:
+                source["encoder"] = str(allowed_file(f"{source['encoder']}/model.safetensors", path, allowed).parent)
         return Style(
-            **self.model_dump(exclude={"source"}),
+            **self.model_dump(exclude={"source", "in_prompts"}),
             source=source,
             steps=kind.steps,
             least=kind.least,
             most=kind.most,
             many=kind.many,
             blends=kind.blends,
+            passes=int("pag" in self.settings),
             card_path=str(path),
         )
 
@@ -161,6 +185,29 @@ def load_style(path: Path, allowed: Sequence[Path] = ()) -> Style:
             place = ".".join(map(str, detail["loc"]))
             lines.append(f"{path}: {place + ': ' if place else ''}{detail['msg'].removeprefix('Value error, ')}")
         raise CatalogueError("\n".join(lines)) from None
+
+
+def named_in_prompts(directories: Sequence[Path] = ()) -> dict[str, bool]:
+    """Of the shipped styles and those of further folders, by id, whether a prompt may name them. What is wrong with a
+    card says `load_styles`; such a card is left out."""
+    found: dict[str, bool] = {}
+    for folder in (SHIPPED, *directories):
+        for path in sorted(folder.expanduser().glob("*.yaml")):
+            try:
+                stat = path.stat()
+                id, allowed = _named(path, stat.st_mtime_ns, stat.st_size)
+            except (OSError, UnicodeDecodeError, yaml.YAMLError):
+                continue
+            if isinstance(id, str):
+                found[id] = allowed is True
+    return found
+
+
+@lru_cache(maxsize=1024)
+def _named(path: Path, changed_ns: int, size: int) -> tuple[Any, Any]:
+    """`id` and `in_prompts` of a card, read again when the file has changed."""
+    data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return (data.get("id"), data.get("in_prompts")) if isinstance(data, dict) else (None, None)
 
 
 def load_styles(directories: Sequence[Path] = ()) -> dict[str, Style]:

@@ -17,8 +17,10 @@ class Kind:
     """One kind of style.
 
     families: that can wear it;   steps: kinds of steps in which they can
-    needs:    what its card must give: `file`, `text`, or keys of `settings`
+    needs:    what its card must give: `file`, `encoder` (a folder), `text`, or keys of `settings`
     takes:    keys of `settings` that it may have beside those; it has no others
+    either:   keys of `settings`, of which it needs just one
+    why:      why other families cannot wear it, if that is worth saying
     least, most, many, blends: as of `router.types.Style`
     """
 
@@ -26,6 +28,8 @@ class Kind:
     steps: tuple[str, ...] = DRAWN
     needs: tuple[str, ...] = ()
     takes: tuple[str, ...] = ()
+    either: tuple[str, ...] = ()
+    why: str = ""
     least: float = 0.0
     most: float = 1.0
     many: bool = False
@@ -63,6 +67,21 @@ KINDS: dict[str, Kind] = {
     "freeu": Kind(
         CLIP,
         needs=("s1", "s2", "b1", "b2"),
+    ),
+    # Attention of the UNet: guided away from one that is perturbed, or words that count more or less for some steps.
+    "attention": Kind(
+        CLIP,
+        takes=("blocks", "from", "to"),
+        either=("pag", "words"),
+        why="in a transformer, words and picture share one attention",
+        most=2.0,
+        many=True,
+    ),
+    # Attention of the UNet: beside what it reads of the words stands what an encoder saw in a reference picture.
+    "ip_adapter": Kind(
+        CLIP,
+        needs=("file", "encoder"),
+        why="diffusers has adapters of other families in other classes",
     ),
     # Guidance: its result gets some of the contrast back that the prediction without it has.
     "guidance_rescale": Kind(

@@ -12,6 +12,8 @@ from typing import Any
 
 from models.schedulers import build_scheduler
 from models.styles.adapters import added
+from models.styles.attention import perturbed, weighed
+from models.styles.references import looking
 from models.styles.words import VARIANTS, reading
 from router.types import ModelCard, Style
 
@@ -19,10 +21,14 @@ Worn = tuple[Style, float]
 
 
 @contextmanager
-def styled(pipe: Any, styles: Sequence[Worn], own_scheduler: bool = False) -> Iterator[dict[str, Any]]:
+def styled(
+    pipe: Any, styles: Sequence[Worn], own_scheduler: bool = False, card: ModelCard | None = None, reference: Any = None
+) -> Iterator[dict[str, Any]]:
     """While inside, `pipe` wears `styles`, each with its weight; gives further arguments for its call.
 
     own_scheduler: that of `pipe` stays, since it was built with `scheduler_of` already
+    card: of the pipeline's model, if it may read prompts in chunks or with weights
+    reference: the PIL picture that a style of kind ip_adapter draws after
     Raises `StepError` for a style that does not fit the pipeline's networks, naming it.
     """
     worn = sorted(((style, weight) for style, weight in styles if weight), key=lambda one: one[0].id)
@@ -38,6 +44,13 @@ def styled(pipe: Any, styles: Sequence[Worn], own_scheduler: bool = False) -> It
         stack.enter_context(added(pipe, [one for one in worn if one[0].kind == "lora"]))
         spoken = [one for one in worn if one[0].kind in VARIANTS or (one[0].kind == "lora" and one[0].trigger)]
         stack.enter_context(reading(pipe, spoken))
+        for style, weight in worn:
+            if style.kind == "ip_adapter":
+                extra |= stack.enter_context(looking(pipe, style, style.weight * weight, reference))
+        stack.enter_context(weighed(pipe, [one for one in worn if "words" in one[0].settings], card))
+        for style, weight in worn:
+            if "pag" in style.settings:
+                stack.enter_context(perturbed(pipe, style, _number(style, "pag") * style.weight * weight))
         yield extra
 
 

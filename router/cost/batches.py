@@ -19,9 +19,10 @@ def batch_key(step: Step, inputs: Sequence[Value]) -> Hashable | None:
     """Steps with the same key can be made in one call; those with None only alone.
 
     Everything must agree but prompt and seed: model, size, steps, guidance, scheduler, the shapes of what is continued,
-    and whether there is a negative prompt at all. Tiles are made one after the other anyway.
+    and whether there is a negative prompt at all. Tiles are made one after the other anyway, and a pipeline
+    draws after one reference.
     """
-    if step.model is None or "tiles" in step.settings:
+    if step.model is None or "tiles" in step.settings or "reference" in step.settings:
         return None
     settings = tuple(sorted((key, value) for key, value in step.settings.items() if key not in OF_ITS_OWN))
     shapes = len(inputs) if step.kind == "score" else tuple(_shape(value) for value in inputs)

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from router.types import Catalogue, Plan, Step
+from router.types import Catalogue, Plan, Step, worn_by
 
 WINDOW = 32  # observations kept for each law
 RECENCY = 0.9  # weight of each older observation against the next: a mean age of ten observations
@@ -167,6 +167,9 @@ class CostModel:
             guidance = step.settings.get(key)
             if isinstance(guidance, int | float):
                 found.append(self._catalogue[model].passes(guidance))
+        if found and (worn := step.settings.get("style")):
+            styles = self._catalogue[str(step.model)].styles
+            found[0] += sum(styles[name].passes for name, _ in worn_by(str(worn)) if name in styles)
         return found
 
     def work(self, step: Step, pixels: int | None = None) -> float:

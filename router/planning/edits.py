@@ -76,7 +76,7 @@ def _takes(recipe: Recipe, catalogue: Catalogue | None) -> tuple[str, ...]:
 
 def check_given(recipe: Recipe, request: GenerationRequest) -> None:
     """Raise `PlanError` unless a resolved recipe takes just what the request brings."""
-    can, brings = _takes(recipe, None), [one.role for one in request.given]
+    can, brings = _takes(recipe, None), [one.role for one in request.given if one.role != "reference"]
     if can[0] == "text" and brings:
         raise PlanError("it takes no picture, and the request brings one", "image")
     if can[0] == "image" and "image" not in brings:

@@ -27,7 +27,7 @@ from router.planning.edits import MADE, check_control, check_editor, check_given
 from router.planning.handovers import check_takeover, handovers
 from router.planning.recipes import recipe_key, resolve, stages_of, strength_of
 from router.planning.sizes import answer_size, card_of, check_size, drawing_size, editing_size, enlargement, reduced
-from router.planning.styles import worn
+from router.planning.styles import unsaid, worn
 from router.planning.tiling import tiled
 from router.prompts.phrases import object_phrases
 from router.types import (
@@ -58,6 +58,8 @@ COARSE = 0.05  # a strength that whole steps miss by more than this is told
 ALWAYS_TOLD = ("prompt", "width", "height")  # of a step, also where a server draws that knows nothing else
 MAX_PHRASES = 4  # of regions; each is a look at every picture
 Number = TypeVar("Number", int, float)
+ANY_PROMPT = "-"
+"""Stands for every prompt: a single token, so none is too long."""
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 
 
@@ -74,8 +76,11 @@ def make_plan(
         width, height = answer_size(resolved, request, catalogue)
         draft = _Draft(request, catalogue)
         output = draft.finished(draft.add(resolved, width, height, request.seed), width, height)
+        if request.brings("reference") and not any("reference" in step.settings for step in draft.steps):
+            raise PlanError("nothing of it draws after a reference; wear a style of kind ip_adapter", "reference")
         draft.notes += cut_negatives(request.negative_prompt, draft.steps, catalogue)
         draft.notes += cut_prompts(request.prompt, draft.steps, catalogue)
+        draft.notes += [] if request.prompt == ANY_PROMPT else unsaid(request.prompt, draft.steps, catalogue)
     except PlanError as error:
         raise PlanError(f"recipe {name!r}: {error.message}", error.param) from error
     steps, notes = tuple(draft.steps), tuple(dict.fromkeys(draft.notes))
@@ -592,6 +597,8 @@ class _Draft:
         settings: Mapping[str, Scalar],
         needs: int | None = None,
     ) -> Step:
+        if "reference" in settings:
+            inputs = (*inputs, str(settings["reference"]))
         name = f"{len(self.steps) + 1}-{kind}-{_what(model, settings)}"
         self.steps.append(Step(name, kind, model, inputs, produces, settings, needs=needs))
         return self.steps[-1]
@@ -606,7 +613,13 @@ class _Draft:
     def clothed(self, stage: Generate | Edit | Refine, card: ModelCard) -> dict[str, Scalar]:
         """The setting of what a stage wears; none if that is nothing."""
         found = worn(stage, self.request, card, self.notes)
-        return {"style": spelled(found)} if found else {}
+        made: dict[str, Scalar] = {"style": spelled(found)} if found else {}
+        if follows := next((name for name, _ in found if card.styles[name].kind == "ip_adapter"), None):
+            if self.request.brings("reference") is None:
+                raise PlanError(f"the style {follows!r} draws after a picture; give one as `reference`", "reference")
+            made["reference"] = self.given("reference").id
+            self.notes.append(f"{card.id} draws after the reference picture, by the style {follows!r}")
+        return made
 
     def sampling(
         self, card: ModelCard, width: int, height: int, steps: int, guidance: float, scheduler: str | None, seed: int

@@ -15,15 +15,15 @@ from dataclasses import dataclass, field, replace
 from cachetools import LRUCache
 
 from router.errors import PlanError
-from router.planning.plan import cut_prompts, make_plan
+from router.planning.plan import ANY_PROMPT, cut_prompts, make_plan
 from router.planning.recipes import as_run, asks_otherwise, resolve
 from router.planning.sizes import answer_size, apart
+from router.planning.styles import unsaid
 from router.types import Catalogue, Chain, Fuse, GenerationRequest, Plan, Recipe, Rejection, Step
 
 SHAPES = 64  # of requests, times policies, whose plans are kept
 RESOLVED = 512  # searches that were resolved, whose plans are kept
 CHECKED = 1024  # plans with a look at their picture
-ANY_PROMPT = "-"  # stands for every prompt; a single token, so none is too long
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,7 @@ class Planned:
                 Step(step.id, step.kind, step.model, step.inputs, step.produces, settings, step.unless, step.needs)
             )
         notes = (*plan.notes, *cut_prompts(request.prompt, steps, self.catalogue))
+        notes = (*notes, *unsaid(request.prompt, steps, self.catalogue))
         return Plan(
             plan.recipe, tuple(steps), plan.output, plan.width, plan.height, notes, plan.handovers, plan.ignores
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 
 from router.errors import PlanError, RequestError, did_you_mean
 from router.types import (
@@ -13,15 +14,17 @@ from router.types import (
     GenerationRequest,
     ModelCard,
     Refine,
+    Step,
     Style,
     Wearing,
     wearing,
+    worn_by,
 )
 
 EIGHT_BITS = ("int8", "fp8")
 """Ways of `tuning.quantize` after which a LoRA finds no layers that it could be added to, as peft computes it."""
 
-INSIDE = ("lora", "textual_inversion", "clip_skip", "freeu")
+INSIDE = ("lora", "textual_inversion", "clip_skip", "freeu", "attention", "ip_adapter")
 """Kinds of styles that change weights, or go by a network's blocks and layers."""
 
 
@@ -80,6 +83,20 @@ def check_worn(found: Wearing, card: ModelCard, kind: str) -> None:
     _check_together(styles)
 
 
+def unsaid(prompt: str, steps: Iterable[Step], catalogue: Catalogue) -> list[str]:
+    """Notes on styles that weigh words, none of which the prompt says."""
+    notes = []
+    for step in steps:
+        styles = catalogue[step.model].styles if step.model and step.settings.get("style") else {}
+        for name, _ in worn_by(str(step.settings["style"])) if styles else ():
+            words = styles[name].settings.get("words") if name in styles else None
+            if isinstance(words, Mapping) and not any(
+                re.search(rf"(?<!\w){re.escape(word)}(?!\w)", prompt, re.IGNORECASE) for word in words
+            ):
+                notes.append(f"the prompt says none of the words that the style {name!r} weighs: {', '.join(words)}")
+    return list(dict.fromkeys(notes))
+
+
 def wearable(style: Style, card: ModelCard) -> bool:
     """Whether the model can wear the style at all."""
     return not _unfit(style, card, style.steps[0])
@@ -97,6 +114,10 @@ def _unfit(style: Style, card: ModelCard, kind: str) -> str:
         return f"it is for models of latent space {style.latent_space!r}, not {card.latent_space!r}"
     if style.kind == "lora" and (bits := card.tuning.get("quantize")) in EIGHT_BITS:
         return f"nothing can be added to layers in 8 bits; leave `quantize: {bits}` out of its tuning"
+    if style.kind == "ip_adapter" and (offload := card.tuning.get("offload")):
+        return f"an adapter cannot be put on while parts of the model are elsewhere; leave `offload: {offload}` out"
+    if style.kind in ("attention", "ip_adapter") and (compiled := card.tuning.get("compile")):
+        return f"the attention that it changes is compiled; leave `compile: {compiled}` out of its tuning"
     if kind not in style.steps:
         return f"{style.kind} works in {' and '.join(style.steps)} only"
     return ""
@@ -110,6 +131,9 @@ def _check_together(styles: Sequence[Style]) -> None:
                 f"{seen[style.kind]!r} and {style.id!r} are both of kind {style.kind!r}; wear one of them", "style"
             )
         seen[style.kind] = style.id
+    perturbing = [style.id for style in styles if "pag" in style.settings]
+    if len(perturbing) > 1:
+        raise PlanError(f"{' and '.join(map(repr, perturbing))} each perturb attention; wear one of them", "style")
     stepping = [style.id for style in styles if "scheduler" in style.settings]
     if len(stepping) > 1:
         raise PlanError(f"{' and '.join(map(repr, stepping))} each want a scheduler; wear one of them", "style")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Role = Literal["image", "mask"]
-"""What a given picture is for: to be painted over, or to say where."""
+Role = Literal["image", "mask", "reference"]
+"""What a given picture is for: to be painted over, to say where, or to be drawn after by a style."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,8 @@ class Step:
               prompt; slope and offset where its scores are to be probabilities; segments where not pictures are scored
               but up to so many objects of each. given: role, digest, width, height, and share of a mask. control:
               method, of the map that it makes; generate, refine and inpaint that follow one have its kind as control,
-              what it counts as control_scale, and the map as their last input. inpaint (of a
+              what it counts as control_scale, and the map as their last input; those that draw after
+              a reference picture have the step that has it as reference, and as the very last input. inpaint (of a
               picture and a mask): as refine by strength. paste (a drawn picture, a given one and a mask): width and
               height, to which each of the three is brought. select/blend: method, weights, segments, blend_within.
               upscale: factor, or width and height, which count before it.

@@ -24,6 +24,7 @@ class Style:
     trigger:  what it adds to the prompt, where its kind does;   licence: of the file
     steps:    kinds of steps that may wear it;   least, most: weights that may be asked for
     many:     whether several of its kind may be worn together;   blends: weights between 0 and 1 mean something
+    passes:   how often more the network is run in a step, at whatever weight
     """
 
     id: str
@@ -33,7 +34,7 @@ class Style:
     weight: float = 1.0
     trigger: str = ""
     licence: str = "unknown"
-    settings: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
+    settings: Mapping[str, str | int | float | bool | Mapping[str, float] | None] = field(default_factory=dict)
     latent_space: str = ""
     description: str = ""
     steps: tuple[str, ...] = ("generate", "refine")
@@ -41,6 +42,7 @@ class Style:
     most: float = 1.0
     many: bool = True
     blends: bool = True
+    passes: int = 0
     card_path: str = ""
 
 

@@ -22,7 +22,10 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/restyling-sd15.md").read_text(encoding="utf-8")
 SECTIONS = {part.split("\n", 1)[0]: part for part in PAGE.split("\n## ")}
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-CHANGES = ("Scheduler", "Guidance rescale", "FreeU", "CLIP skip", "Embedding mix", "Textual inversion", "LoRA", "LCM")
+CHANGES = (
+    *("Scheduler", "Guidance rescale", "FreeU", "Perturbed attention", "Words that count more", "CLIP skip"),
+    *("Embedding mix", "Textual inversion", "LoRA", "LCM"),
+)
 SUMMED = ("LoRA", "LCM")
 PROMPT = GenerationRequest("a red circle above a blue square", seed=3)
 
@@ -72,7 +75,9 @@ def test_yaml_and_diffusers_draw_the_same(sd15: Engine, card: ModelCard, space: 
     (python,), (yaml,) = blocks(section, "python"), blocks(section, "yaml")
     known = set(space)
     exec(python, space)
-    (made,) = (name for name in re.findall(r"^(\w+) = (?:draw|pipe)\(", python, re.MULTILINE) if name not in known)
+    (made,) = (
+        name for name in re.findall(r"^(\w+) = (?:draw|pipe|other)\(", python, re.MULTILINE) if name not in known
+    )
     picture = np.asarray(space[made])
     apart = np.abs(picture.astype(int) - drawn(sd15, card, yaml).astype(int)).max()
     assert apart <= (2 if section in SUMMED else 0)

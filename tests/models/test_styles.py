@@ -20,11 +20,12 @@ from safetensors.torch import load_file, save_file
 from models import Engine, load_card, load_engine
 from models.embedded.checker import check
 from models.embedded.outcomes import held_out_prompts
+from models.embedded.outlines import fill_share
 from models.styles import adapters
 from models.styles.cards import SHIPPED, load_style, load_styles
 from models.styles.wearing import styled
 from router.errors import CatalogueError, StepError
-from router.types import Picture, Step, Style, spelled, wearing
+from router.types import ModelCard, Picture, Step, Style, spelled, wearing
 
 STYLES = load_styles()
 KINDS = {style.kind: name for name, style in STYLES.items()}
@@ -347,6 +348,12 @@ def card_in(folder: Path, **fields: object) -> Path:
         ({"kind": "loar"}, "unknown kind 'loar'.*lora"),
         ({"source_": "x"}, "unknown key 'source_'.*source"),
         ({"kind": "freeu", "family": "flux", "source": "{}"}, "freeu is for sd15, sdxl"),
+        ({"kind": "attention", "family": "flux", "source": "{}"}, "attention is for sd15, sdxl.*share one attention"),
+        ({"kind": "attention", "source": "{}"}, "needs one of settings: pag, words"),
+        ({"kind": "attention", "source": "{}", "settings": "{pag: 1, words: {a: 1}}"}, "needs one of settings"),
+        ({"kind": "attention", "source": "{}", "settings": "{words: {a: 9}}"}, "each word a number in 0..4"),
+        ({"kind": "attention", "source": "{}", "settings": "{words: {a: 1}, from: .5, to: .2}"}, "not after from"),
+        ({"kind": "attention", "source": "{}", "settings": "{pag: 1, to: .2}"}, "does not belong to 'pag'"),
         ({"kind": "freeu", "source": "{}", "settings": "{s1: 1, s2: 1, b1: 1}"}, "needs settings: b2"),
         ({"kind": "scheduler", "source": "{}", "settings": "{scheduler: flowmatch}"}, "no 'flowmatch' for sd15"),
         ({"kind": "embedding_mix", "source": "{text: a dog}"}, "{prompt}"),
@@ -383,8 +390,54 @@ def test_what_is_shipped_is_small_and_only_safetensors() -> None:
 
 
 @pytest.mark.slow
+def test_the_measure_of_a_style_rises_with_its_weight(sd15: Engine) -> None:
+    """Over sixteen prompts, the more `outlined` is worn, the less of what lies inside contours is filled."""
+    prompts = [p.text for p in held_out_prompts("one", 24, 5) if "ring" not in p.text][:16]
+    filled = []
+    for weight in (0.0, 0.4, 0.7, 1.0):
+        asked = {"guidance_scale": 1.5, "style": spelled(wearing({"outlined": weight})) or None}
+        shares = []
+        for seed, prompt in enumerate(prompts):
+            settings: Any = {"prompt": prompt, "seed": seed, **asked}
+            value = sd15.run(Step("made", "generate", "sd15", (), "image", settings)).value
+            assert isinstance(value, Picture)
+            shares.append(fill_share(value.pixels))
+        filled.append(float(np.mean([share for share in shares if share is not None])))
+    assert filled == sorted(filled, reverse=True) and filled[0] > 0.9 and filled[-1] < 0.3
+
+
+@pytest.mark.slow
+def test_a_compiled_network_is_not_compiled_again_for_a_lora(cards: dict[str, ModelCard], tmp_path: Path) -> None:
+    """A network whose blocks are compiled puts LoRAs on, at any weight, and off without compiling anything again, and
+    its pictures are those of one that is not compiled, up to rounding."""
+    styles = {}
+    for seed, name in enumerate(("one", "two")):
+        generator = torch.Generator().manual_seed(seed)
+        network = load_engine(cards["sd15"], threads=1)._pipe.unet  # type: ignore[attr-defined]
+        state = {}
+        for layer, part in network.named_modules():
+            if layer.endswith(("to_q", "to_v")):
+                rows, columns = part.weight.shape
+                state[f"unet.{layer}.lora_A.weight"] = torch.randn((2, columns), generator=generator)
+                state[f"unet.{layer}.lora_B.weight"] = torch.randn((rows, 2), generator=generator)
+        save_file(state, tmp_path / f"{name}.safetensors")
+        styles[name] = Style(name, "sd15", "lora", {"file": str(tmp_path / f"{name}.safetensors")}, most=2, least=-2)
+    card = replace(cards["sd15"], styles=styles)
+    plain, compiled = (
+        load_engine(card, threads=1),
+        load_engine(replace(card, tuning={"compile": "regional"}), threads=1),
+    )
+    before = drawn(compiled, prompt="red dot")
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for worn in ({"one": 1.0}, {"one": 0.5}, {"two": -1.0}, {"one": 0.7, "two": 0.7}, {}):
+            made = drawn(compiled, prompt="red dot", **worn).astype(int)
+            assert np.abs(made - drawn(plain, prompt="red dot", **worn)).max() <= 2
+    assert np.array_equal(drawn(compiled, prompt="red dot"), before)
+
+
+@pytest.mark.slow
 def test_two_hundred_swaps_leak_no_memory(pipe: object) -> None:
-    """After 200 more swaps the process holds at most 8 MB more, and no tensor more than after the first."""
+    """After 200 more swaps the process holds at most 16 MB more, and no tensor more than after the first 50."""
 
     def tensors() -> int:
         gc.collect()

@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.jobs.codec import packed, unpacked
+from deployments.known_names import known_of
 from policies import load_policy_text
 from router.cost.batches import batch_key
+from router.cost.model import CostModel
 from router.errors import PlanError, RequestError
 from router.planning.plan import make_plan
 from router.planning.planner import Planner
@@ -21,9 +23,11 @@ from router.quality.composition import Composition, outline
 from router.requests import check_request
 from router.types import (
     Chain,
+    Edit,
     Fuse,
     Generate,
     GenerationRequest,
+    GivenPicture,
     ModelCard,
     Plan,
     Quality,
@@ -46,6 +50,10 @@ STYLES = {
     "flat": Style("flat", "sd15", "guidance_rescale", steps=("generate",), many=False),
     "grand": Style("grand", "sdxl", "lora", {"file": "-"}, least=-2, most=2),
     "tiny": Style("tiny", "sd15", "lora", {"file": "-"}, latent_space="elsewhere"),
+    "pag": Style("pag", "sd15", "attention", settings={"pag": 3.0}, passes=1),
+    "pag2": Style("pag2", "sd15", "attention", settings={"pag": 1.0}, passes=1),
+    "look": Style("look", "sd15", "ip_adapter", {"file": "-", "encoder": "-"}, many=False),
+    "bold": Style("bold", "sd15", "attention", settings={"words": {"red": 2.0, "blue cat": 2.0}}),
 }
 CATALOGUE = Cards({name: replace(card, styles=STYLES) for name, card in PAIRED.cards.items()})
 FILM = Generate("sd15", style=wearing({"film": 0.7}))
@@ -105,6 +113,7 @@ def test_a_refine_wears_what_it_can_and_says_what_it_cannot() -> None:
         (Generate("sd15"), {"euler": 0.5}, "weight of 0.5 of the style 'euler'.*0 or 1"),
         (Generate("sd15"), {"film": 3}, "weight of 3 .*-2..2"),
         (Generate("sd15"), {"euler": 1, "ddim": 1}, "both of kind 'scheduler'"),
+        (Generate("sd15"), {"pag": 1, "pag2": 1}, "'pag' and 'pag2' each perturb attention"),
         (Generate("sd15"), {"fast": 1, "ddim": 1}, "'ddim' and 'fast' each want a scheduler"),
         (Chain((Generate("sd15"), Refine("sd15", strength=0.5, style=wearing({"flat": 1})))), {}, "generate only"),
         (Fuse("denoise", (Generate("sdxl"), Generate("small"))), {"grand": 1}, "not worn in a denoise"),
@@ -124,6 +133,67 @@ def test_a_network_in_8_bits_wears_no_lora() -> None:
             check_worn(wearing({"film": 1.0}), rounded, "generate")
         check_worn(wearing({"euler": 1.0}), rounded, "generate")
     check_worn(wearing({"film": 1.0}), replace(rounded, tuning={"compile": "full"}), "generate")
+
+
+def test_attention_of_a_compiled_network_is_not_changed() -> None:
+    """What is compiled would be compiled again for a picture; exported graphs have no attention to reach."""
+    for changed, said in (({"tuning": {"compile": "regional"}}, "leave `compile: regional` out"),
+                          ({"source": {"onnx": "-"}}, "exported graphs")):  # fmt: skip
+        with pytest.raises(PlanError, match=said):
+            check_worn(wearing({"pag": 1.0}), replace(CATALOGUE["sd15"], **changed), "generate")  # type: ignore[arg-type]
+
+
+LOOKED_AT = GivenPicture("reference", "c" * 64, 300, 200)
+
+
+def test_a_step_has_the_reference_that_its_style_draws_after() -> None:
+    """Every step that wears it has the given picture as its last input, batches do not mix it, and another picture is
+    another plan; the recipe draws from noise, or over an image that is given beside it, as ever."""
+    again = Chain((Generate("sd15"), Upscale(2), Refine("sd15", strength=0.3)))
+    asked = {"style": wearing({"look": 1}), "given": (LOOKED_AT,)}
+    made = plan(again, **asked)
+    (brought,) = (one for one in made.steps if one.kind == "given")
+    drawing = [one for one in made.steps if one.model]
+    assert [(one.inputs[-1], one.settings["reference"]) for one in drawing] == [(brought.id, brought.id)] * 2
+    assert [one.giver for one in made.handovers] == [made.steps[2].id]
+    assert all(batch_key(one, ()) is None for one in drawing)
+    other = replace(LOOKED_AT, digest="d" * 64)
+    assert plan(again, **{**asked, "given": (other,)}).digest() != made.digest()
+    image = GivenPicture("image", "a" * 64, 512, 512)
+    painted = plan(Edit("sd15"), style=wearing({"look": 1}), given=(image, LOOKED_AT))
+    assert [one.settings.get("role") for one in painted.steps][:2] == ["image", "reference"]
+
+
+def test_a_style_and_its_reference_come_together() -> None:
+    """The style without a picture, and a picture that nothing draws after, rule the recipe out with a remedy."""
+    with pytest.raises(PlanError, match="'look' draws after a picture; give one") as failure:
+        plan(Generate("sd15"), style=wearing({"look": 1}))
+    assert failure.value.param == "reference"
+    with pytest.raises(PlanError, match="nothing of it draws after a reference"):
+        plan(FILM, given=(LOOKED_AT,))
+    known = known_of(CATALOGUE)
+    recipe = Generate("sd15", style=wearing({"look": 1}))
+    assert known.arrange is not None and known.arrange("r", recipe, {"r": recipe}).plan.steps[-1].model == "sd15"
+
+
+def test_a_further_pass_is_work() -> None:
+    """Perturbed attention runs the network a third time in each step, whatever its weight, and seconds follow."""
+    costs = CostModel(CATALOGUE)
+    plain, both = (costs.work(plan(Generate("sd15"), style=wearing(s)).steps[0]) for s in ({}, {"pag": 0.5, "bold": 1}))
+    assert both == pytest.approx(1.5 * plain)
+
+
+def test_words_that_a_prompt_does_not_say_are_noted() -> None:
+    """A style that weighs words of which the prompt says none has a note, with the prompt of the request alone."""
+    recipes: dict[str, Recipe] = {"a": Generate("sd15", style=wearing({"bold": 1}))}
+    planner = Planner(CATALOGUE)
+    for prompt, noted in (("a reddish dog", True), ("A Red, dog", False), ("one blue cat", False)):
+        request = GenerationRequest(prompt)
+        for made in (
+            make_plan("a", recipes["a"], request, CATALOGUE, recipes),
+            planner.plan(request, recipes).plan("a"),
+        ):
+            assert any("none of the words" in note for note in made.notes) is noted
 
 
 def test_only_the_recipes_that_cannot_wear_it_are_out() -> None:

@@ -15,7 +15,7 @@ from deployments.api.wire.bodies import read_body
 from deployments.settings import Limits, UploadSettings
 from router.errors import RequestError
 
-PICTURES = ("image", "mask")
+PICTURES = ("image", "mask", "reference")
 WHOLE = ("n", "seed", "steps", "partial_images", "output_compression")
 NUMBERS = ("guidance_scale", "strength", "latency_budget_s", "max_cost_usd")
 FLAGS = {"true": True, "1": True, "false": False, "0": False}

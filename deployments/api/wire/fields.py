@@ -16,6 +16,7 @@ SYNONYMS: dict[str, str] = {
     "negative_prompt": "negative negative_prompts negative_text neg_prompt uc undesired_content",
     "image": "images init_image init_images input_image input_images image_url image_prompt source_image",
     "mask": "mask_image mask_url inpaint_mask",
+    "reference": "ip_adapter_image reference_image reference_images",
     "strength": "denoising_strength denoise image_strength prompt_strength",
     "extend": "outpaint expand padding",
     "steps": "step num_inference_steps inference_steps num_steps sampling_steps sample_steps ddim_steps step_count",
@@ -37,8 +38,7 @@ SYNONYMS: dict[str, str] = {
 """A field here -> what other programs call it."""
 
 WITHOUT: dict[str, str] = {
-    "control maps belong to recipes, which make them of image; there are no further references": "control_image "
-    "controlnet control ip_adapter_image reference_images",
+    "control maps belong to recipes, which make them of image": "control_image controlnet control",
     "it belongs to a recipe of a policy, not to a request": "sampler sampler_name sampler_index sampling_method solver "
     "scheduler scheduler_name clip_skip eta sigmas timesteps shift refiner refiner_checkpoint refiner_switch_at "
     "high_noise_frac enable_hr hr_scale hires_fix upscale upscaler tiling",

@@ -1,12 +1,16 @@
-"""Prompts as people paste them: invisible characters go; syntax of other programs, which is mere text here, is named.
+"""Prompts as people paste them: invisible characters go; styles that they name are taken out; syntax of other
+programs, which is mere text here, is named.
 
-Nothing is done in silence: both functions say in words what a client should know.
+Nothing is done in silence: the functions say in words what a client should know.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Collection, Mapping
+
+from router.errors import RequestError
 
 # Blank although Unicode counts them as letters, marks or symbols: fillers, joiners of glyphs, the empty Braille cell.
 BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180e\u180f\u2800\u3164\uffa0")
@@ -25,6 +29,9 @@ _SIGNS = r"(?:\b[a-z]{2,}\+{2,}|\)(?:\++|-+))(?=[\s,.;)]|$)|::-?\d+(?:\.\d+)?"  
 _BRACKETS = r"\(\([^()\n]{1,200}\)\)|\[\[[^\[\]\n]{1,200}\]\]|\{\{[^{}\n]{1,200}\}\}"
 _CHOICE = r"\{[^{}\n|]{1,80}\|[^{}\n]{1,80}\}|\b__[\w/\-]{1,60}__\b"
 _PARAMETER = rf"(?:(?<=\s)|^)(?:--|—)(?:{_FLAGS})\b(?:[ =]?[^\s\-]\S*)?"
+
+NAMED = re.compile(r"<(?:lora|lyco):([^<>:\n]{1,64})(?::([^<>\n]{0,64}))?>", re.IGNORECASE)
+"""A style in a prompt, as A1111 writes a LoRA: `<lora:film:0.7>`; without a weight it is 1."""
 
 _UNWEIGHTED = "words have no weights"
 _ONE_TEXT = "a prompt is one text"
@@ -69,8 +76,55 @@ def cleaned(text: str, field: str) -> tuple[str, list[str]]:
     return (composed if any(map(_visible, composed)) else ""), warnings
 
 
-def foreign_syntax(text: str, field: str) -> list[str]:
-    """A warning for each syntax of other programs that the text holds. Models read all of it as mere letters."""
+def styles_named(text: str, known: Mapping[str, bool]) -> tuple[str, dict[str, float], list[str]]:
+    """The prompt without the styles that it wears, those with their weights, and warnings about what stays text.
+
+    known: styles by id, and whether a prompt may name them. As soon as it may name one, a name that is not known is
+    taken out, too, and refused where those of the field `style` are.
+    Raises `RequestError` for a weight that is no number, and for a name that is given twice.
+    """
+    worn: dict[str, float] = {}
+    warnings: list[str] = []
+    left, at = "", 0
+    for match in NAMED.finditer(text):
+        name = match[1].strip()
+        if not known.get(name, any(known.values())):
+            if name in known:
+                warnings.append(
+                    f"prompt: {_short(match[0])!r} stays text, since the card of the style {name!r} does not say that "
+                    'prompts may name it (in_prompts); ask for it by the field "style"'
+                )
+            continue
+        if name in worn:
+            raise RequestError(f"prompt: the style {name!r} is named twice; name it once", "prompt", "invalid_value")
+        try:
+            worn[name] = 1.0 if match[2] is None else float(match[2])
+        except ValueError:
+            raise RequestError(
+                f"prompt: {_short(match[0])!r} is not <lora:NAME:WEIGHT> with one number, such as <lora:{name}:0.7>",
+                "prompt",
+                "invalid_value",
+            ) from None
+        left, at = _closed_up(left, text[at : match.start()]) if at else text[: match.start()], match.end()
+    return _closed_up(left, text[at:]) if worn else text, worn, warnings
+
+
+def _closed_up(before: str, after: str) -> str:
+    """Two parts of a prompt between which something was taken out, with one space or comma where there were two."""
+    before, after = before.rstrip(), after.lstrip()
+    if not before or before.endswith(","):
+        after = after.removeprefix(",").lstrip()
+    if not after:
+        return before.removesuffix(",").rstrip()
+    return before + (" " if before and after[0] not in ",.;" else "") + after
+
+
+def foreign_syntax(text: str, field: str, known: Collection[str] = ()) -> list[str]:
+    """A warning for each syntax of other programs that the text holds. Models read all of it as mere letters.
+
+    known: styles, of whose names in the text `styles_named` has spoken
+    """
+    text = NAMED.sub(lambda match: " " if match[1].strip() in known else match[0], text)
     found: dict[str, str] = {}
     for what, pattern, why in FOREIGN:
         if (match := pattern.search(text)) is not None and what not in found:

@@ -29,7 +29,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from deployments.api.wire.fields import advice, understood
-from deployments.api.wire.prompt_texts import cleaned, foreign_syntax
+from deployments.api.wire.prompt_texts import cleaned, foreign_syntax, styles_named
 from deployments.settings import Limits
 from router.errors import RequestError
 from router.types import GenerationRequest, Priority, Turn, wearing
@@ -131,6 +131,9 @@ class ImageRequest(BaseModel):
     )
     mask: Raw | None = Field(
         default=None, description="A picture of the same size, transparent where the first may change; as `image`."
+    )
+    reference: Raw | None = Field(
+        default=None, description="A picture that a style of kind ip_adapter draws after; as `image`."
     )
     strength: float | None = Field(
         default=None, gt=0, le=1, description="How far the given picture is noised again; default: the recipe's."
@@ -258,7 +261,12 @@ def parse_request(data: Any, limits: Limits) -> ImageRequest:
         for field in ("prompt", "negative_prompt"):
             if isinstance(text := data.get(field), str):
                 data[field], said = cleaned(text, field)
-                warnings += [*said, *foreign_syntax(data[field], field)]
+                warnings += said
+        if isinstance(text := data.get("prompt"), str):
+            warnings += _dress(data, text, limits.prompt_styles)
+        for field in ("prompt", "negative_prompt"):
+            if isinstance(text := data.get(field), str):
+                warnings += foreign_syntax(text, field, limits.prompt_styles if field == "prompt" else ())
     try:
         request = ImageRequest.model_validate(data)
     except ValidationError as error:
@@ -286,6 +294,17 @@ def parse_request(data: Any, limits: Limits) -> ImageRequest:
         warnings.append(f"input_fidelity: {request.input_fidelity!r} changes nothing here; it is for edits")
     request._warnings = tuple(warnings)
     return request
+
+
+def _dress(data: dict[str, Any], text: str, known: Mapping[str, bool]) -> list[str]:
+    """Have the request wear what its prompt names, as if `style` had asked for it; warnings. Raises `RequestError`."""
+    data["prompt"], named, warnings = styles_named(text, known)
+    asked = data.get("style") or {}
+    if named and isinstance(asked, Mapping):
+        if both := [name for name in named if name in asked]:
+            raise RequestError(f"style: {both[0]!r} is also in the prompt; give it once", "style", "invalid_value")
+        data["style"] = {**asked, **named}
+    return warnings
 
 
 def to_request(wire: ImageRequest, limits: Limits, request_id: str = "") -> GenerationRequest:

@@ -31,7 +31,7 @@ from router.errors import RequestError, TriptychError
 
 DRAWN = (
     *("model", "recipe", "steps", "guidance_scale", "style", "tags", "turns", "seed", "size"),
-    *("image", "mask", "strength"),
+    *("image", "mask", "reference", "strength"),
 )
 """Fields of a file's replay that are sent; the prompts stand beside it."""
 
