@@ -13,9 +13,6 @@ from deployments.given.uploads import Find, Received, opened, received, referenc
 from deployments.settings import UploadSettings
 from router.types import GenerationRequest
 
-FAITHFUL = 0.35
-"""The strength of an edit that asks for high fidelity to its picture and for no strength."""
-
 _DECODING = threading.BoundedSemaphore(2)
 """So many requests at once, which bounds what decoding takes in all."""
 
@@ -31,9 +28,10 @@ async def with_pictures(
     mask = None if wire.mask is None else await opened(wire.mask, "mask", find, most)
     extend = None if wire.extend is None else wire.extend.model_dump()
     got = await asyncio.to_thread(_in_turn, lambda: received(images, mask, extend, uploads.bounds))
-    named = {file.told.role: reference(file) for file in got.files}
-    told = wire.model_copy(update={"image": (named["image"],), "mask": named.get("mask"), "extend": None})
-    told._warnings = (*wire.warnings, *got.notes, *_without_effect(wire, masked="mask" in named))
+    named = tuple(reference(file) for file in got.files if file.told.role == "image")
+    area = next((reference(file) for file in got.files if file.told.role == "mask"), None)
+    told = wire.model_copy(update={"image": named, "mask": area, "extend": None})
+    told._warnings = (*wire.warnings, *got.notes, *_without_effect(wire, masked=area is not None))
     return told, got.files
 
 
@@ -44,10 +42,8 @@ def _in_turn(work: Callable[[], Received]) -> Received:
 
 def with_given(request: GenerationRequest, wire: ImageRequest, files: tuple[GivenFile, ...]) -> GenerationRequest:
     """The request with what it brings."""
-    strength = wire.strength
-    if strength is None and wire.input_fidelity == "high" and wire.mask is None and files:
-        strength = FAITHFUL
-    return replace(request, given=tuple(file.told for file in files), strength=strength)
+    faithful = wire.input_fidelity == "high" and wire.strength is None and wire.mask is None and bool(files)
+    return replace(request, given=tuple(file.told for file in files), strength=wire.strength, faithful=faithful)
 
 
 def _without_effect(wire: ImageRequest, masked: bool) -> list[str]:
