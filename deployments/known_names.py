@@ -77,14 +77,15 @@ def _edited(
     recipe: Recipe,
     recipes: Mapping[str, Recipe],
     catalogue: Catalogue,
-    pictures: Sequence[GivenPicture],
+    pictures: Sequence[tuple[GivenPicture, ...]],
     brought: tuple[GivenPicture, ...],
 ) -> tuple[Plan, int]:
-    """The plan for the first of `pictures` that it fits, and the side of its answer. Raises the first `PlanError`."""
+    """The plan for the first of `pictures`, each with its mask if it has one, that it fits, and the side of its
+    answer. Raises the first `PlanError`."""
     failure: PlanError | None = None
-    for picture in pictures:
+    for given in pictures:
         try:
-            plan = make_plan(name, recipe, GenerationRequest("-", given=(picture, *brought)), catalogue, recipes)
+            plan = make_plan(name, recipe, GenerationRequest("-", given=(*given, *brought)), catalogue, recipes)
         except PlanError as error:
             failure = failure or error
         else:

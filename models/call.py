@@ -40,6 +40,8 @@ class Call:
 
     start, until: shares (0..1) of the denoising that are done before and after the step (None: none, and all)
     masked:       only what a mask leaves open of the given picture is drawn
+    looks:        it is drawn from noise while the model looks at a given picture
+    references:   how many further pictures it looks at, where it looks at one or works within a mask
     control:      the kind of map that is followed, "" if none is; control_scale: how much it counts
     styles:       what the pipeline wears: (id, weight) each, by id
     reference:    the last input is a picture that a style draws after
@@ -58,6 +60,8 @@ class Call:
     until: float | None = None
     strength: float | None = None
     masked: bool = False
+    looks: bool = False
+    references: int = 0
     control: str = ""
     control_scale: float = 1.0
     tiling: Tiling | None = None

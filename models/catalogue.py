@@ -115,7 +115,7 @@ def _check_guest(card: ModelCard, guest: str, catalogue: Catalogue) -> None:
     for one in (card, other):
         if one.role != "base" or not one.relays:
             raise CatalogueError(
-                f"{where}{one.id!r} is a {one.role} of family {one.family!r}; two models predict together only if "
+                f"{where}{one.id!r} is {one.kind} of family {one.family!r}; two models predict together only if "
                 f"both are base models of a family with a fixed noise schedule ({', '.join(relaying())})"
             )
     if guest == card.id or card.guests.count(guest) > 1:

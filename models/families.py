@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from models.call import Call
 from models.layouts import PACKED, PACKED_FRAME, PATCHES, PLANAR, Layout
@@ -44,10 +44,14 @@ class Family:
     arguments:     how a step becomes that class's call, and its img2img sibling's
     img2img:       the class that goes on from a picture by `strength` ("": there is none, so nothing is refined)
     inpaint:       the class that draws what a mask leaves open of a picture ("": there is none)
+    edits:         how its models change a given picture, as `ModelCard.edits`; default: by strength, with `img2img`
+    draws:         they draw from noise; those that do not are editors, which only change given pictures
+    max_pictures, side_by_side: as of `ModelCard`
     control:       its classes with a ControlNet, if it has any
     layout:        how its latents lie
     flow:          flow matching, whose schedulers are others than those of diffusion with a fixed noise schedule
     relays:        a share of the denoising names a noise level, so that another model can go on from there
+    names_passes:  its pipeline tells the caches of its network which pass of a step it is in
     cuts_schedule: its pipelines begin and end at a share by themselves; the engine does it for the others
     denoiser:      the component that predicts
     windows:       the denoiser may be applied window by window to a large picture
@@ -65,10 +69,15 @@ class Family:
     arguments: Arguments
     img2img: str = ""
     inpaint: str = ""
+    edits: Literal["", "strength", "instruct", "fill"] = ""
+    draws: bool = True
+    max_pictures: int = 1
+    side_by_side: bool = False
     control: Controlled | None = None
     layout: Layout = PLANAR
     flow: bool = True
     relays: bool = False
+    names_passes: bool = True
     cuts_schedule: bool = False
     denoiser: str = "transformer"
     windows: bool = False
@@ -84,6 +93,8 @@ class Family:
     @property
     def roles(self) -> tuple[str, ...]:
         """What a card of this family may be."""
+        if not self.draws:
+            return ("editor",)
         return ("base", "refiner") if self.img2img else ("base",)
 
     def unread_tokens(self, card: ModelCard, pipe: Any, prompt: str) -> int:
@@ -132,6 +143,16 @@ def flux(call: Call, card: ModelCard, pipe: Any) -> dict[str, Any]:
     else:
         guidance = {}
     return _shared(call) | _size(call) | _length(card) | guidance
+
+
+def flux_fill(call: Call, card: ModelCard, pipe: Any) -> dict[str, Any]:
+    """FLUX.1 Fill, which sees picture and mask beside the noise; its guidance is an input of the network."""
+    return _shared(call) | _size(call) | _length(card) | {"guidance_scale": call.guidance_scale}
+
+
+def flux_kontext(call: Call, card: ModelCard, pipe: Any) -> dict[str, Any]:
+    """FLUX.1 Kontext. What it draws and what it looks at keep the sizes that were planned."""
+    return flux(call, card, pipe) | {"max_area": call.width * call.height, "_auto_resize": False}
 
 
 def flux2_klein(call: Call, card: ModelCard, pipe: Any) -> dict[str, Any]:
@@ -272,8 +293,39 @@ FAMILIES: dict[str, Family] = {
         layout=PACKED,
         tokenizers=("tokenizer_2",),
     ),
+    "flux-fill": Family(
+        "FluxFillPipeline",
+        flux_fill,
+        inpaint="FluxFillPipeline",
+        edits="fill",
+        draws=False,
+        layout=PACKED,
+        names_passes=False,
+        tokenizers=("tokenizer_2",),
+        takes_negative=False,
+    ),
+    "flux-kontext": Family(
+        "FluxKontextPipeline",
+        flux_kontext,
+        inpaint="FluxKontextInpaintPipeline",
+        edits="instruct",
+        max_pictures=4,
+        side_by_side=True,  # a list of pictures is a batch to its pipeline
+        layout=PACKED,
+        names_passes=False,
+        tokenizers=("tokenizer_2",),
+    ),
     # Its pipeline takes pictures to look at, not one to go on from.
-    "flux2-klein": Family("Flux2KleinPipeline", flux2_klein, layout=PATCHES, read=_chat, takes_negative=False),
+    "flux2-klein": Family(
+        "Flux2KleinPipeline",
+        flux2_klein,
+        inpaint="Flux2KleinInpaintPipeline",
+        edits="instruct",
+        max_pictures=4,
+        layout=PATCHES,
+        read=_chat,
+        takes_negative=False,
+    ),
     "qwen-image": Family(
         "QwenImagePipeline",
         qwen_image,
@@ -298,6 +350,7 @@ PLANNED: dict[str, str] = {
     **dict.fromkeys(("strength", "denoising_start", "denoising_end"), "say it in a recipe"),
     **dict.fromkeys(("image", "generator", "latents", "num_images_per_prompt", "output_type"), "drop it"),
     **dict.fromkeys(("mask_image", "masked_image_latents", "padding_mask_crop"), "drop it"),
+    **dict.fromkeys(("image_reference", "max_area", "_auto_resize"), "drop it"),
     **dict.fromkeys(("control_image", "controlnet_conditioning_scale"), "say it in a recipe"),
     **dict.fromkeys(("timesteps", "sigmas"), "name a 'scheduler'"),
 }
@@ -321,11 +374,14 @@ def card_facts(family: str) -> dict[str, Any]:
     """What planning needs to know of all models of a family, as fields of `ModelCard`."""
     row = FAMILIES.get(family)
     if row is None:
-        return {"relays": False, "refines": False}
+        return {"relays": False, "refines": False, "edits": ""}
     return {
         "relays": row.relays,
         "refines": bool(row.img2img),
         "inpaints": bool(row.inpaint),
+        "edits": row.edits or ("strength" if row.img2img else ""),
+        "max_pictures": row.max_pictures,
+        "side_by_side": row.side_by_side,
         "flow": row.flow,
         "takes_negative": row.takes_negative,
     }

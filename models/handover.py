@@ -60,9 +60,10 @@ def check_latents(value: Value, card: ModelCard, start: float) -> Latents:
     return value
 
 
-def to_image(picture: Picture, width: int, height: int) -> Image.Image:
-    """A picture at the size that a pipeline works at, as its image processor takes it."""
-    return Image.fromarray(resize(np.ascontiguousarray(picture.pixels), width, height))
+def to_image(picture: Picture, width: int | None = None, height: int | None = None) -> Image.Image:
+    """A picture at the size that a pipeline works at (default: its own), as its image processor takes it."""
+    tall, wide = picture.pixels.shape[:2]
+    return Image.fromarray(resize(np.ascontiguousarray(picture.pixels), width or wide, height or tall))
 
 
 def check_mask(value: Value, card: ModelCard) -> Mask:

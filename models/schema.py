@@ -84,7 +84,7 @@ class CardFile(_Strict):
 
     id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     family: str
-    role: Literal["base", "refiner", "scorer"]
+    role: Literal["base", "refiner", "editor", "scorer"]
     source: Source
     components: dict[str, Component] = Field(default_factory=dict)
     backbone: Literal["unet", "dit", "encoder"] = "unet"

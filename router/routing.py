@@ -141,7 +141,10 @@ class Router:
         if asked is None or asked in recipes:
             return recipes
         if asked not in self.catalogue:
-            known = [*recipes, *(model for model in self.catalogue.ids() if self.catalogue[model].role == "base")]
+            known = [
+                *recipes,
+                *(model for model in self.catalogue.ids() if self.catalogue[model].role in ("base", "editor")),
+            ]
             raise NotFoundError(
                 f"policy {policy.name!r} has no recipe {asked!r}, nor is it a model{did_you_mean(asked, known)}",
                 "recipe",

@@ -29,7 +29,7 @@ from deployments.cli.models.fits import fits
 from deployments.cli.models.plan import plan
 from deployments.cli.models.profile import profile
 from deployments.cli.models.tune import tune
-from deployments.cli.pictures.edit import Extend, Image, Mask, Strength, pictures
+from deployments.cli.pictures.edit import Also, Extend, Image, Mask, Strength, pictures
 from deployments.cli.pictures.inspect import inspect
 from deployments.cli.pictures.replay import replay
 from deployments.cli.policy import policy_app
@@ -169,6 +169,7 @@ def generate(
     style: Styles = None,
     tag: Tags = None,
     image: Image = None,
+    also: Also = None,
     mask: Mask = None,
     strength: Strength = None,
     extend: Extend = None,
@@ -192,7 +193,7 @@ def generate(
         prompt=prompt, model=model, recipe=recipe, size=size, n=n, seed=seed, steps=steps, tags=tag or None,
         guidance_scale=guidance_scale, negative_prompt=negative_prompt, latency_budget_s=latency_budget_s,
         max_cost_usd=max_cost_usd, style=weights_of(style), output_format=formats[output.suffix.lower()],
-        **pictures(image, mask, strength, extend),
+        **pictures([image, *(also or ())], mask, strength, extend),
     )  # fmt: skip
     answer = asyncio.run(source(url, config).generate(body, err))
     files = write_pictures(answer, output)
@@ -212,6 +213,7 @@ def edit(
     output: Annotated[Path, typer.Option("--output", "-o", help="Where to write; .png, .webp or .jpg.")] = Path(
         "out.png"
     ),
+    also: Also = None,
     mask: Mask = None,
     strength: Strength = None,
     extend: Extend = None,
@@ -226,8 +228,8 @@ def edit(
 ) -> None:
     """Paint over a picture as the prompt says; with a mask, only what that leaves open. `generate --image` has more."""
     generate(
-        prompt, output, model, recipe, size, n, seed, image=image, mask=mask, strength=strength, extend=extend,
-        config=config, url=url, as_json=as_json,
+        prompt, output, model, recipe, size, n, seed, image=image, also=also, mask=mask, strength=strength,
+        extend=extend, config=config, url=url, as_json=as_json,
     )  # fmt: skip
 
 
@@ -244,6 +246,7 @@ def route(
     style: Styles = None,
     tag: Tags = None,
     image: Image = None,
+    also: Also = None,
     mask: Mask = None,
     strength: Strength = None,
     extend: Extend = None,
@@ -258,7 +261,7 @@ def route(
     body = request_body(
         prompt=prompt, model=model, recipe=recipe, size=size, n=n, steps=steps, tags=tag or None,
         latency_budget_s=latency_budget_s, max_cost_usd=max_cost_usd, style=weights_of(style),
-        **pictures(image, mask, strength, extend),
+        **pictures([image, *(also or ())], mask, strength, extend),
     )  # fmt: skip
     report = asyncio.run(source(url, config).route(body))
     if as_json:

@@ -88,18 +88,14 @@ def _decoded(text: str, field: str, most: int) -> bytes:
 def received(
     images: Sequence[Upload], mask: Upload | None, extend: Mapping[str, int] | None, bounds: Bounds
 ) -> Received:
-    """The files of what was uploaded. Raises `RequestError` that names the field. Takes as long as decoding does."""
+    """The files of what was uploaded, the mask last; mask and `extend` are for the first image.
+
+    Raises `RequestError` that names the field. Takes as long as decoding does."""
     if not images:
         raise RequestError("mask: there is no image that it could belong to", "mask", "invalid_value")
     image = _clean(images[0], "image", bounds)
     notes = [f"image: {note}" for note in image.notes]
-    if len(images) > 1:
-        for further in images[1:]:
-            _clean(further, "image", bounds)
-        notes.append(
-            f"image: the models here look at one picture; the first is edited, and the {len(images) - 1} after it "
-            "change nothing"
-        )
+    further = [_clean(one, "image", bounds) for one in images[1:]]
     pixels, area = image.pixels, None if image.alpha is None else masks.of_alpha(image.alpha)
     if mask is not None:
         notes += ["image: its transparency changes nothing beside a mask"] if area is not None else []
@@ -112,7 +108,8 @@ def received(
             "mask",
             "invalid_value",
         )
-    files = [file_of(pixels, "image"), *([] if area is None else [file_of(area, "mask")])]
+    files = [file_of(pixels, "image"), *(file_of(one.pixels, "image") for one in further)]
+    files += [] if area is None else [file_of(area, "mask")]
     return Received(tuple(files), tuple(notes))
 
 

@@ -75,7 +75,8 @@ class PictureRecord:
 
 @dataclass(frozen=True)
 class GivenRecord:
-    """One picture that a job brought. role: what for;   digest: of its pixels;   key: where its bytes are"""
+    """One picture that a job brought. role: what for, "image 2" for the second of a role;   digest: of its pixels;
+    key: where its bytes are"""
 
     job: str
     role: str

@@ -254,7 +254,9 @@ class Store:
         for file in files:
             key = f"{self.id}/given/{secrets.token_hex(16)}.png"
             told = file.told
-            kept.append(GivenRecord(job, told.role, told.digest, len(file.data), told.width, told.height, key))
+            before = sum(one.role.partition(" ")[0] == told.role for one in kept)
+            role = f"{told.role} {before + 1}" if before else told.role
+            kept.append(GivenRecord(job, role, told.digest, len(file.data), told.width, told.height, key))
             try:
                 self._blobs.write(key, file.data)
             except StoreError as error:

@@ -1,4 +1,4 @@
-"""One pipeline on one device, running the `generate`, `denoise`, `refine` and `inpaint` steps of plans.
+"""One pipeline on one device, running the `generate`, `denoise`, `refine`, `edit` and `inpaint` steps of plans.
 
 The same step gives the same bytes whatever ran before: the noise comes from a CPU generator seeded by the step, and
 each run gets a fresh scheduler.
@@ -54,12 +54,16 @@ from models.weights.sharing import SharedNetworks
 from router.errors import LoadError, StepError, TriptychError
 from router.types import Latents, ModelCard, Picture, Scalar, Step, StepResult, Style, Value, spelled
 
-ABLE = {"base": ("generate", "denoise", "refine", "inpaint"), "refiner": ("refine",)}
-"""What a model of each role does."""
+ABLE = {
+    "base": ("generate", "denoise", "refine", "edit", "inpaint"),
+    "refiner": ("refine",),
+    "editor": ("inpaint",),
+}
+"""What a model of each role does, where its family can."""
 
 
-INPUTS = {"refine": (1, "one input"), "inpaint": (2, "a picture and a mask")}
-"""What a kind of step takes, if anything, before the map of a control."""
+INPUTS = {"refine": (1, "one input"), "edit": (1, "a picture"), "inpaint": (2, "a picture and a mask")}
+"""What a kind of step takes, if anything, before further pictures to look at and the map of a control."""
 
 
 class DiffusionEngine:
@@ -118,8 +122,8 @@ class DiffusionEngine:
         on_progress: OnProgress | None = None,
         should_stop: ShouldStop | None = None,
     ) -> StepResult:
-        """Execute one `generate`, `denoise`, `refine` or `inpaint` step; see `Engine`. What runs out of memory is tried
-        once more, decoded in tiles; then `decoded_in_tiles` of the facts is their side in pixels."""
+        """Execute one step that draws; see `Engine`. What runs out of memory is tried once more, decoded in tiles; then
+        `decoded_in_tiles` of the facts is their side in pixels."""
         self._check_able(step, inputs)
 
         def draw(side: int | None) -> StepResult:
@@ -144,7 +148,8 @@ class DiffusionEngine:
 
         The steps may differ in prompt, seed and the text of the negative prompt only (`StepError` otherwise). A picture
         is that of `run` up to rounding in the last bits, which depends on the size of the batch. In tiles, with a cache
-        that looks at what it skips, and where only one is left, they are those of `run`. seconds: equal shares. Facts:
+        that looks at what it skips, where the model looks at given pictures, and where only one is left, they are those
+        of `run`. seconds: equal shares. Facts:
         `batch`, how many were made in one call, if several were; `batch_too_large`, how many were too many for the
         memory.
         """
@@ -179,7 +184,8 @@ class DiffusionEngine:
         for call in alike:
             passes = (call.guidance_scale > 1) + sum(style.passes for style, _ in self._worn(call))
             memory = (steps[next(iter(calls))].kind, call.width, call.height, passes, call.mix)
-            alone = call.tiling is not None or self._by_content or reads(self.card) or call.reference
+            single = call.tiling is not None or call.looks or call.references or call.reference
+            alone = single or self._by_content or reads(self.card)
             parts = [[number] for number in calls] if alone else [list(calls)]
             for part in parts:
                 made |= self._device.together(part, memory, draw)
@@ -224,8 +230,10 @@ class DiffusionEngine:
 
     def _check_able(self, step: Step, inputs: Sequence[Value]) -> None:
         if step.kind not in ABLE[self.card.role]:
-            raise StepError(f"step {step.id!r}: {self.card.id!r} is a {self.card.role} and cannot {step.kind!r}")
+            raise StepError(f"step {step.id!r}: {self.card.id!r} is {self.card.kind} and cannot {step.kind!r}")
         due, what = INPUTS.get(step.kind, (0, "no input"))
+        if isinstance(further := step.settings.get("references"), int) and further:
+            due, what = due + further, f"{what} and {further} more to look at"
         due, what = (due + 1, f"{what} and a control map") if step.settings.get("control") else (due, what)
         due, what = (due + 1, f"{what} and a reference") if step.settings.get("reference") else (due, what)
         if len(inputs) != due:
@@ -241,7 +249,7 @@ class DiffusionEngine:
         watch.check()
         if self._tile_by_tile(call):
             assert call.tiling is not None
-            made = self._refine_tiles(step, call, check_picture(inputs[0], self.card), watch)
+            made = self._refine_tiles(step, call, [check_picture(value, self.card) for value in inputs], watch)
             took = watch.phases.seconds(decoded=True)
             return made, {**self._call_facts(pipe, call), **took, "steps": watch.done, "tiles": call.tiling.count}
         output = self._denoise(pipe, [call], [inputs], watch)
@@ -284,15 +292,17 @@ class DiffusionEngine:
         return Watch(ids, on_progress, should_stop, self._unpacker(call), colours, last, tiles, phases)
 
     def _tile_by_tile(self, call: Call) -> bool:
-        """Whether tiles are finished one after the other, since the network cannot be applied in windows."""
-        return call.tiling is not None and not self._family.windows
+        """Whether tiles are finished one after the other: the network cannot be applied in windows, or not that of a
+        control beside it."""
+        return call.tiling is not None and (not self._family.windows or bool(call.control))
 
-    def _refine_tiles(self, step: Step, call: Call, picture: Picture, watch: Watch) -> Picture:
-        """Every tile re-noised from its part of one field of noise and denoised with the same prompt, then blended."""
+    def _refine_tiles(self, step: Step, call: Call, pictures: Sequence[Picture], watch: Watch) -> Picture:
+        """Every tile re-noised from its part of one field of noise and denoised with the same prompt, then blended.
+        pictures: what is refined, and the map of a control, of which each tile sees its part"""
         import torch
 
         assert call.tiling is not None
-        pixels = np.asarray(to_image(picture, call.width, call.height))
+        pixels = [np.asarray(to_image(picture, call.width, call.height)) for picture in pictures]
         places = boxes(call.width, call.height, call.tiling, self.card.size_multiple)
         cells = (1, self.card.latent_channels, call.height // self.card.vae_scale, call.width // self.card.vae_scale)
         noise = torch.randn(cells, generator=torch.Generator("cpu").manual_seed(call.seed))
@@ -304,7 +314,7 @@ class DiffusionEngine:
             start_from(
                 pipe.scheduler, noise[:, :, cell.top : cell.top + cell.height, cell.left : cell.left + cell.width]
             )
-            output = self._denoise(pipe, [one], [(Picture(box.of(pixels)),)], watch)
+            output = self._denoise(pipe, [one], [[Picture(box.of(whole)) for whole in pixels]], watch)
             parts.append(to_picture(output, self.card).pixels)
             watch.next_round()
         return Picture(blend(parts, places, call.width, call.height))
@@ -328,9 +338,14 @@ class DiffusionEngine:
         elif call.strength is not None:
             pictures = [check_picture(values[0], self.card) for values in inputs]
             given["image"] = [to_image(picture, call.width, call.height) for picture in pictures]
+        if call.looks:  # alone, and at the sizes that were planned
+            given["image"] = [to_image(check_picture(value, self.card)) for value in inputs[0][: 1 + call.references]]
         if call.masked:
             masks = [check_mask(values[1], self.card) for values in inputs]
             given["mask_image"] = [to_mask_image(mask, self.card, call.width, call.height) for mask in masks]
+            if call.references:
+                further = inputs[0][2 : 2 + call.references]
+                given["image_reference"] = [to_image(check_picture(value, self.card)) for value in further]
         if call.control:
             guides = [check_picture(values[-2 if call.reference else -1], self.card) for values in inputs]
             given[guide_of(pipe)] = [to_image(guide, call.width, call.height) for guide in guides]
@@ -339,6 +354,7 @@ class DiffusionEngine:
         noise = [torch.Generator("cpu").manual_seed(one.seed) for one in calls]
         network = getattr(pipe, self._family.denoiser)
         passes = self.card.passes(call.guidance_scale)
+        named = self._family.names_passes and type(pipe).__name__ == self._family.pipeline
         try:
             with (
                 as_before(self._networks()),
@@ -347,7 +363,7 @@ class DiffusionEngine:
                 windowed(pipe, self.card, call),
                 watch.phases.of(pipe),
                 nullcontext() if self.parts is None else self.parts.of(pipe),
-                told(network, passes, contexts=type(pipe).__name__ != self._family.pipeline),
+                told(network, passes, contexts=not named),
                 self._beside(pipe, calls),
             ):
                 return pipe(**{**given, **worn}, generator=noise, callback_on_step_end=watch).images

@@ -60,6 +60,7 @@ class Engine(Protocol):
 ENGINES: dict[str, Callable[..., Engine]] = {
     "base": DiffusionEngine,
     "refiner": DiffusionEngine,
+    "editor": DiffusionEngine,
     "scorer": ScoringEngine,
 }
 

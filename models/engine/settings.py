@@ -32,9 +32,13 @@ KEYS = {
         *("tile_width", "tile_height", "tile_overlap", "tiles"),
         *("guest", "guest_guidance_scale", "guest_weight", "guest_weight_end"),
     ),
+    "edit": (
+        *("prompt", "negative_prompt", "width", "height", "steps", "guidance_scale", "scheduler", "seed"),
+        *("style", "references"),
+    ),
     "inpaint": (
         *("prompt", "negative_prompt", "width", "height", "steps", "guidance_scale", "scheduler", "seed"),
-        *("strength", "style", "reference", "control", "control_scale"),
+        *("strength", "style", "reference", "control", "control_scale", "references"),
     ),
     "refine": (
         *("prompt", "negative_prompt", "width", "height", "steps", "guidance_scale", "scheduler", "seed"),
@@ -68,6 +72,8 @@ def read_call(step: Step, card: ModelCard, guests: Mapping[str, ModelCard] | Non
         until=_share(step, given, "until"),
         strength=_share(step, given, "strength", closed=True),
         masked=step.kind == "inpaint",
+        looks=step.kind == "edit",
+        references=_whole(step, given, "references", 0, 0, card.max_pictures - 1),
         control=str(given.get("control", "")),
         reference="reference" in given,
         control_scale=_number(step, given, "control_scale", 1.0, 0.0, 2.0),
@@ -151,19 +157,21 @@ def _tiling(step: Step, given: Mapping[str, Any]) -> Tiling | None:
 
 def _check_kind(step: Step, card: ModelCard, call: Call) -> None:
     if step.kind in ("generate", "denoise") and card.role != "base":
-        raise StepError(
-            f"step {step.id!r}: {card.id!r} is a {card.role} and cannot start from noise; use it in 'refine'"
-        )
+        remedy = "use it in 'edit', with a mask" if card.role == "editor" else "use it in 'refine'"
+        raise StepError(f"step {step.id!r}: {card.id!r} is {card.kind} and cannot start from noise; {remedy}")
+    if call.looks and card.edits != "instruct":
+        raise StepError(f"step {step.id!r}: family {card.family!r} looks at no pictures; give it a strength")
     if step.kind == "refine" and (call.start is None) == (call.strength is None):
         raise StepError(f"step {step.id!r}: refine takes either 'from' (latents) or 'strength' (a picture)")
     row = FAMILIES[card.family]
-    if call.control and (call.start is not None or call.until is not None or call.tiling is not None):
+    noised = step.kind == "refine" and call.strength is not None
+    if call.control and (call.start is not None or call.until is not None or (call.tiling is not None and not noised)):
         raise StepError(f"step {step.id!r}: a control is followed whole, not with from, until or tiles", "control")
     if call.masked and call.strength is None:
         raise StepError(f"step {step.id!r}: inpaint takes 'strength'", "strength")
     if call.masked and not row.inpaint:
         raise StepError(f"step {step.id!r}: family {card.family!r} has no inpainting; edit without a mask")
-    if call.strength is not None and not row.img2img:
+    if step.kind == "refine" and call.strength is not None and not row.img2img:
         raise StepError(
             f"step {step.id!r}: family {card.family!r} cannot go on from a picture; refine with another model"
         )

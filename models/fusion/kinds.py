@@ -62,6 +62,14 @@ def fuse(method: str, pictures: Sequence[Pixels], scores: Sequence[float] | None
     return FUSERS[method](pictures, scores)
 
 
+def side_by_side(pictures: Sequence[Pixels], width: int, height: int) -> Pixels:
+    """Pictures brought to one height, from left to right in one picture of width x height."""
+    if not pictures:
+        raise StepError("side_by_side: there is no picture")
+    level = [resize(one, max(1, round(one.shape[1] * height / one.shape[0])), height) for one in pictures]
+    return resize(np.concatenate(level, axis=1), width, height)
+
+
 def run_step(step: Step, inputs: Sequence[Value]) -> StepResult:
     """Run a step that needs no model (`upscale`, `paste`, `select`, `blend`); pictures in order, scores and masks
     wherever they stand."""
@@ -83,6 +91,8 @@ def run_step(step: Step, inputs: Sequence[Value]) -> StepResult:
         made = controls.mapped(str(step.settings.get("method")), pictures[0])
     elif step.kind == "paste":
         made = _pasted(step, pictures, [value.data for value in inputs if isinstance(value, Mask)])
+    elif step.kind == "blend" and step.settings.get("method") == "side_by_side":
+        made = side_by_side(pictures, int(step.settings.get("width") or 0), int(step.settings.get("height") or 0))
     elif step.kind == "blend" and step.settings.get("method") == "regions":
         if not pictures:
             raise StepError("regions: there is no picture to fuse")

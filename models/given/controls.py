@@ -22,7 +22,12 @@ def canny(pixels: Pixels) -> Pixels:
     return np.repeat(found[..., None], 3, axis=2).astype(np.uint8)
 
 
-MAPS: dict[str, Callable[[Pixels], Pixels]] = {"canny": canny}
+def tile(pixels: Pixels) -> Pixels:
+    """The picture itself: ControlNets of this kind keep what is there while detail is painted over it."""
+    return pixels
+
+
+MAPS: dict[str, Callable[[Pixels], Pixels]] = {"canny": canny, "tile": tile}
 """By their kinds, those that are made here; of other kinds a request has to bring the map itself."""
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from models.families import FAMILIES
-from models.weights.loading import place
+from models.weights.loading import place, sibling
 from router.errors import StepError, did_you_mean
 from router.types import ModelCard
 
@@ -29,7 +27,7 @@ class Controls:
             if row is None:
                 raise StepError(f"family {self._card.family!r} has no ControlNets; leave out control", "control")
             name = {"refine": row.img2img, "inpaint": row.inpaint}.get(step, row.pipeline)
-            self._pipes[step, kind] = beside(self._pipe, name, self._network(kind), FAMILIES[self._card.family].extra)
+            self._pipes[step, kind] = sibling(self._card, self._pipe, name, controlnet=self._network(kind))
         return self._pipes[step, kind]
 
     def networks(self) -> list[Any]:
@@ -62,16 +60,3 @@ def load_control(card: ModelCard, kind: str, device: str, dtype: Any) -> Any:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise StepError(f"control {kind!r} of {card.id!r}: cannot load {where}: {first}", "control") from error
     return place(card, made.eval(), device, dtype)
-
-
-def beside(pipe: Any, name: str, network: Any, extra: Mapping[str, Any]) -> Any:
-    """A pipeline of the class `name` with a ControlNet, that shares everything else with `pipe`."""
-    import diffusers
-
-    cls = getattr(diffusers, name)
-    wanted = set(inspect.signature(cls.__init__).parameters) - {"self", "controlnet"}
-    parts = {key: part for key, part in pipe.components.items() if key in wanted}
-    told = {key: pipe.config[key] for key in wanted - parts.keys() if key in pipe.config}
-    made = cls(**{**told, **{key: value for key, value in extra.items() if key in wanted}, **parts}, controlnet=network)
-    made.set_progress_bar_config(disable=True)
-    return made

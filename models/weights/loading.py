@@ -82,28 +82,31 @@ def pipeline_class(card: ModelCard) -> Any:
 
 
 def img2img(card: ModelCard, pipe: Any) -> Any | None:
-    """The img2img sibling of a pipeline, sharing every component; None if the family has none.
-
-    (`from_pipe` of the sibling's own class would cast the networks to float32.)
-    """
-    import diffusers
-
-    row = FAMILIES[card.family]
-    if not row.img2img or type(pipe).__name__ == row.img2img:
-        return pipe if row.img2img else None
-    made = diffusers.AutoPipelineForImage2Image.from_pipe(pipe, **row.extra)
-    made.set_progress_bar_config(disable=True)
-    return made
+    """The img2img sibling of a pipeline, sharing every component; None if the family has none."""
+    return sibling(card, pipe, FAMILIES[card.family].img2img)
 
 
 def inpaint(card: ModelCard, pipe: Any) -> Any | None:
-    """The inpainting sibling of a base model's pipeline, sharing every component; None if the family has none."""
+    """The inpainting sibling of a pipeline, sharing every component; None if the family has none, or for a refiner."""
+    return None if card.role == "refiner" else sibling(card, pipe, FAMILIES[card.family].inpaint)
+
+
+def sibling(card: ModelCard, pipe: Any, name: str, **further: Any) -> Any | None:
+    """A pipeline of the class `name` that shares everything that it takes with `pipe`; itself if it is of this class,
+    None for no name. further: components that `pipe` has not
+
+    (`from_pipe` of the class would cast the networks to float32, and diffusers' automatic classes do not know all.)
+    """
     import diffusers
 
-    row = FAMILIES[card.family]
-    if not row.inpaint or card.role != "base":
-        return None
-    made = diffusers.AutoPipelineForInpainting.from_pipe(pipe, **row.extra)
+    if not name or type(pipe).__name__ == name:
+        return pipe if name else None
+    cls, extra = getattr(diffusers, name), FAMILIES[card.family].extra
+    wanted = set(inspect.signature(cls.__init__).parameters) - {"self"} - further.keys()
+    parts = {key: part for key, part in pipe.components.items() if key in wanted}
+    told = {key: pipe.config[key] for key in wanted - parts.keys() if key in pipe.config}
+    own = {key: value for key, value in extra.items() if key in wanted}
+    made = cls(**{**told, **own, **parts}, **further)
     made.set_progress_bar_config(disable=True)
     return made
 

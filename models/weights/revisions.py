@@ -58,6 +58,7 @@ def check_family(card: ModelCard, folder: Path) -> None:
     said = read_json(folder / "model_index.json", card).get("_class_name")
     others = {row.pipeline: name for name, row in FAMILIES.items()}
     others |= {row.img2img: name for name, row in FAMILIES.items() if row.img2img}
+    others |= {row.inpaint: name for name, row in FAMILIES.items() if row.inpaint}
     if others.get(str(said), card.family) != card.family:
         raise LoadError(
             f"model {card.id!r}: {folder} holds a {said}, which is of family {others[str(said)]!r}, and the card is of "

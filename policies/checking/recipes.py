@@ -130,8 +130,8 @@ def build_recipes(recipes: Mapping[str, RecipeSpec], objective: Objective | None
 def _stage(spec: GenerateSpec | EditSpec | RefineSpec) -> dict[str, Any]:
     """The fields of a stage of `router.types`."""
     fields = {**spec.model_dump(exclude={"control", "control_scale"}), "style": wearing(spec.style or {})}
-    if not isinstance(spec, RefineSpec) and spec.control:
-        ((kind, of),) = spec.control.items()
+    if spec.control:
+        kind, of = (spec.control, "picture") if isinstance(spec, RefineSpec) else next(iter(spec.control.items()))
         fields["control"] = Control(kind, of, 1.0 if spec.control_scale is None else spec.control_scale)
     return fields
 

@@ -86,6 +86,15 @@ class Gates:
                 self.open[name] = estimate
         if pinned:
             self.notes.append(f"{pinned} was asked for by name")
+        self._prefer_what_overlooks_nothing()
+
+    def _prefer_what_overlooks_nothing(self) -> None:
+        """Reject what leaves out given pictures, where another recipe takes all of them."""
+        plans = self.offers.plans
+        whole = [name for name in self.open if not plans[name].overlooks]
+        for name in list(self.open) if whole else ():
+            if plans[name].overlooks:
+                self.reject(name, "capability", f"{'; '.join(plans[name].overlooks)}; {whole[0]} takes all of them")
 
     def hold_licence(self, licence: LicenceSpec | None) -> None:
         """Reject what would be drawn by a model whose terms the policy does not allow."""

@@ -149,10 +149,19 @@ class RefineSpec(Spec):
     tile: TileSize | None = None
     overlap: Overlap | None = None
     style: Style | None = None
+    control: ControlKind | None = Field(
+        default=None,
+        description="a ControlNet of the card, by the kind of its map, which is made of the picture that is refined: "
+        "tile (the picture itself) or canny",
+    )
+    control_scale: ControlScale | None = None
 
     @model_validator(mode="after")
     def _one_way_to_continue(self) -> RefineSpec:
         exactly_one(self, ("from", "strength"), "refine")
+        check_scale(self.control, self.control_scale)
+        if self.control is not None and self.strength is None:
+            raise ValueError("control needs strength; a map is made of a finished picture")
         check_overlap(self.tile, self.overlap)
         if self.until is not None and (self.from_ is None or self.until <= self.from_):
             raise ValueError("until belongs to from and comes after it; a refine by strength runs to its end")

@@ -156,6 +156,7 @@ class CostModel:
             width, height = settings.get("width"), settings.get("height")
         size = f"{width}x{height}" if step.model is not None and width is not None else "-"
         size += " tiles" if "tiles" in settings else " control" if "control" in settings else ""
+        size += f" +{settings['references']}" if settings.get("references") else ""
         passes = "+".join(map(str, self._passes(step))) or "-"
         how = "+".join(filter(None, (engine, *(self._catalogue[model].tuned for model in step.models))))
         return f"{_every(step)[:-1]}{size}/{passes}/{batch}/{how or '-'}"
@@ -198,6 +199,8 @@ class CostModel:
         passes = sum(now) / sum(usual) if len(now) == len(usual) else 1.0
         units = steps * area / math.prod(card.native_size) * passes
         units *= CONTROLLED if "control" in settings else 1.0
+        if step.kind in ("edit", "inpaint") and card.edits == "instruct":  # it sees the pictures beside what it draws
+            units *= 2 + int(settings.get("references") or 0)
         # A picture under a mask is encoded twice, whole and without what is masked: about as much as a step.
         return units + ENCODED * area / math.prod(card.native_size) if step.kind == "inpaint" else units
 

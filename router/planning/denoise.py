@@ -82,7 +82,7 @@ def _generate(branch: str | Recipe) -> Generate:
 def _check_pair(first: ModelCard, second: ModelCard) -> None:
     for card in (first, second):
         if card.role != "base":
-            raise PlanError(f"{card.id!r} is a {card.role}; denoise takes base models", "recipe")
+            raise PlanError(f"{card.id!r} is {card.kind}; denoise takes base models", "recipe")
         if not card.relays:
             raise PlanError(
                 f"{card.id!r} cannot denoise together with another model: family {card.family!r} shifts its schedule "

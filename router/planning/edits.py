@@ -6,7 +6,7 @@ picture where it would draw from noise, under the same name, so that its rules, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from router.errors import PlanError, RequestError
@@ -25,20 +25,22 @@ from router.types import (
     ModelCard,
     Recipe,
     Refine,
+    Step,
 )
 
 PROBE = 512
 """Side of the picture that a recipe without a model is tried with when it is checked."""
 
 
-MADE = ("canny",)
-"""Maps that are made of a given picture (`models.given.controls`); others have to be given."""
+MADE = ("canny", "tile")
+"""Maps that are made of a picture (`models.given.controls`); others have to be given."""
 MOST_SCALE = 2.0
 
 
 def takes(recipes: Mapping[str, Recipe], catalogue: Catalogue) -> dict[str, tuple[str, ...]]:
     """What each of a policy's recipes makes its picture of: "text", "image" and "mask", as far as its models can; those
-    that are derived for pictures take these as well."""
+    that are derived for pictures take these as well. "mask" without "image": a picture of which a mask leaves something
+    open, and no other."""
     for_picture = for_pictures(recipes)
     found: dict[str, tuple[str, ...]] = {}
     for name, recipe in recipes.items():
@@ -50,19 +52,21 @@ def takes(recipes: Mapping[str, Recipe], catalogue: Catalogue) -> dict[str, tupl
 
 def model_takes(card: ModelCard) -> tuple[str, ...]:
     """The same of a model alone."""
-    if card.remote is not None or not card.refines:
+    if card.remote is not None or not card.edits:
         return ("text",)
+    if card.edits == "fill":
+        return ("mask",)
     return ("text", "image", "mask") if card.inpaints else ("text", "image")
 
 
 def _takes(recipe: Recipe, catalogue: Catalogue | None) -> tuple[str, ...]:
-    """("text",), ("image",) or ("image", "mask"), or () for a model that cannot go on from a picture. catalogue: None:
-    whatever its model can. Raises `PlanError` for branches that take different things."""
+    """("text",), ("image",), ("image", "mask") or ("mask",), or () for a model that cannot go on from a picture.
+    catalogue: None: whatever its model can. Raises `PlanError` for branches that take different things."""
     if isinstance(recipe, Chain):
         return _takes(stages_of(recipe)[0], catalogue) if recipe.stages else ("text",)
     if isinstance(recipe, Fuse):
         found = [_takes(branch, catalogue) for branch in recipe.branches if not isinstance(branch, str)]
-        if len({one[0] for one in found if one}) > 1:
+        if len({one[0] == "text" for one in found if one}) > 1:
             raise PlanError("some branches of a fusion take a given picture and others take none; give all the same")
         return min(found, key=len, default=("text",))
     if isinstance(recipe, Given) or (isinstance(recipe, Generate) and recipe.control is not None):
@@ -100,8 +104,8 @@ def check_shape(image: GivenPicture, width: int, height: int) -> None:
 def check_brought(request: GenerationRequest) -> None:
     """Raise `RequestError` for given pictures that do not go together."""
     image, mask = request.brings("image"), request.brings("mask")
-    if len({one.role for one in request.given}) != len(request.given):
-        raise RequestError("two pictures are given for the same purpose; give one", "image")
+    if len(request.given) - len(request.pictures) > 1:
+        raise RequestError("mask: two are given; give one, for the first picture", "mask")
     if mask is not None and image is None:
         raise RequestError("mask: there is no image that it could belong to", "mask")
     if mask is not None and image is not None and (mask.width, mask.height) != (image.width, image.height):
@@ -116,16 +120,39 @@ def check_brought(request: GenerationRequest) -> None:
             raise RequestError(f"strength: it must be above 0 and at most 1, not {request.strength:g}", "strength")
 
 
-def check_editor(card: ModelCard, masked: bool) -> None:
-    """Raise `PlanError` if the model cannot paint over a given picture, or not where a mask says."""
+def unseen(steps: Sequence[Step], request: GenerationRequest) -> tuple[str, ...]:
+    """In words, which of the given pictures no step of a plan takes."""
+    used = {step.settings["digest"] for step in steps if step.kind == "given"}
+    given = request.pictures
+    left = sum(one.digest not in used for one in given)
+    if not left:
+        return ()
+    others = "the other changes" if left == 1 else f"the {left} others change"
+    return (f"image: it takes {len(given) - left} of the {len(given)} given pictures; {others} nothing",)
+
+
+def check_editor(card: ModelCard, stage: Edit, request: GenerationRequest) -> None:
+    """Raise `PlanError` if the model cannot change a given picture, or not as it is asked to."""
+    masked = request.brings("mask") is not None
     if card.remote is not None:
         raise PlanError(f"{card.id!r} is drawn by {card.remote.name}, which is given no pictures here", "image")
     if card.role == "scorer":
         raise PlanError(f"{card.id!r} is a scorer and cannot edit; name a base model", "recipe")
-    if not card.refines:
+    if not card.edits:
         raise PlanError(f"{card.id!r} cannot go on from a picture: family {card.family!r} draws from noise", "image")
     if masked and not card.inpaints:
         raise PlanError(f"{card.id!r} takes no mask: there is no inpainting for family {card.family!r}", "mask")
+    if card.edits == "fill" and not masked:
+        raise PlanError(
+            f"{card.id!r} only draws what a mask leaves open of a picture; send a mask, or extend the picture", "mask"
+        )
+    if card.edits == "instruct" and stage.control is not None:
+        raise PlanError(f"{card.id!r} edits as the prompt tells it and follows no control; leave it out", "control")
+    if card.edits == "instruct" and not masked and (stage.strength, request.strength) != (None, None):
+        raise PlanError(
+            f"{card.id!r} edits as the prompt tells it, and noises no picture again; leave out strength, or mask it",
+            "strength",
+        )
 
 
 def check_control(card: ModelCard, control: Control, alone: bool) -> None:
@@ -133,25 +160,45 @@ def check_control(card: ModelCard, control: Control, alone: bool) -> None:
     if control.kind not in card.controlnets:
         known = ", ".join(card.controlnets) or "none"
         raise PlanError(f"{card.id!r} has no control {control.kind!r}; its card names {known}", "control")
+    if control.of == "picture" and control.kind not in MADE:
+        raise PlanError(f"no map {control.kind!r} is made here; there are {', '.join(MADE)}", "control")
     if control.of == "given" and control.kind not in MADE:
         raise PlanError(f"no map {control.kind!r} is made here; give one (control: {{{control.kind}: map}})", "control")
     if not 0 < control.scale <= MOST_SCALE:
         raise PlanError(f"a control_scale of {control.scale:g} is outside 0..{MOST_SCALE:g}", "control")
     if not alone:
         raise PlanError(f"{card.id!r} follows a control at one size and to its end; drop tile and until", "control")
+    if control.of == "picture" and card.role != "base":
+        raise PlanError(f"{card.id!r} is {card.kind}, and ControlNets stand beside base models", "control")
 
 
-def probes(recipe: Recipe, catalogue: Catalogue) -> tuple[GivenPicture, ...]:
+def check_guided(card: ModelCard, guidance: float) -> None:
+    """Raise `PlanError` for a second pass beside a ControlNet where diffusers' classes for pictures run none."""
+    if card.flow and card.passes(guidance) == 2:
+        raise PlanError(
+            f"{card.id!r} cannot be guided away from a negative prompt while it edits along a control; set its "
+            "guidance_scale to 1, or let it generate",
+            "guidance_scale",
+        )
+
+
+def probes(recipe: Recipe, catalogue: Catalogue) -> tuple[tuple[GivenPicture, ...], ...]:
     """What a resolved recipe could be tried with: nothing where it takes no picture; else pictures of about the native
-    size of its first model, before and after enlarging, and of the smallest that the model takes."""
+    size of its first model, before and after enlarging, and of the smallest that the model takes, with a mask where it
+    takes no other."""
     if _takes(recipe, None) == ("text",):
         return ()
     model = next(models_of(recipe), None)
     if model is None:
-        return (GivenPicture("image", "0" * 64, PROBE, PROBE),)
+        return ((GivenPicture("image", "0" * 64, PROBE, PROBE),),)
     card, factor = card_of(model, catalogue), enlargement(recipe)
     sides = [card.native_size, (round(card.native_size[0] / factor), round(card.native_size[1] / factor))]
-    return tuple(GivenPicture("image", "0" * 64, *size) for size in (*sides, (card.min_side, card.min_side)))
+    masked = _takes(recipe, catalogue)[:1] == ("mask",)
+    tried = []
+    for size in (*sides, (card.min_side, card.min_side)):
+        mask = (GivenPicture("mask", "1" * 64, *size, 0.25),) if masked else ()
+        tried.append((GivenPicture("image", "0" * 64, *size), *mask))
+    return tuple(tried)
 
 
 def for_pictures(recipes: Mapping[str, Recipe]) -> Mapping[str, Recipe]:

@@ -51,13 +51,13 @@ def handovers(steps: Sequence[Step], catalogue: Catalogue, size: tuple[int, int]
     by_id = {step.id: step for step in steps}
     found = []
     for step in steps:
-        if step.kind not in ("refine", "inpaint") or step.model is None:
+        if step.kind not in ("refine", "edit", "inpaint") or step.model is None:
             continue
         given = by_id[step.inputs[0]]
         latents = given.produces == "latents"
         until = step.settings.get("until")
         begin, end = step.settings.get("from"), until if isinstance(until, float) else 1.0
-        share = end - begin if isinstance(begin, float) else step.settings.get("strength")
+        share = end - begin if isinstance(begin, float) else step.settings.get("strength", 1.0)
         space = catalogue[step.model].latent_space if latents else "srgb"
         found.append(
             HandOver(

@@ -23,10 +23,28 @@ from typing import Literal, TypeVar
 from router.errors import PlanError
 from router.planning.checks import FUSIONS, check_fusion, check_share, check_stages, check_until, unresolved
 from router.planning.denoise import common, seated
-from router.planning.edits import MADE, check_control, check_editor, check_given, check_shape
+from router.planning.edits import (
+    MADE,
+    check_control,
+    check_editor,
+    check_given,
+    check_guided,
+    check_shape,
+    unseen,
+)
 from router.planning.handovers import check_takeover, handovers
 from router.planning.recipes import recipe_key, resolve, stages_of, strength_of
-from router.planning.sizes import answer_size, card_of, check_size, drawing_size, editing_size, enlargement, reduced
+from router.planning.sizes import (
+    answer_size,
+    beside_one_another,
+    card_of,
+    check_size,
+    drawing_size,
+    editing_size,
+    enlargement,
+    looking_size,
+    reduced,
+)
 from router.planning.styles import unsaid, worn
 from router.planning.tiling import tiled
 from router.prompts.phrases import object_phrases
@@ -56,6 +74,11 @@ from router.types import (
 
 COARSE = 0.05  # a strength that whole steps miss by more than this is told
 ALWAYS_TOLD = ("prompt", "width", "height")  # of a step, also where a server draws that knows nothing else
+NOT_BASE = {
+    "refiner": "put it after a base model as refine",
+    "editor": "give it a picture and a mask, as edit",
+    "scorer": "use it as the scorer of a best_of",
+}
 MAX_PHRASES = 4  # of regions; each is a look at every picture
 Number = TypeVar("Number", int, float)
 ANY_PROMPT = "-"
@@ -85,7 +108,8 @@ def make_plan(
         raise PlanError(f"recipe {name!r}: {error.message}", error.param) from error
     steps, notes = tuple(draft.steps), tuple(dict.fromkeys(draft.notes))
     taken = handovers(steps, catalogue, (width, height))
-    return Plan(name, steps, output.id, width, height, notes, taken, tuple(dict.fromkeys(draft.ignores)))
+    ignores, overlooks = tuple(dict.fromkeys(draft.ignores)), unseen(steps, request)
+    return Plan(name, steps, output.id, width, height, notes, taken, ignores, overlooks)
 
 
 def cut_prompts(prompt: str, steps: Sequence[Step], catalogue: Catalogue) -> list[str]:
@@ -206,11 +230,12 @@ class _Draft:
 
     # Given pictures
 
-    def given(self, role: Role) -> Step:
-        """The step that has a picture of the request; one for all that take it."""
-        one = self.request.brings(role)
-        assert one is not None, "`check_given` comes first"
-        if (known := next((step for step in self.steps if step.settings.get("digest") == one.digest), None)) is None:
+    def given(self, role: Role, place: int = 0) -> Step:
+        """The step that has a picture of the request, the first of its role or a further one; one for all that take
+        it."""
+        one = [each for each in self.request.given if each.role == role][place]
+        same = (step for step in self.steps if step.kind == "given" and step.settings["role"] == role)
+        if (known := next((step for step in same if step.settings["digest"] == one.digest), None)) is None:
             settings: dict[str, Scalar] = {"role": role, "digest": one.digest, "width": one.width, "height": one.height}
             settings |= {"share": one.share} if role == "mask" else {}
             return self.new("given", None, (), "mask" if role == "mask" else "image", settings)
@@ -226,7 +251,7 @@ class _Draft:
     def add_edit(self, stage: Edit, width: int, height: int, seed: int) -> Step:
         """The given picture, width x height, painted over by a model, at a size at which that works."""
         card, masked = card_of(stage.model, self.catalogue), self.request.brings("mask")
-        check_editor(card, masked is not None)
+        check_editor(card, stage, self.request)
         image, size = self.whole(width, height)
         works = editing_size(card, width, height)
         if works != (width, height):
@@ -239,18 +264,16 @@ class _Draft:
         guidance = self.overridden(
             f"guidance_scale of {card.id}", request.guidance_scale, stage.guidance_scale, card.guidance_scale
         )
-        settings = self.sampling(card, *works, steps, guidance, stage.scheduler, seed)
-        settings |= {**self.clothed(stage, card), "strength": self.strength(card, steps, strength)}
+        settings = {**self.sampling(card, *works, steps, guidance, stage.scheduler, seed), **self.clothed(stage, card)}
+        if card.edits == "instruct" and masked is None:
+            return self.resized(self.add_instructed(card, settings, *works), works, width, height)
+        settings["strength"] = self.strength(card, steps, strength)
         before = self.resized(image, size, *works)
-        guide: tuple[str, ...] = ()
+        guide = self.references(card, 1, len(self.request.pictures)) if card.edits == "instruct" else ()
+        settings |= {"references": len(guide)} if guide else {}
         if stage.control is not None:
             check_control(card, stage.control, alone=True)
-            if card.flow and card.passes(guidance) == 2:  # diffusers' classes of this kind run no second pass
-                raise PlanError(
-                    f"{card.id!r} cannot be guided away from a negative prompt while it edits along a control; "
-                    "set its guidance_scale to 1, or let it generate",
-                    "guidance_scale",
-                )
+            check_guided(card, guidance)
             followed, told = self.followed(card, stage.control, before)
             guide, settings = (followed,), settings | told
         if masked is None:
@@ -264,6 +287,35 @@ class _Draft:
         inputs = (before.id, self.given("mask").id, *guide)
         drawn = self.new("inpaint", card.id, inputs, "image", settings)
         return self.pasted(self.resized(drawn, works, width, height), width, height)
+
+    def add_instructed(self, card: ModelCard, settings: Mapping[str, Scalar], width: int, height: int) -> Step:
+        """A picture of width x height, drawn as the prompt tells it by a model that looks at the given ones."""
+        pictures = self.request.pictures[: card.max_pictures]
+        if card.side_by_side:
+            seen = self.references(card, 0, len(pictures))
+        else:
+            first = self.resized(self.given("image"), (pictures[0].width, pictures[0].height), width, height)
+            seen = (first.id, *self.references(card, 1, len(pictures)))
+        several = f"{len(pictures)} pictures" + (", side by side as one" if card.side_by_side else "")
+        sight = several if len(pictures) > 1 else "the given picture"
+        self.notes.append(f"{card.id} draws as the prompt tells it, looking at {sight}")
+        further: dict[str, Scalar] = {"references": len(seen) - 1} if len(seen) > 1 else {}
+        return self.new("edit", card.id, seen, "image", {**settings, **further})
+
+    def references(self, card: ModelCard, begin: int, end: int) -> tuple[str, ...]:
+        """Ids of the steps with given pictures from number `begin` on at which a model looks, each at a size that it
+        takes; one, of all beside one another, for a model that takes several only so, and for each within a mask."""
+        pictures = self.request.pictures[begin : min(end, card.max_pictures)]
+        given = [self.given("image", begin + place) for place in range(len(pictures))]
+        sizes = [(one.width, one.height) for one in pictures]
+        masked = self.request.brings("mask") is not None
+        if len(pictures) > 1 and (card.side_by_side or masked):
+            width, height = looking_size(card, *beside_one_another(sizes))
+            settings: dict[str, Scalar] = {"method": "side_by_side", "width": width, "height": height}
+            return (self.new("blend", None, tuple(step.id for step in given), "image", settings).id,)
+        return tuple(
+            self.resized(step, size, *looking_size(card, *size)).id for step, size in zip(given, sizes, strict=True)
+        )
 
     def mapped(self, kind: str, image: Step) -> Step:
         """The control map of a picture; one step for all that follow it."""
@@ -310,10 +362,7 @@ class _Draft:
         """asked: the size that the picture is to have; width and height: at which it is drawn."""
         card = card_of(stage.model, self.catalogue)
         if card.role != "base":
-            remedy = (
-                "put it after a base model as refine" if card.role == "refiner" else "use it as the scorer of a best_of"
-            )
-            raise PlanError(f"{card.id!r} is a {card.role} and cannot generate; {remedy}", "recipe")
+            raise PlanError(f"{card.id!r} is {card.kind} and cannot generate; {NOT_BASE[card.role]}", "recipe")
         self.check_sides(card, stage.width, stage.height, *asked)
         self.check_told(card, stage)
         tiles = self.fitted(card, stage.tile, stage.overlap, width, height)
@@ -389,7 +438,14 @@ class _Draft:
                 f"{card.id} paints over a picture of {width}x{height}, at which it was not shown to be good"
             )
         settings |= {"strength": strength, **tiles}
-        return self.new("refine", card.id, (before.id,), "image", settings)
+        if stage.control is None:
+            return self.new("refine", card.id, (before.id,), "image", settings)
+        check_control(card, stage.control, alone=True)
+        check_guided(card, guidance)
+        guide = self.mapped(stage.control.kind, before)
+        self.notes.append(f"{card.id} follows the {stage.control.kind} map of the picture that it refines ({guide.id})")
+        settings |= {"control": stage.control.kind, "control_scale": float(stage.control.scale)}
+        return self.new("refine", card.id, (before.id, guide.id), "image", settings)
 
     def check_told(self, card: ModelCard, stage: Generate) -> None:
         """Raise `PlanError` if recipe or request say something that the server of the model cannot be told."""

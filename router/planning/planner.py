@@ -62,7 +62,15 @@ class Planned:
         notes = (*plan.notes, *cut_prompts(request.prompt, steps, self.catalogue))
         notes = (*notes, *unsaid(request.prompt, steps, self.catalogue))
         return Plan(
-            plan.recipe, tuple(steps), plan.output, plan.width, plan.height, notes, plan.handovers, plan.ignores
+            plan.recipe,
+            tuple(steps),
+            plan.output,
+            plan.width,
+            plan.height,
+            notes,
+            plan.handovers,
+            plan.ignores,
+            plan.overlooks,
         )
 
 
@@ -134,7 +142,7 @@ class Planner:
 
     def _kept_for(self, request: GenerationRequest, recipes: Mapping[str, Recipe]) -> _Kept:
         asked = request.width, request.height, request.steps, request.guidance_scale, request.style
-        key = (tuple(recipes), request.negative_prompt, *asked, request.given, request.strength)
+        key = (tuple(recipes), request.negative_prompt, *asked, request.given, request.strength, request.faithful)
         with self._lock:
             kept = self._kept.get(key)
         # A policy's recipes are the same objects each time, so comparing them is quick.

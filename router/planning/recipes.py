@@ -109,12 +109,18 @@ def asks_otherwise(request: GenerationRequest) -> bool:
 PAINTED, INPAINTED = 0.6, 1.0
 """The usual strength of an edit: of a whole picture, of which something is to be left; and within a mask."""
 
+FAITHFUL = 0.35
+"""The strength of an edit that is to stay near its picture."""
+
 
 def strength_of(stage: Edit, request: GenerationRequest) -> float:
     """How far an edit noises the given picture again: as the request says, else the recipe, else as is usual."""
-    usual = INPAINTED if request.brings("mask") is not None else PAINTED
-    own = usual if stage.strength is None else stage.strength
-    return own if request.strength is None else request.strength
+    if request.strength is not None:
+        return request.strength
+    masked = request.brings("mask") is not None
+    if request.faithful and not masked:
+        return FAITHFUL
+    return (INPAINTED if masked else PAINTED) if stage.strength is None else stage.strength
 
 
 def stages_of(recipe: Recipe) -> tuple[Recipe, ...]:
@@ -199,15 +205,16 @@ def _model_key(stage: Recipe, catalogue: Catalogue | None, bare: bool = False) -
         settings |= {"from": f"{stage.from_:g}"} if stage.from_ is not None else {}
         settings |= {"strength": f"{stage.strength:g}"} if stage.strength is not None else {}
     if isinstance(stage, Edit):
-        settings |= {"strength": f"{stage.strength:g}"} if stage.strength is not None else {}
+        noised = stage.mask is not None or card is None or card.edits != "instruct"  # else it has no strength
+        settings |= {"strength": f"{stage.strength:g}"} if stage.strength is not None and noised else {}
         settings |= {"mask": f"{stage.mask:g}"} if stage.mask is not None else {}
     elif stage.until is not None and not bare:
         settings["until"] = f"{stage.until:g}"
     if not isinstance(stage, Edit) and stage.tile is not None:
         settings["tile"] = str(stage.tile)
         settings |= {"overlap": f"{stage.overlap:g}"} if stage.overlap is not None else {}
-    if not isinstance(stage, Refine) and (control := stage.control) is not None:
-        of = "" if control.of == "given" else f".{control.of}"
+    if (control := stage.control) is not None:
+        of = f".{control.of}" if control.of == "map" else ""
         settings["control"] = f"{control.kind}{of}" + (f"*{control.scale:g}" if control.scale != 1 else "")
     if stage.style:
         settings["style"] = spelled(stage.style)

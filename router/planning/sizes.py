@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from router.errors import PlanError, did_you_mean
 from router.types import Catalogue, Chain, Edit, Fuse, Generate, GenerationRequest, Given, ModelCard, Recipe, Upscale
@@ -111,6 +112,30 @@ def editing_size(card: ModelCard, width: int, height: int) -> tuple[int, int]:
     least = math.ceil(card.min_side / card.size_multiple) * card.size_multiple
     across, down = (max(least, _snapped(side, card)) for side in (math.sqrt(area * shape), math.sqrt(area / shape)))
     check_size(card, across, down)
+    return across, down
+
+
+MOST_ASPECT = 8.0  # of a picture that a model looks at, as diffusers' classes take it
+LEAST_LOOKED_AT = 64  # of its sides, pixels
+
+
+def beside_one_another(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """Width and height of pictures that are brought to the height of the tallest and put side by side."""
+    tallest = max(height for _, height in sizes)
+    return round(sum(width * tallest / height for width, height in sizes)), tallest
+
+
+def looking_size(card: ModelCard, width: int, height: int) -> tuple[int, int]:
+    """The size at which `card` looks at a picture of width x height: its own, in whole multiples, unless that is more
+    than its native area. Raises `PlanError` for one that is too narrow."""
+    if max(width / height, height / width) > MOST_ASPECT:
+        raise PlanError(
+            f"{card.id!r} looks at pictures of up to {MOST_ASPECT:g} to 1, and one is {width}x{height}; cut it", "image"
+        )
+    factor = min(1.0, math.sqrt(math.prod(card.native_size) / (width * height)))
+    factor = max(factor, LEAST_LOOKED_AT / min(width, height))
+    multiple = card.size_multiple
+    across, down = (max(multiple, round(side * factor / multiple) * multiple) for side in (width, height))
     return across, down
 
 

@@ -105,7 +105,7 @@ def wearable(style: Style, card: ModelCard) -> bool:
 def _unfit(style: Style, card: ModelCard, kind: str) -> str:
     """Why a model cannot wear a style in a step of this kind; empty if it can."""
     if card.role != "base":
-        return f"it is a {card.role}, and styles are made for base models"
+        return f"it is {card.kind}, and styles are made for base models"
     if style.family != card.family:
         return f"it is for family {style.family!r}, not {card.family!r}"
     if card.source.get("onnx") and style.kind in INSIDE:

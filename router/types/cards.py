@@ -55,7 +55,8 @@ class ModelCard:
     latent_space: models that name the same space may hand latents to one another
     vae_scale:    pixels per latent cell along one side (8 for the real families)
     family:       which row of models/families.py draws with it, or which class of models/scoring.py judges with it
-    role:         "base" makes a picture from noise, "refiner" only continues one, "scorer" judges one
+    role:         "base" makes a picture from noise, "refiner" only continues one, "editor" only changes given ones,
+                  "scorer" judges one
     native_sizes, area_tolerance, aspect_tolerance: sizes (width, height) at which it draws well from noise, and how far
                   from one of them it still does: area by a factor from..to of that size's, aspect (width over height)
                   by a factor up or down. Empty: `native_size` alone. See `good_at`
@@ -68,6 +69,11 @@ class ModelCard:
                   another; false where the schedule depends on checkpoint and size. The family says this
     refines:      it goes on from a finished picture by `strength`. The family says this
     inpaints:     it draws what a mask leaves open of a picture. The family says this
+    edits:        how it changes a given picture: by "strength" (noised again so far), by "instruct" (drawn anew while
+                  it looks at the picture), by "fill" (what a mask leaves open, and nothing else), or "" (not at all).
+                  The family says this
+    max_pictures: how many given pictures it looks at; side_by_side: several of them are one picture to it, beside one
+                  another. The family says both
     controlnets:  by kind ("canny", "depth", …), where the weights of a ControlNet are: path or hub, and revision
     prompt_chunks, prompt_weights: a longer prompt is read in so many parts at most, each as long as its encoder reads;
                   `(word:1.3)` in it is a weight. `max_prompt_tokens` is for all of them
@@ -88,7 +94,7 @@ class ModelCard:
 
     id: str
     family: str
-    role: Literal["base", "refiner", "scorer"]
+    role: Literal["base", "refiner", "editor", "scorer"]
     source: Mapping[str, Scalar]  # one of hub / local / file, and revision; see models/cards/README.md
     components: Mapping[str, Mapping[str, Scalar]] = field(default_factory=dict)
     backbone: str = "unet"
@@ -127,6 +133,9 @@ class ModelCard:
     relays: bool = False
     refines: bool = True
     inpaints: bool = False
+    edits: Literal["", "strength", "instruct", "fill"] = "strength"
+    max_pictures: int = 1
+    side_by_side: bool = False
     controlnets: Mapping[str, Mapping[str, Scalar]] = field(default_factory=dict)
     flow: bool = False
     takes_negative: bool = True
@@ -143,6 +152,11 @@ class ModelCard:
     def revision(self) -> str:
         """The revision of the weights that the source names, or "unpinned"."""
         return str(self.source.get("revision") or "unpinned")
+
+    @property
+    def kind(self) -> str:
+        """Its role with an article, for messages."""
+        return f"an {self.role}" if self.role == "editor" else f"a {self.role}"
 
     @property
     def terms(self) -> Licence:

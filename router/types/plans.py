@@ -11,7 +11,18 @@ from typing import Literal
 from router.types.cards import Scalar
 
 StepKind = Literal[
-    "given", "control", "generate", "denoise", "refine", "inpaint", "upscale", "paste", "score", "select", "blend"
+    "given",
+    "control",
+    "generate",
+    "denoise",
+    "refine",
+    "edit",
+    "inpaint",
+    "upscale",
+    "paste",
+    "score",
+    "select",
+    "blend",
 ]
 
 
@@ -43,7 +54,9 @@ class Step:
               method, of the map that it makes; generate, refine and inpaint that follow one have its kind as control,
               what it counts as control_scale, and the map as their last input; those that draw after
               a reference picture have the step that has it as reference, and as the very last input. inpaint (of a
-              picture and a mask): as refine by strength. paste (a drawn picture, a given one and a mask): width and
+              picture and a mask): as refine by strength. edit (of a picture): as generate, by a model that looks at the
+              picture; of edit and inpaint, references is how many further pictures it looks at, which are its next
+              inputs. paste (a drawn picture, a given one and a mask): width and
               height, to which each of the three is brought. select/blend: method, weights, segments, blend_within.
               upscale: factor, or width and height, which count before it.
     unless:   set where an earlier picture may be good enough to spare this step
@@ -97,6 +110,7 @@ class Plan:
     handovers: what goes from model to model, in the order of the steps
     notes: in words, everything that was inserted or changed (a hand-over through pixels, a size that was snapped)
     ignores: in words, what of the request has no effect on it (a negative prompt without guidance); also in the notes
+    overlooks: in words, what of the request it leaves out where other recipes may not: further given pictures
     """
 
     recipe: str
@@ -107,6 +121,7 @@ class Plan:
     notes: tuple[str, ...] = ()
     handovers: tuple[HandOver, ...] = ()
     ignores: tuple[str, ...] = ()
+    overlooks: tuple[str, ...] = ()
 
     def with_seed(self, seed: int) -> Plan:
         """The same plan for another picture: every step's seed is moved by the same amount."""

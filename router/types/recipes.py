@@ -15,12 +15,13 @@ Tile = int | Literal["native"]
 class Control:
     """A ControlNet beside a model. kind: of the map that it follows, such as "canny"
 
-    of:    "given": the map is made of the picture that the request brings; "map": that is one already
+    of:    "given": the map is made of the picture that the request brings; "map": that is one already; "picture": it is
+           made of the picture that is refined
     scale: how much it counts, 0..2
     """
 
     kind: str
-    of: Literal["given", "map"] = "given"
+    of: Literal["given", "map", "picture"] = "given"
     scale: float = 1.0
 
 
@@ -56,6 +57,7 @@ class Refine:
              (then guidance_scale is the card's `tile_guidance_scale`, where it has one and the recipe says nothing)
     overlap: share of a tile that neighbours have in common; None: a quarter
     style:   as of `Generate`
+    control: a ControlNet that it follows, of the picture before it; in tiles, each by its own part of the map
     """
 
     model: str
@@ -68,6 +70,7 @@ class Refine:
     tile: Tile | None = None
     overlap: float | None = None
     style: Wearing = ()
+    control: Control | None = None
 
 
 @dataclass(frozen=True, slots=True)

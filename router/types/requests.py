@@ -41,15 +41,22 @@ class GenerationRequest:
     degradable: bool = True  # whether an overloaded policy may answer with a lesser recipe
     turns: tuple[Turn, ...] = ()  # what `recipe`, a search, came to before; it is not resolved again then
     style: Wearing = ()  # what the pictures that are drawn from noise wear, and what goes on from them if it can
-    given: tuple[GivenPicture, ...] = ()  # pictures that it brings, at most one in each role
+    given: tuple[GivenPicture, ...] = ()  # pictures that it brings, and at most one mask, which is for the first
     strength: float | None = None  # how far (0..1] a given picture is noised again
+    faithful: bool = False  # whether an edit is to stay near its picture, where neither strength nor mask says how near
     lenient: bool = False  # whether checks that the policy lets a request leave out are left out
     id: str = ""  # under which the client knows the answer, and gives feedback; without one, nothing is logged
     arrived_s: float | None = field(default=None, repr=False, compare=False)  # Unix time; None: when it is begun
 
     def brings(self, role: Role) -> GivenPicture | None:
-        """The given picture in a role, if there is one."""
+        """The first given picture in a role, if there is one."""
         return next((one for one in self.given if one.role == role), None)
+
+    @property
+    def pictures(self) -> tuple[GivenPicture, ...]:
+        """The given pictures without the mask, in the order in which they were given: the first is edited, further ones
+        are looked at."""
+        return tuple(one for one in self.given if one.role == "image")
 
 
 @dataclass(frozen=True, slots=True)

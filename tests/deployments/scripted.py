@@ -32,7 +32,7 @@ from router.routing import Router
 from router.types import Picture, Scores, Step, StepResult, Value
 from tests.conftest import store_in
 
-GREY = {"sd15": 60, "sdxl-turbo": 90, "sdxl": 120, "sdxl-refiner": 130, "flux": 200}
+GREY = {"sd15": 60, "sdxl-turbo": 90, "sdxl": 120, "sdxl-refiner": 130, "flux": 200, "kontext": 210}
 EMBEDDER = MiniLMEmbedder()
 
 

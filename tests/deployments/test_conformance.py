@@ -194,7 +194,7 @@ def test_javascript_conforms(server: Listening) -> None:
     done = subprocess.run(run, cwd=JS, capture_output=True, text=True, timeout=120)
     claims = [json.loads(line) for line in done.stdout.splitlines()]
     assert [one for one in claims if not one["ok"]] == [], done.stderr
-    assert len(claims) == 22
+    assert len(claims) == 25
 
 
 # -------------------------------------------------------------------------------------------------------------- LiteLLM

@@ -99,7 +99,7 @@ async def test_openai_s_client_edits(app: Served) -> None:
         input_fidelity="high",
     )
     report = (three.model_extra or {})["x_triptych"]
-    assert any("one picture" in warning for warning in report["warnings"])
+    assert "image: it takes 1 of the 3 given pictures; the 2 others change nothing" in report["warnings"]
     assert report["plan"]["steps"][-1]["settings"]["strength"] == 0.35
     clear = await client.images.edit(image=("a.png", MASK), prompt=PROMPT, response_format="b64_json")
     assert (clear.model_extra or {})["x_triptych"]["plan"]["steps"][-1]["kind"] == "paste"
@@ -314,3 +314,40 @@ async def test_a1111_s_clients_edit(app: Served) -> None:
     assert bad.status_code == 400 and "mask" in bad.json()["detail"]
     none = await app.http.post("/sdapi/v1/img2img", json={"prompt": PROMPT})
     assert none.status_code == 400 and "init_images" in none.json()["detail"]
+
+
+SEVERAL = """recipes:
+  paint: {edit: {model: sd15}}
+  tell:  {edit: {model: kontext}}
+objective: {minimise: cost_usd}
+"""
+
+
+async def test_several_pictures_go_to_who_takes_several(settings: AppSettings, tmp_path: Path) -> None:
+    """Of three pictures the cheap recipe would use one, so it is ruled out with the reason; one picture it may have.
+    Whoever asks for it by name is told what it leaves out, and what a file says makes the same again."""
+    models = {**settings.models, "kontext": settings.models["flux"].model_copy(
+        update={"card": "real/flux-kontext", "overrides": {}})}  # fmt: skip
+    settings = settings.model_copy(update={"models": models})
+    async with served(settings, tmp_path, Script({}), policy=SEVERAL) as app:
+        client = await strict(app)
+        files = [("a.png", png(picture(512))), ("b.png", png(picture(300, 1))), ("c.png", png(picture(64, 2)))]
+        three = await client.images.edit(image=files, prompt=PROMPT, input_fidelity="high")
+        report = (three.model_extra or {})["x_triptych"]
+        assert report["recipe"] == "tell" and not any("nothing" in warning for warning in report["warnings"])
+        assert [step["kind"] for step in report["plan"]["steps"]][:5] == ["given"] * 3 + ["blend", "edit"]
+        (ruled_out,) = report["rejected"]
+        assert ruled_out["recipe"] == "paint" and "tell takes all of them" in ruled_out["reason"]
+        metadata = read_metadata(base64.b64decode(three.data[0].b64_json or ""))  # type: ignore[index]
+        assert [one["role"] for one in metadata["given"]] == ["image"] * 3 and len(metadata["replay"]["image"]) == 3
+        again = await app.http.post(EDITS, json={"prompt": PROMPT, **metadata["replay"]})
+        assert again.json()["data"][0]["b64_json"] == three.data[0].b64_json, again.text  # type: ignore[index]
+        one = await client.images.edit(image=files[0], prompt=PROMPT)
+        assert (one.model_extra or {})["x_triptych"]["recipe"] == "paint"
+        named = await client.images.edit(image=files, prompt=PROMPT, model="paint")
+        assert "1 of the 3 given" in str((named.model_extra or {})["x_triptych"]["warnings"])
+        told = await app.http.post(
+            EDITS, json={"prompt": PROMPT, "image": metadata["replay"]["image"], "strength": 0.5}
+        )
+        assert told.json()["x_triptych"]["recipe"] == "paint"
+        assert "noises no picture again" in str(told.json()["x_triptych"]["rejected"])

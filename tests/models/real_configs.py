@@ -41,6 +41,8 @@ PUBLISHED = {
     "T5_XXL": 4_762_310_656,
     "FLUX_SCHNELL": 11_891_178_560,
     "FLUX_DEV": 11_901_408_320,
+    "FLUX_FILL": 11_901_408_320 + (384 - 64) * 3072,  # of FLUX.1 [dev], with more channels in
+    "FLUX_KONTEXT": 11_901_408_320,
     "CLIP_VIT_B32": 151_277_313,
     "PICKSCORE": 986_109_441,
     "SD35_MEDIUM": 2_500_000_000 - 384**2 * 1536,  # the positions, which are no parameters here, are in the file

@@ -138,6 +138,24 @@ def test_the_shipped_controlnet_places_shapes_where_the_map_has_them() -> None:
     assert near[0] == 4 and near[1] <= 1, near
 
 
+@pytest.mark.parametrize("model", ["sd15", "sdxl", "flux"])
+def test_each_tile_follows_its_own_part_of_the_map(guided: Callable[[str], DiffusionEngine], model: str) -> None:
+    """A picture of twice the size is painted over tile by tile beside a ControlNet, and where the map changes in one
+    corner, the opposite one keeps its bytes."""
+    engine, side = guided(model), 2 * SIDE
+    given = Picture(np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8))
+    changed = given.pixels.copy()
+    changed[: SIDE // 2, : SIDE // 2] = 0
+    tiles = {"tile_width": SIDE, "tile_height": SIDE, "tile_overlap": SIDE // 4, "tiles": 9}
+    asked = {"width": side, "height": side, "control": "canny", **tiles}
+    one, other = (drawn(engine, "refine", given, guide, **asked) for guide in (given, Picture(changed)))
+    assert one.shape == (side, side, 3) and not np.array_equal(one[:SIDE, :SIDE], other[:SIDE, :SIDE])
+    assert np.array_equal(one[-SIDE // 4 :, -SIDE // 4 :], other[-SIDE // 4 :, -SIDE // 4 :])
+    if model == "sd15":
+        with pytest.raises(StepError, match="a control is followed whole"):
+            drawn(engine, "generate", given, **asked)
+
+
 def test_what_is_not_there_is_the_step_s_failure(guided: Callable[[str], DiffusionEngine], maps: Any) -> None:
     """A ControlNet that is unknown or whose weights are missing fails its step with the reason, and no other."""
     engine = guided("sd15")

@@ -14,7 +14,7 @@ from models import load_card
 from models.engine.settings import arguments, read_call
 from models.families import FAMILIES
 from models.schedulers import build_scheduler, schedulers_for
-from models.weights.loading import img2img, pipeline_class
+from models.weights.loading import img2img, inpaint, pipeline_class
 from models.weights.needs.memory import check_fits, estimate_memory_gb
 from models.weights.needs.networks import count_parameters
 from router.errors import LoadError
@@ -25,6 +25,7 @@ BASES = tuple(name for name in real_configs.PIPELINES if name != "sdxl-refiner")
 
 GUIDANCE = {
     "sd15": 7.5, "sdxl": 5.0, "sdxl-turbo": 0.0, "flux-schnell": None, "flux-dev": 3.5, "sd35-medium": 4.5,
+    "flux-fill": 30.0, "flux-kontext": 2.5,
     "flux2-klein": 1.0, "qwen-image": 4.0, "z-image-turbo": 0.0,
 }  # fmt: skip
 """What the pipelines get of each card, as their publishers call them."""
@@ -130,7 +131,10 @@ def test_a_model_that_does_not_fit_is_refused_before_it_is_moved(
 def test_the_real_cards_settings_fit_the_real_calls(pipes: dict[str, Any], name: str) -> None:
     """Generate and refine steps become arguments that the pipeline of that family takes, guidance as published."""
     card, pipe = load_card(f"real/{name}"), pipes[name]
-    step = Step("s", "generate", card.id, (), "image", {"prompt": "a red circle", "negative_prompt": "blue"})
+    said = {"prompt": "a red circle", "negative_prompt": "blue"}
+    step = Step("s", "generate", card.id, (), "image", said)
+    if card.role == "editor":
+        step = Step("s", "inpaint", card.id, ("picture", "mask"), "image", {**said, "strength": 1.0})
     made = arguments(read_call(step, card), card, pipe)
     assert set(made) <= set(inspect.signature(type(pipe).__call__).parameters)
     assert (made["width"], made["height"]) == card.native_size
@@ -160,15 +164,19 @@ def test_the_refiner_takes_over_where_the_base_stops(pipes: dict[str, Any]) -> N
     assert "width" not in redone
 
 
-@pytest.mark.parametrize("name", [name for name in real_configs.PIPELINES if name != "flux2-klein"])
+@pytest.mark.parametrize("name", real_configs.PIPELINES)
 def test_siblings_share_their_networks(pipes: dict[str, Any], name: str) -> None:
-    """img2img of a real pipeline is another view of the same networks; nothing is loaded or cast twice."""
-    sibling = img2img(load_card(f"real/{name}"), pipes[name])
-    assert sibling is not None
-    for part in real_configs.PIPELINES[name]:
-        assert getattr(sibling, part) is getattr(pipes[name], part)
-    if name == "sdxl-refiner":
-        assert sibling.config.requires_aesthetics_score
+    """img2img and inpainting of a real pipeline are other views of the same networks; nothing is loaded or cast
+    twice."""
+    card = load_card(f"real/{name}")
+    siblings = [img2img(card, pipes[name]), inpaint(card, pipes[name])]
+    row = FAMILIES[card.family]
+    assert [one is not None for one in siblings] == [bool(row.img2img), bool(row.inpaint) and card.role != "refiner"]
+    for sibling in filter(None, siblings):
+        for part in real_configs.PIPELINES[name]:
+            assert getattr(sibling, part) is getattr(pipes[name], part)
+        if name == "sdxl-refiner":
+            assert sibling.config.requires_aesthetics_score
 
 
 @pytest.mark.parametrize("name", real_configs.PIPELINES)

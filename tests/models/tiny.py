@@ -8,6 +8,8 @@ from diffusers import (
     AutoencoderKL,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    FluxFillPipeline,
+    FluxKontextPipeline,
     FluxPipeline,
     FluxTransformer2DModel,
     PNDMScheduler,
@@ -164,6 +166,15 @@ def flux(guidance_embeds: bool = False) -> FluxPipeline:
     )
 
 
+def flux_edits(kind: type, channels: int = 64) -> FluxFillPipeline | FluxKontextPipeline:
+    """Of the class `kind`: a FLUX whose network reads so many channels, of which it predicts 64."""
+    parts = dict(flux(True).components)
+    parts["transformer"] = FluxTransformer2DModel(
+        **{**parts["transformer"].config, "in_channels": channels, "out_channels": 64}
+    )
+    return kind(**{name: part for name, part in parts.items() if part is not None})
+
+
 def save_clip(folder: Path) -> None:
     vision = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = CLIPConfig(
@@ -215,6 +226,9 @@ def save_all(root: Path) -> None:
         pipe.save_pretrained(root / name, safe_serialization=True)
     save_clip(root / "clip")
     save_blip(root / "vqa")
+    # Beside the noise, Fill sees the picture, and of the mask four pixels for each of four latent cells.
+    for name, kind, channels in (("fill", FluxFillPipeline, 64 + 64 + 4 * 4), ("kontext", FluxKontextPipeline, 64)):
+        flux_edits(kind, channels).save_pretrained(root / f"flux-{name}", safe_serialization=True)
 
 
 def cards(root: Path) -> dict[str, ModelCard]:
@@ -233,13 +247,17 @@ def cards(root: Path) -> dict[str, ModelCard]:
             "guidance_scale": 3.5,
             "guidance": "input",
         },
+        "flux-fill": {"family": "flux-fill", "role": "editor", "guidance": "input"},
+        "flux-kontext": {"family": "flux-kontext", "role": "base", "guidance": "input"},
         "sd3": {"family": "sd3", "role": "base", "latent_space": "sd3", "guidance_scale": 3.0},
         "flux2-klein": {"family": "flux2-klein", "role": "base", "latent_space": "flux2", "guidance_scale": 1.0},
         "flux2-base": {"family": "flux2-klein", "role": "base", "latent_space": "flux2", "guidance_scale": 3.0},
         "qwen-image": {"family": "qwen-image", "role": "base", "latent_space": "qwen-image", "guidance_scale": 3.0},
         "z-image": {"family": "z-image", "role": "base", "latent_space": "z-image", "guidance_scale": 1.0},
     }
-    for name in ("flux", "flux-dev", "sd3", "z-image"):
+    for name in ("flux-fill", "flux-kontext"):
+        rows[name] |= {"latent_space": "flux", "guidance_scale": 3.5}
+    for name in ("flux", "flux-dev", "flux-fill", "flux-kontext", "sd3", "z-image"):
         rows[name] |= {"latent_channels": 16, "backbone": "dit", "max_prompt_tokens": 16}
     for name in ("flux2-klein", "flux2-base", "qwen-image"):
         rows[name] |= {"latent_channels": 4, "backbone": "dit", "max_prompt_tokens": 16}

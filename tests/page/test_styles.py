@@ -54,3 +54,19 @@ async def test_styles_of_another_family_are_off_with_the_reason(site: Site, visi
     await page.locator(".weights li").wait_for()
     await page.locator("label.recipe", has_text="single").click()
     await page.locator(".why h2", has_text="cannot be made").wait_for()
+
+
+async def test_comparing_waits_for_the_decision_on_what_is_worn_now(site: Site, visit: Visit) -> None:
+    """Pressed right after a style is taken off, Compare ticks what is worth comparing without it."""
+    page = await visit(site.url)
+    await page.fill("textarea", PROMPT)
+    await page.click("summary:has-text('Styles')")
+    await page.locator(".tile", has_text="outlined").click()
+    await page.locator(".recipe.out", has_text="single").wait_for()
+    await page.get_by_role("button", name="Take outlined off").click()
+    await page.get_by_role("button", name="Compare").click()
+    await page.locator("label.recipe input:checked").nth(2).wait_for()
+    names = await page.locator("label.recipe:has(input:checked) .name").all_inner_texts()
+    body = {"prompt": PROMPT, "model": "auto"}
+    chosen = (await site.app.http.post("/v1/route", json=body)).json()["recipe"]
+    assert chosen in names and await page.locator("label.recipe.out:has(input:checked)").count() == 0

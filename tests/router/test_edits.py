@@ -120,7 +120,7 @@ def test_what_does_not_fit_is_refused_with_the_reason(recipe: Recipe, request_: 
         ((MASK,), None, "mask"),
         ((IMAGE, replace(MASK, width=256)), None, "mask"),
         ((IMAGE, replace(MASK, share=0.0)), None, "mask"),
-        ((IMAGE, IMAGE), None, "image"),
+        ((IMAGE, MASK, MASK), None, "mask"),
         ((), 0.5, "strength"),
         ((IMAGE,), 1.5, "strength"),
     ],
@@ -128,7 +128,7 @@ def test_what_does_not_fit_is_refused_with_the_reason(recipe: Recipe, request_: 
 def test_pictures_that_do_not_go_together_are_refused(
     given: tuple[GivenPicture, ...], strength: float | None, param: str
 ) -> None:
-    """A request brings one picture in each role, and a mask of its size."""
+    """A request brings one mask at most, for its first picture and of its size."""
     with pytest.raises(RequestError) as refused:
         check_request(replace(REQUEST, given=given, strength=strength))
     assert refused.value.param == param
@@ -185,7 +185,7 @@ def test_the_less_is_painted_over_the_less_is_known() -> None:
     assert chained.mean > 0.7 and chained.basis == "composed"
 
 
-NETS = {"canny": {"path": "-"}, "depth": {"path": "-"}}
+NETS = {kind: {"path": "-"} for kind in ("canny", "depth", "tile")}
 CONTROLLED = Cards({**CARDS, **{name: replace(CARDS[name], controlnets=NETS) for name in ("sd15", "flux")}})
 
 
@@ -203,6 +203,21 @@ def test_a_control_map_is_a_step_of_its_own() -> None:
     painted = controlled(Edit("sd15", control=Control("canny")), MASKED)
     assert kinds(painted) == ["given", "control", "given", "inpaint", "paste"]
     assert painted.steps[3].inputs == ("1-given-image", "3-given-mask", "2-control-canny")
+
+
+def test_a_refine_follows_the_picture_before_it() -> None:
+    """What was enlarged is painted over in tiles, along itself; the map is a step, and the control part of the key."""
+    fine = Refine("sd15", strength=0.4, tile=512, control=Control("tile", "picture", 0.6))
+    recipe = Chain((Generate("sdxl"), Upscale(2.0), fine))
+    made = controlled(recipe, REQUEST)
+    assert kinds(made) == ["generate", "upscale", "control", "refine"]
+    assert made.steps[2].inputs == (made.steps[1].id,) and made.steps[3].inputs == (made.steps[1].id, made.steps[2].id)
+    assert made.steps[3].settings["control_scale"] == 0.6 and int(made.steps[3].settings["tiles"] or 0) > 1
+    assert recipe_key(recipe, {}).endswith("sd15:control=tile*0.6,strength=0.4,tile=512")
+    with pytest.raises(PlanError, match="has no control 'tile'; its card names none"):
+        controlled(Chain((Generate("sdxl"), replace(fine, model="sdxl-refiner"))), REQUEST)
+    with pytest.raises(PlanError, match="no map 'depth' is made here"):
+        controlled(Chain((Generate("sdxl"), replace(fine, control=Control("depth", "picture")))), REQUEST)
 
 
 def test_a_map_may_be_given_or_looked_at() -> None:

@@ -44,6 +44,8 @@ const DOING: Record<string, string> = {
   paste: "lays it over",
   denoise: "draws",
   refine: "refines",
+  edit: "edits",
+  control: "traces",
   upscale: "enlarges",
   score: "looks",
   select: "picks the best",

@@ -179,7 +179,7 @@ def _facts(picture: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _denoising(picture: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    return (step for step in picture["steps"] if step["kind"] in ("generate", "denoise", "refine", "inpaint"))
+    return (step for step in picture["steps"] if step["kind"] in ("generate", "denoise", "refine", "edit", "inpaint"))
 
 
 def infotext(wire: ImageRequest, facts: Mapping[str, Any], size: str, report: Mapping[str, Any]) -> str:

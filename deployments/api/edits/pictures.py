@@ -13,9 +13,6 @@ from deployments.given.uploads import Find, Received, looked_at, opened, receive
 from deployments.settings import UploadSettings
 from router.types import GenerationRequest
 
-FAITHFUL = 0.35
-"""The strength of an edit that asks for high fidelity to its picture and for no strength."""
-
 _DECODING = threading.BoundedSemaphore(2)
 """So many requests at once, which bounds what decoding takes in all."""
 
@@ -37,12 +34,12 @@ async def with_pictures(
         upload = await opened(wire.reference, "reference", find, most)
         also = await asyncio.to_thread(_in_turn, lambda: looked_at(upload, uploads.bounds))
         got = Received((*got.files, *also.files), (*got.notes, *also.notes))
-    named = {file.told.role: reference(file) for file in got.files}
-    given = {"image": (named["image"],)} if "image" in named else {}
-    told = wire.model_copy(
-        update={**given, "mask": named.get("mask"), "reference": named.get("reference"), "extend": None}
+    named = tuple(reference(file) for file in got.files if file.told.role == "image")
+    area, after = (
+        next((reference(file) for file in got.files if file.told.role == role), None) for role in ("mask", "reference")
     )
-    told._warnings = (*wire.warnings, *got.notes, *_without_effect(wire, masked="mask" in named))
+    told = wire.model_copy(update={"image": named, "mask": area, "reference": after, "extend": None})
+    told._warnings = (*wire.warnings, *got.notes, *_without_effect(wire, masked=area is not None))
     return told, got.files
 
 
@@ -53,10 +50,8 @@ def _in_turn(work: Callable[[], Received]) -> Received:
 
 def with_given(request: GenerationRequest, wire: ImageRequest, files: tuple[GivenFile, ...]) -> GenerationRequest:
     """The request with what it brings."""
-    strength = wire.strength
-    if strength is None and wire.input_fidelity == "high" and wire.mask is None and wire.image:
-        strength = FAITHFUL
-    return replace(request, given=tuple(file.told for file in files), strength=strength)
+    faithful = wire.input_fidelity == "high" and wire.strength is None and wire.mask is None and bool(wire.image)
+    return replace(request, given=tuple(file.told for file in files), strength=wire.strength, faithful=faithful)
 
 
 def _without_effect(wire: ImageRequest, masked: bool) -> list[str]:

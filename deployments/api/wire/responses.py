@@ -19,7 +19,7 @@ from deployments.workers.worker import WorkerStatus
 from router.planning.edits import model_takes
 from router.planning.styles import wearable
 from router.route import Route
-from router.types import HandOver, ModelCard, Plan, StepTrace, Style
+from router.types import GenerationRequest, HandOver, ModelCard, Plan, StepTrace, Style
 from router.types.safety import Finding, SafetyReport
 from router.verification.score_reading import ScoreReading
 
@@ -269,7 +269,7 @@ def warnings(route: Route) -> list[str]:
         found.append("moderation: 'low' changes nothing: there is no check here that may be left out")
     if expected.mean < 0.5:
         found.append(f"{route.decision.recipe} is expected to fail on this prompt (quality {expected.mean:.2f} of 1)")
-    return [*found, *partly_followed(route)]
+    return [*found, *partly_followed(route), *route.plan.overlooks]
 
 
 def partly_followed(route: Route) -> list[str]:
@@ -368,8 +368,9 @@ def replay(route: Route, wire: ImageRequest, made_by: Collection[str] = ()) -> d
         "guidance_scale": request.guidance_scale,
         "tags": list(request.tags) or None,
         "style": dict(request.style) or None,
-        **{one.role: f"sha256:{one.digest}" for one in request.given},
+        **given_again(request),
         "strength": request.strength,
+        "input_fidelity": "high" if request.faithful else None,
         "deterministic": request.deterministic or None,
         "output_compression": wire.output_compression,
         # The queues of another moment would resolve the search otherwise.
@@ -378,6 +379,16 @@ def replay(route: Route, wire: ImageRequest, made_by: Collection[str] = ()) -> d
     size = "auto" if request.width is None else f"{request.width}x{request.height}"
     body |= {"n": request.n, "seed": request.seed, "size": size, "output_format": wire.output_format}
     return body | {key: value for key, value in given.items() if value is not None}
+
+
+def given_again(request: GenerationRequest) -> dict[str, Any]:
+    """The given pictures by their digests, as a body names them."""
+    names = [f"sha256:{one.digest}" for one in request.pictures]
+    mask = request.brings("mask")
+    return {
+        "image": names[0] if len(names) == 1 else names or None,
+        "mask": None if mask is None else f"sha256:{mask.digest}",
+    }
 
 
 def headers(report: Mapping[str, Any]) -> dict[str, str]:
@@ -434,7 +445,7 @@ def model_list(overview: Overview, since: int, limits: Limits) -> list[dict[str,
         told = {"kind": "recipe", "description": f"a recipe of policy {default.name}"}
         models.setdefault(recipe, {**told, "takes": list(default.takes.get(recipe, ("text",)))})
     for card in overview.cards:
-        if card.role == "base":
+        if card.role in ("base", "editor"):
             models.setdefault(card.id, {"kind": "model", **_card(card, overview.statuses.get(card.id))})
     for style in {name: style for card in overview.cards for name, style in card.styles.items()}.values():
         if worn_by := [card.id for card in overview.cards if wearable(style, card)]:

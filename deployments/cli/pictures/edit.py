@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,10 @@ import typer
 from router.errors import RequestError
 
 Image = Annotated[Path | None, typer.Option("--image", help="A picture to paint over: PNG, JPEG or WebP.")]
+Also = Annotated[
+    list[Path] | None,
+    typer.Option("--also", help="A further picture to look at, for models that take several; may be repeated."),
+]
 Mask = Annotated[
     Path | None, typer.Option("--mask", help="A picture of the same size, transparent where the first may change.")
 ]
@@ -20,10 +25,15 @@ Extend = Annotated[
 ]
 
 
-def pictures(image: Path | None, mask: Path | None, strength: float | None, extend: str | None) -> dict[str, Any]:
-    """The fields of a body that these options mean. Raises `RequestError`."""
+def pictures(
+    images: Sequence[Path | None], mask: Path | None, strength: float | None, extend: str | None
+) -> dict[str, Any]:
+    """The fields of a body that these options mean; the first of the images is edited. Raises `RequestError`."""
+    if images and images[0] is None and len(images) > 1:
+        raise RequestError("--also is for a further picture, and there is none; give the first by --image", "also")
+    read = [_read(one, "image") for one in images if one is not None]
     given = {
-        "image": None if image is None else _read(image, "image"),
+        "image": read[0] if len(read) == 1 else read or None,
         "mask": None if mask is None else _read(mask, "mask"),
     }
     return {**given, "strength": strength, "extend": None if extend is None else _sides(extend)}

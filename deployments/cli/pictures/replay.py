@@ -31,7 +31,7 @@ from router.errors import RequestError, TriptychError
 
 DRAWN = (
     *("model", "recipe", "steps", "guidance_scale", "style", "tags", "turns", "seed", "size"),
-    *("image", "mask", "reference", "strength"),
+    *("image", "mask", "reference", "strength", "input_fidelity"),
 )
 """Fields of a file's replay that are sent; the prompts stand beside it."""
 
@@ -39,7 +39,8 @@ Keep = Annotated[
     Path | None, typer.Option("--keep", help="A folder for the pictures as they were made again: NAME.replayed.png.")
 ]
 Given = Annotated[
-    Path | None, typer.Option("--given", help="The picture that an edit began with; else the server has to have it.")
+    list[Path] | None,
+    typer.Option("--given", help="A picture that an edit began with, in their order; else the server has to have it."),
 ]
 GivenMask = Annotated[Path | None, typer.Option("--given-mask", help="The mask of that edit.")]
 Url = Annotated[
@@ -90,7 +91,7 @@ def replay(
     """
     if keep is not None and not keep.is_dir():
         raise RequestError(f"--keep {keep}: there is no such folder; make it first", "keep")
-    brought = {key: value for key, value in pictures(given, given_mask, None, None).items() if value is not None}
+    brought = {key: value for key, value in pictures(given or (), given_mask, None, None).items() if value is not None}
     found = asyncio.run(_each(files, keep, brought, lambda: source(url, config), print_them=not as_json))
     same = sum(one.same for one in found)
     if as_json:
@@ -105,7 +106,7 @@ def replay(
 async def _each(
     files: Sequence[Path],
     keep: Path | None,
-    brought: Mapping[str, str],
+    brought: Mapping[str, Any],
     connect: Callable[[], Source],
     print_them: bool,
 ) -> list[Replayed]:
@@ -177,7 +178,7 @@ def _recorded(file: Path) -> _Recorded:
 
 
 async def _again(
-    recorded: _Recorded, asked: Source, keep: Path | None, brought: Mapping[str, str], console: Console
+    recorded: _Recorded, asked: Source, keep: Path | None, brought: Mapping[str, Any], console: Console
 ) -> Replayed:
     """The picture once more, against the file. Raises what making a picture may raise."""
     body = recorded.body

@@ -118,7 +118,9 @@ class Listener:
     ) -> None:
         self._job, self._pictures = job, pictures
         self._on_begin, self._on_route = on_begin, on_route
-        steps = sum(step.kind in ("generate", "denoise", "refine", "inpaint") for step in admitted.route.plan.steps)
+        steps = sum(
+            step.kind in ("generate", "denoise", "refine", "edit", "inpaint") for step in admitted.route.plan.steps
+        )
         self._previews = Previews(pictures.wanted_previews(job), steps)
         self._begun: set[int] = set()
         self.rendering: list[asyncio.Task[None]] = []

@@ -116,6 +116,12 @@ FLUX_SCHNELL: dict[str, Any] = {
     "axes_dims_rope": (16, 56, 56),
 }
 FLUX_DEV: dict[str, Any] = {**FLUX_SCHNELL, "guidance_embeds": True}
+FLUX_FILL: dict[str, Any] = {
+    **FLUX_DEV,
+    "in_channels": 384,
+    "out_channels": 64,
+}  # with the picture's 64 and the mask's 256
+FLUX_KONTEXT: dict[str, Any] = FLUX_DEV
 
 SD35_MEDIUM: dict[str, Any] = {
     "sample_size": 128,
@@ -219,6 +225,18 @@ PIPELINES: dict[str, dict[str, tuple[str, str, str]]] = {
         "text_encoder": ("transformers", "CLIPTextModel", "CLIP_L"),
         "text_encoder_2": ("transformers", "T5EncoderModel", "T5_XXL"),
     },
+    "flux-fill": {
+        "transformer": ("diffusers", "FluxTransformer2DModel", "FLUX_FILL"),
+        "vae": ("diffusers", "AutoencoderKL", "FLUX_VAE"),
+        "text_encoder": ("transformers", "CLIPTextModel", "CLIP_L"),
+        "text_encoder_2": ("transformers", "T5EncoderModel", "T5_XXL"),
+    },
+    "flux-kontext": {
+        "transformer": ("diffusers", "FluxTransformer2DModel", "FLUX_KONTEXT"),
+        "vae": ("diffusers", "AutoencoderKL", "FLUX_VAE"),
+        "text_encoder": ("transformers", "CLIPTextModel", "CLIP_L"),
+        "text_encoder_2": ("transformers", "T5EncoderModel", "T5_XXL"),
+    },
     "sd35-medium": {
         "transformer": ("diffusers", "SD3Transformer2DModel", "SD35_MEDIUM"),
         "vae": ("diffusers", "AutoencoderKL", "SD3_VAE"),
@@ -251,6 +269,8 @@ HUBS = {
     "stabilityai/stable-diffusion-xl-refiner-1.0": "sdxl-refiner",
     "black-forest-labs/FLUX.1-schnell": "flux-schnell",
     "black-forest-labs/FLUX.1-dev": "flux-dev",
+    "black-forest-labs/FLUX.1-Fill-dev": "flux-fill",
+    "black-forest-labs/FLUX.1-Kontext-dev": "flux-kontext",
     "stabilityai/stable-diffusion-3.5-medium": "sd35-medium",
     "black-forest-labs/FLUX.2-klein-4B": "flux2-klein",
     "Qwen/Qwen-Image": "qwen-image",

@@ -62,6 +62,27 @@ await claim('edit of several, streamed', async () => {
   for await (const event of await client.images.edit({ image, prompt, stream: true, partial_images: 1 })) kinds.push(event.type);
   return kinds.at(-1) === 'image_edit.completed' || kinds.join();
 });
+await claim('edit of three, and what becomes of each', async () => {
+  const image = [await photo('a.png'), await photo('b.png'), await photo('c.png', true)];
+  const answer = await client.images.edit({ image, prompt, input_fidelity: 'high', size: '64x64' });
+  const told = answer.x_triptych.warnings.filter((one) => one.includes('given pictures'));
+  return (answer.data.length === 1 && told.length === 1 && told[0].includes('of the 3 given pictures')) || told;
+});
+await claim('edit under a mask, streamed', async () => {
+  const [image, mask] = [await photo('a.png'), await photo('mask.png', true)];
+  const events = [];
+  for await (const event of await client.images.edit({ image, mask, prompt, stream: true, partial_images: 2 })) events.push(event);
+  const last = events.at(-1);
+  return (
+    (events.every((one) => one.type.startsWith('image_edit.')) && last.type === 'image_edit.completed' &&
+      last.b64_json.startsWith('iVBOR') && last.usage.total_tokens > 0) || events.map((one) => one.type).join()
+  );
+});
+await claim('400 of a mask of another size', async () => {
+  const image = await toFile(Buffer.from((await client.images.generate({ prompt, size: '128x128' })).data[0].b64_json, 'base64'), 'a.png', { type: 'image/png' });
+  const mask = await photo('mask.png', true);
+  return refused(OpenAI.BadRequestError, 'invalid_value', () => client.images.edit({ image, mask, prompt }));
+});
 await claim('variation', async () => {
   const answer = await client.images.createVariation({ image: await photo('a.png') });
   return answer.data.length === 1;

@@ -9,8 +9,9 @@ import { Styles } from "../styles/picker";
 import { entries } from "./history";
 import { make, sending } from "./make";
 import { models, recipesOf } from "../models";
-import { decision, refusal } from "./route";
+import { decided, refusal } from "./route";
 import { FIELDS } from "./why";
+import type { Decision } from "../types";
 
 const EXAMPLES = ["a red circle above a blue square", "two green stars", "a yellow ring left of a purple triangle"];
 const MOST = 8;
@@ -75,6 +76,7 @@ export function Ask() {
             onChange={(event) => {
               edit({ model: event.currentTarget.value, recipe: "" });
               ticked.value = [];
+              if (comparing.value) void tickWhatIsWorthComparing();
             }}
           >
             <Names chosen={now.model} />
@@ -86,7 +88,7 @@ export function Ask() {
           aria-pressed={comparing.value}
           onClick={() => {
             comparing.value = !comparing.value;
-            if (comparing.value && !ticked.value.length) ticked.value = worthComparing(now.model);
+            if (comparing.value) void tickWhatIsWorthComparing();
           }}
         >
           Compare
@@ -190,10 +192,15 @@ function said(name: string, value: unknown): string {
   return text.length > 40 ? `${text.slice(0, 39)}…` : text;
 }
 
+/** Tick some recipes, unless some are: by the decision on the form as it stands, which may be on its way. */
+async function tickWhatIsWorthComparing(): Promise<void> {
+  const found = await decided();
+  if (comparing.value && !ticked.value.length) ticked.value = worthComparing(form.value.model, found);
+}
+
 /** The one that the policy takes, the best, the fastest: what one would want to see side by side. */
-function worthComparing(model: string): string[] {
+function worthComparing(model: string, found: Decision | null): string[] {
   const names = recipesOf(model);
-  const found = decision.value;
   if (!found) return names.slice(0, 3);
   const known = names.flatMap((name) => (found.estimates[name] ? [{ name, is: found.estimates[name] }] : []));
   const best = known.toSorted((a, b) => b.is.quality.mean - a.is.quality.mean).map((one) => one.name);

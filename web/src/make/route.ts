@@ -12,7 +12,7 @@ export const refusal = signal<Failure | null>(null);
 export const deciding = signal(false);
 
 const PAUSE_MS = 220;
-const DRAWS = new Set(["generate", "denoise", "inpaint"]);
+const DRAWS = new Set(["generate", "denoise", "edit", "inpaint"]);
 
 let control = new AbortController();
 let timer = 0;
@@ -48,6 +48,18 @@ async function decide(body: Body, picture: Given | null, signal: AbortSignal): P
     if (refusal.value.rejected) decision.value = null;
   }
   deciding.value = false;
+}
+
+/** What was decided on the form as it stands, once that is known; null where it was refused, or nothing is asked. */
+export async function decided(): Promise<Decision | null> {
+  await new Promise<void>((resolve) => {
+    const stop = effect(() => {
+      if (deciding.value) return;
+      queueMicrotask(() => stop());
+      resolve();
+    });
+  });
+  return decision.value;
 }
 
 /** Which models draw by each recipe, as decisions have told. */
