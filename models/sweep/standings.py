@@ -54,8 +54,8 @@ class Aim:
     """What is looked for: with `latency_s`, the best picture in that time; without, the fastest that is as good.
 
     within: what may be lost of the mean score of the present way, 0..1
-    alike: without a latency, the mean SSIM to the present way's pictures that must be kept. A scorer sees whether a prompt
-    is followed and hardly how clean a picture is; what is nearly the same picture cannot have lost that, either
+    alike: without a latency, the mean SSIM to the present way's pictures that must be kept. A scorer sees whether a
+    prompt is followed and hardly how clean a picture is; what is nearly the same picture cannot have lost that, either
     """
 
     latency_s: float | None = None

@@ -104,8 +104,11 @@ def check_shape(image: GivenPicture, width: int, height: int) -> None:
 def check_brought(request: GenerationRequest) -> None:
     """Raise `RequestError` for given pictures that do not go together."""
     image, mask = request.brings("image"), request.brings("mask")
-    if len(request.given) - len(request.pictures) > 1:
+    roles = [one.role for one in request.given]
+    if roles.count("mask") > 1:
         raise RequestError("mask: two are given; give one, for the first picture", "mask")
+    if roles.count("reference") > 1:
+        raise RequestError("reference: two are given; give one", "reference")
     if mask is not None and image is None:
         raise RequestError("mask: there is no image that it could belong to", "mask")
     if mask is not None and image is not None and (mask.width, mask.height) != (image.width, image.height):
