@@ -95,6 +95,12 @@ def isotonic_curve(raw: Array, score: Array, weight: Array) -> Array:
 CURVES = {"linear": linear_curve, "isotonic": isotonic_curve}
 
 
+def fit_deviation(mean: Array, score: Array, weight: Array) -> dict[str, float]:
+    """`spread` and `floor` of a `Calibration` whose means are these (n,), from the scores (n,)."""
+    spread, floor = _fit_variance(mean, score, weight)
+    return {"spread": spread, "floor": floor}
+
+
 def _fit_variance(mean: Array, score: Array, weight: Array) -> tuple[float, float]:
     """Non-negative least squares of squared residuals on [mean (1 - mean), 1], then the conformal scale."""
     from scipy.optimize import nnls
