@@ -24,7 +24,7 @@ from router.prompts.embedding import Embedder, MiniLMEmbedder
 from router.prompts.familiarity import fit_domain
 from router.prompts.lexical import FEATURES, SIGNALS
 from router.prompts.skills import SkillHeads, load_skills
-from router.quality.calibration import Calibration, Z, fit_calibration, fit_deviation
+from router.quality.calibration import Calibration, Z, fit_calibration, with_deviation_of
 from router.quality.composition import Record, composition_of
 from router.quality.contrasts import Contrasts, fit_contrasts
 from router.quality.kernel_ridge import Hyperparameters, Mixture, Prompts, fit_mixture, prompts_of
@@ -207,10 +207,10 @@ def _with_errors_of(
     for k, (name, calibration) in enumerate(zip(table.columns, calibrations, strict=True)):
         rated = ~np.isnan(table.scores[:, k]) & ~np.isnan(held_out.mean[:, k])
         mean, score, weight = held_out.mean[rated, k], table.scores[rated, k], table.weights[rated, k]
-        found.append(replace(calibration, **fit_deviation(mean, score, weight)))
+        found.append(with_deviation_of(calibration, mean, score, weight))
         for fold in np.unique(held_out.split[rated]):
             out = held_out.split[rated] == fold
-            others = replace(calibration, **fit_deviation(mean[~out], score[~out], weight[~out]))
+            others = with_deviation_of(calibration, mean[~out], score[~out], weight[~out])
             std[np.flatnonzero(rated)[out], k] = others.std(mean[out])
         reports.append(_report(name, mean, std[rated, k], score, weight))
     return found, replace(held_out, std=std), tuple(reports)

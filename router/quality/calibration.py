@@ -95,10 +95,10 @@ def isotonic_curve(raw: Array, score: Array, weight: Array) -> Array:
 CURVES = {"linear": linear_curve, "isotonic": isotonic_curve}
 
 
-def fit_deviation(mean: Array, score: Array, weight: Array) -> dict[str, float]:
-    """`spread` and `floor` of a `Calibration` whose means are these (n,), from the scores (n,)."""
+def with_deviation_of(calibration: Calibration, mean: Array, score: Array, weight: Array) -> Calibration:
+    """The same curve of the mean, with the deviation of scores (n,) around these means (n,)."""
     spread, floor = _fit_variance(mean, score, weight)
-    return {"spread": spread, "floor": floor}
+    return replace(calibration, spread=spread, floor=floor)
 
 
 def _fit_variance(mean: Array, score: Array, weight: Array) -> tuple[float, float]:
