@@ -34,7 +34,7 @@ def served_recipes(book: PolicyBook, catalogue: Catalogue, predictor: QualityPre
         qualities = predictor.predict(view, policy.recipes, known=known)
         for name, recipe in policy.recipes.items():
             key = recipe_key(recipe, policy.recipes, catalogue)
-            basis = {"learned": "rated", "composed": "composed"}.get(qualities[name].basis, "none")
+            basis = {"learned": "rated", "rule": "rated", "composed": "composed"}.get(qualities[name].basis, "none")
             found.append(ServedRecipe(policy.name, name, key, basis))
     return found
 

@@ -36,8 +36,8 @@ FORBIDDEN = {
 # Within a package, the folders (and modules beside them) are floors: each imports only from those below it.
 FLOORS = {
     "router": (
-        "routing", "route", "requests", "bootstrap", "verification", "learning", "quality", "planning", "prompts",
-        "registry", "cost", "errors", "types",
+        "bench", "routing", "route", "requests", "bootstrap", "verification", "learning", "quality", "planning",
+        "prompts", "registry", "cost", "errors", "types",
     ),
     "policies": ("store", "checking", "deciding", "language"),
     "models": (

@@ -26,7 +26,7 @@ SERVING = ("chaos", "exactness", "load", "memory", "overhead")
 WITH_RAY = ("benchmarks.footprint", "benchmarks.gpu.served", *(f"benchmarks.serving.{name}" for name in SERVING))
 LONG = ("benchmarks.gpu.run", "benchmarks.memory_plan")  # their smallest case takes twenty seconds
 WITH_TABLES = tuple(
-    name for name in FOUND if name.split(".")[1] in ("router_evaluation", "router_real", "router_skills")
+    name for name in FOUND if name.split(".")[1] in ("leaderboard", "router_evaluation", "router_real", "router_skills")
 )
 
 benchmarks = pytest.mark.parametrize("name", FOUND)

@@ -58,6 +58,15 @@ SETS = {
         "geneval_human.tsv.gz", "human_quality_task", ("sd_v2_1", "deepfloyd_if_xl"), Scale(1, 4), "train", "MIT",
         "GenEval, github.com/djghosh13/geneval",
     ),
+    "drawbench": RatedSet(
+        "drawbench.tsv.gz", "gpt4v_correct_share_of_4", ("dalle2", "sdxl_refined", "dalle3"), Scale(0, 1), "train",
+        "MIT", "DrawBench by GPT-4V, github.com/openai/dalle3-eval-samples",
+    ),
+    "imagereward100": RatedSet(
+        "imagereward100.tsv.gz", "imagereward-v1.0_mean_of_10",
+        ("sd1_4", "sd2_1", "openjourney", "dalle2", "cogview2", "versatile_diffusion"), Scale(-3, 3), "train",
+        "Apache-2.0", "ImageReward's benchmark, github.com/THUDM/ImageReward",
+    ),
     "evalmi50k": RatedSet(
         "evalmi50k.tsv.gz", "human_correspondence_mos", ("sd_v2_1", "sdxl_base", "flux_schnell"),
         Scale(0, 100), "evaluate", "none stated", "EvalMi-50K, github.com/IntMeGroup/LMM4LMM",

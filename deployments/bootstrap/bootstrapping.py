@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from deployments.bootstrap.ledger import Ledger
 from deployments.bootstrap.making import LocalMaker, Maker, ServerMaker, key_of_environment
 from deployments.bootstrap.page import summary, write_page
 from deployments.bootstrap.readings import AtItsWord, Labelled, Places, Reading
+from deployments.bootstrap.refreshing import fresh_cells, set_aside
 from deployments.bootstrap.results import Conclusion, conclude
 from deployments.bootstrap.study import Study, begin
 from deployments.known_names import known_of
@@ -27,6 +28,7 @@ from deployments.settings import AppSettings, ServeConfig
 from models.judging.judges import Judge
 from models.weights.revisions import revision
 from policies import Policy
+from router.bootstrap.drift import Cell as Watched
 from router.prompts.embedding import Embedder, MiniLMEmbedder
 from router.prompts.scaling import Scaler
 from router.prompts.skills import load_skills
@@ -111,6 +113,24 @@ class Bootstrap:
             )  # fmt: skip
             return await campaign.run()
 
+    async def refresh(
+        self, drifted: Sequence[Watched], pictures: int, tell: Callable[[Standing], None], note: Callable[[str], None]
+    ) -> str:
+        """Draw what drifted anew, set aside what it was; what was done, in words. Raises `RequestError`."""
+        cells = fresh_cells(self.study, self.ledger, drifted, pictures)
+        there = sum(self.study.shot(cell) in self.ledger for cell in cells)
+        budget = Budget(pictures=len(self.ledger) - there + len(cells))
+        async with AsyncExitStack() as stack:
+            maker = await self._maker(stack)
+            campaign = Campaign(
+                self.study, self.ledger, maker, self.judge, budget, np.zeros((0, 0)), "uniform", self.options.at_once,
+                0.0, tell, note,
+            )  # fmt: skip
+            await campaign.refresh(cells)
+        fresh = sum(self.study.shot(cell) in self.ledger for cell in cells)
+        gone = set_aside(self.study, self.ledger, drifted, cells)
+        return f"{fresh} fresh pictures stand for {gone} former ones of what drifted"
+
     def conclude(self, ended: str) -> Done:
         """Train, judge, and write everything down. Raises `ArtifactError` if there is too little."""
         out = self.options.out
@@ -138,7 +158,7 @@ class Bootstrap:
         judge = self.study.judge
         if not used(labels) or judge not in self.catalogue:
             return
-        scored = [entry for entry in self.ledger.entries.values() if judge in entry.scores]
+        scored = [entry for entry in self.ledger.current if judge in entry.scores]
         scores, recipes = np.array([e.scores[judge] for e in scored]), [e.shot.recipe for e in scored]
         calibrated = calibrated_by(self.study, self.ledger, labels)
         told = report(self.study, self.ledger, labels)

@@ -122,6 +122,14 @@ class Campaign:
         await self._make(self._proof_cells(proof), min(1.0, self.budget.used(self.ledger) + self.study.proof))
         return why
 
+    async def refresh(self, cells: Sequence[Cell]) -> None:
+        """Draw and judge these, and nothing else."""
+        self._began = time.monotonic() - self.ledger.elapsed_s
+        self._phase = "fresh"
+        self._fresh = {self.study.shot(cell).id: self.study.shot(cell) for cell in cells}
+        await self._pick_up()
+        await self._make(cells, 1.0)
+
     # ------------------------------------------------------------------------------------------------------- learning
 
     async def _learn(self, prompts: NDArray[np.int64], share: float) -> str:
@@ -277,7 +285,7 @@ class Campaign:
         """What earlier runs left: pictures that were drawn, but the process died before that was written down; and
         those without a score of this judge."""
         there = {file.stem for file in (self.ledger.folder / PICTURES).glob("*.png")} - self.ledger.entries.keys()
-        for _, shot in self._known() if there else ():
+        for shot in (*(shot for _, shot in self._known()), *self._fresh.values()) if there else ():
             if shot.id in there and (pixels := self.ledger.pixels(shot)) is not None:
                 self.ledger.made(shot, pixels, None, 0.0)
         for entry in list(self.ledger.entries.values()):
@@ -305,7 +313,7 @@ class Campaign:
         return [
             (cells[id].prompt, cells[id].recipe, entry.scores[self.judge.name])
             for id, entry in self.ledger.entries.items()
-            if self.judge.name in entry.scores and id in cells
+            if self.judge.name in entry.scores and id in cells and not entry.aside
         ]
 
     def _known(self) -> list[tuple[Cell, Shot]]:
@@ -314,3 +322,4 @@ class Campaign:
         return self._all
 
     _all: list[tuple[Cell, Shot]] = field(default_factory=list)
+    _fresh: dict[str, Shot] = field(default_factory=dict)

@@ -40,7 +40,8 @@ class Shot:
 @dataclass(frozen=True)
 class Entry:
     """A picture that was made, or could not be. seconds: of work, None where that was lost;   scores: by the judge's
-    name;   failed: why there is no picture;   unjudged: why there is no score"""
+    name;   failed: why there is no picture;   unjudged: why there is no score;   aside: in which refresh it was
+    replaced by fresh ones, from 1; 0 if it counts"""
 
     shot: Shot
     seconds: float | None = None
@@ -48,6 +49,7 @@ class Entry:
     scores: Mapping[str, float] = field(default_factory=dict)
     failed: str = ""
     unjudged: str = ""
+    aside: int = 0
 
 
 class Ledger:
@@ -58,6 +60,7 @@ class Ledger:
         self.folder = folder
         self.entries: dict[str, Entry] = {}
         self.elapsed_s = 0.0
+        self._round: int | None = None
         (folder / PICTURES).mkdir(parents=True, exist_ok=True)
         self._file = folder / FILE
         if self._file.exists():
@@ -69,6 +72,16 @@ class Ledger:
     def __len__(self) -> int:
         """Pictures that were made."""
         return sum(not entry.failed for entry in self.entries.values())
+
+    @property
+    def current(self) -> list[Entry]:
+        """Pictures that count: what was made, and was not set aside."""
+        return [entry for entry in self.entries.values() if not entry.failed and not entry.aside]
+
+    @property
+    def rounds(self) -> int:
+        """How many refreshes there were."""
+        return max((entry.aside for entry in self.entries.values()), default=0)
 
     @property
     def cost_usd(self) -> float:
@@ -114,6 +127,12 @@ class Ledger:
         """Keep that a picture could not be made."""
         self._append({"failed": shot.id, **_words(shot), "why": why})
 
+    def set_aside(self, shot: Shot) -> None:
+        """Keep that fresh pictures stand for this one from now on. All that one refresh sets aside has its number."""
+        if self._round is None:
+            self._round = self.rounds + 1
+        self._append({"aside": shot.id, "round": self._round})
+
     def _append(self, event: dict[str, Any]) -> None:
         self._take(event)
         line = json.dumps({**event, "at_s": round(self.elapsed_s, 3)}, ensure_ascii=False)
@@ -131,6 +150,8 @@ class Ledger:
             self.entries[id] = replace(self.entries[id], scores=event["scores"], unjudged="")
         elif (id := event.get("unjudged")) is not None:
             self.entries[id] = replace(self.entries[id], unjudged=event["why"])
+        elif (id := event.get("aside")) is not None:
+            self.entries[id] = replace(self.entries[id], aside=int(event["round"]))
 
     def _read(self) -> None:
         data = self._file.read_bytes()

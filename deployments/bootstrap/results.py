@@ -61,7 +61,7 @@ class Conclusion:
 
 def costs_of(study: Study, ledger: Ledger) -> Costs:
     """What pictures took."""
-    made = [entry for entry in ledger.entries.values() if not entry.failed]
+    made = ledger.current
     seconds, usd, pictures = {}, {}, {}
     for key in study.keys:
         mine = [entry for entry in made if entry.shot.recipe == key]
@@ -89,7 +89,7 @@ def conclude(
 
     Raises `ArtifactError` if there is too little to learn from.
     """
-    scored = [entry for entry in ledger.entries.values() if study.judge in entry.scores]
+    scored = [entry for entry in ledger.current if study.judge in entry.scores]
     quality = reading.of([e.scores[study.judge] for e in scored], [e.shot.recipe for e in scored])
     held_out = {study.prompts[row] for row in study.split()[1]}
     costs = costs_of(study, ledger)
@@ -112,7 +112,7 @@ def conclude(
         [rating for _, rating in rows], folder / "artefact", f"bootstrap of {study.policy}", source, "your own",
         embedder, scale=Scale(), cards=cards, notes=notes(truth),
     )  # fmt: skip
-    unjudged = sum(not entry.failed and study.judge not in entry.scores for entry in ledger.entries.values())
+    unjudged = sum(study.judge not in entry.scores for entry in ledger.current)
     by_recipe = {key: [v for e, v in zip(scored, quality, strict=True) if e.shot.recipe == key] for key in study.keys}
     levels = {key: float(np.mean(values)) for key, values in by_recipe.items() if values}
     return Conclusion(artifact, reports, costs, truth, levels, left_out, len(ledger), unjudged)

@@ -20,6 +20,7 @@ from deployments.api.errors import envelope
 from deployments.cli import feedback as cli_feedback
 from deployments.cli import router as cli_router
 from deployments.cli.bootstrap.bootstrap import bootstrap
+from deployments.cli.bootstrap.drift import drift
 from deployments.cli.bootstrap.label import label
 from deployments.cli.console import EXIT_CODES, AsJson, Config, Prompt, err, exit_code, out, print_json
 from deployments.cli.keys import keys_app
@@ -289,6 +290,7 @@ def models_list(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> Non
 
 cli_feedback.add_to(app, cli_router.app)
 app.command()(bootstrap)
+cli_router.app.command()(drift)
 app.command()(label)
 app.command()(inspect)
 app.command()(replay)

@@ -24,7 +24,11 @@ def reasons(
 def expected(estimate: Estimate) -> str:
     """Quality with its uncertainty, seconds and dollars."""
     quality = estimate.quality
-    basis = {"composed": " (composed from its parts)", "prior": " (a prior, nothing is known yet)"}
+    basis = {
+        "rule": " (set apart by a hand-written rule: nobody rated these models here)",
+        "composed": " (composed from its parts)",
+        "prior": " (a prior, nothing is known yet)",
+    }
     wait = f" of which {seconds(estimate.queue_s)} waiting" if estimate.queue_s >= 0.05 else ""
     numbers = f"{seconds(estimate.latency_s)}{wait}, {dollars(estimate.cost_usd)}"
     return f"expected quality {quality.mean:.2f} ± {quality.std:.2f}{basis.get(quality.basis, '')}, {numbers}"

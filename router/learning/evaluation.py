@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from router.learning.intervals import resampled
 from router.learning.ratings import common_prompts
 from router.learning.training import HeldOutScores
-from router.prompts.lexical import lexical_features
 from router.quality.calibration import Z
 from router.quality.ratings_table import RatingsTable
+from router.quality.rule import hand_rule
 
 Array = NDArray[np.float64]
 GRID = np.linspace(0.0, 1.0, 101)
@@ -66,15 +66,6 @@ def pair_of(table: RatingsTable, held_out: HeldOutScores, cheap: str, strong: st
         np.array(table.groups)[rows],
         tuple(table.prompts[k] for k in rows),
     )
-
-
-def hand_rule(prompt: str) -> float:
-    """What a person would write down: text, numbers, places and several colours want the better model, negation does
-    not, since no model handles it."""
-    f = lexical_features(prompt)
-    wanted = min(1.0, f["quoted_spans"] + f["writing_words"]) + min(2.0, f["numbers"])
-    wanted += min(1.0, f["spatial_words"] + f["spatial_phrases"]) + float(f["distinct_colours"] >= 2)
-    return wanted - 1.5 * min(1.0, f["negations"])
 
 
 RANKINGS: dict[str, Callable[[Pair], Array]] = {

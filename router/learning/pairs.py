@@ -25,7 +25,8 @@ def view_of(predictor: QualityPredictor, embedder: Embedder, prompt: str) -> Pro
 
 def ask(predictor: QualityPredictor, embedder: Embedder, prompt: str) -> dict[str, Any]:
     """quality: {model: mean}; interval: {model: [low, high]}, of 90 %; signals: {skill: 0..1}; in_domain: 0..1; basis:
-    "learned", or "prior" for a prompt so unlike the training prompts that the columns' means weigh more."""
+    "learned", "rule" if a hand-written rule sets the columns apart, or "prior" for a prompt so unlike the training
+    prompts that the columns' means weigh more."""
     view = view_of(predictor, embedder, prompt)
     known, scale = predictor.rated(view), predictor.scale
     basis = {quality.basis for quality in known.values()}
@@ -36,7 +37,7 @@ def ask(predictor: QualityPredictor, embedder: Embedder, prompt: str) -> dict[st
         "signals": dict(view.signals),
         "familiarity": view.familiarity,
         "in_domain": view.familiarity,  # its name until 0.2
-        "basis": "prior" if "prior" in basis else "learned",
+        "basis": next(one for one in ("prior", "rule", "learned") if one in basis),
     }
 
 

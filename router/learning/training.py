@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,12 +24,13 @@ from router.prompts.embedding import Embedder, MiniLMEmbedder
 from router.prompts.familiarity import fit_domain
 from router.prompts.lexical import FEATURES, SIGNALS
 from router.prompts.skills import SkillHeads, load_skills
-from router.quality.calibration import Calibration, Z, fit_calibration
+from router.quality.calibration import Calibration, Z, fit_calibration, with_deviation_of
 from router.quality.composition import Record, composition_of
-from router.quality.contrasts import fit_contrasts
+from router.quality.contrasts import Contrasts, fit_contrasts
 from router.quality.kernel_ridge import Hyperparameters, Mixture, Prompts, fit_mixture, prompts_of
 from router.quality.kernels import MAX_LANDMARKS
 from router.quality.ratings_table import RatingsTable, Scale
+from router.quality.rule import RulePart, RulePrior, fit_rule, hand_rule, rule_alone
 from router.registry.artifact import Artifact, save_artifact
 
 Array = NDArray[np.float64]
@@ -65,6 +66,8 @@ def train(
     served: Mapping[str, Mapping[str, float]] | None = None,
     choice: Hyperparameters | None = None,
     cards: Record | None = None,
+    prior: RulePrior | None = RulePrior(),
+    apart: Literal["learned", "rule"] = "learned",
 ) -> tuple[Artifact, tuple[ColumnReport, ...]]:
     """Fit, calibrate, save to folder `path`. `source` and `licence` tell in the card where the ratings are from;
     `notes` (Markdown) stand at its end. `scale`: the range of the scores, if it is known.
@@ -74,6 +77,9 @@ def train(
     `choice`: hyperparameters that were chosen elsewhere, instead of the best on these folds.
     `cards`: of the models in the columns, what their cards said when the ratings were made (`card_record`); where a
     card says otherwise later, estimates are lowered and widened.
+    `prior`: how much of the hand-written rule is expected beside what is learned; None: no rule.
+    `apart`: "rule", if only what a prompt does to all columns alike is to be learned, and the rule sets them apart: for
+    ratings that stand in for others, which say little of the difference.
 
     Raises `ArtifactError` if the table cannot be learned from. Same table and seed, same artefact.
     """
@@ -90,11 +96,22 @@ def train(
     shares = shares_of(table.columns, given)
     out = table.mixed(tuple(given), shares)
     calibrations, held_out, reports = calibrate_columns(out, raw @ shares, split)
+    parts: dict[str, Any] = {}
+    if apart == "rule":
+        contrasts = Contrasts(np.array([r.mean for r in reports]), np.zeros(len(reports)))
+        rule = rule_alone(out.scores, out.prompts, prior or RulePrior())
+        held_out = _set_apart(held_out, out, contrasts, rule)
+        calibrations, held_out, reports = _with_errors_of(calibrations, held_out, out)
+        parts = {"contrasts": contrasts.config, "rule": rule.config}
+    elif served is None:  # a mean of columns has no part of its own
+        contrasts = fit_contrasts(held_out.mean, out.scores, out.weights)
+        parts["contrasts"] = contrasts.config
+        if prior is not None:
+            parts["rule"] = fit_rule(contrasts.shrunk(held_out.mean), out.scores, out.prompts, prior).config
     calibrations = [c.widened((widen or {}).get(n, 1.0)) for c, n in zip(calibrations, out.columns, strict=True)]
     mixture = fit_mixture(prompts, table, choice, seed).mixed(shares)
     config, weights = _content(name, table, out, embeddings, choice, mixture, calibrations, reports, heads, seed)
-    if served is None:  # a mean of columns has no part of its own
-        config["contrasts"] = fit_contrasts(held_out.mean, out.scores, out.weights).config
+    config |= parts
     if cards:
         config["cards"] = {model: dict(card) for model, card in sorted(cards.items())}
     return save_artifact(path, config, weights, predictor_card(config, reports, source, licence, notes)), reports
@@ -169,20 +186,47 @@ def calibrate_columns(
         calibration, crossed = fit_calibration(raw, score, weight, split[rated])
         calibrations.append(calibration)
         whole.mean[rated, k], whole.std[rated, k] = crossed.mean, crossed.std
-        level = float(np.average(score, weights=weight))
-        inside = np.abs(score - crossed.mean) <= Z * crossed.std
-        reports.append(
-            ColumnReport(
-                name,
-                int(rated.sum()),
-                level,
-                _pearson(crossed.mean, score),
-                float(np.average((score - crossed.mean) ** 2, weights=weight)),
-                float(np.average((score - level) ** 2, weights=weight)),
-                float(inside.mean()),
-            )
-        )
+        reports.append(_report(name, crossed.mean, crossed.std, score, weight))
     return calibrations, whole, tuple(reports)
+
+
+def _set_apart(held_out: HeldOutScores, table: RatingsTable, contrasts: Contrasts, rule: RulePart) -> HeldOutScores:
+    """Held-out means as they are served if the rule alone sets columns apart."""
+    known = np.where(np.isnan(held_out.mean), contrasts.level + np.nanmean(held_out.mean - contrasts.level, axis=1,
+                     keepdims=True), held_out.mean)  # fmt: skip
+    said = np.array([hand_rule(prompt) for prompt in table.prompts])
+    return replace(held_out, mean=np.where(np.isnan(held_out.mean), np.nan, rule.added(contrasts.shrunk(known), said)))
+
+
+def _with_errors_of(
+    calibrations: Sequence[Calibration], held_out: HeldOutScores, table: RatingsTable
+) -> tuple[list[Calibration], HeldOutScores, tuple[ColumnReport, ...]]:
+    """The same curves of the mean with deviations as these held-out means are wrong, and reports of them."""
+    found, reports = [], []
+    std = np.full_like(held_out.std, np.nan)
+    for k, (name, calibration) in enumerate(zip(table.columns, calibrations, strict=True)):
+        rated = ~np.isnan(table.scores[:, k]) & ~np.isnan(held_out.mean[:, k])
+        mean, score, weight = held_out.mean[rated, k], table.scores[rated, k], table.weights[rated, k]
+        found.append(with_deviation_of(calibration, mean, score, weight))
+        for fold in np.unique(held_out.split[rated]):
+            out = held_out.split[rated] == fold
+            others = with_deviation_of(calibration, mean[~out], score[~out], weight[~out])
+            std[np.flatnonzero(rated)[out], k] = others.std(mean[out])
+        reports.append(_report(name, mean, std[rated, k], score, weight))
+    return found, replace(held_out, std=std), tuple(reports)
+
+
+def _report(name: str, mean: Array, std: Array, score: Array, weight: Array) -> ColumnReport:
+    level = float(np.average(score, weights=weight))
+    return ColumnReport(
+        name,
+        len(score),
+        level,
+        _pearson(mean, score),
+        float(np.average((score - mean) ** 2, weights=weight)),
+        float(np.average((score - level) ** 2, weights=weight)),
+        float((np.abs(score - mean) <= Z * std).mean()),
+    )
 
 
 def split_groups(groups: Sequence[str], folds: int, seed: int) -> NDArray[np.int64]:

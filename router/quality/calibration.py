@@ -95,6 +95,12 @@ def isotonic_curve(raw: Array, score: Array, weight: Array) -> Array:
 CURVES = {"linear": linear_curve, "isotonic": isotonic_curve}
 
 
+def with_deviation_of(calibration: Calibration, mean: Array, score: Array, weight: Array) -> Calibration:
+    """The same curve of the mean, with the deviation of scores (n,) around these means (n,)."""
+    spread, floor = _fit_variance(mean, score, weight)
+    return replace(calibration, spread=spread, floor=floor)
+
+
 def _fit_variance(mean: Array, score: Array, weight: Array) -> tuple[float, float]:
     """Non-negative least squares of squared residuals on [mean (1 - mean), 1], then the conformal scale."""
     from scipy.optimize import nnls

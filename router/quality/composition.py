@@ -42,6 +42,7 @@ USUAL_STEPS = 25.0  # for keys without steps when no catalogue says better
 SATURATION = 4.0  # of the curve of steps
 LOSS = 0.05  # of the quality, for each unit of distance in other settings
 MISSED = 0.5  # of what is taken off a mean for settings that were not rated, as a standard deviation more
+RATED = ("learned", "rule")  # bases of recipes that were rated themselves
 KEPT_STD = 0.3  # of how well a picture that somebody brings fits a prompt: little less than knowing nothing
 OTHER_WEIGHTS = 1.0  # distance of a model to another one under its id
 OTHER_STYLE = 1.0  # distance of a picture to one in another style, or in none
@@ -160,7 +161,7 @@ class Outline:
             head = self.head.quality(known, prior, rules)
             # A refine that takes something off is taken to do so whatever its steps.
             delta = rules.refine_delta * (self.refines if rules.refine_delta > 0 else bool(self.refines))
-            return _composed(head.mean + delta, head.std, head.basis, rules.widen if head.basis == "learned" else 1.0)
+            return _composed(head.mean + delta, head.std, head.basis, rules.widen if head.basis in RATED else 1.0)
         return prior if self.steps == 1 else replace(prior, mean=prior.mean * self.steps)
 
 
@@ -268,7 +269,7 @@ def _lowered(near: Quality, mean: float, widen: float) -> Quality:
     return _composed(mean, std, near.basis, 1.0)
 
 
-def _composed(mean: float, std: float, basis: Literal["learned", "composed", "prior"], widen: float) -> Quality:
+def _composed(mean: float, std: float, basis: Literal["learned", "rule", "composed", "prior"], widen: float) -> Quality:
     return Quality(min(1.0, max(0.0, mean)), std * widen, "prior" if basis == "prior" else "composed")
 
 

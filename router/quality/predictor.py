@@ -25,6 +25,7 @@ from router.quality.contrasts import Contrasts
 from router.quality.kernel_ridge import Mixture, Prompts
 from router.quality.ratings_table import Scale
 from router.quality.residual import Adapter
+from router.quality.rule import RulePart, rule_of
 from router.registry.artifact import Artifact
 from router.types import Catalogue, PromptView, Quality, Recipe
 
@@ -129,7 +130,7 @@ class QualityPredictor:
         familiarity = self._domain.familiarity(embedding) * UNSAID ** len(strange)
         view = PromptView(prompt, features, signals, embedding, familiarity, strange)
         if prompt:  # while the signals are at hand
-            means = self._base_means(self._prompts_of(view, signals))
+            means = self._base_means(view, signals)
             with self._lock:
                 self._bases[prompt] = means
         return view
@@ -154,20 +155,22 @@ class QualityPredictor:
         with self._lock:
             means = self._bases.get(view.prompt)
         if means is None or not view.prompt:
-            means = self._base_means(self._prompts_of(view, self.signals(view.features, view.embedding)))
+            means = self._base_means(view, self.signals(view.features, view.embedding))
             if view.prompt:
                 with self._lock:
                     self._bases[view.prompt] = means
         return means
 
-    def _base_means(self, prompts: Prompts) -> Array:
-        mixture = self._mixture if prompts.texts[0] else replace(self._mixture, grams=None)
+    def _base_means(self, view: PromptView, signals: Mapping[str, float]) -> Array:
+        prompts = self._prompts_of(view, signals)
+        mixture = self._mixture if view.prompt else replace(self._mixture, grams=None)
         raw = mixture.predict(prompts)[0]
         means = np.empty(len(raw))
         for k, knots in enumerate(self._knots):
             means[k] = np.interp(raw[k], *knots)
         means = np.minimum(np.maximum(means, 0.0), 1.0)
-        return means if self._contrasts is None else self._contrasts.shrunk(means)
+        means = means if self._contrasts is None else self._contrasts.shrunk(means)
+        return means if self._rule is None else self._rule.added(means, rule_of(view.features))
 
     def base_std(self, means: Array) -> Array:
         """The deviations (c,) that go with `base_means`."""
@@ -186,7 +189,8 @@ class QualityPredictor:
         # The mixture's variance also holds the distance between the two means.
         blended = trust * means + (1 - trust) * priors
         variance = trust * stds**2 + (1 - trust) * self._column_std**2 + trust * (1 - trust) * (means - priors) ** 2
-        basis: Literal["learned", "prior"] = "learned" if trust >= 0.5 else "prior"
+        learned: Literal["learned", "rule"] = "rule" if self._rule is not None and self._rule.alone else "learned"
+        basis: Literal["learned", "rule", "prior"] = learned if trust >= 0.5 else "prior"
         qualities = map(Quality, blended.tolist(), np.sqrt(variance).tolist(), repeat(basis))
         return dict(zip(self._names, qualities, strict=True))
 
@@ -256,6 +260,7 @@ class QualityPredictor:
         self._column_std = np.asarray(weights["column_std"], np.float64)
         # One law a column, as rows: a decision applies all of them at once.
         self._contrasts = Contrasts.of(config)
+        self._rule = RulePart.of(config)
         self._knots = [(c.knots[:, 0].copy(), c.knots[:, 1].copy()) for c in self._calibrations]
         self._spread = np.array([c.spread for c in self._calibrations])
         self._floor = np.array([c.floor for c in self._calibrations])

@@ -18,12 +18,13 @@ from router.types.safety import SafetyReport
 class Quality:
     """Predicted quality of one recipe on one prompt: mean and standard deviation on 0..1, and where it comes from.
 
-    basis: "learned" (this recipe was in the training table), "composed" (from its parts), "prior" (nothing known)
+    basis: "learned" (this recipe was in the training table), "rule" (its level was; what sets it apart on this prompt
+    is a hand-written rule), "composed" (from its parts), "prior" (nothing known)
     """
 
     mean: float
     std: float
-    basis: Literal["learned", "composed", "prior"] = "learned"
+    basis: Literal["learned", "rule", "composed", "prior"] = "learned"
 
 
 @dataclass(frozen=True, slots=True)

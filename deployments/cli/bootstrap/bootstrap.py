@@ -12,9 +12,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from deployments.cli.artefacts import print_figures
 from deployments.cli.console import AsJson, Config, err, say
 from deployments.settings import DEFAULT_CONFIG, load_serve_config
+from router.bootstrap.drift import Cell
 from router.errors import RequestError
 
 PICTURES = 2_000
+FEW = 200  # for a refresh
 
 
 def bootstrap(
@@ -50,6 +52,14 @@ def bootstrap(
     ] = 0.001,
     at_once: Annotated[int, typer.Option(min=1, max=64, help="Pictures under way at the same time.")] = 4,
     seed: Annotated[int, typer.Option(help="Of prompts' order and pictures.")] = 0,
+    refresh: Annotated[
+        bool,
+        typer.Option(
+            "--refresh",
+            help=f"Only measure anew what the log of the config says has drifted, by {FEW} pictures "
+            "(or --pictures of them).",
+        ),
+    ] = False,
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
@@ -59,16 +69,27 @@ def bootstrap(
     """
     from deployments.bootstrap.bootstrapping import Bootstrap, Options
     from deployments.bootstrap.campaign import Budget, Standing
+    from deployments.bootstrap.refreshing import drift_in
+    from deployments.bootstrap.study import load
 
     if choose not in ("value", "uniform"):
         raise RequestError(f"--choose {choose}: value or uniform", "choose")
+    fresh = pictures or FEW
     if pictures is None and minutes is None and usd is None:
         pictures = PICTURES
     options = Options(
         out_folder, Budget(pictures, minutes, usd), policy, url, prompts, judge,
         "uniform" if choose == "uniform" else "value", seeds, proof, until, at_once, seed,
     )  # fmt: skip
-    run = Bootstrap(load_serve_config(config), options)
+    given = load_serve_config(config)
+    drifted: list[Cell] = []
+    if refresh:
+        load(out_folder)  # there is something to refresh
+        drifted = [cell for cell in drift_in(given.settings) if cell.told is not None]
+        if not drifted:
+            say("{}" if as_json else "nothing drifted, so nothing is measured anew (`triptych router drift` shows it)")
+            return
+    run = Bootstrap(given, options)
     told: list[str] = []
 
     def note(text: str) -> None:
@@ -92,7 +113,8 @@ def bootstrap(
                     description=f"{standing.phase}: {standing.pictures} pictures, {standing.recent}",
                 )  # fmt: skip
 
-            ended = asyncio.run(run.run(tell, note))
+            job = run.refresh(drifted, fresh, tell, note) if refresh else run.run(tell, note)
+            ended = asyncio.run(job)
             bars.update(task, description="training and proving", left="")
             done = run.conclude(ended)
     except KeyboardInterrupt:

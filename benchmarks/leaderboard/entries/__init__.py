@@ -1,0 +1,1 @@
+"""Entries of the leaderboard, a file each: `NAME`, `ABOUT`, and `learn(table)`, `carry(tasks, pair)` or both."""
