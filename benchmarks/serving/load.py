@@ -30,7 +30,7 @@ from benchmarks.serving.plain import bare, refuse_on_serve
 
 BODY = {"prompt": "a red circle", "model": "evidence/turbo"}
 BUDGET_S = 10.0
-MODEST = 4  # requests that the modest tenant has open
+MODEST = 8  # requests that the modest tenant has open: as many as a batch, so that something of it always waits
 
 
 def body(number: int, **changes: Any) -> dict[str, Any]:

@@ -84,8 +84,11 @@ class Throttle:
             known.room -= 1
         if self._inside.total() >= self._most and self._inside[client] >= self._most / len({*self._inside, client}):
             per_s = self._done / self._busy_s
-            self._turn_s = max(now_s + self._inside.total() / per_s, self._turn_s + 1 / per_s)
-            return min(LONGEST_S, max(1.0, self._turn_s - now_s))
+            turn_s = max(now_s + self._inside.total() / per_s, self._turn_s + 1 / per_s)
+            self._turn_s = min(turn_s, now_s + LONGEST_S)
+            return max(1.0, self._turn_s - now_s)
+        if self._inside.total() < self._most / 2:
+            self._turn_s = now_s  # those who were given turns until later did not all come
         self._inside[client] += 1
         return None
 
