@@ -6,6 +6,7 @@ What needs the model cards (latent spaces, sizes, roles) is for the planner to c
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from policies.deciding.objectives import priced
@@ -131,8 +132,12 @@ def _stage(spec: GenerateSpec | EditSpec | RefineSpec) -> dict[str, Any]:
     """The fields of a stage of `router.types`."""
     fields = {**spec.model_dump(exclude={"control", "control_scale"}), "style": wearing(spec.style or {})}
     if spec.control:
-        kind, of = (spec.control, "picture") if isinstance(spec, RefineSpec) else next(iter(spec.control.items()))
-        fields["control"] = Control(kind, of, 1.0 if spec.control_scale is None else spec.control_scale)
+        if isinstance(spec, RefineSpec):
+            control = Control(spec.control, "picture")
+        else:
+            ((kind, of),) = spec.control.items()
+            control = Control(kind, of)
+        fields["control"] = replace(control, scale=1.0 if spec.control_scale is None else spec.control_scale)
     return fields
 
 
