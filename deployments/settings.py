@@ -86,6 +86,7 @@ class QueueSettings(Section):
 class Limits(Section):
     """What a single request may ask for, whatever the policy says.
 
+    max_inside: requests that each proxy lets in at the same time; further ones are told when to come back
     body_timeout_s: within which a body has to have arrived
     request_timeout_s: how long a request may take in all, unless it says otherwise
     drain_s: how long pictures that are being made may still take when the server is told to stop
@@ -97,6 +98,7 @@ class Limits(Section):
     max_body_bytes: int = Field(default=1_048_576, ge=1024)
     max_prompt_chars: int = Field(default=32_000, ge=1)
     max_n: int = Field(default=10, ge=1)
+    max_inside: int = Field(default=128, ge=1)
     request_timeout_s: float = Field(default=600.0, gt=0)
     body_timeout_s: float = Field(default=20.0, gt=0)
     drain_s: float = Field(default=30.0, ge=0)

@@ -58,11 +58,13 @@ def configured(
     database: str | None = None,
     further: str = "",
     overrides: Mapping[str, Any] | None = None,
+    inside: int = 128,
     resources: Mapping[str, float] | None = None,
 ) -> ServeConfig:
     """A config with the models that the recipes name.
 
     workers: processes, each with all models;   further: YAML that is added to the policy;   overrides: of the cards
+    inside: requests that may be inside at once
     max_batch: 1 where bytes are compared: pictures of one batch differ by rounding from those made alone
     resources: that each worker asks of Ray
     """
@@ -84,6 +86,7 @@ def configured(
             "keep_free_mib": 0,
         },
         "feedback": {"log": False},
+        "limits": {"max_inside": inside},
     }
     return ServeConfig(settings=parse_settings(settings), port=free_port())
 

@@ -60,7 +60,7 @@ def entered(database: str | None, arrivals: int, ingresses: int) -> dict[str, An
     """One run on one database."""
     with folder_of_its_own() as folder:
         slow = {"max_steps": STEPS}
-        config = configured(folder, RECIPE, ingresses=ingresses, database=database, overrides=slow)
+        config = configured(folder, RECIPE, ingresses=ingresses, database=database, overrides=slow, inside=10_000)
         with serving(config, folder) as served:
 
             async def run() -> tuple[list[Reply], float, float]:

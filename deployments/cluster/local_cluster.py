@@ -26,7 +26,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from deployments.api.edge.middleware import BODY_BYTES, BODY_TIMEOUT_S, MIDDLEWARE, UPLOAD_BYTES
+from deployments.api.edge.middleware import BODY_BYTES, BODY_TIMEOUT_S, INSIDE, MIDDLEWARE, UPLOAD_BYTES
 from deployments.assembly import least_replicas
 from deployments.settings import AppSettings, ConfigError, Limits, ServeConfig, UploadSettings
 from policies.language.source import MAX_BYTES
@@ -144,6 +144,7 @@ def _prepare_environment(limits: Limits, uploads: UploadSettings) -> None:
     os.environ[BODY_BYTES] = str(max(limits.max_body_bytes, MAX_BYTES))
     os.environ[UPLOAD_BYTES] = str(max(uploads.max_body_bytes, limits.max_body_bytes))
     os.environ[BODY_TIMEOUT_S] = str(limits.body_timeout_s)
+    os.environ[INSIDE] = str(limits.max_inside)
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     # Ray's own series would listen on all interfaces, open to everybody; ours have a port of their own.
     os.environ.setdefault("RAY_enable_metrics_collection", "0")

@@ -20,6 +20,7 @@ from deployments.api.edge.middleware import (
     ARRIVED,
     BODY_BYTES,
     BODY_TIMEOUT_S,
+    INSIDE,
     UPLOAD_BYTES,
     Edge,
     arrived_s,
@@ -417,13 +418,19 @@ def test_nothing_arrived_more_than_an_hour_ago_or_later_than_now() -> None:
 
 def test_the_proxy_takes_its_bounds_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two mebibytes within twenty seconds, 64 with pictures, if nothing is said."""
-    for name in (BODY_BYTES, BODY_TIMEOUT_S, UPLOAD_BYTES):
+    for name in (BODY_BYTES, BODY_TIMEOUT_S, UPLOAD_BYTES, INSIDE):
         monkeypatch.delenv(name, raising=False)
-    assert for_serve_proxy()[0].kwargs == {"max_bytes": 2_097_152, "within_s": 20.0, "upload_bytes": 67_108_864}
+    assert for_serve_proxy()[0].kwargs == {
+        "max_bytes": 2_097_152,
+        "within_s": 20.0,
+        "upload_bytes": 67_108_864,
+        "inside": 128,
+    }
     monkeypatch.setenv(BODY_BYTES, "7")
     monkeypatch.setenv(BODY_TIMEOUT_S, "0.5")
     monkeypatch.setenv(UPLOAD_BYTES, "9")
-    assert for_serve_proxy()[0].kwargs == {"max_bytes": 7, "within_s": 0.5, "upload_bytes": 9}
+    monkeypatch.setenv(INSIDE, "3")
+    assert for_serve_proxy()[0].kwargs == {"max_bytes": 7, "within_s": 0.5, "upload_bytes": 9, "inside": 3}
     assert for_serve_proxy()[1].kwargs == {"echo": False}
     assert edge_module.OLDEST_S == 3600.0
 

@@ -143,8 +143,7 @@ async def test_whoever_leaves_makes_room() -> None:
             await asyncio.sleep(60)
         await JSONResponse({})(scope, receive, send)
 
-    throttle = Throttle(most=2)
-    edge = Edge(app, 1000, 5.0, throttle=throttle)
+    edge = Edge(app, 1000, 5.0, inside=2)
 
     async def receive() -> dict[str, Any]:
         return {"type": "http.request"}
@@ -159,7 +158,7 @@ async def test_whoever_leaves_makes_room() -> None:
         await asyncio.wait([task], timeout=0.01)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-    assert not throttle._inside
+    assert not edge._throttle._inside
 
 
 async def test_the_edge_refuses_in_the_envelope_and_only_for_want_of_room() -> None:

@@ -19,7 +19,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.api import errors as failures
-from deployments.api.edge.throttle import Throttle
+from deployments.api.edge.throttle import MOST, Throttle
 from deployments.api.request_ids import HEADER, RequestIds, new_request_id
 from router.errors import (
     DeadlineError,
@@ -32,7 +32,7 @@ from router.errors import (
 )
 
 BODY_BYTES, BODY_TIMEOUT_S = "TRIPTYCH_BODY_BYTES", "TRIPTYCH_BODY_TIMEOUT_S"
-UPLOAD_BYTES = "TRIPTYCH_UPLOAD_BYTES"
+UPLOAD_BYTES, INSIDE = "TRIPTYCH_UPLOAD_BYTES", "TRIPTYCH_INSIDE"
 """Environment variables with settings of `limits` and `uploads` for proxies, which have no other way to know them."""
 
 MIDDLEWARE = "deployments.api.edge.middleware.for_serve_proxy"
@@ -59,6 +59,7 @@ class Edge:
     and refusals at once for whom there is no room.
 
     max_bytes, within_s: of a body;   upload_bytes: of one that may bring pictures; None: as of any
+    inside: requests that are let in at the same time
     """
 
     def __init__(
@@ -67,13 +68,13 @@ class Edge:
         max_bytes: int,
         within_s: float,
         upload_bytes: int | None = None,
-        throttle: Throttle | None = None,
+        inside: int = MOST,
     ) -> None:
         self._app = app
         self._max_bytes = max_bytes
         self._upload_bytes = max(max_bytes, upload_bytes or 0)
         self._within_s = within_s
-        self._throttle = throttle or Throttle()
+        self._throttle = Throttle(most=inside)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -240,7 +241,8 @@ def for_serve_proxy() -> list[Middleware]:
     max_bytes = int(os.environ.get(BODY_BYTES, 2 * 2**20))
     within_s = float(os.environ.get(BODY_TIMEOUT_S, 20.0))
     upload_bytes = int(os.environ.get(UPLOAD_BYTES, 64 * 2**20))
+    inside = int(os.environ.get(INSIDE, MOST))
     return [
-        Middleware(Edge, max_bytes=max_bytes, within_s=within_s, upload_bytes=upload_bytes),
+        Middleware(Edge, max_bytes=max_bytes, within_s=within_s, upload_bytes=upload_bytes, inside=inside),
         Middleware(RequestIds, echo=False),
     ]
