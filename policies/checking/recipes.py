@@ -131,8 +131,12 @@ def _stage(spec: GenerateSpec | EditSpec | RefineSpec) -> dict[str, Any]:
     """The fields of a stage of `router.types`."""
     fields = {**spec.model_dump(exclude={"control", "control_scale"}), "style": wearing(spec.style or {})}
     if spec.control:
-        kind, of = (spec.control, "picture") if isinstance(spec, RefineSpec) else next(iter(spec.control.items()))
-        fields["control"] = Control(kind, of, 1.0 if spec.control_scale is None else spec.control_scale)
+        scale = 1.0 if spec.control_scale is None else spec.control_scale
+        if isinstance(spec, RefineSpec):
+            fields["control"] = Control(spec.control, "picture", scale)
+        else:
+            ((kind, of),) = spec.control.items()
+            fields["control"] = Control(kind, of, scale)
     return fields
 
 
