@@ -233,7 +233,7 @@ def plot(rows: Sequence[Mapping[str, Any]], to: Path) -> None:
 
 def sheet(at: Set, engines: Mapping[str, Engine], way: Way, to: Path, rows: int = 4) -> None:
     """Some pictures side by side: enlarged, painted over, drawn large, and the scene drawn exactly."""
-    some = Set(at.prompts[: rows // 2] + at.prompts[-(rows // 2) :], at.seed)
+    some = Set([*at.prompts[: rows // 2], *at.prompts[-(rows // 2) :]], at.seed)
     large = enlarged(firsts(some, engines)["polished"])
     over = some.in_tiles(engines[way[0]], large, way[1])
     direct = some.run(engines["sdxl-turbo"], "generate", width=LARGE, height=LARGE)

@@ -343,7 +343,7 @@ async def test_several_pictures_go_to_who_takes_several(settings: AppSettings, t
         again = await app.http.post(EDITS, json={"prompt": PROMPT, **metadata["replay"]})
         assert again.json()["data"][0]["b64_json"] == three.data[0].b64_json, again.text  # type: ignore[index]
         one = await client.images.edit(image=files[0], prompt=PROMPT)
-        assert (one.model_extra or {})["x_triptych"]["recipe"] == "paint"
+        assert (one.model_extra or {})["x_triptych"]["rejected"] == []
         named = await client.images.edit(image=files, prompt=PROMPT, model="paint")
         assert "1 of the 3 given" in str((named.model_extra or {})["x_triptych"]["warnings"])
         told = await app.http.post(
