@@ -384,10 +384,10 @@ def replay(route: Route, wire: ImageRequest, made_by: Collection[str] = ()) -> d
 def given_again(request: GenerationRequest) -> dict[str, Any]:
     """The given pictures by their digests, as a body names them."""
     names = [f"sha256:{one.digest}" for one in request.pictures]
-    mask = request.brings("mask")
+    others = {role: request.brings(role) for role in ("mask", "reference")}
     return {
         "image": names[0] if len(names) == 1 else names or None,
-        "mask": None if mask is None else f"sha256:{mask.digest}",
+        **{role: None if one is None else f"sha256:{one.digest}" for role, one in others.items()},
     }
 
 
