@@ -64,6 +64,8 @@ def load_card(name: str | Path, overrides: Mapping[str, Any] | None = None) -> M
     data, lines = parse(_read(path), str(path))
     base = PACKAGE if path.is_relative_to(CARDS) else path.parent
     if overrides:
+        if "onnx" in (overrides.get("source") or {}):
+            data.pop("controlnets", None)  # they reach into torch's network, and a graph takes its place
         lines = {place: line for place, line in lines.items() if place and place[0] not in overrides}
     card = validate({**data, **(overrides or {})}, str(path), lines)
     named = ("source", "components", "controlnets")

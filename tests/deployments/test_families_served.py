@@ -28,6 +28,8 @@ CARDS = {
     "qwen-image": "real/qwen-image",
     "z-image": "real/z-image-turbo",
     "flux": "real/flux-schnell",
+    "flux-fill": "real/flux-fill",
+    "flux-kontext": "real/flux-kontext",
     "sd15": "real/sd15",
     "sdxl": "real/sdxl",
     "sdxl-refiner": "real/sdxl-refiner",

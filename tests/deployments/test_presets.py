@@ -13,9 +13,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from deployments.assembly import build_orchestrator
+from deployments.assembly import build_orchestrator, catalogue_of
+from deployments.known_names import known_of
 from deployments.settings import DEFAULT_CONFIG, ROOT, load_serve_config
 from deployments.workers.worker import OnProgress, WorkerStatus
+from policies import load_policy
+from router.planning.edits import takes
 from router.planning.recipes import recipe_key
 from router.types import GenerationRequest, Latents, Picture, Scores, Step, StepResult, Value
 
@@ -141,3 +144,10 @@ def test_no_preset_is_dearer_than_balanced_and_worse(served: dict[str, Served]) 
     for preset, one in served.items():
         better, cheaper = one.marks.mean() >= balanced.marks.mean(), one.seconds.mean() <= balanced.seconds.mean()
         assert better or cheaper, preset
+
+
+def test_the_example_that_traces_loads_with_the_embedded_models() -> None:
+    """`policies/examples/traced.yaml` can be put among the presets: its recipes take a picture and follow its edges."""
+    settings = load_serve_config(DEFAULT_CONFIG).settings
+    policy = load_policy(ROOT / "policies" / "examples" / "traced.yaml", known=known_of(catalogue_of(settings)))
+    assert takes(policy.recipes, catalogue_of(settings))["traced"] == ("image",)

@@ -36,5 +36,5 @@ def test_usual_prompts_are_in_its_range_and_odd_ones_are_not(real: QualityPredic
     embedder = MiniLMEmbedder()
     usual = ask(real, embedder, "an astronaut riding a horse on the moon, oil painting")
     odd = ask(real, embedder, "qx zzv 0x7f 99182 lkjh ;;; 77-A")
-    assert usual["basis"] == "learned" and odd["basis"] == "prior"
+    assert usual["basis"] == "rule" and odd["basis"] == "prior"
     assert usual["quality"]["flux"] > usual["quality"]["sd15"]

@@ -43,7 +43,6 @@ def test_presets_make_a_book() -> None:
         "fast",
         "frugal",
         "product-photo",
-        "traced",
     ]
 
 

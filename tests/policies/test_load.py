@@ -24,7 +24,7 @@ def problems_of(text: str) -> tuple[str, ...]:
     return caught.value.problems
 
 
-@pytest.mark.parametrize("name", ["fast", "balanced", "best", "frugal", "product-photo", "traced"])
+@pytest.mark.parametrize("name", ["fast", "balanced", "best", "frugal", "product-photo"])
 def test_preset_loads(name: str) -> None:
     """Every preset loads against the catalogue ids, the known signals and the known schedulers."""
     loaded = load_policy(PRESETS / f"{name}.yaml", known=KNOWN)
