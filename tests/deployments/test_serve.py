@@ -252,7 +252,7 @@ async def test_missing_weights_take_out_one_model_only(http: httpx.AsyncClient) 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_client_that_leaves_finds_its_pictures(http: httpx.AsyncClient, stream: bool) -> None:
     """After a disconnect the job goes on; the same request with the same key gets all of its pictures."""
-    body = {"prompt": EASY, "model": "lab", "recipe": "flux", "steps": 20, "n": 3, "seed": 5, "stream": stream}
+    body = {"prompt": EASY, "model": "lab", "recipe": "flux", "steps": 90, "n": 3, "seed": 5, "stream": stream}
     key = {"Idempotency-Key": f"left-{stream}"}
     leaving = asyncio.create_task(http.post(GENERATE, json=body, headers=key))
     await asyncio.sleep(0.3)
