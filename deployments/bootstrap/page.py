@@ -12,7 +12,8 @@ from deployments.bootstrap.readings import Reading
 from deployments.bootstrap.results import Conclusion
 from deployments.bootstrap.study import Study
 from router.bootstrap.dial import hull
-from router.bootstrap.truth import Curve, Figure, Truth
+from router.bootstrap.truth import Curve, Truth
+from router.learning.intervals import Figure
 
 STYLES = {
     "router": ("#0b6e4f", "-", 2.2),

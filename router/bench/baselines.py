@@ -7,6 +7,7 @@ cheap and a strong recipe.
 from __future__ import annotations
 
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,7 +85,7 @@ class Length(HandRule):
 
 
 @dataclass(frozen=True)
-class Fitted:
+class Fitted(ABC):
     """A regression of scikit-learn on embeddings and counts, or of gains if it was carried."""
 
     model: RegressorMixin = field(repr=False)
@@ -112,8 +113,9 @@ class Fitted:
         return cls(cls.regression(len(prompts)).fit(inputs_of(prompts, scaler), targets), scaler, gains)
 
     @staticmethod
+    @abstractmethod
     def regression(prompts: int) -> RegressorMixin:
-        raise NotImplementedError
+        """What is fitted to so many prompts."""
 
 
 class Nearest(Fitted):

@@ -18,31 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router.bench.tasks import Task
+from router.learning.intervals import Figure
 
 Array = NDArray[np.float64]
 RESAMPLES = 1000
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A value with its interval of 95 %."""
-
-    value: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, drawn: Array) -> Figure:
-        """The first is of all prompts, the others of resamples; those without a value are left out."""
-        if not np.isfinite(drawn).any():
-            return cls(*[float("nan")] * 3)
-        low, high = np.nanpercentile(drawn[1:], [2.5, 97.5])
-        return cls(float(drawn[0]), float(low), float(high))
-
-    @property
-    def rounded(self) -> list[float]:
-        """For JSON."""
-        return [round(float(x), 4) for x in (self.value, self.low, self.high)]
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router.bootstrap.dial import costs_between, height, hull, picks, prices_of
+from router.learning.intervals import Figure
 
 Array = NDArray[np.float64]
 RESAMPLES = 1000
@@ -44,21 +45,6 @@ class Proof:
     def quality(self) -> Array:
         """Mean over the seeds, (prompts, recipes)."""
         return np.asarray(np.nanmean(self.score, axis=2))
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A value with its interval of 95 %."""
-
-    value: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, drawn: Array) -> Figure:
-        """The first is of all prompts, the others of resamples."""
-        low, high = np.nanpercentile(drawn[1:], [2.5, 97.5])
-        return cls(float(drawn[0]), float(low), float(high))
 
 
 @dataclass(frozen=True)

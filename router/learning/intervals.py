@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,28 @@ TAIL = 0.025  # on either side
 STAKES = np.geomspace(0.06, 0.95, 5)  # of what may be staked without ever losing all
 
 Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A value with its interval of 95 %."""
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, drawn: Floats) -> Figure:
+        """The first is of all prompts, the others of resamples; those without a value are left out."""
+        if not np.isfinite(drawn).any():
+            return cls(*[float("nan")] * 3)
+        low, high = np.nanpercentile(drawn[1:], [2.5, 97.5])
+        return cls(float(drawn[0]), float(low), float(high))
+
+    @property
+    def rounded(self) -> list[float]:
+        """For JSON."""
+        return [round(float(x), 4) for x in (self.value, self.low, self.high)]
 
 
 def log_capital(x: Floats, bound: float, mean: float = 0.0, times: Floats | None = None) -> Floats:
