@@ -45,9 +45,12 @@ from router.bootstrap.dial import height
 
 Array = NDArray[np.float64]
 POLICIES = ("fast", "balanced", "best")
-FIXED = ("best/turbo", "best/polished", "best/single", "best/standard", "balanced/draft")
-EXPENSIVE = ("best/direct", "best/premium", "best/duel", "best/studio")
-"""Dearest and far below the hull: drawn for a share of the prompts only, to show where they are."""
+FIXED = (
+    *("best/turbo", "best/polished", "best/single", "best/standard", "best/premium", "best/duel"),
+    "balanced/draft",
+)
+SOME = ("best/direct", "best/studio")
+"""Dear, and no better than cheaper ones: drawn for a share of the prompts only, to show where they are."""
 SHARE = 8
 RESAMPLES = 2_000
 
@@ -122,10 +125,10 @@ async def measure(
     rows: Path | None,
     minutes: float,
     fixed: Sequence[str] = FIXED,
-    expensive: Sequence[str] = EXPENSIVE,
+    some: Sequence[str] = SOME,
 ) -> dict[str, dict[int, Answer]]:
     """Answers by target and place of the prompt; rows: a file that holds them already, or takes them as they come."""
-    answers: dict[str, dict[int, Answer]] = {name: {} for name in (*POLICIES, *FIXED, *EXPENSIVE)}
+    answers: dict[str, dict[int, Answer]] = {name: {} for name in (*POLICIES, *FIXED, *SOME)}
     if rows is not None and rows.exists():
         with rows.open(newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
@@ -134,7 +137,7 @@ async def measure(
     until = time.monotonic() + minutes * 60
     async with client_of(url) as client:
         for place, (_, prompt) in enumerate(tqdm(drawn, desc="prompts", disable=None)):
-            targets = [*POLICIES, *fixed, *(expensive if place % SHARE == 0 else ())]
+            targets = [*POLICIES, *fixed, *(some if place % SHARE == 0 else ())]
             random.Random(place).shuffle(targets)
             for target in targets:
                 if place in answers[target] or time.monotonic() > until:
@@ -205,8 +208,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     chosen = parser.parse_args(argv)
     n = 2 if chosen.quick else chosen.prompts
     drawn = prompts_of(n, chosen.seed)
-    some = {"fixed": FIXED[:2], "expensive": EXPENSIVE[:1]} if chosen.quick else {}
-    answers = asyncio.run(measure(chosen.url, drawn, None if chosen.quick else chosen.rows, chosen.minutes, **some))
+    few = {"fixed": FIXED[:2], "some": SOME[:1]} if chosen.quick else {}
+    answers = asyncio.run(measure(chosen.url, drawn, None if chosen.quick else chosen.rows, chosen.minutes, **few))
     report = {"seed": chosen.seed, **summary(answers, n)}
     for name, told in report["targets"].items():
         over = f"   over mixing {told['gain']:+.3f} {told['gain_95']}" if "gain" in told else ""
