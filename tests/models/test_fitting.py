@@ -15,7 +15,8 @@ from models.fitting.gpus import parse_gpu
 from models.fitting.placement import Wanted, plan
 from models.fitting.tables import put_into, usual
 from models.weights import loading
-from models.weights.needs.activations import Shape, decoder_bytes, peak_bytes
+from models.weights.needs import activations
+from models.weights.needs.activations import Shape, decoder_bytes, denoiser_bytes, peak_bytes
 from models.weights.needs.memory import (
     GB,
     estimate_memory_gb,
@@ -86,6 +87,14 @@ def test_the_largest_area_fits_and_more_does_not(cards: dict[str, ModelCard]) ->
     assert estimate_memory_gb(card, "float32", batch=count) <= room * 1.01
     assert estimate_memory_gb(card, "float32", batch=count + count // 10 + 1) > room
     assert most_pixels(card, "float32", 1e-6) == most_pictures(card, "float32", 1e-6, 8) == 0
+
+
+def test_a_transformer_needs_what_two_of_its_blocks_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks that hand on what they get and keep nothing need as many bytes as two of each kind."""
+    _, kind, config = networks_of(load_card("real/flux2-klein"))["transformer"]
+    few = denoiser_bytes(kind, as_text(config), Shape(64, 64, 8, 1, 1, 77, 2))
+    monkeypatch.setattr(activations, "ALIKE", 1000)
+    assert denoiser_bytes.__wrapped__(kind, as_text(config), Shape(64, 64, 8, 1, 1, 77, 2)) == few
 
 
 def test_what_is_offloaded_needs_the_one_at_work(cards: dict[str, ModelCard]) -> None:
