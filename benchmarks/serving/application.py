@@ -60,13 +60,14 @@ def configured(
     overrides: Mapping[str, Any] | None = None,
     inside: int = 128,
     resources: Mapping[str, float] | None = None,
+    queues: Mapping[str, Any] | None = None,
 ) -> ServeConfig:
     """A config with the models that the recipes name.
 
     workers: processes, each with all models;   further: YAML that is added to the policy;   overrides: of the cards
     inside: requests that may be inside at once
     max_batch: 1 where bytes are compared: pictures of one batch differ by rounding from those made alone
-    resources: that each worker asks of Ray
+    resources: that each worker asks of Ray;   queues: settings of the queues
     """
     default = load_serve_config(DEFAULT_CONFIG)
     text = "\n".join(f"  {name}: {recipe}" for name, recipe in recipes.items())
@@ -87,6 +88,7 @@ def configured(
         },
         "feedback": {"log": False},
         "limits": {"max_inside": inside},
+        "queues": dict(queues or {}),
     }
     return ServeConfig(settings=parse_settings(settings), port=free_port())
 

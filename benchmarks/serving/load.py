@@ -9,7 +9,8 @@ second that were done within their budget, and stands beside the best that one c
 a second.
 
 Then one small job after the other, alone and beside a stream of big ones (ten pictures of another tenant each); and the
-share of a modest tenant beside another that has as many requests open, and beside one that has ten times as many.
+share of a modest tenant beside another that has as many requests open, and beside one that has ten times as many. Both
+once more in an application whose batches take `BATCH_S` at most (`queues.batch_s`), with what eight clients get there.
 """
 
 from __future__ import annotations
@@ -30,7 +31,11 @@ from benchmarks.serving.plain import bare, refuse_on_serve
 
 BODY = {"prompt": "a red circle", "model": "evidence/turbo"}
 BUDGET_S = 10.0
-MODEST = 8  # requests that the modest tenant has open: as many as a batch, so that something of it always waits
+MODEST = 11
+"""Requests that the modest tenant has open. Half of a batch of eight has its turn, half of the next one waits for it,
+and some are on their way back: with fewer, nothing of it waits at times, and who has nothing waiting has no share."""
+BATCH_S = 0.06
+"""About two pictures."""
 
 
 def body(number: int, **changes: Any) -> dict[str, Any]:
@@ -213,10 +218,7 @@ async def whole_run(served: Served, chosen: Any) -> dict[str, Any]:
         path = await asyncio.to_thread(refuse_on_serve)
         ground = await floor(client, path, loads["10x"]["rate"], seconds)
         told("a Serve application that only refuses", rate=ground["rate"], refusal_p95=ground["refusal_s"].get("p95"))
-        small = await small_beside_big(client, 8 if chosen.quick else 60)
-        told("small beside big", p95_ratio=small["p95_ratio"])
-        share = await greedy(client, seconds)
-        told("greedy tenant", lowered_by=share["lowered_by"])
+        tenants = await beside_each_other(client, chosen.quick, seconds)
     return {
         "pipeline_per_s": pipeline,
         "one_client_per_s": single,
@@ -224,9 +226,32 @@ async def whole_run(served: Served, chosen: Any) -> dict[str, Any]:
         "saturated_of_pipeline": eight / pipeline,
         "loads": {name: {**load, "of_single": load["goodput"] / single} for name, load in loads.items()},
         "floor": ground,
-        "small_beside_big": small,
-        "greedy": share,
+        **tenants,
     }
+
+
+async def beside_each_other(client: Client, quick: bool, seconds: float) -> dict[str, Any]:
+    """What tenants do to each other."""
+    small = await small_beside_big(client, 8 if quick else 60)
+    told("small beside big", p95_ratio=small["p95_ratio"])
+    share = await greedy(client, seconds)
+    told("greedy tenant", lowered_by=share["lowered_by"])
+    return {"small_beside_big": small, "greedy": share}
+
+
+async def bounded_run(served: Served, chosen: Any) -> dict[str, Any]:
+    """The same where batches are short, and what that costs."""
+    seconds = 4.0 if chosen.quick else chosen.seconds
+    async with client_of(served.url) as client:
+        await loop_of(client, 1, 2.0)
+        await loop_of(client, 8, 2.0 if chosen.quick else 15.0)
+        eight = await loop_of(client, 8, seconds)
+        told(f"batches of {BATCH_S} s at most, pictures a second", eight_clients=eight)
+        return {
+            "batch_s": BATCH_S,
+            "eight_clients_per_s": eight,
+            **await beside_each_other(client, chosen.quick, seconds),
+        }
 
 
 def plot(found: Mapping[str, Any], file: Any) -> None:
@@ -255,6 +280,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with kept(made, chosen, "load") as out, folder_of_its_own() as folder:
         with serving(configured(folder, TURBO, ingresses=2), folder) as served:
             found = asyncio.run(whole_run(served, chosen))
+        with serving(configured(folder, TURBO, ingresses=2, queues={"batch_s": BATCH_S}), folder) as served:
+            found["bounded"] = asyncio.run(bounded_run(served, chosen))
         out.keep(found)
         plot(found, out.picture())
 

@@ -47,7 +47,6 @@ def of_chaos(found: Mapping[str, Any]) -> Lines:
 
 
 def of_load(found: Mapping[str, Any]) -> Lines:
-    small, share = found["small_beside_big"], found["greedy"]
     rows = []
     for name, load in found["loads"].items():
         back = f"{load['taken_then']} of {load['came_back']}" if load["came_back"] else "-"
@@ -67,10 +66,27 @@ def of_load(found: Mapping[str, Any]) -> Lines:
         f"A Ray Serve application that refuses everything and does nothing else, asked {ground['rate']:.0f} times a"
         f" second behind the same proxy: {of_spread(ground['refusal_s'], 1000, 0)} ms."
     )
+    lines += ["", *of_tenants(found)]
+    if (bounded := found.get("bounded")) is not None:
+        lines += [
+            "",
+            f"With `queues.batch_s: {bounded['batch_s']}`, eight clients get {bounded['eight_clients_per_s']:.2f} pictures"
+            " a second. " + " ".join(of_tenants(bounded)),
+        ]
+    return lines
+
+
+def of_tenants(found: Mapping[str, Any]) -> Lines:
+    small, share = found["small_beside_big"], found["greedy"]
+    lines = []
     if (ratio := small["p95_ratio"]) is not None:
         lines.append(f"A small job beside a stream of big ones: 95th percentile {ratio:.2f} times that alone.")
     if (lowered := share["lowered_by"]) is not None:
-        lines.append(f"A tenant with ten times as many requests open lowers another's share by {lowered:.1%}.")
+        shares = [share[key]["modest_share"] for key in ("as_many", "ten_times")]
+        lines.append(
+            f"A tenant with ten times as many requests open lowers another's share by {lowered:.1%}"
+            f" ({shares[0]:.0%} beside as many, {shares[1]:.0%} beside ten times as many)."
+        )
     return lines
 
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from deployments.orchestration.breaker import FIRST_S
 from deployments.orchestration.metrics import Tally
@@ -767,6 +769,20 @@ def test_holding_back_lets_a_batch_form() -> None:
         assert scene.loop.time() == pytest.approx(begun + 0.1 * (54 - 4) + 1)
         await scene.start(step("hurried"), within_s=1.5)
         assert scene.loop.time() == pytest.approx(begun + 7)
+
+    played(play)
+
+
+@given(batch_s=st.floats(0.5, 20))
+@settings(deadline=None, max_examples=25)
+def test_no_batch_is_expected_to_take_longer_than_was_allowed(batch_s: float) -> None:
+    """Of twelve that wait, as many are made at once as fit into `batch_s`, one at least, and all of them are made."""
+
+    async def play() -> None:
+        scene = batching(machine := BatchMachine(more=2.0), batch_s=batch_s)  # so many pictures, so many seconds
+        await asyncio.gather(*(scene.start(step()) for _ in range(12)))
+        fits = max(1, min(4, int(batch_s)))
+        assert [len(names) for names in machine.batches] == [fits] * (12 // fits)
 
     played(play)
 
