@@ -70,8 +70,8 @@ def of_load(found: Mapping[str, Any]) -> Lines:
     if (bounded := found.get("bounded")) is not None:
         lines += [
             "",
-            f"With `queues.batch_s: {bounded['batch_s']}`, eight clients get {bounded['eight_clients_per_s']:.2f} pictures"
-            " a second. " + " ".join(of_tenants(bounded)),
+            f"With `queues.batch_s: {bounded['batch_s']}`, eight clients get {bounded['eight_clients_per_s']:.2f}"
+            " pictures a second. " + " ".join(of_tenants(bounded)),
         ]
     return lines
 
