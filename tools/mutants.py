@@ -74,7 +74,7 @@ class Mutant:
 
 def asked() -> tuple[str, ...]:
     """The tests that are asked about a mistake, if they reach it."""
-    files = (path for suite in SUITES for path in sorted((ROOT / "tests" / suite).glob("test_*.py")))
+    files = (path for suite in SUITES for path in sorted((ROOT / "tests" / suite).rglob("test_*.py")))
     return tuple(path.relative_to(ROOT).as_posix() for path in files if path.name not in NOT_ASKED)
 
 

@@ -416,13 +416,13 @@ def _prepared(bench: Noticing) -> None:
     if (child := os.fork()) == 0:
         with _left():
             _silent()
-            from tests.deployments.evidence import train_tiny
+            from tests.deployments.support.evidence import train_tiny
             from tests.models import tiny
 
             tiny.save_all(weights)
             train_tiny(artifact)
     os.waitpid(child, 0)
-    from tests.deployments import evidence
+    from tests.deployments.support import evidence
     from tests.models import tiny
 
     def copied(source: Path) -> Callable[[Path], Path]:

@@ -17,7 +17,7 @@ from deployments.jobs.values import Caller, JobEvent
 from deployments.store import Store
 from deployments.store.errors import StoreError
 from router.errors import BudgetError, NotFoundError, RequestError, StepError, TriptychError
-from tests.deployments.scripted import Script
+from tests.deployments.support.scripted import Script
 from tests.jobs.test_jobs import POLICY, Make, asked, make, store, until
 
 __all__ = ["make", "store"]  # fixtures
