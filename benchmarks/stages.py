@@ -183,7 +183,9 @@ STAGES: tuple[Stage, ...] = (
         ("benchmarks/results/embedded_sizes.json",),
         usual=False,
     ),
-    Stage("tuning", (("benchmarks.tuning",),), DRAWN[:2], ("benchmarks/results/tuning/tuning.json",), usual=False),
+    Stage(
+        "tuning", (("benchmarks.speed.tuning",),), DRAWN[:2], ("benchmarks/results/tuning/tuning.json",), usual=False
+    ),
     Stage(
         "overhead",
         (("benchmarks.serving.overhead",),),

@@ -27,7 +27,7 @@ import numpy as np
 
 from benchmarks.embedded_outcomes.run import shipped
 from benchmarks.frontier.run import Outcomes, read
-from benchmarks.serving.figures import command, kept, pyplot, save, told
+from benchmarks.serving.rig.figures import command, kept, pyplot, save, told
 from deployments.known_names import known_of
 from deployments.orchestration.budgets import Charge
 from deployments.orchestration.metrics import Tally

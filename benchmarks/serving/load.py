@@ -24,10 +24,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.serving.application import TURBO, Served, configured, folder_of_its_own, serving
-from benchmarks.serving.clients import Client, Probe, Reply, client_of, closed_loop, open_loop
-from benchmarks.serving.figures import command, kept, pyplot, save, spread, told
-from benchmarks.serving.plain import bare, refuse_on_serve
+from benchmarks.serving.rig.application import TURBO, Served, configured, folder_of_its_own, serving
+from benchmarks.serving.rig.clients import Client, Probe, Reply, client_of, closed_loop, open_loop
+from benchmarks.serving.rig.figures import command, kept, pyplot, save, spread, told
+from benchmarks.serving.rig.plain import bare, refuse_on_serve
 
 BODY = {"prompt": "a red circle", "model": "evidence/turbo"}
 BUDGET_S = 10.0

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.serving.application import TURBO, Served, configured, folder_of_its_own, serving
-from benchmarks.serving.clients import client_of, closed_loop
-from benchmarks.serving.figures import command, kept, pyplot, save, told
-from benchmarks.serving.processes import memory_mib
+from benchmarks.serving.rig.application import TURBO, Served, configured, folder_of_its_own, serving
+from benchmarks.serving.rig.clients import client_of, closed_loop
+from benchmarks.serving.rig.figures import command, kept, pyplot, save, told
+from benchmarks.serving.rig.processes import memory_mib
 
 CLIENTS = 4
 COLOURS = ("red", "green", "blue", "yellow", "purple", "orange")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.command import parser
-from benchmarks.serving.figures import RESULTS
+from benchmarks.serving.rig.figures import RESULTS
 
 Lines = list[str]
 

@@ -24,7 +24,7 @@ FOUND = sorted(
 KEPT = ("benchmarks", "router/artifacts")
 SERVING = ("chaos", "exactness", "load", "memory", "overhead")
 WITH_RAY = ("benchmarks.footprint", "benchmarks.gpu.served", *(f"benchmarks.serving.{name}" for name in SERVING))
-LONG = ("benchmarks.gpu.run", "benchmarks.memory_plan")  # their smallest case takes twenty seconds
+LONG = ("benchmarks.gpu.run", "benchmarks.speed.memory_plan")  # their smallest case takes twenty seconds
 WITH_TABLES = tuple(
     name for name in FOUND if name.split(".")[1] in ("leaderboard", "router_evaluation", "router_real", "router_skills")
 )

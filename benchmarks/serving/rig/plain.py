@@ -79,7 +79,7 @@ def litserve_server(model: str, port: int) -> None:
     """LitServe around the same. Runs until it is ended."""
     import litserve
 
-    from benchmarks.serving.lit import Pictures
+    from benchmarks.serving.rig.lit import Pictures
 
     pictures = Pictures()
     pictures.model = model
@@ -95,7 +95,7 @@ def has_litserve() -> bool:
 def in_a_process(kind: str, model: str) -> Iterator[str]:
     """`fastapi_server` or `litserve_server` in a process of its own, which ends with the block; its address."""
     port = free_port()
-    code = f"from benchmarks.serving.plain import {kind}_server as serve; serve({model!r}, {port})"
+    code = f"from benchmarks.serving.rig.plain import {kind}_server as serve; serve({model!r}, {port})"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}/"
     try:
@@ -124,14 +124,14 @@ def deploy_on_serve(model: str) -> str:
     @serve.deployment(name="plain", ray_actor_options={"num_cpus": 0}, max_ongoing_requests=8)
     class Plain:
         def __init__(self) -> None:
-            from benchmarks.serving.plain import bare
+            from benchmarks.serving.rig.plain import bare
 
             self.make = bare(model)
 
         async def __call__(self, request: Any) -> dict[str, Any]:
             import asyncio
 
-            from benchmarks.serving.plain import answer
+            from benchmarks.serving.rig.plain import answer
 
             body = await request.json()
             return answer(await asyncio.to_thread(self.make, int(body["seed"])))

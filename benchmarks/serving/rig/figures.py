@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks.command import is_full, parser, results
 
-RESULTS = Path(__file__).resolve().parents[1] / "results" / "serving"
+RESULTS = Path(__file__).resolve().parents[2] / "results" / "serving"
 
 
 def command(about: str) -> argparse.ArgumentParser:

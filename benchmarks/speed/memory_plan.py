@@ -1,6 +1,6 @@
 """What the memory planner says beside what a process really grows by, on a CPU, for scaled-down shapes of real models.
 
-    python -m benchmarks.memory_plan [--quick]
+    python -m benchmarks.speed.memory_plan [--quick]
 
 Each case is a process of its own: it imports what is needed and draws a tiny picture, notes its resident memory, then
 loads a model with random weights and makes a picture (or several at once), while a thread looks at the resident memory
@@ -25,7 +25,7 @@ from typing import Any
 
 from benchmarks.command import is_full, parser, results
 
-RESULTS = Path(__file__).resolve().parent / "results"
+RESULTS = Path(__file__).resolve().parents[1] / "results"
 MOST_OFF = 0.2
 
 CASES: dict[str, dict[str, Any]] = {
@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> None:
 def _apart(name: str) -> dict[str, Any]:
     """A case in a process of its own, whose allocator gives back what is freed."""
     own = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "benchmarks.memory_plan", "--case", name]
+    command = [sys.executable, "-m", "benchmarks.speed.memory_plan", "--case", name]
     done = subprocess.run(command, env={**os.environ, **own}, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{name} failed:\n{done.stderr[-2000:]}")

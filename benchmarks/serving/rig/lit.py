@@ -5,7 +5,7 @@ from typing import Any
 
 import litserve
 
-from benchmarks.serving.plain import Make, answer, bare
+from benchmarks.serving.rig.plain import Make, answer, bare
 
 
 class Pictures(litserve.LitAPI):  # type: ignore[misc,name-defined]

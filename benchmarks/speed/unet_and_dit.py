@@ -1,6 +1,6 @@
 """How a U-Net and a diffusion transformer spend their work: parameters, tokens and FLOPs against the picture's size.
 
-    python -m benchmarks.unet_and_dit
+    python -m benchmarks.speed.unet_and_dit
 
 Full-size networks are built on the `meta` device from their published shapes, and torch counts the FLOPs of one
 call, so neither weights nor memory are needed. The two tiny ones that come with Triptych are counted and timed, in
@@ -22,7 +22,7 @@ import numpy as np
 
 from benchmarks.command import is_full, parser, results
 
-RESULTS = Path(__file__).resolve().parent / "results" / "unet_and_dit"
+RESULTS = Path(__file__).resolve().parents[1] / "results" / "unet_and_dit"
 SIDES = (256, 512, 768, 1024, 1536, 2048)
 TINY_SIDES = (32, 64, 96, 128, 192, 256)
 REPEATS = 15

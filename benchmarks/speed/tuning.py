@@ -1,7 +1,7 @@
 """What each tuning is worth on the embedded models: seconds a picture beside the share of right pictures.
 
-    python -m benchmarks.tuning                               # all of it, an hour or so
-    python -m benchmarks.tuning --state FOLDER --minutes 10   # a piece; the same command goes on
+    python -m benchmarks.speed.tuning                               # all of it, an hour or so
+    python -m benchmarks.speed.tuning --state FOLDER --minutes 10   # a piece; the same command goes on
 
 Every way draws the same held-out prompts with the same seeds, and the exact checker marks them. The ways take turns, a
 block of prompts each, in another order in each round, so that a busy machine is busy for all of them. Seconds are those
@@ -36,7 +36,7 @@ from models.tuning.settings import Tuning
 from router.errors import LoadError
 from router.types import ModelCard, Picture, Step, StepResult
 
-RESULTS = Path(__file__).resolve().parent / "results" / "tuning"
+RESULTS = Path(__file__).resolve().parents[1] / "results" / "tuning"
 SEED = 2031
 BLOCK = 8
 

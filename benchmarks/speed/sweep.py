@@ -1,6 +1,6 @@
 """Does `triptych models tune` keep its promise? It tunes the embedded SDXL; the exact checker judges on fresh prompts.
 
-    python -m benchmarks.sweep
+    python -m benchmarks.speed.sweep
 
 The sweep chooses by the alignment scorer alone, on held-out prompts. What it chose and the model as it was then draw
 other held-out prompts by the same seeds, in turns, and the exact checker, of which the sweep knows nothing, marks both.
@@ -25,7 +25,7 @@ from tqdm import tqdm
 from typer.testing import CliRunner
 
 from benchmarks.command import is_full, parser, results
-from benchmarks.tuning import marks_of, seconds_of
+from benchmarks.speed.tuning import marks_of, seconds_of
 from deployments.cli.main import app
 from deployments.settings import DEFAULT_CONFIG
 from models import Engine, load_catalogue, load_engine
@@ -34,7 +34,7 @@ from models.embedded.outcomes import Prompt, held_out_prompts
 from models.embedded.world import TIERS
 from router.types import Picture, Step
 
-RESULTS = Path(__file__).resolve().parent / "results" / "sweep"
+RESULTS = Path(__file__).resolve().parents[1] / "results" / "sweep"
 TUNED_ON, JUDGED_ON = 2039, 2040
 """Seeds of prompts."""
 BLOCK = 8
