@@ -124,8 +124,7 @@ async def measure(
     drawn: Sequence[tuple[str, Prompt]],
     rows: Path | None,
     minutes: float,
-    fixed: Sequence[str] = FIXED,
-    some: Sequence[str] = SOME,
+    asked: Sequence[str] = (*POLICIES, *FIXED, *SOME),
 ) -> dict[str, dict[int, Answer]]:
     """Answers by target and place of the prompt; rows: a file that holds them already, or takes them as they come."""
     answers: dict[str, dict[int, Answer]] = {name: {} for name in (*POLICIES, *FIXED, *SOME)}
@@ -137,7 +136,7 @@ async def measure(
     until = time.monotonic() + minutes * 60
     async with client_of(url) as client:
         for place, (_, prompt) in enumerate(tqdm(drawn, desc="prompts", disable=None)):
-            targets = [*POLICIES, *fixed, *(some if place % SHARE == 0 else ())]
+            targets = [target for target in asked if target not in SOME or place % SHARE == 0]
             random.Random(place).shuffle(targets)
             for target in targets:
                 if place in answers[target] or time.monotonic() > until:
@@ -204,12 +203,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", type=Path, help="a CSV file with every answer; what it holds is not asked again")
     parser.add_argument("--minutes", type=float, default=600.0, help="stop asking after so long")
     parser.add_argument("--json", type=Path, help="where the summary goes")
+    every = (*POLICIES, *FIXED, *SOME)
+    parser.add_argument("--targets", nargs="+", choices=every, default=every, help="only some; the hull is of these")
     parser.add_argument("--quick", action="store_true", help="two prompts, some of the recipes, nothing is written")
     chosen = parser.parse_args(argv)
     n = 2 if chosen.quick else chosen.prompts
     drawn = prompts_of(n, chosen.seed)
-    few = {"fixed": FIXED[:2], "some": SOME[:1]} if chosen.quick else {}
-    answers = asyncio.run(measure(chosen.url, drawn, None if chosen.quick else chosen.rows, chosen.minutes, **few))
+    asked = (*POLICIES, *FIXED[:2], *SOME[:1]) if chosen.quick else tuple(chosen.targets)
+    answers = asyncio.run(measure(chosen.url, drawn, None if chosen.quick else chosen.rows, chosen.minutes, asked))
     report = {"seed": chosen.seed, **summary(answers, n)}
     for name, told in report["targets"].items():
         over = f"   over mixing {told['gain']:+.3f} {told['gain_95']}" if "gain" in told else ""
