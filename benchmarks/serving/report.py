@@ -66,28 +66,25 @@ def of_load(found: Mapping[str, Any]) -> Lines:
         f"A Ray Serve application that refuses everything and does nothing else, asked {ground['rate']:.0f} times a"
         f" second behind the same proxy: {of_spread(ground['refusal_s'], 1000, 0)} ms."
     )
-    lines += ["", *of_tenants(found)]
-    if (bounded := found.get("bounded")) is not None:
-        lines += [
-            "",
-            f"With `queues.batch_s: {bounded['batch_s']}`, eight clients get {bounded['eight_clients_per_s']:.2f}"
-            " pictures a second. " + " ".join(of_tenants(bounded)),
-        ]
     return lines
 
 
 def of_tenants(found: Mapping[str, Any]) -> Lines:
-    small, share = found["small_beside_big"], found["greedy"]
-    lines = []
-    if (ratio := small["p95_ratio"]) is not None:
-        lines.append(f"A small job beside a stream of big ones: 95th percentile {ratio:.2f} times that alone.")
-    if (lowered := share["lowered_by"]) is not None:
-        shares = [share[key]["modest_share"] for key in ("as_many", "ten_times")]
-        lines.append(
-            f"A tenant with ten times as many requests open lowers another's share by {lowered:.1%}"
-            f" ({shares[0]:.0%} beside as many, {shares[1]:.0%} beside ten times as many)."
-        )
-    return lines
+    rows = []
+    for name, one in found["applications"].items():
+        small = one["small_beside_big"]
+        shares = [
+            f"{before:.0%} → {after:.0%} ({after / before - 1:+.0%})"
+            for share in one["greedy"].values()
+            for before, after in [[share[key]["modest_share"] for key in ("as_many", "ten_times")]]
+        ]
+        alone, beside = (f"{1000 * small[key].get('p95', 0.0):.0f}" for key in ("alone_s", "beside_s"))
+        rows.append((name, f"{one['eight_clients_per_s']:.1f}", alone, beside, f"{small['p95_ratio']:.1f}", *shares))
+    sizes = next(iter(found["applications"].values()))["greedy"]
+    shared = (f"share with {size} open, beside as many → ten times as many" for size in sizes)
+    head = ("a batch takes", "pictures a second, eight clients", "small alone, ms (95th percentile)", "beside big ones",
+            "times", *shared)  # fmt: skip
+    return table(head, rows)
 
 
 def of_overhead(found: Mapping[str, Any]) -> Lines:
@@ -143,6 +140,7 @@ SECTIONS: dict[str, Callable[[Mapping[str, Any]], Lines]] = {
     "chaos-postgres": of_chaos,
     "chaos-node": of_chaos,
     "load": of_load,
+    "tenants": of_tenants,
     "overhead": of_overhead,
     "exactness": of_exactness,
     "bursts": of_bursts,

@@ -22,7 +22,7 @@ FOUND = sorted(
     if '__name__ == "__main__"' in file.read_text(encoding="utf-8")
 )
 KEPT = ("benchmarks", "router/artifacts")
-SERVING = ("chaos", "exactness", "load", "memory", "overhead")
+SERVING = ("chaos", "exactness", "load", "memory", "overhead", "tenants")
 WITH_RAY = ("benchmarks.footprint", "benchmarks.gpu.served", *(f"benchmarks.serving.{name}" for name in SERVING))
 LONG = ("benchmarks.gpu.run", "benchmarks.speed.memory_plan")  # their smallest case takes twenty seconds
 WITH_TABLES = tuple(
