@@ -2,7 +2,8 @@
 
     python -m benchmarks.serving.memory [--quick] [--requests 5000]
 
-Four clients ask without a pause, for turbo pictures with ever new prompts. Every second the resident and the
+Four clients ask without a pause, for turbo pictures of `PROMPTS` prompts with ever new seeds: with ever new prompts, what
+a model remembers of them would fill its 64 MB until the end. Every second the resident and the
 proportional set size of every process below this one is read (`/proc/PID/smaps_rollup`). After a fifth of the requests,
 when caches have filled, the slope of each is that between the medians of the second and of the last fifth.
 """
@@ -22,12 +23,14 @@ from benchmarks.serving.rig.figures import command, kept, pyplot, save, told
 from benchmarks.serving.rig.processes import memory_mib
 
 CLIENTS = 4
+PROMPTS = 800
 COLOURS = ("red", "green", "blue", "yellow", "purple", "orange")
 SHAPES = ("circle", "square", "triangle", "star", "ring")
 
 
 def prompt(number: int) -> str:
-    """Another one for each number."""
+    """One of `PROMPTS`."""
+    number %= PROMPTS
     a, b = COLOURS[number % 6], SHAPES[number // 6 % 5]
     return f"a {a} {b}, number {number}"
 
