@@ -2,10 +2,10 @@
 
     python -m benchmarks.serving.memory [--quick] [--requests 5000]
 
-Four clients ask without a pause, for turbo pictures of `PROMPTS` prompts with ever new seeds: with ever new prompts, what
-a model remembers of them would fill its 64 MB until the end. Every second the resident and the
-proportional set size of every process below this one is read (`/proc/PID/smaps_rollup`). After a fifth of the requests,
-when caches have filled, the slope of each is that between the medians of the second and of the last fifth.
+Four clients ask without a pause, for turbo pictures of `PROMPTS` prompts with ever new seeds: with ever new prompts,
+what a model remembers of them would fill its 64 MB until the end. Every second the resident and the proportional set
+size of every process below this one is read (`/proc/PID/smaps_rollup`). After a fifth of the requests, when caches have
+filled, the slope of each is that between the medians of the second and of the last fifth.
 """
 
 from __future__ import annotations
