@@ -85,7 +85,7 @@ def plot(samples: Sequence[Mapping[str, Any]], file: Any) -> None:
     for kind in kinds:
         axes.plot(across, [sample["mib"].get(kind, {}).get("pss", np.nan) for sample in samples], label=kind)
     axes.set(xlabel="requests", ylabel="MiB, shared pages counted once", yscale="log")
-    axes.legend(frameon=False, fontsize=7, ncols=2)
+    axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     save(figure, file)
 
 
