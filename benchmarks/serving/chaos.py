@@ -298,23 +298,23 @@ async def whole_run(
 
 def plot(found: Mapping[str, Any], file: Path) -> None:
     """Each request as a dot (when it came, how long it waited), and what was killed when."""
-    figure, axes = pyplot().subplots(figsize=(9, 3.6), layout="constrained")
+    figure, axes = pyplot().subplots(figsize=(9, 4.2), layout="constrained")
     rows = np.array(found["timeline"], float).reshape(-1, 3)
     for again, colour, label in ((False, "tab:blue", "answered at once"), (True, "tab:orange", "asked again")):
         at = (rows[:, 2] > 1) == again
         axes.scatter(rows[at, 0], np.maximum(rows[at, 1], 1e-2), s=6, color=colour, label=label, linewidths=0)
     for event in found["events"]:
         axes.axvline(event["at_s"], color="gray", linewidth=0.6)
-        axes.text(event["at_s"], 1.0, f" {event['what']}", rotation=90, va="top", ha="left", fontsize=6,
-                  transform=axes.get_xaxis_transform())  # fmt: skip
+        axes.text(event["at_s"], 1.01, event["what"], rotation=90, va="bottom", ha="center", fontsize=7,
+                  color="dimgray", transform=axes.get_xaxis_transform())  # fmt: skip
     lost, wrong = len(found["lost"]), len(found["wrong"])
     axes.set(
         yscale="log",
         xlabel="seconds",
         ylabel="seconds until the picture",
-        title=f"{found['accepted']} jobs accepted, {lost} lost, {wrong} wrong",
     )
-    axes.legend(frameon=False, fontsize=7, loc="lower right")
+    figure.suptitle(f"{found['accepted']} jobs accepted, {lost} lost, {wrong} wrong; at the lines, what was killed")
+    figure.legend(*axes.get_legend_handles_labels(), frameon=False, fontsize=8, loc="outside lower right", ncols=2)
     save(figure, file)
 
 

@@ -96,11 +96,11 @@ def entered(database: str | None, arrivals: int, ingresses: int) -> dict[str, An
 
 def plot(runs: dict[str, Any], file: Any) -> None:
     """How many entered, beside the bound."""
-    figure, axes = pyplot().subplots(figsize=(4.5, 2.2), layout="constrained")
+    figure, axes = pyplot().subplots(figsize=(6.0, 2.2), layout="constrained")
     axes.barh(list(runs), [run["entered"] for run in runs.values()], color="tab:blue", height=0.5)
     axes.axvline(BOUND, color="black", linewidth=0.8)
     arrivals = next(iter(runs.values()))["arrivals"]
-    axes.set(xlabel=f"entered of {arrivals} that came at once; the budget is for {BOUND}", xlim=(0, 2 * BOUND))
+    axes.set(xlabel=f"entered of {arrivals} that came at once (the budget is for {BOUND})", xlim=(0, 2 * BOUND))
     save(figure, file)
 
 

@@ -190,7 +190,7 @@ def plot(found: Sequence[Mapping[str, Any]], file: Path) -> None:
     matplotlib.rcParams["svg.hashsalt"] = "triptych"
     large = [one for one in found if "cpu_s" not in one["sizes"][0]]
     small = [one for one in found if "cpu_s" in one["sizes"][0]]
-    figure = Figure(figsize=(12, 3.9), layout="constrained")
+    figure = Figure(figsize=(12, 4.4), layout="constrained")
     left, middle, right = figure.subplots(1, 3, width_ratios=(1, 1.5, 1))
     for one in large:
         left.plot([row["side"] for row in one["sizes"]], [row["gflops"] / 1e3 for row in one["sizes"]], "o-",
@@ -198,12 +198,13 @@ def plot(found: Sequence[Mapping[str, Any]], file: Path) -> None:
     left.set_xscale("log", base=2)
     left.set_yscale("log")
     ticks = sorted({row["side"] for one in large for row in one["sizes"]})
-    left.set_xticks(ticks, [str(tick) for tick in ticks], fontsize=7)
+    left.set_xticks(ticks, [str(tick) for tick in ticks], fontsize=8, rotation=45)
     left.minorticks_off()
     left.set_xlabel("side of the picture, pixels")
     left.set_ylabel("TFLOPs of one call")
-    left.legend(fontsize=7)
-    left.set_title("work", fontsize=9)
+    left.set_ylim(top=left.get_ylim()[1] * 8)  # room for the legend
+    left.legend(fontsize=9)
+    left.set_title("work", fontsize=11)
     place, marks = 0.0, []
     for one in large:
         for row in one["sizes"]:
@@ -216,23 +217,23 @@ def plot(found: Sequence[Mapping[str, Any]], file: Path) -> None:
             place += 1
         middle.text(place - len(one["sizes"]) / 2 - 0.5, 1.02, one["name"], ha="center", fontsize=8)
         place += 0.8
-    middle.set_xticks([mark for mark, _ in marks], [label for _, label in marks], fontsize=7, rotation=90)
+    middle.set_xticks([mark for mark, _ in marks], [label for _, label in marks], fontsize=9, rotation=90)
     middle.set_ylim(0, 1.1)
     middle.set_ylabel("share of the FLOPs")
-    middle.legend(fontsize=7, loc="lower left")
-    middle.set_title("what the work is", fontsize=9)
+    middle.legend(fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, frameon=False)
+    middle.set_title("what the work is", fontsize=11)
     for one in small:
         right.plot([row["side"] for row in one["sizes"]], [row["cpu_s"] for row in one["sizes"]], "o-",
                    label=f"{one['name']}, {one['parameters_m']:.1f} M parameters", markersize=4)  # fmt: skip
     right.set_xscale("log", base=2)
     right.set_yscale("log")
     ticks = sorted({row["side"] for one in small for row in one["sizes"]})
-    right.set_xticks(ticks, [str(tick) for tick in ticks], fontsize=7)
+    right.set_xticks(ticks, [str(tick) for tick in ticks], fontsize=9)
     right.minorticks_off()
     right.set_xlabel("side of the picture, pixels")
     right.set_ylabel("processor seconds of one call")
-    right.legend(fontsize=7)
-    right.set_title("time, on one thread", fontsize=9)
+    right.legend(fontsize=9)
+    right.set_title("time, on one thread", fontsize=11)
     figure.savefig(file, metadata={"Date": None})
 
 

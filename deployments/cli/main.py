@@ -30,7 +30,7 @@ from deployments.cli.models.fits import fits
 from deployments.cli.models.plan import plan
 from deployments.cli.models.profile import profile
 from deployments.cli.models.tune import tune
-from deployments.cli.pictures.edit import Also, Extend, Image, Mask, Strength, pictures
+from deployments.cli.pictures.edit import Also, Extend, Image, Mask, Reference, Strength, pictures
 from deployments.cli.pictures.inspect import inspect
 from deployments.cli.pictures.replay import replay
 from deployments.cli.policy import policy_app
@@ -172,6 +172,7 @@ def generate(
     image: Image = None,
     also: Also = None,
     mask: Mask = None,
+    reference: Reference = None,
     strength: Strength = None,
     extend: Extend = None,
     config: Config = DEFAULT_CONFIG,
@@ -194,7 +195,7 @@ def generate(
         prompt=prompt, model=model, recipe=recipe, size=size, n=n, seed=seed, steps=steps, tags=tag or None,
         guidance_scale=guidance_scale, negative_prompt=negative_prompt, latency_budget_s=latency_budget_s,
         max_cost_usd=max_cost_usd, style=weights_of(style), output_format=formats[output.suffix.lower()],
-        **pictures([image, *(also or ())], mask, strength, extend),
+        **pictures([image, *(also or ())], mask, reference, strength, extend),
     )  # fmt: skip
     answer = asyncio.run(source(url, config).generate(body, err))
     files = write_pictures(answer, output)
@@ -249,6 +250,7 @@ def route(
     image: Image = None,
     also: Also = None,
     mask: Mask = None,
+    reference: Reference = None,
     strength: Strength = None,
     extend: Extend = None,
     config: Config = DEFAULT_CONFIG,
@@ -262,7 +264,7 @@ def route(
     body = request_body(
         prompt=prompt, model=model, recipe=recipe, size=size, n=n, steps=steps, tags=tag or None,
         latency_budget_s=latency_budget_s, max_cost_usd=max_cost_usd, style=weights_of(style),
-        **pictures([image, *(also or ())], mask, strength, extend),
+        **pictures([image, *(also or ())], mask, reference, strength, extend),
     )  # fmt: skip
     report = asyncio.run(source(url, config).route(body))
     if as_json:

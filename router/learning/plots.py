@@ -51,7 +51,7 @@ def plot_pairs(report: Mapping[str, Any], folder: str | Path, title: str) -> lis
             axes.plot(GRID, found["curve"], color=colour, linestyle=line, linewidth=width, label=label)
         cheap, strong = pair.split(" -> ")
         axes.set(xlabel=f"share of prompts that go to {strong} (the rest: {cheap})", ylabel="mean score")
-        axes.set_title(f"{title}: {pair}, {figures['prompts']} prompts", fontsize=10)
+        axes.set_title(f"{title}\n{pair}, {figures['prompts']} prompts", fontsize=10)
         axes.legend(fontsize=8, frameon=False)
         axes.spines[["top", "right"]].set_visible(False)
         files.append(target / f"{re.sub('[^A-Za-z0-9_.-]+', '-', f'{title} {cheap} to {strong}')}.svg")

@@ -38,7 +38,6 @@ export function plural(count: number, one: string, many = `${one}s`): string {
 }
 
 const DOING: Record<string, string> = {
-  given: "your picture",
   generate: "draws",
   inpaint: "paints",
   paste: "lays it over",
@@ -52,8 +51,15 @@ const DOING: Record<string, string> = {
   blend: "blends",
 };
 
-/** "sdxl draws" of a step. */
-export function doing(kind: string, model: string | null): string {
+const GIVEN: Record<string, string> = {
+  image: "your picture",
+  mask: "your mask",
+  reference: "your reference",
+};
+
+/** "sdxl draws" of a step; of one that was given, what it is, which its name ends with ("1-given-mask"). */
+export function doing({ id, kind, model }: { id: string; kind: string; model: string | null }): string {
+  if (kind === "given") return GIVEN[id.slice(id.lastIndexOf("-") + 1)] ?? "your picture";
   const verb = DOING[kind] ?? kind;
   return model ? `${model} ${verb}` : verb;
 }

@@ -19,6 +19,9 @@ Also = Annotated[
 Mask = Annotated[
     Path | None, typer.Option("--mask", help="A picture of the same size, transparent where the first may change.")
 ]
+Reference = Annotated[
+    Path | None, typer.Option("--reference", help="A picture that a style of kind ip_adapter draws after.")
+]
 Strength = Annotated[float | None, typer.Option("--strength", help="How far the picture may change, above 0 to 1.")]
 Extend = Annotated[
     str | None, typer.Option("--extend", metavar="L,T,R,B", help="Pixels to draw beyond left, top, right and bottom.")
@@ -26,7 +29,11 @@ Extend = Annotated[
 
 
 def pictures(
-    images: Sequence[Path | None], mask: Path | None, strength: float | None, extend: str | None
+    images: Sequence[Path | None],
+    mask: Path | None,
+    reference: Path | None,
+    strength: float | None = None,
+    extend: str | None = None,
 ) -> dict[str, Any]:
     """The fields of a body that these options mean; the first of the images is edited. Raises `RequestError`."""
     if images and images[0] is None and len(images) > 1:
@@ -35,6 +42,7 @@ def pictures(
     given = {
         "image": read[0] if len(read) == 1 else read or None,
         "mask": None if mask is None else _read(mask, "mask"),
+        "reference": None if reference is None else _read(reference, "reference"),
     }
     return {**given, "strength": strength, "extend": None if extend is None else _sides(extend)}
 

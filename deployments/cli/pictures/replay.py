@@ -43,6 +43,9 @@ Given = Annotated[
     typer.Option("--given", help="A picture that an edit began with, in their order; else the server has to have it."),
 ]
 GivenMask = Annotated[Path | None, typer.Option("--given-mask", help="The mask of that edit.")]
+GivenReference = Annotated[
+    Path | None, typer.Option("--given-reference", help="The picture that a style drew after; else as --given.")
+]
 Url = Annotated[
     str | None, typer.Option(help="A running Triptych, such as http://127.0.0.1:8000; else in this process.")
 ]
@@ -81,6 +84,7 @@ def replay(
     keep: Keep = None,
     given: Given = None,
     given_mask: GivenMask = None,
+    given_reference: GivenReference = None,
     config: Config = DEFAULT_CONFIG,
     url: Url = None,
     as_json: AsJson = False,
@@ -91,7 +95,8 @@ def replay(
     """
     if keep is not None and not keep.is_dir():
         raise RequestError(f"--keep {keep}: there is no such folder; make it first", "keep")
-    brought = {key: value for key, value in pictures(given or (), given_mask, None, None).items() if value is not None}
+    read = pictures(given or (), given_mask, given_reference)
+    brought = {key: value for key, value in read.items() if value is not None}
     found = asyncio.run(_each(files, keep, brought, lambda: source(url, config), print_them=not as_json))
     same = sum(one.same for one in found)
     if as_json:

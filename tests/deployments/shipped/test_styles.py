@@ -235,6 +235,34 @@ def test_the_command_lists_and_wears(triptych: Any, styled_config: Path, tmp_pat
     assert code == 2 and "--style free=much" in err
 
 
+def test_the_command_draws_after_a_reference(triptych: Any, styled_config: Path, tmp_path: Path) -> None:
+    """`generate --reference` is HTTP's `reference`, `route` takes it as well, and `replay` draws once more after
+    the file that it is given; what lacks a style or a reference, and a file that is none, is refused by name."""
+    after, plain, worn, same = (tmp_path / f"{name}.png" for name in ("after", "plain", "worn", "same"))
+    Image.fromarray(np.random.default_rng(1).integers(0, 256, (40, 30, 3), dtype=np.uint8)).save(after)
+    asked = ("a red circle", "-m", "sd15", "-c", styled_config)
+    look = ("--style", "look=0.8", "--reference", after)
+    for file, more in ((plain, ()), (worn, look), (same, look)):
+        code, _, err = triptych("generate", *asked, "--seed", 1, "-o", file, *more)
+        assert code == 0, err
+    assert not np.array_equal(pixels(worn.read_bytes()), pixels(plain.read_bytes()))
+    assert worn.read_bytes() == same.read_bytes()
+    code, out, err = triptych("replay", worn, "--given-reference", after, "-c", styled_config)
+    assert code == 0 and "identical" in out, err
+    code, out, _ = triptych("replay", worn, "-c", styled_config)
+    assert code == 2 and "pass its file" in out
+    code, out, err = triptych("route", *asked, *look, "--json")
+    assert code == 0 and [step["kind"] for step in json.loads(out)["plan"]["steps"]] == ["given", "generate"], err
+    for more, said in (
+        (look[:2], "give one as `reference`"),
+        (look[2:], "nothing of it"),
+        ((*look[:3], tmp_path / "none.png"), "none.png: it cannot be read"),
+    ):
+        code, _, err = triptych("generate", *asked, "-o", tmp_path / "no.png", *more)
+        assert code != 0 and said in " ".join(err.split()), err
+    assert not (tmp_path / "no.png").exists()
+
+
 def test_a_style_is_trained_and_served(triptych: Any, styled_config: Path, tmp_path: Path) -> None:
     """`styles train` writes weights, a card that loads, and a sheet; the same command again has nothing left to do."""
     from models.styles.cards import load_style

@@ -99,7 +99,7 @@ function Entry({ entry }: { entry: JobReport }) {
         </span>
         <span class="text">{entry.prompt ?? "(prompt not kept)"}</span>
         <span class="small">
-          {entry.recipe ?? ""} {SIGNS[entry.state] && first ? SIGNS[entry.state] : ""} {when(entry.created_at)}
+          {entry.recipe ?? ""} {SIGNS[entry.state] && first ? SIGNS[entry.state] : ""} <span class="when">{when(entry.created_at)}</span>
         </span>
       </a>
     </li>

@@ -31,7 +31,7 @@ function One({ round, first }: { round: Round; first: boolean }) {
           {round.steps.map((step) => (
             <li key={step.id} class={step.state} title={step.id}>
               <span class="fill" aria-hidden="true" style={{ transform: `scaleX(${step.share})` }} />
-              <span>{doing(step.kind, step.model)}</span>
+              <span>{doing(step)}</span>
               <span class="unseen">, {step.state}</span>
             </li>
           ))}
