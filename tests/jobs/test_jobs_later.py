@@ -161,6 +161,16 @@ async def test_what_a_budget_refuses_leaves_the_minute_as_it_was(make: Make, sto
     await jobs.stop()
 
 
+async def test_what_a_job_used_takes_the_place_of_what_was_reserved(make: Make, store: Store) -> None:
+    """In the store, too, from which the next orchestrator counts: the seconds that its steps took."""
+    jobs = make(Script({}, took_s=0.5), POLICY + "budgets: [{name: hourly, window_s: 3600, work_s: 100}]\n")
+    await jobs.complete(asked(n=2))
+    await until(lambda: store.job("job_1").state == "done")  # type: ignore[union-attr]
+    (row,) = store.usage_since(0.0)
+    assert (row.job, row.policy, row.budget, row.work_s) == ("job_1", "main", "hourly", pytest.approx(1.0))
+    await jobs.stop()
+
+
 async def test_operators_see_what_waits_runs_and_was_served(make: Make, store: Store) -> None:
     """Jobs by state, sums by recipe and tenant, and gauges with the same numbers."""
     script = Script({})

@@ -202,6 +202,7 @@ async def test_the_next_request_follows_the_artefact(settings: AppSettings, tmp_
     shutil.copytree(settings.artifact_path, folder)
     assert await decided_by() == first.digest
     assert ((await orchestrator.overview()).artifact_problem, _gauge(orchestrator)) == ("", 0.0)
+    assert orchestrator.metrics.value("triptych_artifact_changes_total") == 2  # type: ignore[attr-defined]
 
 
 def _gauge(orchestrator: Orchestrator) -> float:

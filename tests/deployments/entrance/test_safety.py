@@ -114,6 +114,8 @@ async def test_a_blocked_prompt_leaves_nothing(settings: AppSettings, tmp_path: 
         tally = here.jobs.orchestrator.metrics
         counted = {"policy": "main", "stage": "text", "check": "words", "action": "block"}
         assert tally.value("triptych_safety_total", **counted) == 1  # type: ignore[attr-defined]
+        refused = {"policy": "main", "code": "content_policy_violation"}
+        assert tally.value("triptych_refused_total", **refused) == 1  # type: ignore[attr-defined]
         assert (await here.http.post("/v1/route", json=FORBIDDEN)).status_code == 400
         assert (await here.http.post(JOBS, json=FORBIDDEN)).status_code == 400
         assert (await here.http.post(GENERATE, json={**FORBIDDEN, "stream": True})).status_code == 400

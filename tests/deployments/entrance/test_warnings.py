@@ -60,9 +60,13 @@ async def test_a_picture_that_is_probably_wrong_is_a_warning(settings: AppSettin
 
 
 async def test_a_policy_may_refuse_what_is_probably_wrong(settings: AppSettings, tmp_path: Path) -> None:
-    """With `or: refuse` such a request is 422 with the probability and without a retry; a good one is answered."""
+    """With `or: refuse` such a request is 422 with the probability and without a retry, and is counted; a good one is
+    answered."""
+    ahead = sharp(settings, tmp_path, policy(", or: refuse"), Script(POOR))
     with pytest.raises(UnlikelyError, match=r"with a probability of 0\.") as refused:
-        await sharp(settings, tmp_path, policy(", or: refuse"), Script(POOR)).generate(ASK)
+        await ahead.generate(ASK)
+    counted = {"policy": "main", "code": "no_picture_likely_right"}
+    assert ahead.metrics.value("triptych_refused_total", **counted) == 1  # type: ignore[attr-defined]
     assert (status_of(refused.value), refused.value.code) == (422, "no_picture_likely_right")
     assert "Retry-After" not in headers(refused.value)
     (tmp_path / "good").mkdir()

@@ -61,6 +61,14 @@ def test_a_value_that_changes_nothing_is_a_warning(sent: dict[str, Any], words: 
     assert words in warning
 
 
+@pytest.mark.parametrize(("letters", "cut"), [(57, False), (58, False), (59, True), (500, True)])
+def test_a_value_is_repeated_up_to_sixty_characters(letters: int, cut: bool) -> None:
+    """With its quotes; of a longer one there are sixty, the last three are dots."""
+    (warning,) = parsed(model="sdxl", style="x" * letters).warnings
+    said = warning.removeprefix("style: ").partition(" changes nothing")[0]
+    assert said == ("'" + "x" * 56 + "..." if cut else "'" + "x" * letters + "'")
+
+
 def test_quality_chooses_within_an_alias_of_auto() -> None:
     """Beside an alias that stands for auto, `quality` picks the policy; beside another, the alias decides."""
     assert asked(model="gpt-image-1", quality="low").target == "fast"

@@ -88,6 +88,33 @@ def test_a_settled_charge_counts_what_was_used(clock: Clock) -> None:
     assert left(budgets, HOURLY, "acme") == [100, 1, 0]
 
 
+@pytest.mark.parametrize(
+    ("work_s", "cost_usd", "covered"),
+    [(20.0, 0.5, True), (0.0, 0.0, True), (20.001, 0.1, False), (1.0, 0.501, False), (30.0, 0.9, False)],
+)
+def test_a_charge_covers_what_it_was_made_for(clock: Clock, work_s: float, cost_usd: float, covered: bool) -> None:
+    """In seconds and in dollars alike; what no budget binds is covered whatever it takes."""
+    charge = TenantBudgets(clock).charge(HOURLY, "acme", 20.0, 0.5)
+    assert charge is not None and charge.covers(work_s, cost_usd) is covered
+    assert Charge().covers(1e9, 1e9)
+
+
+def test_a_second_try_goes_on_with_what_lies_outside_of_policies(clock: Clock) -> None:
+    """The account of its key is that of the first try; those of the policy are its own."""
+    budgets = TenantBudgets(clock)
+    first, second = (budgets.charge(HOURLY, "acme", work_s, 0.1) for work_s in (1.0, 2.0))
+    assert first is not None and second is not None
+    assert budgets.also(first, ("", "key", "key_1"), 60.0, None, 1.0, 0.1) is None
+    second.adopt(first)
+    second.use(5.0, 0.25)
+    second.settle()
+    assert [(key, entry.work) for key, _, entry in second.entries] == [
+        (("test", "hourly", "acme"), 5 * 10**12),
+        (("", "key", "key_1"), 5 * 10**12),
+    ]
+    assert budgets.used_usd(("", "key", "key_1"), 60.0) == pytest.approx(0.25)
+
+
 def test_tenants_and_budgets_are_kept_apart(clock: Clock) -> None:
     """A budget for some binds only them, each on its own, and every budget that binds counts."""
     made = policy(

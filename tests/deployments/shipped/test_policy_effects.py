@@ -234,12 +234,15 @@ async def test_a_shadow_is_compared_and_never_run(settings: AppSettings, tmp_pat
             "next": RECIPES + CHEAP + ONLY_DRAFT.replace("draft", "direct"),
         },
     )
-    await orchestrator.generate(ASK)
+    estimates = (await orchestrator.generate(ASK)).route.estimates
     await orchestrator._shadows.settle()
     assert script.ran == ["generate sd15"]
     assert tally.value("triptych_shadow_total", policy="main", shadow="next", same="no") == 1
     own, other = (tally.value("triptych_shadow_cost_usd_total", policy="main", by=by) for by in ("own", "shadow"))
     assert own > 0 < other
+    for by, recipe in (("own", "draft"), ("shadow", "direct")):
+        found = tally.value("triptych_shadow_quality_total", policy="main", by=by)
+        assert found == pytest.approx(estimates[recipe].quality.mean)
 
 
 async def test_a_canary_answers_its_share(settings: AppSettings, tmp_path: Path) -> None:

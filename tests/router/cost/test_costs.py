@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router.cost.model import CostModel, Rate, _fit, denoising_steps
+from router.cost.model import CostModel, Rate, _fit, denoising_steps, plan_seconds
 from router.cost.queues import Queues, _Load
 from router.planning.plan import make_plan
 from router.types import Chain, Fuse, Generate, GenerationRequest, Plan, Recipe, Refine, Step, Upscale
@@ -328,7 +328,17 @@ def test_waiting_is_the_work_of_others_by_replica() -> None:
     assert queues.estimate(plan(Generate("sd15"))) == alone
 
 
-PLANS = tuple(map(plan, (Generate("sd15"), Generate("flux"), Chain((Generate("sd15"), Refine("flux", strength=0.5))))))
+PLANS = tuple(
+    map(
+        plan,
+        (
+            Generate("sd15"),
+            Generate("sd15", steps=2),
+            Generate("flux"),
+            Chain((Generate("sd15"), Refine("flux", strength=0.5))),
+        ),
+    )
+)
 
 
 @given(
@@ -417,12 +427,28 @@ def test_no_two_states_of_queues_are_called_the_same() -> None:
     told()
     queues.set_replicas("sd15", 2)
     assert queues.state == states[-1]
+    queues.set_loading({"sd15": 1.0})
+    told()
+    queues.set_loading({"sd15": 1.0, "flux": 0.0})
+    assert queues.state == states[-1]
+    queues.set_loading({"sd15": 0.0})
+    told()
     costs.observe(generate(), 6.0)
     told()
     costs.restore(costs.snapshot())
     told()
     assert len(set(states)) == len(states)
     assert second != ticket
+
+
+@pytest.mark.parametrize("steps", [1, 2, 30])
+def test_what_follows_one_another_takes_as_long_as_its_steps_together(steps: int) -> None:
+    """However short they are: on one worker, on several and on none."""
+    costs = CostModel(CATALOGUE)
+    for second in ("sd15", "sdxl"):
+        chain = plan(Chain((Generate("sd15", steps=steps), Upscale(2), Refine(second, strength=1.0, steps=steps))))
+        takes = Queues(costs).estimate(chain)
+        assert takes.latency_s == pytest.approx(sum(plan_seconds(chain, costs).values()))
 
 
 def test_steps_are_released_one_by_one_and_leave_exactly_nothing() -> None:
@@ -447,6 +473,18 @@ def test_replicas_that_come_or_go_change_what_was_estimated_before() -> None:
     assert queues.estimate(one, 4).latency_s == pytest.approx(5.0)
     queues.set_replicas("sd15", 0)
     assert queues.estimate(one, 4).latency_s == pytest.approx(10.0)
+
+
+def test_one_picture_is_meant_if_nothing_is_said() -> None:
+    """In estimates of one plan or of several, in what is reserved, and in what takes its place."""
+    queues, one, other = Queues(CostModel(CATALOGUE)), plan(Generate("sd15")), plan(Generate("sd15", steps=20))
+    assert queues.estimate(one) == queues.estimates({"a": one})["a"] == queues.estimate(one, 1)
+    ticket = queues.reserve(one)
+    assert queues.outstanding_s("sd15") == pytest.approx(2.5)
+    queues.reserve(one)
+    assert queues.delays_nobody(ticket, other) and not queues.delays_nobody(ticket, other, 2)
+    queues.move(ticket, other)
+    assert queues.outstanding_s("sd15") == pytest.approx(2.0 + 2.5)
 
 
 def test_waiting_is_what_the_queue_adds_and_falls_as_it_does() -> None:
@@ -548,6 +586,16 @@ def test_a_change_is_told_from_a_warm_up_and_from_small_changes(caplog: pytest.L
         assert len(caplog.messages) == 1
 
 
+@pytest.mark.parametrize("pixels", [250_000, 1_000_000])
+def test_more_work_is_no_change(pixels: int, caplog: pytest.LogCaptureFixture) -> None:
+    """Eight times the work in eight times the seconds is as quick as before, also where both are below a second."""
+    costs, enlarge = CostModel(CATALOGUE), Step("1", "upscale", None, ("x",), "image")
+    with caplog.at_level(logging.INFO, "triptych.cost"):
+        for times in [1] * 6 + [8] * 6:
+            costs.observe(enlarge, 0.001 + 0.02 * times * pixels / 1e6, times * pixels)
+    assert caplog.messages == []
+
+
 @pytest.mark.parametrize(("factor", "told"), [(2.0, True), (1.75, False), (0.5, True), (0.625, False)])
 def test_twice_or_half_as_long_is_a_change(factor: float, told: bool, caplog: pytest.LogCaptureFixture) -> None:
     """From exactly twice as long on, or half, it is told; below that it is not."""
@@ -619,6 +667,7 @@ def test_only_flow_matching_rounds_its_steps_up() -> None:
     assert costs.work(Step("r", "refine", "sdxl", ("x",), "image", settings)) == pytest.approx(3.3)
     assert costs.work(Step("r", "refine", "flux", ("x",), "image", settings)) == pytest.approx(4.0)
     assert costs.work(Step("r", "refine", "flux", (), "image", {**settings, "strength": None})) == pytest.approx(10.0)
+    assert costs.work(Step("r", "refine", "flux", (), "image", {**settings, "steps": None})) == pytest.approx(1.0)
 
 
 def test_a_price_for_each_picture_is_asked_with_its_pixels(monkeypatch: pytest.MonkeyPatch) -> None:

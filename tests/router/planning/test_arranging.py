@@ -116,6 +116,22 @@ def test_what_is_remembered_never_changes_a_decision(
             queues.set_replicas("flux", rng.choice((1, 2, 3)))
 
 
+@pytest.mark.parametrize("prompt", PROMPTS[:3])
+def test_a_search_among_recipes_that_look_for_objects_looks_for_those_of_the_prompt(
+    trained: tuple[Artifact, tuple[ColumnReport, ...]], embedder: MiniLMEmbedder, prompt: str
+) -> None:
+    """With room for one picture, a search takes what that picture takes for this prompt, whatever was asked before."""
+    queues = Queues(CostModel(CATALOGUE))
+    router = Router(CATALOGUE, embedder, QualityPredictor(trained[0], CATALOGUE), queues)
+    recipes = {**RECIPES, "sure": Fuse("best_of", ("collage",), "alignment", search=Search(3))}
+    del recipes["lost"]
+    for asked in (*PROMPTS, prompt):
+        request = GenerationRequest(asked, latency_budget_s=1e-6)
+        found = router.route(request, BestQuality(recipes)).estimates["sure"]
+    alone = queues.estimate(make_plan("sure", recipes["collage"], request, CATALOGUE, recipes))
+    assert found.work_s == pytest.approx(alone.work_s)
+
+
 def _copy(queues: Queues, costs: CostModel) -> Queues:
     """Queues in the same state that remember no estimate."""
     other = Queues(costs, queues._replicas)

@@ -105,6 +105,13 @@ def test_a_cut_tail_is_told_of_both_prompts(which: str) -> None:
     assert planned.plan("r") == plan(GUIDED, request)
 
 
+@pytest.mark.parametrize(("marks", "told"), [(73, False), (75, False), (76, True), (77, True), (79, True)])
+def test_no_prompt_is_too_short_to_be_cut(marks: int, told: bool) -> None:
+    """Of a prompt in which each character is a token, 75 fit a model that reads 77 with begin and end."""
+    notes = plan(GUIDED, GenerationRequest("!" * marks)).notes
+    assert any("its end is cut" in note for note in notes) is told
+
+
 def test_only_models_that_heed_the_negative_prompt_cut_it() -> None:
     """Where it is ignored, it is not said to be cut; a note for each model that reads less than all of it."""
     request = GenerationRequest("a cat", negative_prompt=" ".join(["word"] * 600))
