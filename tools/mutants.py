@@ -4,7 +4,7 @@
     python -m tools.mutants --sample 300 --minutes 20        of these as many as that takes: a fair sample, too
     python -m tools.mutants router/cost              every mistake in the files of one folder
     python -m tools.mutants --only queues.py:66      the mistakes of one line
-    python -m tools.mutants router/cost --tests tests/router/test_costs.py      shown to one file of tests
+    python -m tools.mutants router/cost --tests tests/router/cost/test_costs.py     shown to one file of tests
 
 Which mistakes there are is in `mistakes.py`; how the tests are asked, in `noticing.py`. Nothing here is changed by it.
 What was tried is kept in `--results`, and not tried again while neither the source nor the tests that gave the verdict

@@ -38,10 +38,11 @@ def two_nodes() -> Iterator[Callable[[], float]]:
         second.append(cluster.add_node(num_cpus=8, resources={NODE: 1.0}))
         return time.monotonic() - began
 
-    before = local_cluster._start_ray
+    before, handler = local_cluster._start_ray, ray._private.utils.set_sigterm_handler
     local_cluster._start_ray = connect
+    ray._private.utils.set_sigterm_handler = lambda handler: None  # a thread may not, and nodes come back in one
     try:
         yield disappear
     finally:
-        local_cluster._start_ray = before
+        local_cluster._start_ray, ray._private.utils.set_sigterm_handler = before, handler
         cluster.shutdown()
