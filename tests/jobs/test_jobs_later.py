@@ -148,6 +148,21 @@ async def test_a_key_that_came_with_a_request_is_charged_and_told_what_it_has_le
     await jobs.stop()
 
 
+async def test_what_is_sent_again_is_refused_by_no_limit(make: Make, store: Store) -> None:
+    """A submission that comes once more after a broken connection finds its job, also where its key has sent all that
+    it may, and the process has forgotten the job."""
+    jobs = make(Script({}))
+    _, record = made_key("acme", rpm=1)
+    store.add_key(record)
+    sent = replace(asked(1, "acme"), caller=Caller("acme", record.id))
+    await jobs.complete(sent)
+    await ended(jobs, store, "job_1")
+    assert (await jobs.submit(replace(sent, again=True))).state == "done"
+    with pytest.raises(RateLimitError):
+        await jobs.submit(replace(asked(2, "acme"), caller=Caller("acme", record.id)))
+    await jobs.stop()
+
+
 async def test_what_a_budget_refuses_leaves_the_minute_as_it_was(make: Make, store: Store) -> None:
     """A request that is not accepted is none of those that a key may send."""
     jobs = make(Script({}))
