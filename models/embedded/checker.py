@@ -23,6 +23,8 @@ MIN_OVERLAP = 0.66
 SMALL_BELOW, LARGE_ABOVE = 7.6, 10.6
 MARGIN = 4.0
 """Pixels by which centres must differ for a relation to hold."""
+LIFT = {"triangle": 0.11, "star": 0.1}
+"""How far a shape's centre lies below the middle of its box, in nominal radii: these reach further up than down."""
 
 _NAMES = tuple(COLOURS)
 _PALETTE = np.array([COLOURS[name] for name in _NAMES], np.float32)
@@ -175,22 +177,25 @@ def _area(shape: str) -> float:
     return float(coverage(shape, 32, 32, 20).sum()) / 400
 
 
+def _middle(alpha: NDArray[np.float32]) -> tuple[float, float]:
+    """(x, y) of the middle of the box around an object."""
+    rows, columns = np.flatnonzero((alpha > 0.35).any(1)), np.flatnonzero((alpha > 0.35).any(0))
+    return float(columns[0] + columns[-1] + 1) / 2, float(rows[0] + rows[-1] + 1) / 2
+
+
 def _fit(alpha: NDArray[np.float32], colour: str) -> Found:
     """The template that overlaps best, at the radius its area implies."""
-    rows, columns = np.flatnonzero((alpha > 0.35).any(1)), np.flatnonzero((alpha > 0.35).any(0))
-    x, y = (columns[0] + columns[-1] + 1) / 2, (rows[0] + rows[-1] + 1) / 2
+    x, y = _middle(alpha)
     area = float(alpha.sum())
     best: tuple[float, str, float] = (0.0, "", 0.0)
     for shape in SHAPES:
         radius = (area / _area(shape)) ** 0.5
-        # Box centres: a triangle reaches further up than down, a star too.
-        lift = {"triangle": 0.11, "star": 0.1}.get(shape, 0.0) * radius
-        template = coverage(shape, x, y + lift, radius, oversample=2)
+        template = coverage(shape, x, y + LIFT.get(shape, 0.0) * radius, radius, oversample=2)
         overlap = float(np.minimum(alpha, template).sum() / np.maximum(alpha, template).sum())
         if overlap > best[0]:
             best = (overlap, shape, radius)
     overlap, name, radius = best
-    return Found(colour, name if overlap >= MIN_OVERLAP else None, float(x), float(y), radius, overlap)
+    return Found(colour, name if overlap >= MIN_OVERLAP else None, x, y, radius, overlap)
 
 
 def _assign(wanted: list[Thing], found: list[Found]) -> list[Found | None]:

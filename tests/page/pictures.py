@@ -74,17 +74,6 @@ async def compare(page: Page) -> None:
     await finished(page, 3)
 
 
-async def styles(page: Page) -> None:
-    await page.fill("textarea", "a red circle above a blue square")
-    await page.click("summary:has-text('Styles')")
-    await page.locator(".tile", has_text="outlined").click()
-    await page.locator(".tile", has_text="gray").click()
-    await page.get_by_label("gray", exact=True).and_(page.locator("[type=range]")).fill("0.7")
-    await page.locator(".recipe.chosen", has_text="draft").wait_for()
-    await page.click("button[type=submit]")
-    await finished(page)
-
-
 async def edit(page: Page) -> None:
     await asked(page, "a red circle above a blue square", 5)
     await page.click("button[type=submit]")
@@ -98,13 +87,6 @@ async def edit(page: Page) -> None:
     await page.mouse.move(0, 0)
     await page.evaluate("document.activeElement?.blur(); scrollTo(0, 0)")
     await page.wait_for_timeout(500)
-
-
-async def edited(page: Page) -> None:
-    await edit(page)
-    await page.click("button[type=submit]")
-    await page.locator(".pair").wait_for()
-    await finished(page)
 
 
 async def operate(page: Page, part: str = "") -> None:
@@ -133,7 +115,6 @@ View = Callable[["Page"], Awaitable[None]]
 VIEWS: dict[str, tuple[View, str, dict[str, int]]] = {
     "make-light": (make, "light", DESK),
     "compare-dark": (compare, "dark", DESK),
-    "styles-light": (styles, "light", DESK),
     "edit-dark": (edit, "dark", DESK),
     "make-phone": (make, "light", PHONE),
     "operate-light": (operate, "light", DESK),

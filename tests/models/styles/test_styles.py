@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import os
+import random
 import resource
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,7 +21,8 @@ from safetensors.torch import load_file, save_file
 from models import Engine, load_card, load_engine
 from models.embedded.checker import check
 from models.embedded.outcomes import held_out_prompts
-from models.embedded.outlines import fill_share
+from models.embedded.outlines import fill_share, outlined_objects, render_outlined, shows_outlines
+from models.embedded.world import TIERS, render, sample_scene
 from models.styles import adapters
 from models.styles.cards import SHIPPED, load_style, load_styles
 from models.styles.wearing import styled
@@ -387,6 +389,22 @@ def test_what_is_shipped_is_small_and_only_safetensors() -> None:
     named = {Path(style.source["file"]) for style in STYLES.values() if "file" in style.source}
     assert set(SHIPPED.glob("*.safetensors")) == {path for path in named if path.parent == SHIPPED}
     assert all(path.stat().st_size <= 2_000_000 and load_file(path) for path in named)
+
+
+def test_an_outlined_picture_is_told_from_a_filled_one_wherever_that_can_be_seen() -> None:
+    """Of scenes that are asked, every object of the outlined rendering counts as outlined and none of the filled one;
+    rings, and stars too small for a line to leave anything empty, are not asked."""
+    rng = random.Random(3)
+    scenes = [sample_scene(rng, tier) for tier in TIERS[:-1] for _ in range(30)]
+    asked = [scene for scene in scenes if shows_outlines(scene)]
+    assert 40 < len(asked) < 100
+    for scene in asked:
+        assert outlined_objects(render_outlined(scene), scene) == [True] * len(scene.placements)
+        assert outlined_objects(render(scene), scene) == [False] * len(scene.placements)
+    left = {(spot.shape, spot.radius < 8) for scene in scenes for spot in scene.placements if scene not in asked}
+    assert {("ring", True), ("star", True)} <= left
+    assert not {spot.shape for scene in asked for spot in scene.placements} & {"ring"}
+    assert outlined_objects(np.full((64, 64, 3), 255, np.uint8), asked[0]) == []
 
 
 @pytest.mark.slow
