@@ -51,7 +51,8 @@ def _whole(value: Any) -> Any:
 
 
 Whole = Annotated[int, BeforeValidator(_whole)]
-Text = Annotated[str, Field(max_length=32_000)]
+LONGEST = 32_000
+Text = Annotated[str, Field(max_length=LONGEST)]
 _TEXT = {"type": "string"}
 Raw = Annotated[str | bytes, WithJsonSchema(_TEXT)]
 Raws = Annotated[tuple[Raw, ...], WithJsonSchema({"anyOf": [_TEXT, {"type": "array", "items": _TEXT, "maxItems": 16}]})]
@@ -258,8 +259,9 @@ def parse_request(data: Any, limits: Limits) -> ImageRequest:
     if isinstance(data, Mapping):
         given = {str(key): value for key, value in data.items() if value is not None}
         data, warnings = understood(given, ImageRequest.model_fields)
-        for field in ("prompt", "negative_prompt"):
-            if isinstance(text := data.get(field), str):
+        for field, most in (("prompt", limits.max_prompt_chars), ("negative_prompt", LONGEST)):
+            # One that is too long is refused as it was sent: what nobody sees counts, too.
+            if isinstance(text := data.get(field), str) and len(text) <= most:
                 data[field], said = cleaned(text, field)
                 warnings += said
         if isinstance(text := data.get("prompt"), str):

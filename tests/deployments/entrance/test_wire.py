@@ -221,6 +221,15 @@ def test_a_prompt_of_nothing_visible_is_empty(text: str) -> None:
         parsed(prompt=text)
 
 
+@pytest.mark.parametrize("field", ["prompt", "negative_prompt"])
+def test_what_nobody_sees_counts_as_long(field: str) -> None:
+    """A text of more than 32,000 characters is refused though most of them would be left out; of 32,000 it is read."""
+    body = {"prompt": "a red circle"}
+    assert getattr(parse_request({**body, field: "x" + "\u200b" * 31_999}, Limits()), field) == "x"
+    with pytest.raises(RequestError, match=rf"{field}: .*32[,_]?000"):
+        parse_request({**body, field: "x" + "\u200b" * 32_000}, Limits())
+
+
 @given(st.text(max_size=60))
 def test_a_cleaned_prompt_is_clean(text: str) -> None:
     """Of any text, what is left is composed and without format characters but joiners; if unchanged, without a word."""
