@@ -45,9 +45,12 @@ from router.bootstrap.dial import height
 
 Array = NDArray[np.float64]
 POLICIES = ("fast", "balanced", "best")
-FIXED = ("best/turbo", "best/polished", "best/single", "best/standard", "balanced/draft")
-EXPENSIVE = ("best/direct", "best/premium", "best/duel", "best/studio")
-"""Dearest and far below the hull: drawn for a share of the prompts only, to show where they are."""
+FIXED = (
+    *("best/turbo", "best/polished", "best/single", "best/standard", "best/premium", "best/duel"),
+    "balanced/draft",
+)
+SOME = ("best/direct", "best/studio")
+"""Dear, and no better than cheaper ones: drawn for a share of the prompts only, to show where they are."""
 SHARE = 8
 RESAMPLES = 2_000
 
@@ -121,11 +124,10 @@ async def measure(
     drawn: Sequence[tuple[str, Prompt]],
     rows: Path | None,
     minutes: float,
-    fixed: Sequence[str] = FIXED,
-    expensive: Sequence[str] = EXPENSIVE,
+    asked: Sequence[str] = (*POLICIES, *FIXED, *SOME),
 ) -> dict[str, dict[int, Answer]]:
     """Answers by target and place of the prompt; rows: a file that holds them already, or takes them as they come."""
-    answers: dict[str, dict[int, Answer]] = {name: {} for name in (*POLICIES, *FIXED, *EXPENSIVE)}
+    answers: dict[str, dict[int, Answer]] = {name: {} for name in (*POLICIES, *FIXED, *SOME)}
     if rows is not None and rows.exists():
         with rows.open(newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
@@ -134,7 +136,7 @@ async def measure(
     until = time.monotonic() + minutes * 60
     async with client_of(url) as client:
         for place, (_, prompt) in enumerate(tqdm(drawn, desc="prompts", disable=None)):
-            targets = [*POLICIES, *fixed, *(expensive if place % SHARE == 0 else ())]
+            targets = [target for target in asked if target not in SOME or place % SHARE == 0]
             random.Random(place).shuffle(targets)
             for target in targets:
                 if place in answers[target] or time.monotonic() > until:
@@ -201,12 +203,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", type=Path, help="a CSV file with every answer; what it holds is not asked again")
     parser.add_argument("--minutes", type=float, default=600.0, help="stop asking after so long")
     parser.add_argument("--json", type=Path, help="where the summary goes")
+    every = (*POLICIES, *FIXED, *SOME)
+    parser.add_argument("--targets", nargs="+", choices=every, default=every, help="only some; the hull is of these")
     parser.add_argument("--quick", action="store_true", help="two prompts, some of the recipes, nothing is written")
     chosen = parser.parse_args(argv)
     n = 2 if chosen.quick else chosen.prompts
     drawn = prompts_of(n, chosen.seed)
-    some = {"fixed": FIXED[:2], "expensive": EXPENSIVE[:1]} if chosen.quick else {}
-    answers = asyncio.run(measure(chosen.url, drawn, None if chosen.quick else chosen.rows, chosen.minutes, **some))
+    asked = (*POLICIES, *FIXED[:2], *SOME[:1]) if chosen.quick else tuple(chosen.targets)
+    answers = asyncio.run(measure(chosen.url, drawn, None if chosen.quick else chosen.rows, chosen.minutes, asked))
     report = {"seed": chosen.seed, **summary(answers, n)}
     for name, told in report["targets"].items():
         over = f"   over mixing {told['gain']:+.3f} {told['gain_95']}" if "gain" in told else ""

@@ -154,11 +154,13 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         "goldens",
-        (("tests.golden.record",), ("tests.router.test_plans",), ("tests.router.test_figures",)),
+        (("tests.golden.record",), ("tests.router.planning.test_plans",), ("tests.router.learning.test_figures",)),
         (*DRAWN, *ROUTED),
         ("tests/golden/*.json",),
     ),
-    Stage("answers", (("tests.deployments.test_answers",),), (*DRAWN, *ROUTED), ("tests/golden/answers.json",)),
+    Stage(
+        "answers", (("tests.deployments.entrance.test_answers",),), (*DRAWN, *ROUTED), ("tests/golden/answers.json",)
+    ),
     # Hours, or an idle machine.
     Stage(
         "voting",
@@ -181,7 +183,9 @@ STAGES: tuple[Stage, ...] = (
         ("benchmarks/results/embedded_sizes.json",),
         usual=False,
     ),
-    Stage("tuning", (("benchmarks.tuning",),), DRAWN[:2], ("benchmarks/results/tuning/tuning.json",), usual=False),
+    Stage(
+        "tuning", (("benchmarks.speed.tuning",),), DRAWN[:2], ("benchmarks/results/tuning/tuning.json",), usual=False
+    ),
     Stage(
         "overhead",
         (("benchmarks.serving.overhead",),),

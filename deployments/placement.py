@@ -130,10 +130,14 @@ class ModelSettings(Placement):
 
 
 class ReplicaSettings(Section):
-    """Replicas of a deployment without an accelerator."""
+    """Replicas of a deployment without an accelerator.
+
+    max_ongoing: requests that each has at the same time. What waits before it waits in the order in which it came,
+    whoever's it is, so it is more than a proxy lets in (`limits.max_inside`)
+    """
 
     replicas: Replicas = 1
-    max_ongoing: int = Field(default=64, ge=1)
+    max_ongoing: int = Field(default=256, ge=1)
     max_queued: int = Field(default=256, ge=1)
 
     _replicas = field_validator("replicas")(_at_least_one)

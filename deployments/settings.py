@@ -73,6 +73,8 @@ class QueueSettings(Section):
     ageing_s:  a priority class goes up one for the first step of a tenant that had no turn in it for so long
     hold_back: at most this share (0..1) of the time until its deadline that a step does not need is waited for others
                to be made together with it; 0: only what already waits is taken along
+    batch_s:   no batch of several is made that is expected to take longer, since whoever comes meanwhile waits for its
+               end; None: as many at once as pays
     weights:   what tenants count against others of the same class, by name; 1 for all others
     """
 
@@ -80,6 +82,7 @@ class QueueSettings(Section):
     soon_s: float = Field(default=0.05, ge=0)
     ageing_s: float = Field(default=120.0, gt=0)
     hold_back: float = Field(default=0.0, ge=0, le=1)
+    batch_s: float | None = Field(default=None, gt=0)
     weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
 
 

@@ -50,7 +50,7 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A quality predictor that learned that SD fails on what is complex."""
-    from tests.deployments.evidence import train_tiny
+    from tests.deployments.support.evidence import train_tiny
 
     return train_tiny(tmp_path_factory.mktemp("artifact") / "quality")
 
@@ -63,8 +63,8 @@ def store_in(folder: Path) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def tiny_settings(tiny_weights: Path, tiny_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """`args` of an application on the tiny weights, with a policy folder that tests may write to."""
-    from tests.deployments.policies import write_policies
-    from tests.deployments.tiny_models import model_settings
+    from tests.deployments.support.policies import write_policies
+    from tests.deployments.support.tiny_models import model_settings
 
     folder = write_policies(tmp_path_factory.mktemp("policies"))
     return {

@@ -164,8 +164,9 @@ def test_no_circle_between_modules(package: str) -> None:
 
 
 def test_no_folder_is_crowded() -> None:
-    """No folder of the product holds more than a dozen modules."""
-    counts = Counter(p.parent.relative_to(ROOT) for name in PACKAGES for p in sources(name) if p.stem != "__init__")
+    """No folder holds more than a dozen modules, nor do those of tests and benchmarks."""
+    names = (*PACKAGES, "tests", "benchmarks")
+    counts = Counter(p.parent.relative_to(ROOT) for name in names for p in sources(name) if p.stem != "__init__")
     crowded = {str(folder): count for folder, count in counts.items() if count > MOST_MODULES}
     assert not crowded, crowded
 

@@ -1,4 +1,7 @@
-"""The documents against the repository: what they link to, name and run is there. YAML: tests/policies/test_docs.py."""
+"""The documents against the repository: what they link to, name and run is there.
+
+Their YAML is read in tests/policies/loading/test_docs.py.
+"""
 
 from __future__ import annotations
 

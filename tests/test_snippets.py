@@ -24,14 +24,14 @@ from deployments.assembly import jobs_in
 from deployments.settings import DEFAULT_CONFIG, StoreSettings, load_serve_config
 from deployments.store import open_store
 from tests.conftest import store_in
-from tests.deployments.listening import listening
-from tests.deployments.scripted import Script, scripted
+from tests.deployments.support.listening import listening
+from tests.deployments.support.scripted import Script, scripted
 
 ROOT = Path(__file__).resolve().parents[1]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 ADDRESS = "http://127.0.0.1:8000"
 ELSEWHERE = re.compile(r"^make |^\.venv/bin/triptych serve |get_app_handle")
-"""Not here: the server itself, and a handle of Ray (tests/deployments/test_serve.py)."""
+"""Not here: the server itself, and a handle of Ray (tests/deployments/workers/test_serve.py)."""
 
 pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import pkgutil
+from collections.abc import Iterator
+from types import ModuleType
 
 from pydantic import BaseModel
 
 FLOORS = ("router.types", "router.planning", "router.cost", "router.verification", "router.learning",
-          "router.learning.tables", "policies.deciding", "policies.store", "deployments.orchestration",
-          "deployments.api", "deployments.api.wire", "deployments.jobs", "deployments.store")  # fmt: skip
+          "policies.deciding", "policies.store", "deployments.orchestration",
+          "deployments.api", "deployments.jobs", "deployments.store")  # fmt: skip
 WORKED_ON = {
     "router.planning.plan._Draft",
     "router.verification.best_of_n._Path",
@@ -26,6 +28,7 @@ WORKED_ON = {
     "deployments.orchestration.step_queues._Entry",
     "deployments.orchestration.step_queues._Line",
     "deployments.orchestration.rerouting._Waiting",
+    "deployments.api.edge.throttle._Client",
     "deployments.jobs.webhooks.Webhooks",
 }
 """What is changed by the one function that it belongs to, and passed to nobody who would not expect that."""
@@ -41,6 +44,19 @@ SAID = {
     "router.learning.tables.table.Table.line": 1,
     "router.learning.tables.votes.Vote.weight": 1.0,
     "router.verification.score_reading.ScoreReading.strength": 2.0,
+    # As AUTOMATIC1111 has them.
+    "deployments.api.compat.img2img.Img2ImgRequest.batch_size": 1,
+    "deployments.api.compat.img2img.Img2ImgRequest.denoising_strength": 0.75,
+    "deployments.api.compat.img2img.Img2ImgRequest.n_iter": 1,
+    "deployments.api.compat.img2img.Img2ImgRequest.seed": -1,
+    "deployments.api.compat.img2img.Img2ImgRequest.send_images": True,
+    "deployments.api.compat.sdapi.Txt2ImgRequest.batch_size": 1,
+    "deployments.api.compat.sdapi.Txt2ImgRequest.n_iter": 1,
+    "deployments.api.compat.sdapi.Txt2ImgRequest.seed": -1,
+    "deployments.api.compat.sdapi.Txt2ImgRequest.send_images": True,
+    "deployments.api.compat.shapes.SdOptions.CLIP_stop_at_last_layers": 1,
+    "deployments.api.edge.throttle._Client.refused_s": float("-inf"),
+    "deployments.api.edge.throttle._Client.room": 8.0,
     "deployments.api.keys.Access.admin_possible": True,  # who needs no key may do all
     "deployments.api.urls.UrlSigner.expire_s": 3600.0,
     "deployments.api.wire.requests.ImageRequest.degrade": True,
@@ -55,13 +71,21 @@ SAID = {
 """The numbers and switches that are something if nobody says what they are."""
 
 
+def modules(floor: str) -> Iterator[ModuleType]:
+    """Of a package and of those in it, but for migrations, which only their tool can import."""
+    for found in pkgutil.iter_modules(importlib.import_module(floor).__path__, f"{floor}."):
+        if not found.ispkg:
+            yield importlib.import_module(found.name)
+        elif not found.name.endswith(".migrations"):
+            yield from modules(found.name)
+
+
 def test_bodies_are_frozen_and_know_no_infinity() -> None:
     """What a client sent is not changed on the way nor taken for what it is not, and none of its numbers is infinite or
     none at all."""
     loose = {
         f"{module.__name__}.{name}"
-        for found in pkgutil.iter_modules(importlib.import_module("deployments.api.wire").__path__)
-        for module in [importlib.import_module(f"deployments.api.wire.{found.name}")]
+        for module in modules("deployments.api.wire")
         for name, kind in vars(module).items()
         if isinstance(kind, type) and issubclass(kind, BaseModel) and kind.__module__ == module.__name__
         if kind.model_config.get("extra") == "forbid"  # the others are answers
@@ -76,8 +100,7 @@ def test_what_is_not_said_is_nothing() -> None:
     """Numbers and switches that are left out are 0 and off, of values and of bodies, but for those that are known."""
     found = {}
     for floor in FLOORS:
-        for part in pkgutil.iter_modules(importlib.import_module(floor).__path__):
-            module = importlib.import_module(f"{floor}.{part.name}")
+        for module in modules(floor):
             for name, kind in vars(module).items():
                 if not isinstance(kind, type) or kind.__module__ != module.__name__:
                     continue
@@ -97,8 +120,7 @@ def test_values_are_frozen() -> None:
     loose = {
         f"{module.__name__}.{name}"
         for floor in FLOORS
-        for found in pkgutil.iter_modules(importlib.import_module(floor).__path__)
-        for module in [importlib.import_module(f"{floor}.{found.name}")]
+        for module in modules(floor)
         for name, kind in vars(module).items()
         if isinstance(kind, type) and kind.__module__ == module.__name__ and dataclasses.is_dataclass(kind)
         if not kind.__dataclass_params__.frozen

@@ -4,6 +4,7 @@
     python -m tools.mutants --sample 300 --minutes 20        of these as many as that takes: a fair sample, too
     python -m tools.mutants router/cost              every mistake in the files of one folder
     python -m tools.mutants --only queues.py:66      the mistakes of one line
+    python -m tools.mutants router/cost --tests tests/router/cost/test_costs.py     shown to one file of tests
 
 Which mistakes there are is in `mistakes.py`; how the tests are asked, in `noticing.py`. Nothing here is changed by it.
 What was tried is kept in `--results`, and not tried again while neither the source nor the tests that gave the verdict
@@ -48,9 +49,11 @@ FOLDERS = (
     "deployments/api/wire",
     "deployments/api",
 )
-"""Whose mistakes count, those first where money, limits, jobs and learning are."""
+"""Whose mistakes count, with those of their subfolders, those first where money, limits, jobs and learning are."""
+NOT_COUNTED = ("deployments/store/migrations",)
+"""Which tests compare with the tables that they end in."""
 SUITES = ("policies", "router", "golden", "store", "jobs", "deployments")
-"""The folders of tests that are asked, each of all of its files that can be."""
+"""The folders of tests that are asked, each of all of its files that can be, at any depth."""
 NOT_ASKED = {"test_serve.py", "test_serve_workers.py", "test_docs.py", "test_cli_output.py"}
 """Which need a cluster, or look at documents and terminals."""
 ALWAYS = ("tests/test_values.py",)
@@ -73,8 +76,8 @@ class Mutant:
 
 
 def asked() -> tuple[str, ...]:
-    """The tests that are asked about a mistake, if they reach it."""
-    files = (path for suite in SUITES for path in sorted((ROOT / "tests" / suite).glob("test_*.py")))
+    """The files of tests that are asked about a mistake, if they reach it."""
+    files = (path for suite in SUITES for path in sorted((ROOT / "tests" / suite).rglob("test_*.py")))
     return tuple(path.relative_to(ROOT).as_posix() for path in files if path.name not in NOT_ASKED)
 
 
@@ -154,7 +157,9 @@ def _of(mutants: list[Mutant], folder: str) -> list[Mutant]:
 
 
 def _files(folder: str) -> list[str]:
-    return [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / folder).glob("*.py"))]
+    others = (*NOT_COUNTED, *(other for other in FOLDERS if other.startswith(f"{folder}/")))
+    files = (path.relative_to(ROOT).as_posix() for path in sorted((ROOT / folder).rglob("*.py")))
+    return [file for file in files if not any(file.startswith(f"{other}/") for other in others)]
 
 
 @cache
@@ -215,6 +220,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--minutes", type=float, metavar="N", help="stop after so long, with what was tried")
     parser.add_argument("--seconds", type=float, default=9.0, metavar="N", help="of tests that a mistake is shown to")
+    parser.add_argument("--tests", nargs="+", metavar="FILE", help="ask these alone: what others notice is unnoticed")
     parser.add_argument("--only", metavar="FILE:LINE", help="as the survivors are named")
     parser.add_argument("--list", action="store_true", help="count, run nothing")
     parser.add_argument("--results", type=Path, default=KEPT / "results.json", help="what was tried")
@@ -233,9 +239,8 @@ def main() -> None:
     if args.sample:
         mutants = drawn(mutants, args.sample, args.seed)
     until_s = math.inf if args.minutes is None else time.monotonic() + 60 * args.minutes
-    verdicts = list(
-        itertools.takewhile(lambda _: time.monotonic() < until_s, tried(mutants, Results(args.results), args.seconds))
-    )
+    found_out = tried(mutants, Results(args.results), args.seconds, args.tests)
+    verdicts = list(itertools.takewhile(lambda _: time.monotonic() < until_s, found_out))
     mutants = mutants[: len(verdicts)]
     survivors = [m.name for m, v in zip(mutants, verdicts, strict=True) if v["verdict"] in ("survived", "unreached")]
     rows = table(mutants, verdicts, population)
@@ -247,22 +252,23 @@ def main() -> None:
     print(f"as heavy as their mistakes are many: {rows[-1]['weighted']:.3f}", *survivors, sep="\n")
     if args.report:
         written = json.loads(args.report.read_text()) if args.report.is_file() else {}
-        written[args.name] = {"seed": args.seed, "sample": args.sample, "table": rows, "survivors": survivors}
+        how = {"seed": args.seed, "sample": args.sample, "files": len(args.tests or asked())}
+        written[args.name] = {**how, "table": rows, "survivors": survivors}
         args.report.write_text(json.dumps(written, indent=1) + "\n")
 
 
-def tried(mutants: list[Mutant], results: Results, most_s: float) -> Iterator[dict]:
+def tried(mutants: list[Mutant], results: Results, most_s: float, files: list[str] | None = None) -> Iterator[dict]:
     """What is known of each, which is tried if nothing is, after a control of each folder: no mistake, no verdict.
 
-    most_s: of tests that one is shown to
+    most_s: of tests that one is shown to;   files: of tests; default: all
     """
     from tools.noticing import Noticing, Question
 
     def question(mutant: Mutant) -> Question:
         return Question(mutant.file, _tree(mutant), _mistakes(mutant.file)[mutant.number].lines, ALWAYS)
 
-    files = [file for folder in FOLDERS for file in _files(folder)]
-    bench = Noticing(ROOT, files, [*asked(), *ALWAYS], KEPT / "reach", most_s)
+    sources = [file for folder in FOLDERS for file in _files(folder)]
+    bench = Noticing(ROOT, sources, [*(files or asked()), *ALWAYS], KEPT / "reach", most_s)
     try:
         controlled: set[str] = set()
         for mutant in mutants:

@@ -47,8 +47,11 @@ def draw(found: Mapping[str, Any], file: Path) -> None:
         axes.axhline(0, color="#999999", linewidth=0.7)
         axes.set_title(f"{name} ({world['prompts']} prompts, {world['parts']} partings)", fontsize=10)
         axes.set(xscale="log", xlabel="pictures", ylabel="points of exact marks over random mixing")
+        axes.set_xticks(SIZES, [f"{size:,}" for size in SIZES])
+        axes.minorticks_off()
         axes.spines[["top", "right"]].set_visible(False)
-    panels[0][0].legend(fontsize=7, frameon=False)
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=7, frameon=False, handlelength=3.5)
     figure.savefig(file, metadata={"Date": None})
     pyplot.close(figure)
 

@@ -3,8 +3,8 @@
     python -m benchmarks.bootstrap.run       # replays stored outcomes; writes run.json
     python -m benchmarks.bootstrap.plot      # draws run.svg
 
-Each picture that a bootstrap would draw is one of `outcomes_train.csv` (the models as they are now) or
-`outcomes_test.csv` (with the former FLUX, a costly model that is worse than cheap ones), and what is learned from it is
+Each picture that a bootstrap would draw is one of `outcomes_train.csv` (one picture of a prompt by each recipe) or
+`outcomes_test.csv` (other prompts, four pictures of each by each recipe), and what is learned from it is
 the verifier's score, or that score as 100 labels by a person with slips calibrate it; the checker's exact marks only
 judge the outcome, but for the person, who has them with one slip in twenty. Each set is parted at random, again and
 again: two thirds of its prompts are there to draw from, on the others the artefact routes. `full` is an artefact that
@@ -54,7 +54,8 @@ SIZES = (300, 600, 1200, 2000)
 LABELS, SLIP = 100, 0.05
 CHOICE = Hyperparameters(0.6, 1.0, 0.8)
 """One for all, so that no artefact here has more to choose from than another, and hundreds are fitted in minutes."""
-WORLDS = {"present": "train", "former FLUX": "test"}
+WORLDS = {"one picture of a prompt": "train", "four pictures of a prompt": "test"}
+"""What is told of a stored set -> its name."""
 
 
 @dataclass(frozen=True)

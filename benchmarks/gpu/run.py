@@ -33,7 +33,7 @@ from typing import Any
 from benchmarks.command import is_full, parser, results
 from benchmarks.gpu.random_weights import MODELS, write
 from benchmarks.gpu.ways import Way, run_by, ways_of
-from benchmarks.memory_plan import growth_mb
+from benchmarks.speed.memory_plan import growth_mb
 from models import load_engine
 from models.engine.device import free
 from models.engine.warmup import warm_up_step

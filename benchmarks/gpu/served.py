@@ -21,7 +21,7 @@ import httpx
 from benchmarks.command import parser
 from benchmarks.gpu.random_weights import MODELS
 from benchmarks.gpu.run import PROMPT, QUICK_SIDE, card_of, speed
-from benchmarks.serving.application import POLICY, folder_of_its_own, serving
+from benchmarks.serving.rig.application import POLICY, folder_of_its_own, serving
 from deployments.cluster.local_cluster import free_port
 from deployments.settings import ServeConfig, parse_settings
 

@@ -27,7 +27,7 @@ import numpy as np
 
 from benchmarks.embedded_outcomes.run import shipped
 from benchmarks.frontier.run import Outcomes, read
-from benchmarks.serving.figures import command, kept, pyplot, save, told
+from benchmarks.serving.rig.figures import command, kept, pyplot, save, told
 from deployments.known_names import known_of
 from deployments.orchestration.budgets import Charge
 from deployments.orchestration.metrics import Tally
@@ -48,7 +48,7 @@ from router.registry.artifact import load_artifact
 from router.route import Route
 from router.routing import Router
 from router.types import GenerationRequest, Latents, Picture, Scores, Step, StepResult, Value
-from tests.deployments.virtual_time import in_virtual_time
+from tests.deployments.support.virtual_time import in_virtual_time
 
 DIALS = (0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.8, 1.3, 2.0, 4.0)
 """What a second is worth in quality."""

@@ -26,11 +26,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.serving.application import RECIPES, Served, configured, folder_of_its_own, postgres, serving
-from benchmarks.serving.clients import Asked, Client, client_of, closed_loop, open_loop
-from benchmarks.serving.figures import Results, command, kept, pyplot, save, spread, told
-from benchmarks.serving.processes import kill_one
-from benchmarks.serving.second_node import NODE, two_nodes
+from benchmarks.serving.rig.application import RECIPES, Served, configured, folder_of_its_own, postgres, serving
+from benchmarks.serving.rig.clients import Asked, Client, client_of, closed_loop, open_loop
+from benchmarks.serving.rig.figures import Results, command, kept, pyplot, save, spread, told
+from benchmarks.serving.rig.processes import kill_one
+from benchmarks.serving.rig.second_node import NODE, two_nodes
 from deployments.store import Store
 from deployments.store.records import JobRecord
 

@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from benchmarks.serving.application import configured, folder_of_its_own, postgres, serving
-from benchmarks.serving.clients import Client, Reply, client_of
-from benchmarks.serving.figures import command, kept, pyplot, save, spread, told
+from benchmarks.serving.rig.application import configured, folder_of_its_own, postgres, serving
+from benchmarks.serving.rig.clients import Client, Reply, client_of
+from benchmarks.serving.rig.figures import command, kept, pyplot, save, spread, told
 
 BOUND = 5
 STEPS = 1000

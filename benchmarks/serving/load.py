@@ -1,4 +1,4 @@
-"""What happens at and beyond capacity: goodput, refusals, readiness, small beside big, a greedy tenant.
+"""What happens at and beyond capacity: goodput, refusals, readiness.
 
     python -m benchmarks.serving.load [--quick] [--seconds 30] [--clients 700]
 
@@ -7,9 +7,6 @@ moments at 1, 2 and 10 times the best throughput, each with a latency budget of 
 that is refused comes back once, when `Retry-After` says; whether it is taken then is counted. Goodput is pictures a
 second that were done within their budget, and stands beside the best that one client got. `/readyz` is asked four times
 a second.
-
-Then one small job after the other, alone and beside a stream of big ones (ten pictures of another tenant each); and the
-share of a modest tenant beside another that has as many requests open, and beside one that has ten times as many.
 """
 
 from __future__ import annotations
@@ -23,14 +20,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.serving.application import TURBO, Served, configured, folder_of_its_own, serving
-from benchmarks.serving.clients import Client, Probe, Reply, client_of, closed_loop, open_loop
-from benchmarks.serving.figures import command, kept, pyplot, save, spread, told
-from benchmarks.serving.plain import bare, refuse_on_serve
+from benchmarks.serving.rig.application import TURBO, Served, configured, folder_of_its_own, serving
+from benchmarks.serving.rig.clients import Client, Probe, Reply, client_of, closed_loop, open_loop
+from benchmarks.serving.rig.figures import command, kept, pyplot, save, spread, told
+from benchmarks.serving.rig.plain import bare, refuse_on_serve
 
 BODY = {"prompt": "a red circle", "model": "evidence/turbo"}
 BUDGET_S = 10.0
-MODEST = 8  # requests that the modest tenant has open: as many as a batch, so that something of it always waits
 
 
 def body(number: int, **changes: Any) -> dict[str, Any]:
@@ -141,58 +137,6 @@ async def floor(client: Client, path: str, rate: float, seconds: float) -> dict[
     return {"rate": round(rate, 2), "asked": len(replies), "refusal_s": spread(refused)}
 
 
-async def small_beside_big(client: Client, count: int) -> dict[str, Any]:
-    """Seconds of a small job alone, and beside a stream of big ones of another tenant, of the same class."""
-
-    async def one_after_the_other() -> list[float]:
-        found = []
-        for number in range(count):
-            reply = await client.once(body(number, user="small"))
-            if reply.status == 200:
-                found.append(reply.seconds)
-            await asyncio.sleep(0.05)
-        return found
-
-    async def stream() -> None:
-        number = 0
-        while True:
-            number += 1
-            await client.once(body(1000 * number, n=10, user="big"))
-
-    alone = await one_after_the_other()
-    streams = [asyncio.ensure_future(stream()) for _ in range(2)]
-    await asyncio.sleep(2.0)
-    beside = await one_after_the_other()
-    for task in streams:
-        task.cancel()
-    await asyncio.gather(*streams, return_exceptions=True)
-    ratio = float(np.percentile(beside, 95) / np.percentile(alone, 95)) if alone and beside else None
-    return {"alone_s": spread(alone), "beside_s": spread(beside), "p95_ratio": ratio}
-
-
-async def greedy(client: Client, seconds: float) -> dict[str, Any]:
-    """The modest tenant's share of the pictures beside one with as many, and one with ten times as many open."""
-    found: dict[str, Any] = {}
-    for name, open_requests in (("as_many", MODEST), ("ten_times", 10 * MODEST)):
-        made: Counter[str] = Counter()
-
-        async def ask(number: int, tenant: str, made: Counter[str] = made) -> None:
-            reply = await client.once(body(number, user=tenant))
-            made[tenant] += reply.status == 200
-
-        def loop(tenant: str, clients: int, ask: Any = ask) -> Any:
-            return closed_loop(lambda number: ask(number, tenant), clients, seconds)
-
-        await asyncio.gather(loop("modest", MODEST), loop("greedy", open_requests))
-        whole = made["modest"] + made["greedy"]
-        share = made["modest"] / whole if whole else 0.0
-        found[name] = {"modest": made["modest"], "greedy": made["greedy"], "modest_share": share}
-        await asyncio.sleep(1.0)
-    before, after = (found[name]["modest_share"] for name in ("as_many", "ten_times"))
-    found["lowered_by"] = 1.0 - after / before if before else None
-    return found
-
-
 async def whole_run(served: Served, chosen: Any) -> dict[str, Any]:
     seconds = 4.0 if chosen.quick else chosen.seconds
     at_a_time = 40 if chosen.quick else chosen.clients
@@ -213,10 +157,6 @@ async def whole_run(served: Served, chosen: Any) -> dict[str, Any]:
         path = await asyncio.to_thread(refuse_on_serve)
         ground = await floor(client, path, loads["10x"]["rate"], seconds)
         told("a Serve application that only refuses", rate=ground["rate"], refusal_p95=ground["refusal_s"].get("p95"))
-        small = await small_beside_big(client, 8 if chosen.quick else 60)
-        told("small beside big", p95_ratio=small["p95_ratio"])
-        share = await greedy(client, seconds)
-        told("greedy tenant", lowered_by=share["lowered_by"])
     return {
         "pipeline_per_s": pipeline,
         "one_client_per_s": single,
@@ -224,8 +164,6 @@ async def whole_run(served: Served, chosen: Any) -> dict[str, Any]:
         "saturated_of_pipeline": eight / pipeline,
         "loads": {name: {**load, "of_single": load["goodput"] / single} for name, load in loads.items()},
         "floor": ground,
-        "small_beside_big": small,
-        "greedy": share,
     }
 
 

@@ -2,9 +2,10 @@
 
     python -m benchmarks.serving.memory [--quick] [--requests 5000]
 
-Four clients ask without a pause, for turbo pictures with ever new prompts. Every second the resident and the
-proportional set size of every process below this one is read (`/proc/PID/smaps_rollup`). After a fifth of the requests,
-when caches have filled, the slope of each is that between the medians of the second and of the last fifth.
+Four clients ask without a pause, for turbo pictures of `PROMPTS` prompts with ever new seeds: with ever new prompts,
+what a model remembers of them would fill its 64 MB until the end. Every second the resident and the proportional set
+size of every process below this one is read (`/proc/PID/smaps_rollup`). After a fifth of the requests, when caches have
+filled, the slope of each is that between the medians of the second and of the last fifth.
 """
 
 from __future__ import annotations
@@ -16,18 +17,20 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.serving.application import TURBO, Served, configured, folder_of_its_own, serving
-from benchmarks.serving.clients import client_of, closed_loop
-from benchmarks.serving.figures import command, kept, pyplot, save, told
-from benchmarks.serving.processes import memory_mib
+from benchmarks.serving.rig.application import TURBO, Served, configured, folder_of_its_own, serving
+from benchmarks.serving.rig.clients import client_of, closed_loop
+from benchmarks.serving.rig.figures import command, kept, pyplot, save, told
+from benchmarks.serving.rig.processes import memory_mib
 
 CLIENTS = 4
+PROMPTS = 800
 COLOURS = ("red", "green", "blue", "yellow", "purple", "orange")
 SHAPES = ("circle", "square", "triangle", "star", "ring")
 
 
 def prompt(number: int) -> str:
-    """Another one for each number."""
+    """One of `PROMPTS`."""
+    number %= PROMPTS
     a, b = COLOURS[number % 6], SHAPES[number // 6 % 5]
     return f"a {a} {b}, number {number}"
 
@@ -82,7 +85,7 @@ def plot(samples: Sequence[Mapping[str, Any]], file: Any) -> None:
     for kind in kinds:
         axes.plot(across, [sample["mib"].get(kind, {}).get("pss", np.nan) for sample in samples], label=kind)
     axes.set(xlabel="requests", ylabel="MiB, shared pages counted once", yscale="log")
-    axes.legend(frameon=False, fontsize=7, ncols=2)
+    axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     save(figure, file)
 
 

@@ -27,9 +27,9 @@ import numpy as np
 import psutil
 from PIL import Image
 
-from benchmarks.serving.application import configured, folder_of_its_own, serving
-from benchmarks.serving.figures import command, kept, pyplot, save, told
-from benchmarks.serving.plain import PROMPT, Make, bare, deploy_on_serve, has_litserve, in_a_process
+from benchmarks.serving.rig.application import configured, folder_of_its_own, serving
+from benchmarks.serving.rig.figures import command, kept, pyplot, save, told
+from benchmarks.serving.rig.plain import PROMPT, Make, bare, deploy_on_serve, has_litserve, in_a_process
 from router.learning.intervals import resampled
 
 BLOCK = 10

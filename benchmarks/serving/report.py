@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.command import parser
-from benchmarks.serving.figures import RESULTS
+from benchmarks.serving.rig.figures import RESULTS
 
 Lines = list[str]
 
@@ -47,7 +47,6 @@ def of_chaos(found: Mapping[str, Any]) -> Lines:
 
 
 def of_load(found: Mapping[str, Any]) -> Lines:
-    small, share = found["small_beside_big"], found["greedy"]
     rows = []
     for name, load in found["loads"].items():
         back = f"{load['taken_then']} of {load['came_back']}" if load["came_back"] else "-"
@@ -67,11 +66,25 @@ def of_load(found: Mapping[str, Any]) -> Lines:
         f"A Ray Serve application that refuses everything and does nothing else, asked {ground['rate']:.0f} times a"
         f" second behind the same proxy: {of_spread(ground['refusal_s'], 1000, 0)} ms."
     )
-    if (ratio := small["p95_ratio"]) is not None:
-        lines.append(f"A small job beside a stream of big ones: 95th percentile {ratio:.2f} times that alone.")
-    if (lowered := share["lowered_by"]) is not None:
-        lines.append(f"A tenant with ten times as many requests open lowers another's share by {lowered:.1%}.")
     return lines
+
+
+def of_tenants(found: Mapping[str, Any]) -> Lines:
+    rows = []
+    for name, one in found["applications"].items():
+        small = one["small_beside_big"]
+        shares = [
+            f"{before:.0%} → {after:.0%} ({after / before - 1:+.0%})"
+            for share in one["greedy"].values()
+            for before, after in [[share[key]["modest_share"] for key in ("as_many", "ten_times")]]
+        ]
+        alone, beside = (f"{1000 * small[key].get('p95', 0.0):.0f}" for key in ("alone_s", "beside_s"))
+        rows.append((name, f"{one['eight_clients_per_s']:.1f}", alone, beside, f"{small['p95_ratio']:.1f}", *shares))
+    sizes = next(iter(found["applications"].values()))["greedy"]
+    shared = (f"share with {size} open, beside as many → ten times as many" for size in sizes)
+    head = ("a batch takes", "pictures a second, eight clients", "small alone, ms (95th percentile)", "beside big ones",
+            "times", *shared)  # fmt: skip
+    return table(head, rows)
 
 
 def of_overhead(found: Mapping[str, Any]) -> Lines:
@@ -127,6 +140,7 @@ SECTIONS: dict[str, Callable[[Mapping[str, Any]], Lines]] = {
     "chaos-postgres": of_chaos,
     "chaos-node": of_chaos,
     "load": of_load,
+    "tenants": of_tenants,
     "overhead": of_overhead,
     "exactness": of_exactness,
     "bursts": of_bursts,

@@ -240,9 +240,9 @@ class StepQueues:
     def _held_until(self, line: _Line, entry: _Entry, now: float) -> float:
         """Until when a step waits for others that it could be made with, on the clock; the past if it does not."""
         share = self._settings.hold_back
-        if share <= 0 or entry.key is None or entry.tries or self._sizes is None:
+        if share <= 0 or entry.key is None or entry.tries:
             return 0.0
-        most = self._sizes.best(entry.step)
+        most = self._most(entry.step)
         if most == 1 or 1 + len(line.order.along(entry, most - 1, entry.alike)) >= most:
             return 0.0
         slack_s = entry.claim.deadline - entry.since - most * self._seconds(entry.step, most)
@@ -284,15 +284,24 @@ class StepQueues:
 
     def _together(self, line: _Line, first: _Entry, now: float) -> list[_Entry]:
         """What is sent with a step. One that is tried again is alone: it may be what its worker was lost by."""
-        if first.key is None or first.tries or self._sizes is None or self.breaker.opens_at(first.model) is not None:
+        if first.key is None or first.tries or self.breaker.opens_at(first.model) is not None:
             return [first]
-        found = [first, *line.order.along(first, self._sizes.best(first.step) - 1, first.alike)]
+        found = [first, *line.order.along(first, self._most(first.step) - 1, first.alike)]
         while len(found) > 1:
             done_at = now + len(found) * self._seconds(first.step, len(found))
             if all(done_at <= entry.claim.deadline for entry in found):
                 break
             found.pop()
         return found
+
+    def _most(self, step: Step) -> int:
+        """How many of a step are made at once at most: as many as pays, within the seconds that a batch may take."""
+        if self._sizes is None:
+            return 1
+        most, batch_s = self._sizes.best(step), self._settings.batch_s
+        while batch_s is not None and most > 1 and most * self._seconds(step, most) > batch_s:
+            most -= 1
+        return most
 
     def _came_back(self, line: _Line, batch: _Batch, task: asyncio.Task[None]) -> None:
         if task.cancelled():

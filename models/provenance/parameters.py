@@ -50,9 +50,10 @@ def details(metadata: Mapping[str, Any]) -> str:
 
 
 def _pairs(metadata: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    steps = [step for step in metadata.get("steps") or () if isinstance(step, Mapping)]
+    told = metadata.get("steps")
+    steps = [step for step in told if isinstance(step, Mapping)] if isinstance(told, list | tuple) else []
     drawing: Mapping[str, Any] = next((step for step in steps if step.get("kind") in DRAWING), {})
-    settings: Mapping[str, Any] = drawing.get("settings") or {}
+    settings = _mapping(drawing, "settings")
     yield "Steps", settings.get("steps", 1)
     yield "Sampler", sampler_of(drawing)
     yield "CFG scale", settings.get("guidance_scale", 1)
@@ -60,10 +61,10 @@ def _pairs(metadata: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     yield "Style", settings.get("style")
     yield "Size", metadata.get("size")
     yield "Model", drawing.get("model")
-    yield "Model revision", (metadata.get("models") or {}).get(drawing.get("model"))
+    yield "Model revision", _mapping(metadata, "models").get(str(drawing.get("model")))
     yield (
         "Denoising strength",
-        next((step["settings"]["strength"] for step in steps if "strength" in (step.get("settings") or {})), None),
+        next((found["strength"] for step in steps if "strength" in (found := _mapping(step, "settings"))), None),
     )
     yield "Recipe", metadata.get("recipe")
     yield "Policy", metadata.get("policy")
@@ -76,12 +77,18 @@ def _pairs(metadata: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def sampler_of(step: Mapping[str, Any]) -> str:
     """What A1111 calls the scheduler that a step ran with."""
-    name = str((step.get("facts") or {}).get("scheduler") or (step.get("settings") or {}).get("scheduler") or "Unknown")
+    name = str(_mapping(step, "facts").get("scheduler") or _mapping(step, "settings").get("scheduler") or "Unknown")
     return SAMPLERS.get(name, name.removesuffix("Scheduler"))
 
 
+def _mapping(metadata: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """A part that others may have written: nothing where it is not a mapping."""
+    found = metadata.get(key)
+    return found if isinstance(found, Mapping) else {}
+
+
 def _in_words(step: Mapping[str, Any]) -> str:
-    settings: Mapping[str, Any] = step.get("settings") or {}
+    settings = _mapping(step, "settings")
     said = [f"{key} {settings[key]}" for key in TOLD if settings.get(key) is not None]
     return " ".join([str(step.get("kind", "")), *([str(step["model"])] if step.get("model") else []), *said])
 

@@ -11,7 +11,7 @@ import pytest
 from deployments.settings import AppSettings, parse_settings
 from router.types import ModelCard
 from tests.conftest import ADMIN_KEY
-from tests.deployments.scripted import jobs_of
+from tests.deployments.support.scripted import jobs_of
 
 Run = Callable[..., tuple[int, str, str]]
 

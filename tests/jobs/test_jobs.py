@@ -40,7 +40,7 @@ from router.errors import (
     UnlikelyError,
 )
 from tests.conftest import store_in
-from tests.deployments.scripted import Script, scripted
+from tests.deployments.support.scripted import Script, scripted
 from tests.store.values import job as a_job
 
 POLICY = """

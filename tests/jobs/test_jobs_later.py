@@ -17,7 +17,7 @@ from deployments.jobs.values import Caller, JobEvent
 from deployments.store import Store
 from deployments.store.errors import StoreError
 from router.errors import BudgetError, NotFoundError, RequestError, StepError, TriptychError
-from tests.deployments.scripted import Script
+from tests.deployments.support.scripted import Script
 from tests.jobs.test_jobs import POLICY, Make, asked, make, store, until
 
 __all__ = ["make", "store"]  # fixtures
@@ -148,6 +148,21 @@ async def test_a_key_that_came_with_a_request_is_charged_and_told_what_it_has_le
     await jobs.stop()
 
 
+async def test_what_is_sent_again_is_refused_by_no_limit(make: Make, store: Store) -> None:
+    """A submission that comes once more after a broken connection finds its job, also where its key has sent all that
+    it may, and the process has forgotten the job."""
+    jobs = make(Script({}))
+    _, record = made_key("acme", rpm=1)
+    store.add_key(record)
+    sent = replace(asked(1, "acme"), caller=Caller("acme", record.id))
+    await jobs.complete(sent)
+    await ended(jobs, store, "job_1")
+    assert (await jobs.submit(replace(sent, again=True))).state == "done"
+    with pytest.raises(RateLimitError):
+        await jobs.submit(replace(asked(2, "acme"), caller=Caller("acme", record.id)))
+    await jobs.stop()
+
+
 async def test_what_a_budget_refuses_leaves_the_minute_as_it_was(make: Make, store: Store) -> None:
     """A request that is not accepted is none of those that a key may send."""
     jobs = make(Script({}))
@@ -158,6 +173,16 @@ async def test_what_a_budget_refuses_leaves_the_minute_as_it_was(make: Make, sto
             await jobs.submit(replace(asked(number, "acme"), caller=Caller("acme", record.id)))
         assert not isinstance(refused.value, RateLimitError)
     assert store.jobs()[0] == [] and jobs.orchestrator.queued_s("sd15") == 0
+    await jobs.stop()
+
+
+async def test_what_a_job_used_takes_the_place_of_what_was_reserved(make: Make, store: Store) -> None:
+    """In the store, too, from which the next orchestrator counts: the seconds that its steps took."""
+    jobs = make(Script({}, took_s=0.5), POLICY + "budgets: [{name: hourly, window_s: 3600, work_s: 100}]\n")
+    await jobs.complete(asked(n=2))
+    await until(lambda: store.job("job_1").state == "done")  # type: ignore[union-attr]
+    (row,) = store.usage_since(0.0)
+    assert (row.job, row.policy, row.budget, row.work_s) == ("job_1", "main", "hourly", pytest.approx(1.0))
     await jobs.stop()
 
 

@@ -16,7 +16,7 @@ import uvicorn
 from deployments.api.keys import Gate
 from deployments.settings import DEFAULT_CONFIG, AppSettings, load_serve_config
 from policies import PRESETS
-from tests.deployments.served import Served, served
+from tests.deployments.support.served import Served, served
 from tests.page.painter import Painter
 
 if TYPE_CHECKING:

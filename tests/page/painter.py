@@ -10,7 +10,7 @@ import numpy as np
 from deployments.workers.worker import OnProgress, WorkerStatus
 from router.errors import StepError
 from router.types import Latents, Picture, Progress, Scores, Step, StepResult, Value
-from tests.deployments.scripted import Script
+from tests.deployments.support.scripted import Script
 
 MODELS = ("sd15", "sdxl", "sdxl-turbo", "sdxl-refiner", "flux", "alignment")
 TICKS = 12

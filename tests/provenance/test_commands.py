@@ -25,7 +25,7 @@ from deployments.cli.pictures.replay import changes
 from deployments.cli.sources import LocalSource
 from models.provenance import encode_image, read_metadata
 from models.provenance.credentials import Credentials
-from tests.deployments.test_answers import ROUTE, picture, wire
+from tests.deployments.entrance.test_answers import ROUTE, picture, wire
 from tests.provenance.conftest import Issued
 
 PIXELS = np.full((16, 16, 3), 90, np.uint8)

@@ -15,7 +15,7 @@ from models.provenance.reading import read_file, read_pixels
 from models.provenance.xmp import SOURCE_TYPE
 from router.errors import LoadError, StepError
 from router.types import Provenance
-from tests.deployments.test_answers import ROUTE, picture, wire
+from tests.deployments.entrance.test_answers import ROUTE, picture, wire
 from tests.provenance.conftest import Issued, issue
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)

@@ -20,12 +20,13 @@ from sqlalchemy import inspect, text
 from deployments.settings import ConfigError, StoreSettings, parse_settings
 from deployments.store.database import Database
 from deployments.store.errors import StoreError
-from deployments.store.records import KeyRecord
+from deployments.store.pictures import given_key
+from deployments.store.records import GivenRecord, KeyRecord
 from deployments.store.store import Store, open_store
 from deployments.store.tables import HEAD, metadata
 from router.errors import NotFoundError, RequestError, TriptychError
 from tests.store.conftest import Settings
-from tests.store.values import job
+from tests.store.values import job, used
 
 
 def test_an_empty_database_gets_the_tables(url: str) -> None:
@@ -284,13 +285,17 @@ def test_what_was_refused_is_taken_back(store: Store, monkeypatch: pytest.Monkey
                 jobs.started(db, "doubtful", job("doubtful").fence, {})
         raise StoreError("the connection was lost while it was committed")
 
+    store.accept(job("before"), [used("before")], [GivenRecord("before", "image", "kept", 1, 8, 8, "key 1")])
     monkeypatch.setattr(store.database, "writing", lost)
     with pytest.raises(StoreError, match="lost"):
-        store.accept(job("doubtful"))
+        store.accept(job("doubtful"), [used("doubtful")], [GivenRecord("doubtful", "image", "gone", 1, 8, 8, "key 2")])
     monkeypatch.setattr(store.database, "writing", writing)
     assert store.job("doubtful") is not None
     store.accept(job("next"))
-    assert [one.id for one in store.jobs()[0]] == ["next"]
+    assert [one.id for one in store.jobs()[0]] == ["next", "before"]
+    assert [row.job for row in store.usage_since(0)] == ["before"]
+    with store.database.reading() as db:
+        assert (given_key(db, "kept", None), given_key(db, "gone", None)) == ("key 1", None)
 
 
 def test_keys_are_kept_by_their_hash(store: Store) -> None:

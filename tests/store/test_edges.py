@@ -6,20 +6,24 @@ import errno
 import os
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from sqlalchemy import inspect
 
+from deployments.given.files import GivenFile, file_of
 from deployments.settings import FeedbackSettings, StoreSettings
 from deployments.store import blobs as blobs_module
+from deployments.store import database as database_module
 from deployments.store import store as store_module
 from deployments.store import tables
 from deployments.store.blobs import Blobs, _written
-from deployments.store.database import first_line
+from deployments.store.database import Database, first_line
 from deployments.store.errors import FencedError, StoreError, StoreFullError
 from deployments.store.jobs import _cursor, _place
 from deployments.store.pictures import new_key
@@ -66,6 +70,33 @@ def test_a_number_of_a_decision_is_never_given_twice(store: Store) -> None:
     with store.database.reading() as db:
         made = db.exec_driver_sql("SELECT sql FROM sqlite_master WHERE name = 'decisions'").scalar_one()
     assert "AUTOINCREMENT" in made
+
+
+def test_a_server_that_vanished_is_given_up_after_ten_seconds_or_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By TCP's own questions, also while something is being sent; one that does not answer at first after five; a
+    connection is tried before it is used. Its name has no password, and the usual port if it says none."""
+    pytest.importorskip("psycopg")
+    told: dict[str, Any] = {}
+    monkeypatch.setattr(database_module, "create_engine", lambda url, **how: told.update(how))
+    assert Database("postgresql://me:secret@db/triptych").place == "db:5432/triptych"
+    assert Database("postgresql://db:5433").place == "db:5433/"
+    tcp = told["connect_args"]
+    assert tcp["keepalives_idle"] + tcp["keepalives_interval"] * tcp["keepalives_count"] == pytest.approx(10, abs=1)
+    assert tcp["tcp_user_timeout"] == 10_000 and tcp["connect_timeout"] == 5 and told["pool_pre_ping"] is True
+
+
+def test_eight_connections_are_open_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever wants a ninth waits, and is told that all are busy."""
+    monkeypatch.setattr(database_module, "POOL_WAIT_S", 0.05)
+    database = Database(f"sqlite:///{tmp_path / 'a.sqlite'}")
+    with ExitStack() as held:
+        for _ in range(8):
+            held.enter_context(database.reading())
+        with pytest.raises(StoreError, match="all 8 connections are busy"):
+            held.enter_context(database.reading())
+    with database.reading():
+        pass
+    database.close()
 
 
 # ----------------------------------------------------------------------------------------------------------------- room
@@ -237,6 +268,58 @@ def test_bytes_are_named_by_their_store_day_and_kind() -> None:
     )
     assert key != new_key("store", one)
     assert new_key("s", picture("a", made_at=0.0, media_type="x/unknown")).endswith(".bin")
+
+
+def given(*roles: Any) -> list[GivenFile]:
+    """Small pictures and masks, each another one."""
+    shapes = {"mask": (4, 6)}
+    return [file_of(np.full(shapes.get(role, (4, 6, 3)), 40 * k + 40, np.uint8), role) for k, role in enumerate(roles)]
+
+
+def test_given_pictures_are_kept_with_their_job(store: Store) -> None:
+    """Several of a role are numbered from the second on; each is found by the digest of its pixels, by its tenant
+    alone, from when the job is accepted until it is forgotten."""
+    sent = given("image", "mask", "image", "image")
+    kept = store.keep_given("a", sent)
+    assert [one.role for one in kept] == ["image", "mask", "image 2", "image 3"]
+    assert [(one.job, one.width, one.height, one.digest, one.bytes_n) for one in kept] == [
+        ("a", 6, 4, file.told.digest, len(file.data)) for file in sent
+    ]
+    assert all(len(one.key) == len(f"{store.id}/given/.png") + 32 for one in kept)
+    with pytest.raises(NotFoundError, match="send it again"):
+        store.given(sent[0].told.digest)
+    store.accept(job("a"), (), kept)
+    for file in sent:
+        assert store.given(file.told.digest) == store.given(file.told.digest, "acme") == file.data
+        with pytest.raises(NotFoundError):
+            store.given(file.told.digest, "other")
+    store.finished("a", 0, "done", {})
+    held = sum(len(file.data) for file in sent)
+    assert store.tidy(time.time() + 8 * 86_400) == {"jobs": 1, "pictures": 0, "bytes": held, "orphans": 0}
+    with pytest.raises(NotFoundError):
+        store.given(sent[0].told.digest)
+
+
+def test_given_pictures_for_which_there_is_no_room_leave_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was written of them goes, and nothing new is accepted for a while; a place that is away is no full one."""
+    write, errors = store._blobs.write, [None, StoreFullError("full"), None, StoreError("away")]
+
+    def tried(name: str, data: bytes) -> None:
+        if (error := errors.pop(0)) is not None:
+            raise error
+        write(name, data)
+
+    monkeypatch.setattr(store._blobs, "write", tried)
+    for error, accepted in ((StoreFullError, False), (StoreError, True)):
+        with pytest.raises(error):
+            store.keep_given("a", given("image", "mask"))
+        assert list(store._blobs.older(store.id, time.time() + 60)) == []
+        if not accepted:
+            with pytest.raises(StoreFullError, match="is full; make room there"):
+                store.accept(job("b"))
+            store._full_until = 0.0
+        else:
+            assert store.accept(job("b")).id == "b"
 
 
 # -------------------------------------------------------------------------------------------------------- who was first

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import stat
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,9 +14,9 @@ import pytest
 from deployments.store import decision_log as module
 from deployments.store.decision_log import DecisionLog, _by_hundreds, _kept_key
 from deployments.store.errors import StoreError
-from router.errors import NotFoundError, RequestError
+from router.errors import ArtifactError, NotFoundError, RequestError
 from router.learning.feedback import Feedback, Receipt, Retention
-from tests.store.test_decision_log import decision
+from tests.store.test_decision_log import decision, old_log
 
 
 @pytest.fixture
@@ -116,3 +117,34 @@ def test_a_hash_of_a_prompt_needs_its_key(tmp_path: Path) -> None:
     assert one.hashed("A  cat") == same.hashed("a cat") != one.hashed("a dog")
     assert len({log.hashed("a cat") for log in (one, other, random)}) == 3
     assert random.hashed("a cat") == random.hashed("A CAT") and (tmp_path / "3.sqlite.key").is_file()
+
+
+TRIES = """
+ALTER TABLE feedback RENAME TO former;
+CREATE TABLE feedback (
+  decision INTEGER NOT NULL REFERENCES decisions (number) ON DELETE CASCADE, source TEXT NOT NULL,
+  image INTEGER NOT NULL, recipe TEXT NOT NULL, value REAL NOT NULL, at_s REAL NOT NULL, attempt INTEGER NOT NULL,
+  PRIMARY KEY (decision, source, image, recipe, attempt)) WITHOUT ROWID;
+INSERT INTO feedback SELECT decision, source, image, recipe, value, at_s, 3 FROM former;
+INSERT INTO feedback VALUES (99, 'rating', 0, 'draft', 1, 5, 0);
+DROP TABLE former;
+PRAGMA user_version = 2;
+"""
+
+
+def test_a_log_of_version_0_1_that_counted_tries_is_taken_over_with_them(log: DecisionLog, tmp_path: Path) -> None:
+    """Its second schema; what was said of no decision stays behind. It is no store either, and a third schema of such a
+    log there never was."""
+    file = tmp_path / "former.sqlite"
+    old_log(file)
+    with sqlite3.connect(file) as db:
+        db.executescript(TRIES)
+    with pytest.raises(ArtifactError, match="triptych router log --take-over"):
+        DecisionLog(file).counts()
+    assert log.take_over(file) == 2
+    assert log.counts()["feedback"] == {"scorer:alignment": 4, "rating": 2}
+    assert {one.attempt for _, said in log.rated("scorer:alignment") for one in said} == {3}
+    with sqlite3.connect(file) as db:
+        db.execute("PRAGMA user_version = 3")
+    with pytest.raises(ArtifactError, match=r"no log of decisions of version 0\.1"):
+        log.take_over(file)

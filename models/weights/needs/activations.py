@@ -122,6 +122,10 @@ INPUTS: dict[str, Inputs] = {
 }
 """What each network takes. Those that run both passes of guidance in one call get `batch * passes` of everything."""
 
+STACKED = tuple(INPUTS)[1:]
+"""Transformers of blocks of one kind that hand on what they get and keep nothing, so a few of them need what all do."""
+ALIKE = 2
+
 
 def peak_bytes(run: Callable[[], Any], given: Iterable[Any]) -> int:
     """The most bytes of tensors that were made by `run` and alive at the same time; `given`: those that were there."""
@@ -177,6 +181,10 @@ def peak_bytes(run: Callable[[], Any], given: Iterable[Any]) -> int:
 @functools.lru_cache(maxsize=256)
 def denoiser_bytes(class_name: str, config: str, shape: Shape) -> int:
     """What a denoiser needs for one step beside its weights. config: its configuration as JSON"""
+    if class_name in STACKED:
+        told = json.loads(config)
+        stacks = [key for key in ("num_layers", "num_single_layers", "n_layers") if key in told]
+        config = json.dumps({**told, **{key: min(int(told[key]), ALIKE) for key in stacks}})
     network, empty = _built(class_name, config, shape.bytes)
     given = INPUTS[class_name](network, shape, empty)
     return peak_bytes(lambda: network(**given, return_dict=False), (*network.parameters(), *network.buffers()))
