@@ -43,7 +43,7 @@ def test_a_plot_has_a_line_for_each_ranking_and_one_for_chance(tmp_path: Path, m
     assert max(widths) == lines[0].get_linewidth() < 3 and min(widths) == 1  # what was learned stands out
     legend = [text.get_text() for text in axes.get_legend().get_texts()]
     assert legend == [line.get_label() for line in axes.lines] and not axes.get_legend().get_frame_on()
-    assert axes.get_title() == "my set: sd15 -> flux, 40 prompts"
+    assert axes.get_title() == "my set\nsd15 -> flux, 40 prompts"
     assert (
         axes.get_xlabel() == "share of prompts that go to flux (the rest: sd15)" and axes.get_ylabel() == "mean score"
     )
