@@ -53,7 +53,7 @@ def test_a_plot_has_a_line_for_each_ranking_and_one_for_chance(tmp_path: Path, m
         True,
         True,
     ]
-    assert shown[1].axes[0].get_title() == "my set: a:b -> c, 7 prompts"
+    assert shown[1].axes[0].get_title() == "my set\na:b -> c, 7 prompts"
     written = [file.read_bytes() for file in files]
     assert [file.read_bytes() for file in plot_pairs(report, tmp_path / "again", "my set")] == written
     for figure in shown:
