@@ -36,6 +36,14 @@ claims = st.builds(
 )
 
 
+def test_what_has_aged_meanwhile_is_ahead() -> None:
+    """What waits in a lower class is behind a claim until it is old enough to go up, and before it from then on."""
+    order: Order[int] = Order(ageing_s=10.0)
+    order.add(0, claim(tenant="a", priority="batch", seconds=3.0), now=0.0)
+    mine = claim(tenant="b", priority="standard")
+    assert [order.ahead_s(mine, now) for now in (0.0, 9.9, 20.0)] == [0.0, 0.0, 3.0]
+
+
 def test_whoever_has_nothing_left_is_forgotten() -> None:
     """A thousand tenants whose steps are taken back, or go up a class, leave nothing behind."""
     order: Order[int] = Order(ageing_s=10.0)
