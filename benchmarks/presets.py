@@ -2,7 +2,7 @@
 
     triptych serve &                                                    # another terminal
     python -m benchmarks.presets --url http://127.0.0.1:8000 --json benchmarks/results/presets.json
-    python -m benchmarks.presets --quick                                # in this process, two prompts, some recipes
+    python -m benchmarks.presets --quick                                # in this process, few prompts, some recipes
 
 Every prompt is asked of each policy and of each fixed recipe in turn, with the same seed, so that what the machine does
 meanwhile meets all alike. A picture is marked by the exact checker of the embedded world; its cost is the seconds of
@@ -205,9 +205,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, help="where the summary goes")
     every = (*POLICIES, *FIXED, *SOME)
     parser.add_argument("--targets", nargs="+", choices=every, default=every, help="only some; the hull is of these")
-    parser.add_argument("--quick", action="store_true", help="two prompts, some of the recipes, nothing is written")
+    parser.add_argument("--quick", action="store_true", help="a prompt a tier, some of the recipes, nothing is written")
     chosen = parser.parse_args(argv)
-    n = 2 if chosen.quick else chosen.prompts
+    n = 1 if chosen.quick else chosen.prompts
     drawn = prompts_of(n, chosen.seed)
     asked = (*POLICIES, *FIXED[:2], *SOME[:1]) if chosen.quick else tuple(chosen.targets)
     answers = asyncio.run(measure(chosen.url, drawn, None if chosen.quick else chosen.rows, chosen.minutes, asked))

@@ -241,7 +241,7 @@ class Router:
         ahead = next_options(decision, offered.planned.plans, offered.estimates, reading, self.queues)
         gain, price = ahead.gain(reading.score_model, verify.prices), verify.prices.of(ahead.look)
         verdict = "so it is taken" if gain > price else "so it is left out"
-        return f"{reason}; a look is expected to gain {gain:.3f} for {price:.4f}, {verdict}"
+        return f"{reason}; a look is expected to gain {gain:.3f} quality and costs as much as {price:.4f}, {verdict}"
 
 
 @dataclass(slots=True)

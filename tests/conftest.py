@@ -1,6 +1,7 @@
 """Shared by all tests: tiny random weights in the real pipeline classes, and one Ray application for the mark `ray`."""
 
 import atexit
+import gc
 import os
 import random
 import shutil
@@ -26,6 +27,14 @@ atexit.register(shutil.rmtree, STATE, ignore_errors=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of the Ray application come last: its processes idle beside no other test, and failures show early."""
     items.sort(key=lambda item: item.get_closest_marker("ray") is not None)
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """What is imported and collected by the end of a file stays: a collection of garbage, of which tests of memory ask
+    for many, need not look through all of torch and of pytest again each time."""
+    if nextitem is None or nextitem.path != item.path:
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(autouse=True)

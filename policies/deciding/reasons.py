@@ -35,20 +35,28 @@ def expected(estimate: Estimate) -> str:
 
 
 def compared(chosen: Estimate, other: Estimate, which: str) -> str:
-    """How another recipe differs, as in "costs 3.1x, takes 2.0x as long, for +0.01 quality"."""
-    parts = []
+    """How another recipe differs, as in "has 0.01 more quality for 3.1 times the cost and 2 times the time"."""
+    ratios = {}
     if chosen.cost_usd > 0:
-        parts.append(f"costs {times(other.cost_usd / chosen.cost_usd)}")
+        ratios["cost"] = other.cost_usd / chosen.cost_usd
     if chosen.latency_s > 0:
-        parts.append(f"takes {times(other.latency_s / chosen.latency_s)} as long")
+        ratios["time"] = other.latency_s / chosen.latency_s
+    prices: dict[str, str] = {}  # one phrase for both where it is the same
+    for what, ratio in ratios.items():
+        share = times(ratio)
+        prices[share] = f"{prices[share]} and {what}" if share in prices else f"{share} {what}"
     more = round(other.quality.mean - chosen.quality.mean, 2)
-    gain = f"{more:+.2f} quality" if more else "the same quality"
-    return f"{which}, {other.recipe}, {', '.join([*parts, f'for {gain}' if parts else f'has {gain}'])}"
+    gain = f"{abs(more):.2f} {'more' if more > 0 else 'less'} quality" if more else "the same quality"
+    return f"{which}, {other.recipe}, has {gain}" + (f" for {' and '.join(prices.values())}" if prices else "")
 
 
 def times(ratio: float) -> str:
-    """Two digits that count, never as a power of ten."""
-    return f"{ratio:.2g}x" if 0.001 <= ratio < 99.5 else f"{ratio:.0f}x" if ratio >= 1 else "<0.001x"
+    """A ratio before what it is of, with two digits that count, never as a power of ten."""
+    if 0.95 <= ratio < 1.05:
+        return "the same"
+    if ratio < 0.95:
+        return f"{100 * ratio:.2g} % of the" if ratio >= 0.001 else "less than 0.1 % of the"
+    return f"{ratio:.2g} times the" if ratio < 99.5 else f"{ratio:.0f} times the"
 
 
 def seconds(value: float) -> str:

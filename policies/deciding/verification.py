@@ -98,6 +98,7 @@ def _words(made: Verification) -> str:
         then = f"below, {names} is tried" if names else "" if made.retry else "nothing is tried below"
         return "; ".join(part for part in (bar, then, again) if part)
     names = ", ".join(made.escalate_to)
-    price = f"{made.prices.per_s:g} a second and {made.prices.per_usd:g} a dollar"
-    what = f"what gains more than {price} is tried{f', of {names}' if names else ''}"
+    asked = ((made.prices.per_s, "a second"), (made.prices.per_usd, "a dollar"))
+    price = " and ".join(f"{value:.2g} {unit}" for value, unit in asked if value) or "nothing"
+    what = f"tries{f' of {names}' if names else ''} are made while they are expected to gain more than {price}"
     return "; ".join(part for part in (f"by {made.scorer}, {what}", again, bar) if part)

@@ -10,7 +10,7 @@ import pytest
 
 from policies.deciding.conditions import describe
 from policies.deciding.objectives import priced
-from policies.deciding.reasons import compared, dollars, expected, seconds
+from policies.deciding.reasons import compared, dollars, expected, seconds, times
 from policies.deciding.splits import falls_in
 from policies.language.schema import SplitSpec
 from policies.language.schema_choice import Objective
@@ -62,11 +62,31 @@ def test_waiting_is_told_from_a_twentieth_of_a_second_on() -> None:
 def test_a_comparison_leaves_out_what_has_no_ratio() -> None:
     """Without cost or seconds of its own there is no multiple to tell; what is gained can be negative."""
     other = Estimate("premium", Quality(0.4, 0.1), 2.0, 0.0, 6.0, 0.03)
-    assert compared(ONE, other, "the best") == "the best, premium, costs 3x, takes 3x as long, for -0.10 quality"
+    assert compared(ONE, other, "the best") == "the best, premium, has 0.10 less quality for 3 times the cost and time"
     free = replace(ONE, cost_usd=0.0)
-    assert compared(free, other, "the best") == "the best, premium, takes 3x as long, for -0.10 quality"
+    assert compared(free, other, "the best") == "the best, premium, has 0.10 less quality for 3 times the time"
     at_once = replace(free, latency_s=0.0)
-    assert compared(at_once, other, "the best") == "the best, premium, has -0.10 quality"
+    assert compared(at_once, other, "the best") == "the best, premium, has 0.10 less quality"
+    assert compared(ONE, ONE, "the best").endswith("has the same quality for the same cost and time")
+
+
+@pytest.mark.parametrize(
+    ("ratio", "told"),
+    [
+        (0.0009, "less than 0.1 % of the"),
+        (0.001, "0.1 % of the"),
+        (0.088, "8.8 % of the"),
+        (0.94, "94 % of the"),
+        (0.95, "the same"),
+        (1.04, "the same"),
+        (1.05, "1.1 times the"),
+        (99.4, "99 times the"),
+        (1234.0, "1234 times the"),
+    ],
+)
+def test_a_ratio_is_told_as_a_person_would(ratio: float, told: str) -> None:
+    """A share below one, a multiple above, neither where there is no difference to speak of."""
+    assert times(ratio) == told
 
 
 def test_the_reasons_compare_with_the_best_where_another_was_taken() -> None:

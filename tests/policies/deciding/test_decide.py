@@ -248,14 +248,17 @@ def test_reasons_are_for_people() -> None:
     decision = decide(policy("objective: {cheapest_within: 0.05}\n"), ASK, *THREE)
     assert decision.reasons[0] == "standard: expected quality 0.80 ± 0.05, 1 s, $0.001"
     assert "cheapest within 0.05 of the best expected quality, 0.82" in decision.reasons[1]
-    assert decision.reasons[2] == "the next best, premium, costs 4x, takes 3x as long, for +0.02 quality"
+    assert decision.reasons[2] == (
+        "the next best, premium, has 0.02 more quality for 4 times the cost and 3 times the time"
+    )
 
 
 def test_a_difference_that_rounds_to_nothing_is_called_the_same() -> None:
     """What is as good to two digits has "the same quality", never -0.00, and ratios are no powers of ten."""
     chosen = Estimate("a", Quality(0.801, 0.05, "measured"), 1.0, 0.0, 1.0, 0.001)
     other = Estimate("b", Quality(0.799, 0.05, "measured"), 1.0, 0.0, 123.0, 0.25)
-    assert compared(chosen, other, "the best") == "the best, b, costs 250x, takes 123x as long, for the same quality"
+    told = "the best, b, has the same quality for 250 times the cost and 123 times the time"
+    assert compared(chosen, other, "the best") == told
 
 
 def test_waiting_and_guesses_are_told() -> None:
