@@ -82,10 +82,9 @@ def accept(
 
 def undo_accept(db: Connection, job: JobRecord) -> None:
     """Take a job back whose caller was told that it was not accepted. Its first step may have begun meanwhile, which
-    can be written by the same transaction."""
+    can be written by the same transaction. What it brought goes with its row."""
     gone = delete(jobs).where(jobs.c.id == job.id, jobs.c.fence == job.fence, jobs.c.state.in_(("queued", "running")))
     if db.execute(gone).rowcount:
-        db.execute(delete(given_table).where(given_table.c.job == job.id))
         db.execute(delete(usage).where(usage.c.job == job.id))
 
 

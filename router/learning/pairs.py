@@ -73,11 +73,11 @@ def widest_pair(table: RatingsTable) -> tuple[str, str]:
     """The worst and the best column by mean, of those that are rated on enough prompts together."""
     means = dict(zip(table.columns, np.nanmean(table.scores, axis=0), strict=True))
     by_gap = sorted(permutations(table.columns, 2), key=lambda pair: means[pair[0]] - means[pair[1]])
+    refused = []
     for pair in by_gap:
         try:
             common_prompts(table, *pair)
-        except ArtifactError:
-            continue
-        return pair
-    common_prompts(table, *by_gap[0])  # raises
-    return by_gap[0]
+            return pair
+        except ArtifactError as error:
+            refused.append(error)
+    raise refused[0]

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,8 +26,8 @@ from deployments.store import tables
 from deployments.store.blobs import Blobs, _written
 from deployments.store.database import Database, first_line
 from deployments.store.errors import FencedError, StoreError, StoreFullError
-from deployments.store.jobs import _cursor, _place
-from deployments.store.pictures import new_key
+from deployments.store.jobs import _cursor, _place, undo_accept
+from deployments.store.pictures import known, new_key
 from deployments.store.records import KeyRecord
 from deployments.store.store import Store, decision_log, open_store
 from deployments.store.tidying import batched
@@ -198,6 +199,7 @@ def test_a_place_in_memory_is_used_like_any_other() -> None:
     MemoryFileSystem.store.clear()
     place = Blobs("memory://edges")
     assert place.free() is None and place._whole and place.read("none") is None
+    assert not place._fs.dircache.use_listings_cache  # other processes write there, too
     place.write("a/b.png", b"x")
     place.delete("a/none.png")
     assert place.read("a/b.png") == b"x"
@@ -298,6 +300,24 @@ def test_given_pictures_are_kept_with_their_job(store: Store) -> None:
     assert store.tidy(time.time() + 8 * 86_400) == {"jobs": 1, "pictures": 0, "bytes": held, "orphans": 0}
     with pytest.raises(NotFoundError):
         store.given(sent[0].told.digest)
+
+
+def test_a_job_that_was_not_accepted_after_all_leaves_nothing(store: Store) -> None:
+    """Taken back, it is gone with what it reserved and brought; not once it has ended, or is another orchestrator's."""
+    fence = store.begin()
+    for id, goes in (("queued", True), ("running", True), ("ended", False), ("theirs", False)):
+        brought = store.keep_given(id, given("image"))
+        accepted = store.accept(job(id, fence=fence), [used(id)], brought)
+        if id == "running":
+            store.started(id, fence, {})
+        if id == "ended":
+            store.finished(id, fence, "done", {})
+        mine = replace(accepted, fence=accepted.fence if id != "theirs" else fence - 1)
+        store._writer.do(lambda db, mine=mine: undo_accept(db, mine))  # type: ignore[misc]
+        assert (store.job(id) is None) == goes
+        assert [row.job for row in store.usage_since(0.0) if row.job == id] == ([] if goes else [id])
+        with store.database.reading() as db:
+            assert len(known(db, [one.key for one in brought])) == (0 if goes else 1)
 
 
 def test_given_pictures_for_which_there_is_no_room_leave_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,11 +9,12 @@ import random
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router.cost.model import CostModel, Rate, _fit, denoising_steps, plan_seconds
+from router.cost.model import CostModel, Rate, _fit, _level, denoising_steps, plan_seconds
 from router.cost.queues import Queues, _Load
 from router.planning.plan import make_plan
 from router.types import Chain, Fuse, Generate, GenerationRequest, Plan, Recipe, Refine, Step, Upscale
@@ -630,6 +631,19 @@ def test_the_law_of_a_fit_is_worked_out_by_hand() -> None:
     assert falling.per_unit_s >= 0.0 and falling.overhead_s >= 0.0
     none = _fit(Rate(0.0, 0.0), [(0.0, 2.0), (0.0, 2.0)])
     assert math.isfinite(none.overhead_s) and math.isfinite(none.per_unit_s)
+
+
+def test_what_observations_leave_open_is_settled_by_the_card() -> None:
+    """Of observations of one work, which say nothing of overhead against steps, both move by as much of a job, and the
+    card, scaled to the present level, counts a twentieth of an observation against them."""
+    seen = [(4.0, 4.0), (4.0, 4.0), (4.0, 6.0)]
+    level = _level(np.array([1.0, 1.0, 1.5]))
+    law = _fit(Rate(2.0, 0.5), seen)
+    above = law.overhead_s - 2.0 * level, 4.0 * (law.per_unit_s - 0.5 * level)
+    assert above[0] == pytest.approx(above[1])
+    weights = 0.81, 0.9, 1.0
+    missed = sum(w * (seconds / (4.0 * level) - 1.0) for w, (_, seconds) in zip(weights, seen, strict=True))
+    assert sum(above) / (4.0 * level) == pytest.approx(2 * missed / (2 * sum(weights) + 0.05))
 
 
 @pytest.mark.parametrize(("seconds", "learned"), [(3.0, True), (3.01, False), (1 / 3, True), (0.33, False)])

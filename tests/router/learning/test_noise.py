@@ -39,6 +39,18 @@ def test_correlations_are_shares_of_variance(own: float, seeds: float, raters: f
     assert (found.cells, found.rated) == (800, 1600)
 
 
+def test_a_correlation_is_worked_out_by_hand() -> None:
+    """Twenty pairs, half of them 0 and 2, half 4 and 6: between 160 / 19, within 2, usual size 2, so that 3.2105 of
+    5.2105 is the groups' own. Groups of their own size weigh by it; alike groups have nothing of their own."""
+    assert correlation([[0.0, 2.0], [4.0, 6.0]] * 10) == pytest.approx((160 / 19 - 2) / 2 / ((160 / 19 - 2) / 2 + 2))
+    # 20 pairs as above and one group of three 3s, which is the mean: 43 scores, and sizes of 20 * 4 + 9 by squares.
+    usual = (43 - 89 / 43) / 20
+    own, within = (160 / 20 - 40 / 22) / usual, 40 / 22
+    assert correlation([*[[0.0, 2.0], [4.0, 6.0]] * 10, [3.0] * 3]) == pytest.approx(own / (own + within))
+    assert correlation([[0.0, 2.0]] * 20) == 0.0 and correlation([[float(k)] * 2 for k in range(20)]) == 1.0
+    assert correlation([[0.0, 2.0]] * 19 + [[1.0]] * 5) is None
+
+
 def test_without_pictures_and_raters_nothing_is_said() -> None:
     """A plain table has no noise to be told, and no oracle that could be judged by something else."""
     rows = [Rating(f"p{k}", model, 0.1 * k) for k in range(40) for model in ("cheap", "strong")]

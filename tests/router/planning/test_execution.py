@@ -198,7 +198,7 @@ async def run_in_turn(scores: Sequence[float | None], bars: Sequence[float]) -> 
         if step.kind == "score":
             if (score := scores[len(drew) - 1]) is None:
                 raise StepError("no score")
-            return StepResult(Scores((score,)), 0.0)
+            return StepResult(Scores((score / 2, score)), 0.0)  # of several, the best counts
         return StepResult(next(value for value in inputs if isinstance(value, Picture)), 0.0)
 
     await execute(plan, in_turn)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from router.errors import PlanError
 from router.planning.plan import make_plan
 from router.planning.sizes import drawing_size
-from router.types import Chain, Fuse, Generate, GenerationRequest, ModelCard, Plan, Recipe, Refine, Upscale
+from router.planning.tiling import along, tiled
+from router.types import Chain, Fuse, Generate, GenerationRequest, ModelCard, Plan, Recipe, Refine, Tile, Upscale
 from tests.router.cards import ANY_SIZE, Cards
 
 ONLY: dict[str, object] = {"native_size": (64, 64), "area_tolerance": (1.0, 1.0), "aspect_tolerance": 1.0}
@@ -266,3 +267,63 @@ def test_a_model_that_is_not_square_draws_its_own_width_and_height() -> None:
     assert (given.width, given.height) == (64, 96)
     half = make_plan("r", Generate("wide"), replace(request, height=32), catalogue, {})
     assert (half.width, half.height) == (96, 32)
+
+
+# ---------------------------------------------------------------------------------------------------------------- tiles
+
+
+@given(st.integers(1, 400), st.integers(2, 60), st.integers(1, 45))
+def test_so_many_tiles_cover_a_side_and_no_fewer_would(side: int, tile: int, overlap: int) -> None:
+    """Neighbours share at least the overlap: n tiles reach n * tile - (n - 1) * overlap."""
+    overlap = min(overlap, tile - 1)
+    count = along(side, tile, overlap)
+    assert count * tile - (count - 1) * overlap >= side
+    assert count == 1 or (count - 1) * tile - (count - 2) * overlap < side
+
+
+TILED = ModelCard(
+    "t", "sdxl", "base", {"local": "-"}, native_size=(96, 64), size_multiple=8, min_side=24, max_pixels=6144
+)
+
+
+@pytest.mark.parametrize(
+    ("tile", "overlap", "width", "height", "found"),
+    [
+        ("native", None, 96, 64, None),  # it is one tile
+        ("native", None, 104, 64, (96, 64, 16, 2)),  # a quarter of the shorter side
+        ("native", None, 160, 24, (96, 24, 8, 2)),  # a picture lower than a tile
+        ("native", 0.75, 192, 64, (96, 64, 48, 3)),
+        ("native", 0.01, 192, 128, (96, 64, 8, 9)),  # a multiple at least
+        (24, None, 48, 24, (24, 24, 8, 3)),
+        (64, 0.5, 96, 96, (64, 64, 32, 4)),
+        (16, None, 64, 64, "a tile of 16x16 is too small"),
+        (28, None, 64, 64, "a tile of 28x28 is not a multiple of 8"),
+        (72, None, 64, 64, "larger than the native 96x64"),
+        ("native", 0.0, 96, 64, "an overlap of 0 is outside"),
+        ("native", 0.76, 96, 64, "an overlap of 0.76 is outside"),
+        ("native", None, 160, 16, "160x16 does not fit"),
+        ("native", None, 16, 160, "16x160 does not fit"),
+        ("native", None, 100, 64, "100x64 does not fit"),
+        ("native", None, 96, 68, "96x68 does not fit"),
+    ],
+)  # fmt: skip
+def test_tiles_are_no_larger_than_picture_and_model_and_share_an_overlap(
+    tile: Tile, overlap: float | None, width: int, height: int, found: tuple[int, int, int, int] | str | None
+) -> None:
+    """Width, height, overlap and number; what the model does not take is refused by what it is."""
+    if isinstance(found, str):
+        with pytest.raises(PlanError, match=found):
+            tiled(TILED, tile, overlap, width, height)
+        return
+    names = ("tile_width", "tile_height", "tile_overlap", "tiles")
+    assert tiled(TILED, tile, overlap, width, height) == (dict(zip(names, found, strict=True)) if found else {})
+
+
+def test_a_tile_has_two_multiples_and_the_pixels_that_a_model_takes() -> None:
+    """Both bounds are allowed themselves."""
+    small = replace(TILED, min_side=8)
+    assert tiled(small, 16, None, 32, 16)["tiles"] == 3 and tiled(TILED, 64, None, 72, 64)["tiles"] == 2
+    with pytest.raises(PlanError, match="a tile of 8x8 is too small"):
+        tiled(small, 8, None, 32, 16)
+    with pytest.raises(PlanError, match="larger than the native"):
+        tiled(replace(TILED, max_pixels=4088), 64, None, 72, 64)

@@ -97,6 +97,13 @@ def test_blank_lines_above_the_header_say_nothing() -> None:
 # ------------------------------------------------------------------------------------------------------ quotation marks
 
 
+@pytest.mark.parametrize("field", ['"a\tsd15"', r'"a \"b' + '\tsd15"'])
+def test_under_a_header_in_quotation_marks_they_are_syntax_in_every_row(field: str) -> None:
+    """A row that has a field less by them is refused with its line, and not read as if they belonged to the text."""
+    with pytest.raises(ArtifactError, match=r"^r\.tsv:3: "):
+        tsv("c\tsdxl\t2", f"{field}\t1", head='"prompt"\t"model"\t"score"')
+
+
 @pytest.mark.parametrize(
     ("rows", "quoted"),
     [

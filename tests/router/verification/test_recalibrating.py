@@ -13,7 +13,7 @@ from router.learning.pairs import view_of
 from router.learning.report import ColumnReport
 from router.prompts.embedding import MiniLMEmbedder
 from router.quality.predictor import QualityPredictor
-from router.quality.residual import fit_adapter
+from router.quality.residual import Adapter, fit_adapter
 from router.registry.artifact import Artifact
 from router.verification.recalibration import LabelledPictures, keep_pictures, kept_pictures, recalibrate
 from router.verification.score_calibration import LabelledPicture, read_content, score_reading_file, sealed
@@ -70,6 +70,20 @@ def test_feedback_that_knows_better_makes_chances_and_verdicts_better(
     assert after["brier"] < before["brier"] + 0.01
     assert set(done.files("new")) == {"judges/alignment.json", "judges/alignment.safetensors"}
     assert json.loads(done.files("new")["judges/alignment.json"])["artefact"] == "new"
+
+
+@pytest.mark.parametrize("shift", [-2.0, -0.25, 0.0, 0.25, 2.0])
+def test_chances_stay_probabilities_whatever_feedback_says(shift: float) -> None:
+    """Each is moved by what its own column is moved by, that of a recipe without a column by the mean of all, and none
+    below 0 or above 1."""
+    level = np.array([shift, shift / 2])
+    adapter = Adapter(np.zeros((1, 3)), np.zeros((1, 2)), level, 1.0)
+    column, chance = np.array([0, 1, -1]), np.array([0.1, 0.5, 0.9])
+    places = np.zeros(3, np.int64)
+    pictures = LabelledPictures(np.zeros((1, 3)), places, places, column, chance, chance, np.array([True] * 3))
+    moved = chance + np.array([shift, shift / 2, 0.75 * shift])
+    assert pictures.chances(adapter).tolist() == pytest.approx([min(1.0, max(0.0, one)) for one in moved])
+    assert pictures.chances(None) is chance
 
 
 def test_judged_prompts_are_recognised_after_storage(

@@ -24,6 +24,19 @@ def test_a_verdict_has_all_three_parts_of_the_law() -> None:
     assert UNEQUAL.verdict(0.5, 0.5) == pytest.approx(expit(0.7))
 
 
+def test_nothing_is_surer_than_thirty_and_no_score_is_nearer_to_the_ends_than_a_thousandth() -> None:
+    """Log-odds beyond 30 count as 30, and probabilities of 0 and 1 as .001 and .999: of one number as of many."""
+    ends = [1 / (1 + math.exp(30.0)), 1 / (1 + math.exp(-30.0))]
+    assert [expit(-40.0), expit(40.0)] == ends == np.asarray(expit(np.array([-1e9, 1e9]))).tolist()
+    odds = [-math.log(999), -math.log(999), 0.0, math.log(999), math.log(999)]
+    probabilities = [0.0, 0.001, 0.5, 0.999, 1.0]
+    assert [logit(one) for one in probabilities] == pytest.approx(odds)
+    assert np.asarray(logit(np.array(probabilities))).tolist() == pytest.approx(odds)
+    assert isinstance(logit(np.float64(0.5)), float) and isinstance(logit(np.array(0.5)), float)
+    steep = ScoreModel(100.0, 0.5, 0.7, (1.0,), (-1.0,))
+    assert steep.outlook(0.5)[0].tolist() == ends[::-1] == [steep.verdict(0.5, 0.9), steep.verdict(0.5, 0.1)]
+
+
 def test_a_fit_finds_slope_trust_and_level() -> None:
     """From 40,000 pictures drawn by the law 1.5 score + .6 chance + 1, each number comes back within .1."""
     rng = np.random.default_rng(0)
