@@ -6,8 +6,11 @@ import dataclasses
 import importlib
 import pkgutil
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import pytest
 from pydantic import BaseModel
 
 FLOORS = ("router.types", "router.planning", "router.cost", "router.verification", "router.learning",
@@ -71,6 +74,35 @@ SAID = {
 """The numbers and switches that are something if nobody says what they are."""
 
 
+DAY_S = 86_400.0
+IN_DOCUMENTS: dict[str, dict[str, tuple[Any, ...]]] = {
+    "operations.md": {
+        "fails** three times in a row, for two requests at least, is out for 5 seconds, twice as long each time, 5 minutes":
+            ("deployments.orchestration.breaker", 3, "FAILURES", 2, "JOBS", 5, "FIRST_S", 300, "MOST_S"),
+        "A step whose process is lost runs again, three times in all":
+            ("deployments.orchestration.step_queues", 3, "TRIES"),
+        "with a comment (`: ping`) every 15 s": ("deployments.api.streams", 15, "PING_S"),
+        "Usage is kept for 367 days": ("deployments.store.tidying", 367 * DAY_S, "USAGE_S"),
+        "Bytes that no row names, which a process leaves behind that dies between the two, go after an hour":
+            ("deployments.store.tidying", 3600, "DRAFT_S"),
+    },
+    "jobs.md": {
+        "Whatever is not answered by 2xx is sent again after 5 s, 30 s, 2 min, 10 min, 1 h and 6 h":
+            ("deployments.jobs.webhooks", (5, 30, 120, 600, 3600, 6 * 3600), "WAITS_S"),
+        "its step runs again, elsewhere or on the next process: three times in all":
+            ("deployments.orchestration.step_queues", 3, "TRIES"),
+    },
+    "observability.md": {
+        "Of the last day, exact to ten minutes":
+            ("deployments.jobs.operators", DAY_S, "WINDOW_S", 600, "deployments.store.accounts.MINUTES_S"),
+    },
+    "router.md": {
+        "A pair that is rated together on fewer than 20 prompts": ("router.learning.ratings", 20, "MIN_PROMPTS"),
+    },
+}  # fmt: skip
+"""What documents tell of waits, tries and bounds: the words, the module, and each number before its name there."""
+
+
 def modules(floor: str) -> Iterator[ModuleType]:
     """Of a package and of those in it, but for migrations, which only their tool can import."""
     for found in pkgutil.iter_modules(importlib.import_module(floor).__path__, f"{floor}."):
@@ -126,3 +158,14 @@ def test_values_are_frozen() -> None:
         if not kind.__dataclass_params__.frozen
     }
     assert loose <= WORKED_ON
+
+
+@pytest.mark.parametrize("document", IN_DOCUMENTS)
+def test_documents_have_the_figures_of_the_code(document: str) -> None:
+    """How long is waited, how often is tried and what is kept is as it is told to operators."""
+    text = " ".join((Path(__file__).parents[1] / "docs" / document).read_text("utf-8").split())
+    for words, (home, *told) in IN_DOCUMENTS[document].items():
+        assert words in text
+        for value, name in zip(told[::2], told[1::2], strict=True):
+            module, _, constant = (name if "." in name else f"{home}.{name}").rpartition(".")
+            assert getattr(importlib.import_module(module), constant) == value, name

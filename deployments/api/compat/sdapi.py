@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from deployments.api import errors as failures
 from deployments.api.compat.conversation import asked_of, given_in, read_as
-from deployments.api.wire.requests import ImageRequest
+from deployments.api.wire.requests import ImageRequest, Whole, WholeOrNone
 from deployments.settings import Limits
 from router.errors import RequestError
 
@@ -51,13 +51,6 @@ REFUSED = {
 }
 
 
-def _whole(value: Any) -> Any:
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-Whole = Annotated[int, BeforeValidator(_whole)]
-
-
 class OverrideSettings(BaseModel):
     """Settings for one request; those that are not listed are refused."""
 
@@ -65,8 +58,8 @@ class OverrideSettings(BaseModel):
 
     sd_model_checkpoint: str | None = Field(default=None, description="What `model` may be.")
     samples_format: str | None = Field(default=None, description="png, jpeg, jpg or webp.")
-    jpeg_quality: Whole | None = Field(default=None, ge=1, le=100)
-    CLIP_stop_at_last_layers: Whole | None = Field(default=None, ge=1, le=1, description="1: all layers are read.")
+    jpeg_quality: WholeOrNone = Field(default=None, ge=1, le=100)
+    CLIP_stop_at_last_layers: WholeOrNone = Field(default=None, ge=1, le=1, description="1: all layers are read.")
 
 
 class Txt2ImgRequest(BaseModel):
@@ -77,10 +70,10 @@ class Txt2ImgRequest(BaseModel):
     prompt: str
     negative_prompt: str = ""
     seed: Whole = Field(default=-1, ge=-1, le=2**32 - 1, description="-1: drawn, and reported.")
-    steps: Whole | None = Field(default=None, ge=1, le=1000)
+    steps: WholeOrNone = Field(default=None, ge=1, le=1000)
     cfg_scale: float | None = Field(default=None, ge=0, le=1000)
-    width: Whole | None = Field(default=None, ge=1, le=99_999)
-    height: Whole | None = Field(default=None, ge=1, le=99_999)
+    width: WholeOrNone = Field(default=None, ge=1, le=99_999)
+    height: WholeOrNone = Field(default=None, ge=1, le=99_999)
     batch_size: Whole = Field(default=1, ge=1, le=10)
     n_iter: Whole = Field(default=1, ge=1, le=10)
     override_settings: OverrideSettings | None = None

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from deployments.api.wire.requests import Whole, given_fields, json_of, refusal, request_error
+from deployments.api.wire.requests import WholeOrNone, given_fields, json_of, refusal, request_error
 from router.learning.feedback import RATING, SCORER, Receipt
 from router.quality.ratings_table import Scale
 
@@ -33,7 +33,7 @@ class FeedbackRequest(BaseModel):
     scorer: str | None = Field(
         default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$", description="Which program; a name of your own."
     )
-    image: Whole | None = Field(
+    image: WholeOrNone = Field(
         default=None, ge=0, description="Which picture of the request, from 0; without it, all of them."
     )
 

@@ -51,6 +51,7 @@ def _whole(value: Any) -> Any:
 
 
 Whole = Annotated[int, BeforeValidator(_whole)]
+WholeOrNone = Annotated[int | None, BeforeValidator(_whole)]  # of `Whole | None`, a schema would not have the bounds
 LONGEST = 32_000
 Text = Annotated[str, Field(max_length=LONGEST)]
 _TEXT = {"type": "string"}
@@ -101,7 +102,7 @@ class ImageRequest(BaseModel):
     )
     background: Literal["auto", "opaque"] = "auto"
     output_format: Literal["png", "webp", "jpeg"] = "png"
-    output_compression: Whole | None = Field(
+    output_compression: WholeOrNone = Field(
         default=None, ge=0, le=100, description="Quality of webp and jpeg, 0 to 100."
     )
     moderation: Literal["auto", "low"] = Field(
@@ -116,8 +117,8 @@ class ImageRequest(BaseModel):
     safety_identifier: str = Field(default="", max_length=256)
 
     negative_prompt: Text = ""
-    seed: Whole | None = Field(default=None, ge=0, le=MAX_SEED, description="Random when not given, and reported.")
-    steps: Whole | None = Field(default=None, ge=1, le=1000)
+    seed: WholeOrNone = Field(default=None, ge=0, le=MAX_SEED, description="Random when not given, and reported.")
+    steps: WholeOrNone = Field(default=None, ge=1, le=1000)
     guidance_scale: float | None = Field(default=None, ge=0, le=1000)
     latency_budget_s: float | None = Field(default=None, gt=0)
     max_cost_usd: float | None = Field(default=None, ge=0)

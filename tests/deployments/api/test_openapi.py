@@ -1,5 +1,9 @@
-"""The OpenAPI document: valid, complete, and kept by the application."""
+"""The OpenAPI document: valid, complete, and kept by the application.
 
+Its contract is in `tests/golden/contract.json`; `python -m tests.deployments.api.test_openapi` renews.
+"""
+
+import asyncio
 import json
 import re
 import subprocess
@@ -32,16 +36,39 @@ DRAWING = (
     "POST /sdapi/v1/txt2img",
 )  # fmt: skip
 METHODS = ("get", "put", "post", "delete")
+WRITTEN = Path(__file__).parents[2] / "golden/contract.json"
+IN_WORDS = ("description", "summary", "example", "examples", "operationId", "title")
 
 
-@pytest.fixture(scope="module")
-async def spec() -> dict[str, Any]:
-    """The document as a client gets it."""
+async def document() -> dict[str, Any]:
+    """What a client gets."""
     from deployments.settings import Limits
 
     app = create_app(Service(None, Limits()), Limits())  # type: ignore[arg-type]
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://t") as client:
-        return (await client.get("/openapi.json")).json()
+        found: dict[str, Any] = (await client.get("/openapi.json")).json()
+        return found
+
+
+@pytest.fixture(scope="module")
+async def spec() -> dict[str, Any]:
+    """The document."""
+    return await document()
+
+
+def contract(spec: dict[str, Any]) -> dict[str, Any]:
+    """What programs rely on, by operation and by schema: all but the words for people."""
+
+    def bare(found: Any, names: bool = False) -> Any:
+        if isinstance(found, list):
+            return [bare(one) for one in found]
+        if not isinstance(found, dict):
+            return found
+        kept = found if names else {name: one for name, one in found.items() if name not in IN_WORDS}
+        return {name: bare(one, names=name == "properties" and not names) for name, one in kept.items()}
+
+    schemas = {f"schema {name}": bare(schema) for name, schema in spec["components"]["schemas"].items()}
+    return {**{name: bare(operation) for name, operation in operations(spec)}, **schemas}
 
 
 def operations(spec: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -56,6 +83,7 @@ def test_every_reference_resolves(spec: dict[str, Any]) -> None:
     for schema in spec["components"]["schemas"].values():
         jsonschema.Draft202012Validator.check_schema(schema)
     assert "$defs" not in text
+    assert re.findall(r'"(?:ge|gt|le|lt|(?:min|max)_length)": ', text) == []  # bounds in words that no client knows
     for reference in set(re.findall(r'"\$ref": "#/([^"]+)"', text)):
         found: Any = spec
         for part in reference.split("/"):
@@ -63,6 +91,13 @@ def test_every_reference_resolves(spec: dict[str, Any]) -> None:
     assert {"ImageRequest", "WireTurn", "FeedbackRequest", "ErrorEnvelope", "Job", "JobPicture"} <= set(
         spec["components"]["schemas"]
     )
+
+
+def test_the_contract_with_clients_is_as_it_is_written_down(spec: dict[str, Any]) -> None:
+    """Paths, statuses, headers, fields, their types, bounds and defaults: each is changed on purpose."""
+    before, now = json.loads(WRITTEN.read_text("utf-8")), contract(spec)
+    assert list(before) == sorted(now)
+    assert [name for name in sorted(now) if now[name] != before[name]] == []
 
 
 def test_every_operation_says_how_it_fails(spec: dict[str, Any]) -> None:
@@ -285,3 +320,10 @@ def test_schemathesis_finds_nothing_in_five_thousand_cases(scripted_url: str) ->
     calls = fuzzed(scripted_url, ADMIN, 300, jobs_at(scripted_url))
     print(f"{calls:,} cases")
     assert calls >= 5000
+
+
+if __name__ == "__main__":
+    told = contract(asyncio.run(document()))
+    WRITTEN.write_text(
+        "{\n" + ",\n".join(f'"{name}": {json.dumps(told[name])}' for name in sorted(told)) + "\n}\n", "utf-8"
+    )
