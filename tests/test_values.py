@@ -77,7 +77,7 @@ SAID = {
 DAY_S = 86_400.0
 IN_DOCUMENTS: dict[str, dict[str, tuple[Any, ...]]] = {
     "operations.md": {
-        "fails** three times in a row, for two requests at least, is out for 5 seconds, twice as long each time, 5 minutes":
+        "three times in a row, for two requests at least, is out for 5 seconds, twice as long each time, 5 minutes":
             ("deployments.orchestration.breaker", 3, "FAILURES", 2, "JOBS", 5, "FIRST_S", 300, "MOST_S"),
         "A step whose process is lost runs again, three times in all":
             ("deployments.orchestration.step_queues", 3, "TRIES"),
