@@ -11,14 +11,16 @@ from typing import Any
 import pytest
 
 from deployments.jobs.keys import made_key
+from deployments.jobs.life import upkeep
 from deployments.jobs.life.upkeep import _every
-from deployments.jobs.limits import RateLimitError
+from deployments.jobs.limits import KEY, RateLimitError
 from deployments.jobs.values import Caller, JobEvent
 from deployments.store import Store
 from deployments.store.errors import StoreError
 from router.errors import BudgetError, NotFoundError, RequestError, StepError, TriptychError
 from tests.deployments.support.scripted import Script
 from tests.jobs.test_jobs import POLICY, Make, asked, make, store, until
+from tests.store.values import job, used
 
 __all__ = ["make", "store"]  # fixtures
 
@@ -244,6 +246,74 @@ async def test_what_goes_wrong_in_the_background_goes_on(
         await until(lambda: len(turns) > 2)
         task.cancel()
     assert "the store does not answer: away" in caplog.text and "look failed" in caplog.text
+
+
+async def test_what_goes_on_in_the_background_has_its_time(
+    make: Make, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each second it is looked whether another has begun, each ten it is written when keys were used, each five minutes
+    the store is tidied."""
+    begun = []
+
+    async def every(often_s: float, what: Any) -> None:
+        begun.append((often_s, what.__name__))
+
+    monkeypatch.setattr(upkeep, "_every", every)
+    jobs = make(Script({}))
+    await jobs.start()
+    await until(lambda: len(begun) == 3)
+    assert sorted(begun) == [(1.0, "look"), (10.0, "note_used"), (300.0, "tidy")]
+    store.accept(job("old"))
+    store.finished("old", jobs._open.fence, "done", {})
+    monkeypatch.setattr(upkeep.time, "time", lambda now=time.time: now() + 400 * 86_400)
+    monkeypatch.setattr(jobs.orchestrator, "costs_snapshot", lambda: {"learned": 7})
+    await jobs._upkeep.tidy()
+    assert store.job("old") is None and store.costs() == {"learned": 7}
+    await jobs.stop()
+
+
+async def test_when_keys_were_used_is_written_later_if_the_store_is_away(
+    make: Make, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And once: what was written is not written again."""
+    jobs, wrote = make(Script({})), list[dict[str, float]]()
+    await jobs.start()
+    _, record = made_key("acme")
+    await jobs.add_key(record)
+    await jobs.authenticate(record.hash)
+
+    def away(at: dict[str, float]) -> None:
+        wrote.append(dict(at))
+        raise StoreError("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "keys_used", away)
+        for _ in range(2):
+            with pytest.raises(StoreError):
+                await jobs._upkeep.note_used()
+    assert len(wrote) == 2 and wrote[0] == wrote[1] and set(wrote[0]) == {record.id}
+    await jobs._upkeep.note_used()
+    assert store.keys()[0].last_used_at == wrote[0][record.id]
+    monkeypatch.setattr(store, "keys_used", away)
+    await jobs._upkeep.note_used()
+    await jobs.stop()
+
+
+async def test_what_a_key_used_counts_after_a_restart(make: Make, store: Store) -> None:
+    """For as long as its own budget looks back, however short those of the policies are; nothing before that."""
+    _, record = made_key("acme", budget="1usd/week")
+    store.add_key(record)
+    for days, usd in ((3, 0.5), (6.9, 0.25), (7.1, 0.125)):
+        at = time.time() - 86_400 * days
+        (policy, budget, tenant), name = (*KEY, record.id), f"used_{days}"
+        store.accept(job(name), [used(name, policy=policy, budget=budget, tenant=tenant, at=at, cost_usd=usd)])
+        store.finished(name, 0, "done", {})
+    jobs = make(Script({}))
+    await jobs.start()
+    (allowance,) = jobs._limits.allowances(record)
+    assert allowance.cost_usd == pytest.approx(0.25)
+    assert allowance.renews_s == pytest.approx(0.1 * 86_400, abs=60)
+    await jobs.stop()
 
 
 async def test_a_failure_that_nobody_foresaw_is_told_without_its_words(

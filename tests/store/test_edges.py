@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import inspect
+from sqlalchemy import inspect, select
 
 from deployments.given.files import GivenFile, file_of
 from deployments.settings import FeedbackSettings, StoreSettings
@@ -435,6 +435,16 @@ def test_what_was_used_is_told_after_its_time(store: Store) -> None:
     store.keys_used({"k": 5.0})
     store.keys_used({"k": 6.0})
     assert (store.keys()[0].created_at, store.keys()[0].last_used_at) == (7.0, 6.0)
+
+
+def test_of_what_there_is_one_there_is_one_row(store: Store) -> None:
+    """Whoever writes it again writes the same."""
+    for learned in ({"a": 1.0}, {"a": 2.0}):
+        store.save_costs(learned)
+    with store.database.reading() as db:
+        for table in (tables.store, tables.costs):
+            assert db.execute(select(table.c.one)).scalars().all() == [1]
+    assert store.costs() == {"a": 2.0}
 
 
 def test_lists_are_cut_in_order() -> None:

@@ -95,6 +95,62 @@ def test_a_refusal_at_the_edge_says_what_the_application_said() -> None:
     assert seconds == 1.0
 
 
+def entered(throttle: Throttle, client: str = "one") -> int:
+    """How many enter now, until one is refused."""
+    count = 0
+    while throttle.refuses(client) is None:
+        throttle.leaves(client, done=True)
+        count += 1
+        assert count < 1000
+    return count
+
+
+def test_who_was_refused_enters_by_what_was_taken() -> None:
+    """Eight at first; then two a second, and one and a half times what was taken, which counts half after five seconds;
+    more than two seconds after a refusal, as many as come. Worked out by hand."""
+    clock = Clock()
+    throttle = Throttle(clock)
+    throttle.refused("one", 5.0)
+    assert entered(throttle) == 8
+    clock.s = 1.0
+    assert entered(throttle) == 2
+    clock.s = 2.0  # two seconds are not more than two
+    assert (entered(throttle), throttle.refuses("one")) == (2, 3.0)
+    clock.s = 2.001
+    assert [throttle.refuses("one") for _ in range(9)] == [None] * 9
+    throttle, clock.s = Throttle(clock), 0.0
+    for _ in range(10):
+        throttle.took("one")
+    throttle.refused("one", 5.0)
+    assert entered(throttle) == 8
+    clock.s = 1.0  # 2 and 1.5 * 10 * ln 2 / 5
+    assert entered(throttle) == math.floor(2 + 1.5 * 10 * math.log(2) / 5) == 4
+    clock.s = 5.0
+    throttle.refused("one", 5.0)  # 5 are left of those that were taken, and there is room for 8 again
+    assert entered(throttle) == 8
+    clock.s = 6.0
+    assert entered(throttle) == math.floor(2 + 1.5 * 5 * math.log(2) / 5)
+
+
+def test_turns_follow_one_another_by_the_requests_that_are_done() -> None:
+    """128 are inside at once; the next are told to come back one after the other, four a second as long as nothing was
+    done, two minutes at most; what was done counts half after five seconds."""
+    clock = Clock()
+    throttle = Throttle(clock)
+    assert [throttle.refuses("one") for _ in range(128)] == [None] * 128
+    assert [throttle.refuses("one") for _ in range(3)] == [32.0, 32.25, 32.5]
+    assert max(throttle.refuses("one") or 0.0 for _ in range(400)) == 120.0
+    few = Throttle(clock, most=2)
+    assert [few.refuses("one") for _ in range(3)] == [None, None, 1.0]  # never less than a second
+    some = Throttle(clock, most=12)
+    assert [some.refuses("one") for _ in range(12)] == [None] * 12
+    clock.s = 5.0
+    some.leaves("one", done=True)
+    some.leaves("one", done=False)
+    assert [some.refuses("one") for _ in range(2)] == [None] * 2
+    assert some.refuses("one") == pytest.approx(12 * (1 * 0.5 + 5) / (4 * 0.5 + 1))
+
+
 def test_so_many_at_once_come_back_in_turn_and_find_room() -> None:
     """Of four hundred at once a bounded number enters; the others are told times at which there is room for them."""
     clock = Clock()
