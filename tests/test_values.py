@@ -17,7 +17,7 @@ FLOORS = ("router.types", "router.planning", "router.cost", "router.verification
           "policies.deciding", "policies.store", "deployments.orchestration",
           "deployments.api", "deployments.jobs", "deployments.store")  # fmt: skip
 WORKED_ON = {
-    "router.planning.plan._Draft",
+    "router.planning.arranging.draft.Draft",
     "router.verification.best_of_n._Path",
     "policies.deciding.gates.Gates",
     "deployments.orchestration.budgets._Entry",
