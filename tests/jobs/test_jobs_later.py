@@ -263,7 +263,7 @@ async def test_what_goes_on_in_the_background_has_its_time(
     await jobs.start()
     await until(lambda: len(begun) == 3)
     assert sorted(begun) == [(1.0, "look"), (10.0, "note_used"), (300.0, "tidy")]
-    store.accept(job("old"))
+    store.accept(job("old", fence=jobs._open.fence))
     store.finished("old", jobs._open.fence, "done", {})
     monkeypatch.setattr(upkeep.time, "time", lambda now=time.time: now() + 400 * 86_400)
     monkeypatch.setattr(jobs.orchestrator, "costs_snapshot", lambda: {"learned": 7})
