@@ -1,5 +1,6 @@
 """Plans with given pictures as they are written down in `tests/golden/given_plans.json`: edits, controls, references,
-models of other servers, and styles; with what each recipe takes, becomes for a picture, and is called as it is run.
+models of other servers, and styles; with what each recipe takes, becomes for a picture, and is called as it is run, and
+with the law, the work and the seconds of each step.
 
 `python -m tests.router.planning.test_given_plans` renews them.
 
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from router.cost.model import CostModel
 from router.errors import PlanError
 from router.planning.edits import for_pictures, probes, takes
 from router.planning.plan import make_plan
@@ -199,7 +201,9 @@ def written(recipe: Recipe, request: GenerationRequest) -> Any:
     except PlanError as error:
         return [error.message, error.param]
     key = recipe_key(as_run(resolve(recipe, NAMED), request), {}, CATALOGUE)
-    return {"key": key, **json.loads(json.dumps(asdict(plan, dict_factory=_said), default=repr))}
+    costs, pixels = CostModel(CATALOGUE), plan.width * plan.height
+    work = [[costs.law(step), round(costs.work(step, pixels), 6), round(costs.seconds(step), 6)] for step in plan.steps]
+    return {"key": key, "work": work, **json.loads(json.dumps(asdict(plan, dict_factory=_said), default=repr))}
 
 
 @cache
@@ -234,7 +238,7 @@ def everything() -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_goes_on_from_pictures_as_it_is_written_down(name: str) -> None:
-    """Steps, settings, hand-overs, notes and key beside every kind of given picture, or the words of a refusal."""
+    """Steps, work, hand-overs, notes and key beside every kind of given picture, or the words of a refusal."""
     before = _written()[name]
     assert json.loads(json.dumps(taken(RECIPES[name]))) == before["takes"]
     for title, request in REQUESTS.items():
