@@ -2,7 +2,7 @@
 models of other servers, and styles; with what each recipe takes, becomes for a picture, and is called as it is run, and
 with the law, the work and the seconds of each step.
 
-`python -m tests.router.planning.test_given_plans` renews them.
+`python -m tests.router.given.test_given_plans` renews them.
 
 A change there is a change of what is run, or of what is told: read it, and renew the file only if it is meant.
 """
