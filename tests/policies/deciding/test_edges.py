@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from policies.deciding.objectives import rank
+from policies.deciding.reasons import compared, times
 from policies.language.schema_choice import Objective, Weight
 from router.types import Allowance, Context, Estimate, GenerationRequest, Quality
 from tests.policies.values import QUALITY, decide, estimate, policy, view
@@ -147,6 +148,14 @@ def test_what_is_checked_and_tried_is_told(verify: str, told: str) -> None:
     """The last reason says the bar, what may follow in which order, how often, and what it is to gain."""
     decision = decide(policy(QUALITY + f"verify: {{scorer: alignment, {verify}}}\n"), ASK, *FLEET)
     assert decision.reasons[-1] == f"verified (always): {told}"
+
+
+def test_what_differs_by_less_than_a_hundredth_is_the_same() -> None:
+    """Two digits of quality are told, and what they do not show is no difference; a ratio from 99.5 on is whole."""
+    one = estimate("a", 0.6)
+    assert compared(one, replace(one, quality=Quality(0.6049, 0.05)), "b").startswith("b, a, has the same quality")
+    assert compared(one, replace(one, quality=Quality(0.6051, 0.05)), "b").startswith("b, a, has 0.01 more quality")
+    assert times(99.5) == "100 times the"
 
 
 def test_a_ladder_stays_within_seconds_and_work_as_well() -> None:
