@@ -202,7 +202,10 @@ def written(recipe: Recipe, request: GenerationRequest) -> Any:
         return [error.message, error.param]
     key = recipe_key(as_run(resolve(recipe, NAMED), request), {}, CATALOGUE)
     costs, pixels = CostModel(CATALOGUE), plan.width * plan.height
-    work = [[costs.law(step), round(costs.work(step, pixels), 6), round(costs.seconds(step), 6)] for step in plan.steps]
+    work = [
+        [costs.law(step), round(costs.work(step, pixels), 6), round(costs.seconds(step, pixels), 6)]
+        for step in plan.steps
+    ]
     return {"key": key, "work": work, **json.loads(json.dumps(asdict(plan, dict_factory=_said), default=repr))}
 
 

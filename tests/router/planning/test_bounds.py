@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from router.errors import PlanError
+from router.errors import PlanError, RequestError
+from router.planning.edits import check_brought, check_shape
 from router.planning.plan import cut_negatives, cut_prompts, make_plan
 from router.planning.sizes import (
     apart,
@@ -21,7 +22,19 @@ from router.planning.sizes import (
 )
 from router.planning.styles import check_worn, wearable
 from router.planning.tiling import along
-from router.types import Chain, Fuse, Generate, GenerationRequest, ModelCard, Step, Style, Upscale, wearing
+from router.types import (
+    Chain,
+    Fuse,
+    Generate,
+    GenerationRequest,
+    GivenPicture,
+    ModelCard,
+    Refine,
+    Step,
+    Style,
+    Upscale,
+    wearing,
+)
 from tests.router.cards import CATALOGUE, Cards
 
 CARD = ModelCard("m", "sd15", "base", {"local": "-"}, native_size=(512, 512), size_multiple=16, min_side=64)
@@ -256,3 +269,86 @@ def test_a_style_fits_a_model_or_it_is_said_why_not(
     with pytest.raises(PlanError) as refused:
         check_worn(wearing({"s0": 1.0}), model, "generate")
     assert why in str(refused.value)
+
+
+def test_a_model_that_is_good_at_several_sizes_names_them_all() -> None:
+    """Where none has the shape, each is listed; twice the native one stands for their multiples."""
+    card = replace(CARD, native_sizes=((512, 512), (768, 512)), area_tolerance=(1.0, 1.0), aspect_tolerance=1.0)
+    assert drawing_size(card, 1536, 1024) == (768, 512) and drawing_size(card, 1024, 1024) == (512, 512)
+    said = "nor at another size of this shape, but at 512x512, 768x512; ask for one of these or a multiple"
+    with pytest.raises(PlanError, match=said) as refused:
+        drawing_size(card, 1024, 256)
+    assert refused.value.message.endswith("such as 1024x1024")
+    with pytest.raises(PlanError, match="such as 1024x1024, or give the recipe `tile: native`"):
+        drawing_size(replace(card, relays=True), 1024, 256)
+
+
+def test_a_share_between_two_hand_overs_has_a_whole_step() -> None:
+    """From .5 until .55 of thirty steps is one and a half of them, until .53 is less than one."""
+    for until, fits in ((0.55, True), (0.53, False)):
+        stages = (
+            Generate("sdxl", until=0.5),
+            Refine("sdxl", from_=0.5, until=until),
+            Refine("sdxl-refiner", from_=until),
+        )
+        if fits:
+            assert len(make_plan("r", Chain(stages), GenerationRequest("a"), CATALOGUE, {}).steps) == 3
+        else:
+            with pytest.raises(PlanError, match="from leaves 'sdxl' less than one of 30 steps"):
+                make_plan("r", Chain(stages), GenerationRequest("a"), CATALOGUE, {})
+
+
+@pytest.mark.parametrize(("objects", "regions"), [(1, False), (2, True), (4, True), (5, False)])
+def test_regions_are_of_two_to_four_objects(objects: int, regions: bool) -> None:
+    """Each is a look at every picture; of more or fewer the best whole picture is kept."""
+    names = ("a red circle", "a blue square", "a green star", "a yellow ring", "a white cross")[:objects]
+    recipe = Fuse("regions", (Generate("sd15"), Generate("sd15")), "alignment")
+    made = make_plan("r", recipe, GenerationRequest(" and ".join(names)), CATALOGUE, {})
+    assert any(one.settings.get("method") == "regions" for one in made.steps) is regions
+    assert sum(one.kind == "score" for one in made.steps) == (objects + 1 if regions else 1)
+
+
+IMAGE, MASK = GivenPicture("image", "a", 64, 64), GivenPicture("mask", "b", 64, 64, 0.01)
+REFERENCE = GivenPicture("reference", "c", 64, 64)
+
+
+@pytest.mark.parametrize(
+    ("given", "strength", "param"),
+    [
+        ((), None, ""),
+        ((IMAGE, MASK), 1.0, ""),
+        ((IMAGE,), 0.001, ""),
+        ((IMAGE,), 0.0, "strength"),
+        ((IMAGE,), 1.001, "strength"),
+        ((REFERENCE,), 0.5, "strength"),
+        ((IMAGE, REFERENCE), None, ""),
+        ((REFERENCE, REFERENCE), None, "reference"),
+        ((IMAGE, MASK, MASK), None, "mask"),
+        ((REFERENCE, MASK), None, "mask"),
+        ((IMAGE, replace(MASK, share=0.0)), None, "mask"),
+        ((IMAGE, replace(MASK, height=65)), None, "mask"),
+        ((IMAGE, replace(MASK, width=65)), None, "mask"),
+        ((IMAGE, replace(IMAGE, digest="d"), MASK), None, ""),
+    ],
+)
+def test_what_a_request_brings_goes_together(
+    given: tuple[GivenPicture, ...], strength: float | None, param: str
+) -> None:
+    """One mask at most, of the size of the first picture and open somewhere, one reference, and a strength above 0 and
+    up to 1 for a picture only."""
+    asked = GenerationRequest("a", given=given, strength=strength)
+    if not param:
+        return check_brought(asked)
+    with pytest.raises(RequestError) as refused:
+        check_brought(asked)
+    assert refused.value.param == param
+
+
+@pytest.mark.parametrize(("height", "fits"), [(512, True), (488, True), (487, False), (537, True), (538, False)])
+def test_a_given_picture_is_squeezed_by_a_twentieth_at_most(height: int, fits: bool) -> None:
+    """Either way; beyond it, the height of its shape is named."""
+    image = GivenPicture("image", "a", 256, 256)
+    if fits:
+        return check_shape(image, 512, height)
+    with pytest.raises(PlanError, match="such as 512x512, or extend the picture"):
+        check_shape(image, 512, height)
