@@ -126,7 +126,8 @@ def test_what_enlarges_is_multiplied_along_a_chain_and_agrees_in_a_fusion() -> N
 def test_a_size_is_taken_from_the_least_side_to_the_most_pixels(size: tuple[int, int], why: str) -> None:
     """In multiples of 16; of what does not fit, the limit is told, and the nearest size that does."""
     if not why:
-        return check_size(CARD, *size)
+        check_size(CARD, *size)
+        return
     with pytest.raises(PlanError, match=why) as refused:
         check_size(CARD, *size)
     assert refused.value.param == "size"
@@ -217,7 +218,8 @@ WORN = replace(CARD, styles=STYLES)
 def test_a_weight_is_worn_within_the_bounds_of_its_style(weight: float, fits: bool) -> None:
     """Both ends belong to it."""
     if fits:
-        return check_worn(wearing({"s0": weight}), WORN, "generate")
+        check_worn(wearing({"s0": weight}), WORN, "generate")
+        return
     with pytest.raises(PlanError, match=rf"a weight of {weight:g} of the style 's0' \(lora\) is not -1\.5\.\.2"):
         check_worn(wearing({"s0": weight}), WORN, "generate")
 
@@ -265,7 +267,8 @@ def test_a_style_fits_a_model_or_it_is_said_why_not(
     model = replace(CARD, **card, styles={"s0": one})  # type: ignore[arg-type]
     assert wearable(one, model) is (not why or "works in" in why)
     if not why:
-        return check_worn(wearing({"s0": 1.0}), model, "generate")
+        check_worn(wearing({"s0": 1.0}), model, "generate")
+        return
     with pytest.raises(PlanError) as refused:
         check_worn(wearing({"s0": 1.0}), model, "generate")
     assert why in str(refused.value)
@@ -338,7 +341,8 @@ def test_what_a_request_brings_goes_together(
     up to 1 for a picture only."""
     asked = GenerationRequest("a", given=given, strength=strength)
     if not param:
-        return check_brought(asked)
+        check_brought(asked)
+        return
     with pytest.raises(RequestError) as refused:
         check_brought(asked)
     assert refused.value.param == param
@@ -349,6 +353,7 @@ def test_a_given_picture_is_squeezed_by_a_twentieth_at_most(height: int, fits: b
     """Either way; beyond it, the height of its shape is named."""
     image = GivenPicture("image", "a", 256, 256)
     if fits:
-        return check_shape(image, 512, height)
+        check_shape(image, 512, height)
+        return
     with pytest.raises(PlanError, match="such as 512x512, or extend the picture"):
         check_shape(image, 512, height)
