@@ -20,6 +20,7 @@ from deployments.jobs.life.acceptance import Acceptance
 from deployments.jobs.life.open_jobs import OpenJobs
 from deployments.jobs.life.pictures import Pictures
 from deployments.jobs.life.running import Running
+from deployments.jobs.life.shared import Shared
 from deployments.jobs.life.upkeep import Upkeep
 from deployments.jobs.limits import KeyLimits
 from deployments.jobs.live import LiveJob
@@ -69,19 +70,13 @@ class Jobs:
         self._access = StoreAccess()
         self._open = OpenJobs()
         self._pictures = Pictures(store, self._access, renderer, lambda: self._open.fence)
-        self._running = Running(orchestrator, store, self._access, self._pictures, renderer, self._open, webhooks)
-        self._upkeep = Upkeep(
-            orchestrator, store, self._access, self.keys, self.limits, self._open, self._running, renderer
-        )
-        self._acceptance = Acceptance(
-            orchestrator, store, self._access, self.keys, self.limits, self.refusals, self._open, self._running,
-            self.start, self.status,
-        )  # fmt: skip
+        shared = Shared(orchestrator, store, self._access, self.keys, self.limits, self.refusals, self._open)
+        self._running = Running(shared, self._pictures, renderer, webhooks)
+        self._upkeep = Upkeep(shared, self._running, renderer)
+        self._acceptance = Acceptance(shared, self._running, self.start, self.status)
+        self._operators = Operators(shared)
         self._starting: asyncio.Task[None] | None = None
         orchestrator.gallery.load = self.given
-        self._operators = Operators(
-            orchestrator, store, self._access, self.keys, self.limits, self.refusals, self._open
-        )
 
     @property
     def _live(self) -> dict[str, LiveJob]:

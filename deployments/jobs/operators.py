@@ -7,21 +7,15 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 
-from deployments.jobs.access import StoreAccess
 from deployments.jobs.codec import unpacked
-from deployments.jobs.keys import KeyRing
-from deployments.jobs.life.open_jobs import OpenJobs
-from deployments.jobs.limits import KeyLimits
+from deployments.jobs.life.shared import Shared
 from deployments.operating import counting
 from deployments.operating.exporter import Sample
 from deployments.operating.gauges import samples
 from deployments.operating.looking import models_of
 from deployments.operating.preview import DECISIONS, PATIENCE_S, previewed
-from deployments.operating.refusals import Refusals
 from deployments.operating.values import Operations, PolicyPreview
-from deployments.orchestration.orchestrator import Orchestrator
 from deployments.store.records import KeyRecord
-from deployments.store.store import Store
 from deployments.workers.streams import ended
 from router.errors import OverloadedError
 
@@ -32,62 +26,49 @@ MOST_PREVIEWS = 4  # of policies at once, of which one is made and the others wa
 class Operators:
     """Answers operators. All on the event loop of the jobs."""
 
-    def __init__(
-        self,
-        orchestrator: Orchestrator,
-        store: Store,
-        access: StoreAccess,
-        keys: KeyRing,
-        limits: KeyLimits,
-        refusals: Refusals,
-        open_jobs: OpenJobs,
-    ) -> None:
-        self._orchestrator = orchestrator
-        self._store = store
-        self._access = access
-        self._keys = keys
-        self._limits = limits
-        self._refusals = refusals
-        self._open = open_jobs
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
         self._since = time.time()
         self._previews = 0
         self._previewing = asyncio.Lock()
 
     async def operations(self) -> Operations:
         """How everything is, and what was served within a day. Raises `StoreError`."""
-        overview, now = await self._orchestrator.overview(), time.time()
-        served = await self._access.do(self._store.served_since, now - WINDOW_S)
-        rated = await self._access.do(self._store.rated_since, now - WINDOW_S)
-        budgets = self._limits.tightest(await self._keys.all())
-        states = self._open.states()
+        overview, now = await self._shared.orchestrator.overview(), time.time()
+        served = await self._shared.access.do(self._shared.store.served_since, now - WINDOW_S)
+        rated = await self._shared.access.do(self._shared.store.rated_since, now - WINDOW_S)
+        budgets = self._shared.limits.tightest(await self._shared.keys.all())
+        states = self._shared.open.states()
         return Operations(
             since=self._since,
             now=now,
             window_s=WINDOW_S,
-            models=models_of(self._orchestrator, overview),
+            models=models_of(self._shared.orchestrator, overview),
             jobs={"queued": states["queued"], "running": states["running"], **counting.ended(served)},
             recipes=counting.shares(served, rated),
             tenants=counting.uses(served, budgets.get),
-            refusals=self._refusals.counts(),
+            refusals=self._shared.refusals.counts(),
         )
 
     def samples(self) -> Iterable[Sample]:
         """The gauges as they are now. On the event loop of the jobs."""
-        return samples(self._orchestrator, self._open.states(), self._limits.tightest(self._keys.known))
+        return samples(
+            self._shared.orchestrator, self._shared.open.states(), self._shared.limits.tightest(self._shared.keys.known)
+        )
 
     async def all_keys(self) -> Sequence[KeyRecord]:
         """Every key, revoked ones included, the oldest first, as the store has them. Raises `StoreError`."""
-        return await self._access.do(self._store.keys)
+        return await self._shared.access.do(self._shared.store.keys)
 
     async def add_key(self, key: KeyRecord) -> None:
         """Raises `RequestError` for an id or hash that is there already, `StoreError`."""
-        await self._access.do(self._store.add_key, key)
-        self._keys.changed()
+        await self._shared.access.do(self._shared.store.add_key, key)
+        self._shared.keys.changed()
 
     async def revoke_key(self, id: str) -> KeyRecord:
         """End a key. Raises `NotFoundError`, `StoreError`."""
-        revoked = await self._access.do(self._store.revoke_key, id)
-        self._keys.changed()
+        revoked = await self._shared.access.do(self._shared.store.revoke_key, id)
+        self._shared.keys.changed()
         return revoked
 
     async def preview_policy(self, name: str, text: str) -> PolicyPreview:
@@ -103,12 +84,12 @@ class Operators:
             self._previews -= 1
 
     async def _previewed(self, name: str, text: str) -> PolicyPreview:
-        known = name if name in self._orchestrator.policies.names() else None
-        records = await self._access.do(self._store.recent_requests, known, 2 * DECISIONS)
+        known = name if name in self._shared.orchestrator.policies.names() else None
+        records = await self._shared.access.do(self._shared.store.recent_requests, known, 2 * DECISIONS)
         decided = [(unpacked(record.request), str((record.decision or {}).get("policy"))) for record in records]
         left = threading.Event()
         looking = asyncio.ensure_future(
-            asyncio.to_thread(previewed, self._orchestrator, name, text, decided, left.is_set)
+            asyncio.to_thread(previewed, self._shared.orchestrator, name, text, decided, left.is_set)
         )
         try:
             return await asyncio.shield(looking)

@@ -8,23 +8,17 @@ from contextlib import suppress
 from dataclasses import replace
 from weakref import WeakValueDictionary
 
-from deployments.jobs.access import StoreAccess
 from deployments.jobs.codec import digest_of
 from deployments.jobs.failures import draining, fenced, worth_another_try
-from deployments.jobs.keys import KeyRing
-from deployments.jobs.life.open_jobs import OpenJobs
 from deployments.jobs.life.running import Running
-from deployments.jobs.limits import KeyLimits
+from deployments.jobs.life.shared import Shared
 from deployments.jobs.live import LiveJob
 from deployments.jobs.values import JobView, Submission
 from deployments.jobs.views import record_of
 from deployments.observing import tracing
-from deployments.operating.refusals import Refusals
-from deployments.orchestration.orchestrator import Orchestrator
 from deployments.orchestration.results import Admitted
 from deployments.store.errors import StoreError
 from deployments.store.records import GivenRecord, JobRecord, KeyRecord
-from deployments.store.store import Store
 from deployments.workers.streams import ended
 from router.errors import RequestError, TriptychError
 
@@ -34,24 +28,12 @@ class Acceptance:
 
     def __init__(
         self,
-        orchestrator: Orchestrator,
-        store: Store,
-        access: StoreAccess,
-        keys: KeyRing,
-        limits: KeyLimits,
-        refusals: Refusals,
-        open_jobs: OpenJobs,
+        shared: Shared,
         running: Running,
         start: Callable[[], Awaitable[None]],
         status: Callable[[str], Awaitable[JobView]],
     ) -> None:
-        self._orchestrator = orchestrator
-        self._store = store
-        self._access = access
-        self._keys = keys
-        self._limits = limits
-        self._refusals = refusals
-        self._open = open_jobs
+        self._shared = shared
         self._running = running
         self._start = start
         self._status = status
@@ -81,38 +63,38 @@ class Acceptance:
                 with tracing.span("admit", job=submission.id):
                     return await self._taken_in(submission)
             except TriptychError as error:
-                self._refusals.count(error.code)
-                self._orchestrator.metrics.record("triptych_refusals_total", reason=error.code)
+                self._shared.refusals.count(error.code)
+                self._shared.orchestrator.metrics.record("triptych_refusals_total", reason=error.code)
                 raise
 
     async def _taken_in(self, submission: Submission) -> JobView:
         await self._start()
-        if self._open.fenced:
+        if self._shared.open.fenced:
             raise fenced()
-        if self._open.draining and submission.id not in self._open.live:
+        if self._shared.open.draining and submission.id not in self._shared.open.live:
             raise draining()
-        if (job := self._open.live.get(submission.id)) is not None:
-            return self._open.view(job)
+        if (job := self._shared.open.live.get(submission.id)) is not None:
+            return self._shared.open.view(job)
         known = await self._known(submission)
         failed = known is not None and known.id != submission.id and await self._failed_here(known)
         if known is not None and not failed:
             return await self._status(known.id)
         caller = await self._key_of(submission)
-        entered_s = self._limits.enter(caller) if caller is not None else 0.0
-        rate = self._limits.rate(caller) if caller is not None else None
+        entered_s = self._shared.limits.enter(caller) if caller is not None else 0.0
+        rate = self._shared.limits.rate(caller) if caller is not None else None
         admitted, job = None, None
         given: list[GivenRecord] = []
         try:
             if submission.given:  # on the disk before the job is, and at hand for its first step
-                given = await self._access.do(self._store.keep_given, submission.id, submission.given)
-                self._orchestrator.gallery.keep(submission.given)
-            further = self._limits.allowances(caller) if caller is not None else ()
-            admitted = await self._orchestrator.admit(submission.request, further=further)
+                given = await self._shared.access.do(self._shared.store.keep_given, submission.id, submission.given)
+                self._shared.orchestrator.gallery.keep(submission.given)
+            further = self._shared.limits.allowances(caller) if caller is not None else ()
+            admitted = await self._shared.orchestrator.admit(submission.request, further=further)
             if caller is not None:
-                self._limits.charge(caller, admitted)
-            record = record_of(submission, admitted, self._open.fence)
+                self._shared.limits.charge(caller, admitted)
+            record = record_of(submission, admitted, self._shared.open.fence)
             instead_of = None if known is None else known.id
-            accepting = self._store.accept_soon(record, admitted.charge.rows(record.id), given, instead_of)
+            accepting = self._shared.store.accept_soon(record, admitted.charge.rows(record.id), given, instead_of)
             # Its first step may be on its way while the store commits: nobody is told of the job before that.
             job = self._running.begin(record, admitted, submission.trace)
             stored = await asyncio.wrap_future(accepting)
@@ -122,9 +104,9 @@ class Acceptance:
         if stored.id != record.id:  # the same key came twice at once, and the other was first
             await self._take_back(caller, entered_s, admitted, job, given)
             return await self._status(stored.id)
-        self._open.live[record.id] = job
+        self._shared.open.live[record.id] = job
         job.decide(accepted=True)
-        return replace(self._open.view(job), rate=rate)
+        return replace(self._shared.open.view(job), rate=rate)
 
     async def _take_back(
         self,
@@ -141,29 +123,29 @@ class Acceptance:
             task.cancel()
             await ended(task)
         if key is not None:
-            self._limits.leave(key, entered_s)
+            self._shared.limits.leave(key, entered_s)
         if admitted is not None:
             admitted.charge.forget()
-            self._orchestrator.give_up(admitted)
+            self._shared.orchestrator.give_up(admitted)
         if given:
             with suppress(StoreError):  # then it is tidied later
-                await self._access.do(self._store.drop_given, given)
+                await self._shared.access.do(self._shared.store.drop_given, given)
 
     async def _key_of(self, submission: Submission) -> KeyRecord | None:
         """The key that a submission came with. Raises `RequestError` if it was revoked meanwhile."""
         if (id := submission.caller.key_id) is None:
             return None
-        if (key := await self._keys.get(id)) is None:
+        if (key := await self._shared.keys.get(id)) is None:
             raise RequestError(f"key {id} was revoked; ask for another", None, "invalid_api_key")
         return key
 
     async def _known(self, submission: Submission) -> JobRecord | None:
         """The job that this became before, if it did."""
-        known = await self._access.do(self._store.job, submission.id) if submission.again else None
+        known = await self._shared.access.do(self._shared.store.job, submission.id) if submission.again else None
         tenant, key = submission.caller.tenant, submission.idempotency_key
         if known is not None or key is None:
             return known
-        known = await self._access.do(self._store.by_key, tenant, key)
+        known = await self._shared.access.do(self._shared.store.by_key, tenant, key)
         if known is not None and known.body_digest != digest_of(submission.body):
             message = f"Idempotency-Key {key!r} came with another request before; send a new key with a new request"
             raise RequestError(message, "Idempotency-Key", "idempotency_mismatch")

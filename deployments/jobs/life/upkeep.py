@@ -9,17 +9,13 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
-from deployments.jobs.access import StoreAccess
 from deployments.jobs.failures import fenced
-from deployments.jobs.keys import KeyRing
-from deployments.jobs.life.open_jobs import OpenJobs
 from deployments.jobs.life.running import Running
-from deployments.jobs.limits import MINUTE_S, KeyLimits
+from deployments.jobs.life.shared import Shared
+from deployments.jobs.limits import MINUTE_S
 from deployments.jobs.values import Renderer
 from deployments.orchestration.budgets import Charge
-from deployments.orchestration.orchestrator import Orchestrator
 from deployments.store.errors import StoreError
-from deployments.store.store import Store
 
 logger = logging.getLogger("triptych.jobs")
 
@@ -31,47 +27,32 @@ NOTE_S = 10.0  # between two times at which it is written when keys were used
 class Upkeep:
     """background: what goes on until `stop` of `Jobs` ends it"""
 
-    def __init__(
-        self,
-        orchestrator: Orchestrator,
-        store: Store,
-        access: StoreAccess,
-        keys: KeyRing,
-        limits: KeyLimits,
-        open_jobs: OpenJobs,
-        running: Running,
-        renderer: Renderer,
-    ) -> None:
-        self._orchestrator = orchestrator
-        self._store = store
-        self._access = access
-        self._keys = keys
-        self._limits = limits
-        self._open = open_jobs
+    def __init__(self, shared: Shared, running: Running, renderer: Renderer) -> None:
+        self._shared = shared
         self._running = running
         self._renderer = renderer
         self.background: list[asyncio.Task[None]] = []
 
     async def take_over(self) -> None:
         """Become the orchestrator, and carry on with the jobs of the former one. Raises `StoreError`."""
-        self._open.fence = await self._access.do(self._store.begin)
-        taken = await self._access.do(self._store.take_over, self._open.fence)
-        costs = await self._access.do(self._store.costs)
+        self._shared.open.fence = await self._shared.access.do(self._shared.store.begin)
+        taken = await self._shared.access.do(self._shared.store.take_over, self._shared.open.fence)
+        costs = await self._shared.access.do(self._shared.store.costs)
         if costs is not None:
-            self._orchestrator.restore_costs(costs)
+            self._shared.orchestrator.restore_costs(costs)
         charges = await self._restored()
         for record in taken:
-            stored = {one.index: one for one in await self._access.do(self._store.pictures, record.id)}
+            stored = {one.index: one for one in await self._shared.access.do(self._shared.store.pictures, record.id)}
             self._running.take_over(record, stored, charges.get(record.id))
 
     async def _restored(self) -> Mapping[str, Charge]:
         """What was used within the windows of all limits counts again; the charges of open jobs, by their id."""
-        budgets = [key.budget or {} for key in await self._keys.all()]
+        budgets = [key.budget or {} for key in await self._shared.keys.all()]
         own = [float(one.get("window_s", 0)) for one in budgets]
-        longest_s = max(MINUTE_S, self._orchestrator.longest_window_s, *own)
-        usage = await self._access.do(self._store.usage_since, time.time() - longest_s)
-        charges = self._orchestrator.tenant_budgets.restore(usage)
-        self._limits.restore(usage)
+        longest_s = max(MINUTE_S, self._shared.orchestrator.longest_window_s, *own)
+        usage = await self._shared.access.do(self._shared.store.usage_since, time.time() - longest_s)
+        charges = self._shared.orchestrator.tenant_budgets.restore(usage)
+        self._shared.limits.restore(usage)
         return charges
 
     def begin(self) -> None:
@@ -81,31 +62,34 @@ class Upkeep:
 
     async def look(self) -> None:
         """Whether another orchestrator has begun: then all jobs are its, and whoever waits here is sent there."""
-        if self._open.fenced or await self._access.do(self._store.latest_fence) <= self._open.fence:
+        if (
+            self._shared.open.fenced
+            or await self._shared.access.do(self._shared.store.latest_fence) <= self._shared.open.fence
+        ):
             return
-        self._open.fenced = True
+        self._shared.open.fenced = True
         logger.info("another orchestrator has taken over; what runs here is stopped")
-        for job in [job for job in self._open.live.values() if not job.ended]:
+        for job in [job for job in self._shared.open.live.values() if not job.ended]:
             if job.task is not None:
                 job.task.cancel()
             job.end("failed", failure=fenced(), error=self._renderer.error(fenced(), ""))
 
     async def keep_costs(self) -> None:
         """Keep what was learned of costs."""
-        await self._access.do(self._store.save_costs, self._orchestrator.costs_snapshot())
+        await self._shared.access.do(self._shared.store.save_costs, self._shared.orchestrator.costs_snapshot())
 
     async def tidy(self) -> None:
         """Keep what was learned, and forget what is past its time."""
         await self.keep_costs()
-        await self._access.do(self._store.tidy, time.time())
+        await self._shared.access.do(self._shared.store.tidy, time.time())
 
     async def note_used(self) -> None:
         """Write when keys were used. What the store does not take is written the next time."""
-        if used := self._keys.used():
+        if used := self._shared.keys.used():
             try:
-                await self._access.do(self._store.keys_used, used)
+                await self._shared.access.do(self._shared.store.keys_used, used)
             except BaseException:
-                self._keys.not_noted(used)
+                self._shared.keys.not_noted(used)
                 raise
 
 
