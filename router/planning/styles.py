@@ -134,6 +134,14 @@ def _check_together(styles: Sequence[Style]) -> None:
     perturbing = [style.id for style in styles if "pag" in style.settings]
     if len(perturbing) > 1:
         raise PlanError(f"{' and '.join(map(repr, perturbing))} each perturb attention; wear one of them", "style")
+    placed = [style.id for style in styles if "instead_of" in style.settings]
+    others = [style.id for style in styles if style.kind in ("attention", "ip_adapter")]
+    if placed and len(others) > 1:
+        raise PlanError(
+            f"{placed[0]!r} takes attention maps from another picture, which {' and '.join(map(repr, others))} would "
+            "change together; wear one of them",
+            "style",
+        )
     stepping = [style.id for style in styles if "scheduler" in style.settings]
     if len(stepping) > 1:
         raise PlanError(f"{' and '.join(map(repr, stepping))} each want a scheduler; wear one of them", "style")
