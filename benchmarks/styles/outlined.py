@@ -35,13 +35,13 @@ from models.embedded.outcomes import Prompt, held_out_prompts, wilson
 from models.embedded.outlines import check_outlined, fill_share, outlined_objects, render_outlined, shows_outlines
 from models.embedded.world import TIERS, Scene, sample_scene
 from models.styles.cards import load_styles
-from router.types import Picture, Scalar, Step, spelled, wearing
+from router.types import Picture, Scalar, Step, StepResult, spelled, wearing
 
 HOME = Path(__file__).resolve().parent
 SEED = 6151
 WAYS = ((0.0, 3.0), (1.0, 1.5), (0.5, 1.5), (1.0, 3.0))
 """Weights, each with the guidance at which it is drawn; 3 is the card's."""
-RESAMPLED = 4000
+RESAMPLED, BATCH = 4000, 20
 ASKED = TIERS[:-1]  # the model gets counts wrong in any style
 
 
@@ -49,13 +49,17 @@ def drawn(
     engine: Any, prompts: Sequence[Prompt], styles: Mapping[str, float], guidance: float
 ) -> list[NDArray[np.uint8]]:
     """One picture a prompt, by its place as seed, in styles with their weights."""
-    made = []
+    worn = spelled(wearing(styles)) or None
+    steps = []
     for seed, prompt in enumerate(prompts):
         settings: dict[str, Scalar] = {"prompt": prompt.text, "seed": SEED + seed, "guidance_scale": guidance}
-        settings["style"] = spelled(wearing(styles)) or None
-        value = engine.run(Step("made", "generate", "sd15", (), "image", settings)).value
-        assert isinstance(value, Picture)
-        made.append(value.pixels)
+        steps.append(Step("made", "generate", "sd15", (), "image", {**settings, "style": worn}))
+    made = []
+    for start in range(0, len(steps), BATCH):
+        part = steps[start : start + BATCH]
+        for result in engine.run_batch(part, [()] * len(part)):
+            assert isinstance(result, StepResult) and isinstance(result.value, Picture)
+            made.append(result.value.pixels)
     return made
 
 

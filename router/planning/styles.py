@@ -84,16 +84,19 @@ def check_worn(found: Wearing, card: ModelCard, kind: str) -> None:
 
 
 def unsaid(prompt: str, steps: Iterable[Step], catalogue: Catalogue) -> list[str]:
-    """Notes on styles that weigh words, none of which the prompt says."""
+    """Notes on styles that weigh or exchange words, none of which the prompt says."""
     notes = []
     for step in steps:
         styles = catalogue[step.model].styles if step.model and step.settings.get("style") else {}
         for name, _ in worn_by(str(step.settings["style"])) if styles else ():
-            words = styles[name].settings.get("words") if name in styles else None
-            if isinstance(words, Mapping) and not any(
-                re.search(rf"(?<!\w){re.escape(word)}(?!\w)", prompt, re.IGNORECASE) for word in words
-            ):
-                notes.append(f"the prompt says none of the words that the style {name!r} weighs: {', '.join(words)}")
+            for key, does in (("words", "weighs"), ("instead_of", "exchanges")):
+                words = styles[name].settings.get(key) if name in styles else None
+                if isinstance(words, Mapping) and not any(
+                    re.search(rf"(?:(?<!\w)|(?=\W)){re.escape(word)}(?:(?!\w)|(?<=\W))", prompt, re.IGNORECASE)
+                    for word in words
+                ):
+                    said = ", ".join(words)
+                    notes.append(f"the prompt says none of the words that the style {name!r} {does}: {said}")
     return list(dict.fromkeys(notes))
 
 
