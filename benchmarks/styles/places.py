@@ -1,11 +1,11 @@
 """Does prompt-to-prompt leave things where they were, when a word of the prompt is changed?
 
-    python -m benchmarks.styles.places [--prompts 120] [--quick]
+    python -m benchmarks.styles.places [--prompts 160] [--quick]
 
-Held-out prompts of one thing or more, each drawn with its own seed. Then one thing is said otherwise: another colour, or
-another shape, or a black background is added; and the new prompt is drawn from the same seed plainly, and with the
-attention maps of the first one (`models/styles/maps.py`), to words only until .8 of the denoising, as the shipped style
-does it, and all of them until the end.
+Held-out prompts, each drawn with its own seed. Then something is said otherwise: a colour, a shape, or that the
+background is black; and the new prompt is drawn from the same seed, plainly and with the attention maps of the former
+one (`models/styles/maps.py`): those to words until .8 of the denoising, as the shipped style has it, or all of them
+until the end.
 
 `places.json` has a row for each edit and way, with 95 % intervals over prompts
   kept    the share of pictures in which each thing that was not edited is found where it was, within 1 pixel, of its
@@ -13,14 +13,14 @@ does it, and all of them until the end.
   moved   mean pixels that those things moved; 16 for one that is gone
   exact   the share of pictures that are right for the new prompt
   gained  `kept` less that of the plain way, of the same prompts and seeds
-`places.png` shows the pictures in which the plain way moved things most.
+`places.png` shows those pictures of each edit in which the maps to words held most.
 """
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from models.embedded.checker import check, find_objects
 from models.embedded.outcomes import Prompt, held_out_prompts
 from models.embedded.world import COLOURS, SHAPES, TIERS, Scene
 from models.styles.cards import load_styles
-from router.types import Picture, Scalar, Step, Style
+from router.types import Picture, Scalar, Step, StepResult, Style
 
 HOME = Path(__file__).resolve().parent
 SEED, NEAR, GONE = 5153, 1.0, 16.0
@@ -49,6 +49,7 @@ GROUND = ", on a black background"
 EDITS = ("colour", "shape", "background")
 ASKED = TIERS[:-1]
 SCALE, GAP, LINE = 2, 6, 18
+BATCH, SHOWN = 20, 1
 Pixels = NDArray[np.uint8]
 
 
@@ -62,19 +63,18 @@ class Edit:
     before: Prompt
     text: str
     scene: Scene
-    instead_of: Mapping[str, str]
     edited: str | None
     seed: int
 
 
 def edits(kind: str, prompts: Sequence[Prompt]) -> Iterator[Edit]:
-    """One edit of each prompt that can have one: whose word stands in it once, and leaves no two things alike."""
+    """One edit of each prompt that can have one: of a word that stands in it once, to one that no thing has."""
     for number, prompt in enumerate(prompts):
         rng, scene = random.Random(f"{kind} {number}"), prompt.scene
         if kind == "background":
             if scene.background is None:
                 text = prompt.text + GROUND
-                yield Edit(prompt, text, replace(scene, background="black"), {GROUND: ""}, None, SEED + number)
+                yield Edit(prompt, text, replace(scene, background="black"), None, SEED + number)
             continue
         said = [getattr(thing, kind) for thing in scene.things]
         once = [word for word in dict.fromkeys(said) if prompt.text.split().count(word) == 1]
@@ -83,16 +83,24 @@ def edits(kind: str, prompts: Sequence[Prompt]) -> Iterator[Edit]:
             was, now = rng.choice(once), rng.choice(free)
             text = " ".join(now if word == was else word for word in prompt.text.split())
             things = tuple(replace(t, **{kind: now}) if getattr(t, kind) == was else t for t in scene.things)
-            yield Edit(prompt, text, replace(scene, things=things), {now: was}, was, SEED + number)
+            yield Edit(prompt, text, replace(scene, things=things), was, SEED + number)
 
 
-def drawn(engine: Any, text: str, seed: int, style: Style | None = None) -> Pixels:
-    """A picture, as a style has it."""
+def drawn(engine: Any, texts: Sequence[str], seeds: Sequence[int], style: Style | None = None) -> list[Pixels]:
+    """A picture of each, in a style or in none."""
     engine.card = replace(engine.card, styles={} if style is None else {style.id: style})
-    settings: dict[str, Scalar] = {"prompt": text, "seed": seed, "style": None if style is None else f"{style.id}*1"}
-    value = engine.run(Step("made", "generate", "sd15", (), "image", settings)).value
-    assert isinstance(value, Picture)
-    return value.pixels
+    steps = []
+    for text, seed in zip(texts, seeds, strict=True):
+        worn = None if style is None else f"{style.id}*1"
+        settings: dict[str, Scalar] = {"prompt": text, "seed": seed, "style": worn}
+        steps.append(Step("made", "generate", "sd15", (), "image", settings))
+    made = []
+    for start in range(0, len(steps), BATCH):
+        part = steps[start : start + BATCH]
+        for result in engine.run_batch(part, [()] * len(part)):
+            assert isinstance(result, StepResult) and isinstance(result.value, Picture)
+            made.append(result.value.pixels)
+    return made
 
 
 def moved(before: Pixels, after: Pixels, kind: str, edited: str | None) -> list[float]:
@@ -107,14 +115,27 @@ def moved(before: Pixels, after: Pixels, kind: str, edited: str | None) -> list[
     return found + [GONE] * abs(len(was) - len(now))
 
 
-def row(kind: str, way: str, asked: Sequence[Edit], befores: Sequence[Pixels], afters: Sequence[Pixels]) -> Any:
-    """What became of things in one way."""
+def row(
+    kind: str, way: str, asked: Sequence[Edit], befores: Sequence[Pixels], afters: Sequence[Pixels]
+) -> tuple[dict[str, Any], list[float]]:
+    """What became of things in one way, and `kept` of each picture."""
     far = [moved(a, b, kind, one.edited) for a, b, one in zip(befores, afters, asked, strict=True)]
-    kept = [float(all(way <= NEAR for way in each)) for each in far]
+    kept = [float(all(pixels <= NEAR for pixels in each)) for each in far]
     told: dict[str, Any] = {"edit": kind, "way": way, "n": len(asked), "kept": interval(kept)}
     told["moved"] = interval([float(np.mean(each)) for each in far if each])
     told["exact"] = interval([float(check(b, one.scene).exact) for b, one in zip(afters, asked, strict=True)])
     return told, kept
+
+
+def held(
+    kind: str, asked: Sequence[Edit], befores: Sequence[Pixels], plain: Sequence[Pixels], worn: Sequence[Pixels]
+) -> list[int]:
+    """The places of the edits in which the maps held things most, beside the plain way."""
+    by = []
+    for one, *pictures in zip(asked, befores, plain, worn, strict=True):
+        far = [float(np.mean(moved(pictures[0], after, kind, one.edited) or [0.0])) for after in pictures[1:]]
+        by.append(far[1] - far[0])
+    return sorted(range(len(by)), key=by.__getitem__)[:SHOWN]
 
 
 def sheet(shown: Sequence[tuple[str, Sequence[Pixels]]]) -> Image.Image:
@@ -143,33 +164,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     count = len(ASKED) if asked.quick else asked.prompts
     prompts = [prompt for tier in ASKED for prompt in held_out_prompts(tier, count // len(ASKED), SEED)]
     engine = load_engine(load_card("embedded/sd15"), threads=1)
-    family, shipped = engine.card.family, load_styles()["recoloured"]
+    shipped = load_styles()["recoloured"]
     with results(asked, HOME, is_full(made, asked)) as out:
-        rows, shown = [], []
+        rows: list[Any] = []
+        shown: list[tuple[str, list[Pixels]]] = []
         for kind in EDITS[: 1 if asked.quick else None]:
-            some = list(edits(kind, prompts))
-            befores = [drawn(engine, one.before.text, one.seed) for one in some]
+            some = list({one.text: one for one in edits(kind, prompts)}.values())
+            texts, seeds = [one.text for one in some], [one.seed for one in some]
+            befores = drawn(engine, [one.before.text for one in some], seeds)
+            formers = {one.text: one.before.text for one in some}  # so that one style serves all prompts of a batch
+            ways: list[list[Pixels]] = []
             usual: list[float] = []
-            ways = []
-            for way, settings in WAYS.items():
-                afters = []
-                for one in some:
-                    given = {"instead_of": dict(one.instead_of), **settings}
-                    style = replace(shipped, id="kept", family=family, settings=given) if settings else None
-                    afters.append(drawn(engine, one.text, one.seed, style))
-                told, kept = row(kind, way, some, befores, afters)
+            for way, until in WAYS.items():
+                style = replace(shipped, settings={"instead_of": formers, **until}) if until else None
+                ways.append(drawn(engine, texts, seeds, style))
+                told, kept = row(kind, way, some, befores, ways[-1])
                 usual = usual or kept
                 told["gained"] = interval([a - b for a, b in zip(kept, usual, strict=True)])
                 rows.append(told)
-                ways.append(afters)
                 print(json.dumps(told), flush=True)
-            # Where the shipped style helped, before where it did not, before where nothing was to help.
-            def order(k: int, kind: str = kind, some: Any = some, ways: Any = ways, befores: Any = befores) -> float:
-                plain, worn = (np.mean(moved(befores[k], w[k], kind, some[k].edited) or [0.0]) for w in ways[:2])
-                return float(worn - plain)
-
-            for k in sorted(range(len(some)), key=order)[:2]:
-                shown.append((some[k].text, [befores[k], *(afters[k] for afters in ways)]))
+            shown += [
+                (some[k].text, [befores[k], *(way[k] for way in ways)]) for k in held(kind, some, befores, *ways[:2])
+            ]
         (out / "places.json").write_text("[\n" + ",\n".join(json.dumps(one) for one in rows) + "\n]\n")
         sheet(shown).quantize(128).save(out / "places.png", optimize=True)
 

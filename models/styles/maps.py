@@ -185,7 +185,7 @@ class _Source:
         return source_of(prompt, self.style.settings["instead_of"])  # type: ignore[arg-type]
 
     def start(self, sample: Any) -> None:
-        """Begin from the noise of the pipeline's own. sample: its latents, once for each pass, before they are scaled"""
+        """Begin from the noise of the pipeline's own. sample: its latents, once for each pass, not scaled yet"""
         if self.read is not None and self.latents is None:
             self.latents = sample[: len(self.read[0])].clone()
             self.scheduler = copy.deepcopy(self.pipe.scheduler)
@@ -275,8 +275,7 @@ class _Kept:
         read = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         mask = attn.prepare_attention_mask(attention_mask, read.shape[1], len(read))
         query, key, value = (
-            attn.head_to_batch_dim(part)
-            for part in (attn.to_q(hidden_states), attn.to_k(read), attn.to_v(read))
+            attn.head_to_batch_dim(part) for part in (attn.to_q(hidden_states), attn.to_k(read), attn.to_v(read))
         )
         scores = attn.get_attention_scores(query, key, mask).unflatten(0, (len(read), -1))
         used = source.exchanged(scores, self.maps, cross).flatten(0, 1)

@@ -200,11 +200,11 @@ def test_what_cannot_be_is_said(engine: Engines) -> None:
     found: Any = engine("sd15")
     pipe = found._pipe
     states = torch.zeros(1, pipe.tokenizer.model_max_length, pipe.unet.config.cross_attention_dim)
-    with pytest.raises(StepError, match="'kept'.*given as embeddings"), styled(pipe, [(kept(), 1.0)]):
+    with pytest.raises(StepError, match=r"'kept'.*given as embeddings"), styled(pipe, [(kept(), 1.0)]):
         pipe(prompt_embeds=states, guidance_scale=1.0, num_inference_steps=1)
     louder = Style("louder", "sd15", "attention", settings={"words": {"red": 2.0}})
     card = replace(found.card, styles={"kept": kept(), "louder": louder})
-    with pytest.raises(PlanError, match="'kept' takes attention maps.*wear one"):
+    with pytest.raises(PlanError, match=r"'kept' takes attention maps.*wear one"):
         check_worn((("kept", 1.0), ("louder", 1.0)), card, "generate")
     compiled = replace(card, tuning={"compile": "regional"})
     with pytest.raises(PlanError, match="attention that it changes is compiled"):
