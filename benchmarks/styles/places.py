@@ -1,6 +1,6 @@
 """Does prompt-to-prompt leave things where they were, when a word of the prompt is changed?
 
-    python -m benchmarks.styles.places [--prompts 160] [--quick]
+    python -m benchmarks.styles.places [--prompts 136] [--quick]
 
 Held-out prompts, each drawn with its own seed. Then something is said otherwise: a colour, a shape, or that the
 background is black; and the new prompt is drawn from the same seed, plainly and with the attention maps of the former
@@ -34,7 +34,7 @@ from benchmarks.fusion.run import interval
 from models import load_card, load_engine
 from models.embedded.checker import check, find_objects
 from models.embedded.outcomes import Prompt, held_out_prompts
-from models.embedded.world import COLOURS, SHAPES, TIERS, Scene
+from models.embedded.world import COLOURS, SHAPES, TIERS, Scene, Thing
 from models.styles.cards import load_styles
 from router.types import Picture, Scalar, Step, StepResult, Style
 
@@ -82,8 +82,12 @@ def edits(kind: str, prompts: Sequence[Prompt]) -> Iterator[Edit]:
         if once and free:
             was, now = rng.choice(once), rng.choice(free)
             text = " ".join(now if word == was else word for word in prompt.text.split())
-            things = tuple(replace(t, **{kind: now}) if getattr(t, kind) == was else t for t in scene.things)
+            things = tuple(_said(thing, kind, now) if getattr(thing, kind) == was else thing for thing in scene.things)
             yield Edit(prompt, text, replace(scene, things=things), was, SEED + number)
+
+
+def _said(thing: Thing, kind: str, now: str) -> Thing:
+    return replace(thing, colour=now) if kind == "colour" else replace(thing, shape=now)
 
 
 def drawn(engine: Any, texts: Sequence[str], seeds: Sequence[int], style: Style | None = None) -> list[Pixels]:
@@ -159,7 +163,7 @@ def sheet(shown: Sequence[tuple[str, Sequence[Pixels]]]) -> Image.Image:
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print, write."""
     made = parser(__doc__)
-    made.add_argument("--prompts", type=int, default=160, help="in all, of four tiers; not each can be edited")
+    made.add_argument("--prompts", type=int, default=136, help="in all, of four tiers; not each can be edited")
     asked = made.parse_args(argv)
     count = len(ASKED) if asked.quick else asked.prompts
     prompts = [prompt for tier in ASKED for prompt in held_out_prompts(tier, count // len(ASKED), SEED)]

@@ -176,7 +176,7 @@ def _factors(
         for word, factor in style.settings["words"].items():  # type: ignore[union-attr]
             for place in places(pipe, prompt, word, card):
                 if place < shape[1]:  # others were cut
-                    made[row, place] = 1 + (factor - 1) * style.weight * weight
+                    made[row, place] = 1 + (float(factor) - 1) * style.weight * weight
     return made
 
 
