@@ -1,6 +1,6 @@
 """Whether the style `outlined` outlines, and what it costs in right pictures; by the exact checkers.
 
-    python -m benchmarks.styles.outlined [--prompts 440] [--style FILE.safetensors] [--quick]
+    python -m benchmarks.styles.outlined [--prompts 440] [--style FILE] [--card-weight W] [--seed N] [--quick]
 
 Held-out prompts of four tiers in equal parts, one seed each, drawn at several weights. Two measures of the style:
 
@@ -35,27 +35,31 @@ from models.embedded.outcomes import Prompt, held_out_prompts, wilson
 from models.embedded.outlines import check_outlined, fill_share, outlined_objects, render_outlined, shows_outlines
 from models.embedded.world import TIERS, Scene, sample_scene
 from models.styles.cards import load_styles
-from router.types import Picture, Scalar, Step, spelled, wearing
+from router.types import Picture, Scalar, Step, StepResult, spelled, wearing
 
 HOME = Path(__file__).resolve().parent
-SEED = 5147
+SEED = 9107
 WAYS = ((0.0, 3.0), (1.0, 1.5), (0.5, 1.5), (1.0, 3.0))
 """Weights, each with the guidance at which it is drawn; 3 is the card's."""
-RESAMPLED = 4000
+RESAMPLED, BATCH = 4000, 20
 ASKED = TIERS[:-1]  # the model gets counts wrong in any style
 
 
 def drawn(
-    engine: Any, prompts: Sequence[Prompt], styles: Mapping[str, float], guidance: float
+    engine: Any, prompts: Sequence[Prompt], styles: Mapping[str, float], guidance: float, first: int
 ) -> list[NDArray[np.uint8]]:
-    """One picture a prompt, by its place as seed, in styles with their weights."""
-    made = []
+    """One picture a prompt, with seeds from `first`, in styles with their weights."""
+    worn = spelled(wearing(styles)) or None
+    steps = []
     for seed, prompt in enumerate(prompts):
-        settings: dict[str, Scalar] = {"prompt": prompt.text, "seed": SEED + seed, "guidance_scale": guidance}
-        settings["style"] = spelled(wearing(styles)) or None
-        value = engine.run(Step("made", "generate", "sd15", (), "image", settings)).value
-        assert isinstance(value, Picture)
-        made.append(value.pixels)
+        settings: dict[str, Scalar] = {"prompt": prompt.text, "seed": first + seed, "guidance_scale": guidance}
+        steps.append(Step("made", "generate", "sd15", (), "image", {**settings, "style": worn}))
+    made = []
+    for start in range(0, len(steps), BATCH):
+        part = steps[start : start + BATCH]
+        for result in engine.run_batch(part, [()] * len(part)):
+            assert isinstance(result, StepResult) and isinstance(result.value, Picture)
+            made.append(result.value.pixels)
     return made
 
 
@@ -103,11 +107,11 @@ def row(name: str, seen: Seen, weight: float, usual: Seen | None = None) -> dict
     return {key: round(value, 4) if isinstance(value, float) else value for key, value in told.items()}
 
 
-def composed(engine: Any, prompts: Sequence[Prompt]) -> dict[str, Any]:
+def composed(engine: Any, prompts: Sequence[Prompt], first: int) -> dict[str, Any]:
     """Of prompts that say no background: how many are outlined, have the black one of `dusk`, and both, in both."""
     free = [one for one in prompts if one.scene.background is None and shows_outlines(one.scene)]
     made: dict[str, list[bool]] = {"outlined": [], "black": [], "both": []}
-    for one, picture in zip(free, drawn(engine, free, {"outlined": 1, "dusk": 1}, 1.5), strict=True):
+    for one, picture in zip(free, drawn(engine, free, {"outlined": 1, "dusk": 1}, 1.5, first), strict=True):
         objects, black = outlined_objects(picture, one.scene), find_objects(picture)[0] == "black"
         lines = bool(objects) and all(objects)
         for key, answer in (("outlined", lines), ("black", black), ("both", lines and black)):
@@ -134,23 +138,29 @@ def main(argv: Sequence[str] | None = None) -> None:
     made = parser(__doc__)
     made.add_argument("--prompts", type=int, default=440, help="in all, of four tiers; half are asked for lines")
     made.add_argument("--style", type=Path, help="other weights than those that are shipped")
+    made.add_argument(
+        "--card-weight", type=float, help="another weight of the card, by which those asked for are multiplied"
+    )
+    made.add_argument("--seed", type=int, default=SEED, help="of prompts and pictures")
     asked = made.parse_args(argv)
     count, ways = (4, WAYS[:1] + WAYS[-1:]) if asked.quick else (asked.prompts, WAYS)
     styles = load_styles()
     if asked.style is not None:
         styles["outlined"] = replace(styles["outlined"], source={"file": str(asked.style.resolve())})
+    if asked.card_weight is not None:
+        styles["outlined"] = replace(styles["outlined"], weight=asked.card_weight)
     engine = load_engine(replace(load_card("embedded/sd15"), styles=styles), threads=1)
-    prompts = [prompt for tier in ASKED for prompt in held_out_prompts(tier, count // len(ASKED), SEED)]
+    prompts = [prompt for tier in ASKED for prompt in held_out_prompts(tier, count // len(ASKED), asked.seed)]
     scenes = [prompt.scene for prompt in prompts]
     with results(asked, HOME, is_full(made, asked)) as out:
         rows = [row("control", control(engine._pipe.vae, len(prompts)), 1.0)]  # type: ignore[attr-defined]
         usual = None
         for weight, guidance in ways:
-            seen = looked(drawn(engine, prompts, {"outlined": weight}, guidance), scenes, weight)
+            seen = looked(drawn(engine, prompts, {"outlined": weight}, guidance, asked.seed), scenes, weight)
             usual = usual or seen
             rows.append(row(f"guidance {guidance:g}", seen, weight, usual))
             print(json.dumps(rows[-1]), flush=True)
-        rows.append(composed(engine, prompts))
+        rows.append(composed(engine, prompts, asked.seed))
         print(json.dumps(rows[-1]), flush=True)
         (out / "outlined.json").write_text("[\n" + ",\n".join(json.dumps(one) for one in rows) + "\n]\n")
 

@@ -21,13 +21,13 @@ from models.styles.cards import load_styles
 from router.types import Picture, Scalar, Step, spelled, wearing
 
 HOME = Path(__file__).resolve().parent
-ORDER = ("euler", "rescaled", "freeu", "pag", "shapely", "early", "gray", "dusk", "outlined", "lcm")
+ORDER = ("euler", "rescaled", "freeu", "pag", "shapely", "recoloured", "early", "gray", "dusk", "outlined", "lcm")
 ADVISED: dict[str, dict[str, Scalar]] = {
     "outlined": {"guidance_scale": 1.5},
     "lcm": {"steps": 1, "guidance_scale": 1.0},
 }
 PROMPTS = ("a red circle above a blue square", "a large green star", "a yellow triangle and a purple ring")
-A_BLOCK = 5
+A_BLOCK = 6
 SCALE, GAP, LINE, BETWEEN = 2, 6, 18, 14
 SIDE = 64 * SCALE
 

@@ -132,10 +132,7 @@ def weighed(pipe: Any, styles: Sequence[tuple[Style, float]], card: ModelCard | 
 
     def stepping(network: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         nonlocal done
-        timestep = args[1] if len(args) > 1 else kwargs["timestep"]
-        done = (
-            1 - float(timestep.flatten()[0] if timestep.ndim else timestep) / pipe.scheduler.config.num_train_timesteps
-        )
+        done = done_at(pipe, args[1] if len(args) > 1 else kwargs["timestep"])
 
     def counted(layer: Any, args: tuple[Any, ...], value: Any) -> Any:
         now = [
@@ -179,21 +176,45 @@ def _factors(
         for word, factor in style.settings["words"].items():  # type: ignore[union-attr]
             for place in places(pipe, prompt, word, card):
                 if place < shape[1]:  # others were cut
-                    made[row, place] = 1 + (factor - 1) * style.weight * weight
+                    made[row, place] = 1 + (float(factor) - 1) * style.weight * weight
     return made
+
+
+def done_at(pipe: Any, timestep: Any) -> float:
+    """The share of the denoising before a timestep, by noise: 0 at the beginning."""
+    first = timestep.flatten()[0] if getattr(timestep, "ndim", 0) else timestep
+    return 1 - float(first) / pipe.scheduler.config.num_train_timesteps
 
 
 def places(pipe: Any, prompt: str, word: str, card: ModelCard | None = None) -> list[int]:
     """Where the tokens of a word, or of several that follow each other, are among those that the network reads of a
     prompt; none if it does not say it. card: as of `weighed`"""
-    tokenizer = next(part for name in ("tokenizer", "tokenizer_2") if (part := getattr(pipe, name, None)) is not None)
-    weighted = card is not None and card.prompt_weights
-    said = [token for token, _ in tokens_of(weighted, pipe, tokenizer, prompt)]
-    sought = [token for token, _ in tokens_of(False, pipe, tokenizer, word)]
-    limit = tokenizer.model_max_length
+    said, limit = _said(pipe, prompt, card)
+    sought, _ = _said(pipe, word, None)
     room = limit - 2  # of each chunk, without its beginning and end
     found: list[int] = []
     for start in range(len(said) - len(sought) + 1):
         if sought and said[start : start + len(sought)] == sought:
             found += [place // room * limit + 1 + place % room for place in range(start, start + len(sought))]
     return found
+
+
+BEGIN, END, PAD = -1, -2, -3
+"""In the place of tokens that are no words."""
+
+
+def tokens_read(pipe: Any, prompt: str, length: int, card: ModelCard | None = None) -> list[int]:
+    """What the network reads of a prompt in `length` tokens, chunk by chunk. card: as of `weighed`"""
+    said, limit = _said(pipe, prompt, card)
+    room, read = limit - 2, []
+    for start in range(0, length // limit * room, room):
+        part = said[start : start + room]
+        read += [BEGIN, *part, END, *[PAD] * (room - len(part))]
+    return read
+
+
+def _said(pipe: Any, text: str, card: ModelCard | None) -> tuple[list[int], int]:
+    """The tokens of a text, and how many an encoder reads at once, with beginning and end."""
+    tokenizer = next(part for name in ("tokenizer", "tokenizer_2") if (part := getattr(pipe, name, None)) is not None)
+    weighted = card is not None and card.prompt_weights
+    return [token for token, _ in tokens_of(weighted, pipe, tokenizer, text)], int(tokenizer.model_max_length)

@@ -22,8 +22,13 @@ from router.types import Style
 
 SHIPPED = Path(__file__).resolve().parent
 """The styles of the embedded family."""
-MOST = {"from": 1, "to": 1, "pag": 20}
+MOST = {"from": 1, "to": 1, "cross_attention_until": 1, "self_attention_until": 1, "pag": 20}
 """Of numbers of `settings`; 4 of all others."""
+OWNED = {
+    **{"blocks": "pag", "from": "words", "to": "words"},
+    **{"cross_attention_until": "instead_of", "self_attention_until": "instead_of"},
+}
+"""Settings of an attention style, each with the one that it goes with."""
 WEIGHTS = SHIPPED.parent / "embedded" / "weights"
 """Where those of their weights lie that were distilled from a model of it."""
 
@@ -42,7 +47,7 @@ class StyleFile(BaseModel):
     weight: Annotated[float, Field(gt=-4, lt=4)] = Field(1.0, description="what a weight of 1 stands for")
     trigger: str = Field("", max_length=200, description="words that it adds to the prompt")
     licence: str = Field("unknown", description="of the file")
-    settings: dict[str, str | int | float | dict[str, float]] = Field(
+    settings: dict[str, str | int | float | dict[str, float] | dict[str, str]] = Field(
         default_factory=dict, description="numbers of its kind"
     )
     latent_space: str = Field("", description="only for models with this space; empty: all of the family")
@@ -100,17 +105,25 @@ class StyleFile(BaseModel):
                 if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 12:
                     raise ValueError(f"settings.layers: {value!r} is not a whole number in 1..12")
             elif key == "words":
-                if not isinstance(value, dict) or not all(word.strip() and 0 <= n <= 4 for word, n in value.items()):
+                if not isinstance(value, dict) or not all(
+                    word.strip() and not isinstance(n, str) and 0 <= n <= 4 for word, n in value.items()
+                ):
                     raise ValueError("settings.words: it gives each word a number in 0..4, such as {red: 1.5}")
+            elif key == "instead_of":
+                words = value if isinstance(value, dict) else {value: ""}
+                if not words or not all(isinstance(word, str) and word.strip() for word in words):
+                    raise ValueError("settings.instead_of: it is a prompt, or gives words others, such as {red: blue}")
+                if not all(isinstance(other, str) for other in words.values()):
+                    raise ValueError("settings.instead_of: what stands for a word is text, such as {red: blue}")
             elif key == "blocks":
                 if not isinstance(value, str) or not value:
                     raise ValueError(f"settings.blocks: {value!r} is no part of a block's name, such as mid")
             elif isinstance(value, str | dict) or not 0 <= value <= MOST.get(key, 4):
                 raise ValueError(f"settings.{key}: {value!r} is not a number in 0..{MOST.get(key, 4)}")
         begin, end = self.settings.get("from", 0), self.settings.get("to", 1)
-        for key, other in (("blocks", "words"), ("from", "pag"), ("to", "pag")):
-            if key in self.settings and other in self.settings:
-                raise ValueError(f"settings.{key}: it does not belong to {other!r}; drop it")
+        for key, owner in OWNED.items():
+            if self.kind == "attention" and key in self.settings and owner not in self.settings:
+                raise ValueError(f"settings.{key}: it belongs to {owner!r}; drop it")
         if "words" in self.settings and not begin < end:  # type: ignore[operator]
             raise ValueError(f"settings.to: {end} is not after from, {begin}")
 
@@ -124,15 +137,16 @@ class StyleFile(BaseModel):
             source["file"] = str(allowed_file(source["file"], path, allowed))
             if "encoder" in source:
                 source["encoder"] = str(allowed_file(f"{source['encoder']}/model.safetensors", path, allowed).parent)
+        beside = "instead_of" in self.settings  # another picture is made, with its own guidance
         return Style(
             **self.model_dump(exclude={"source", "in_prompts"}),
             source=source,
             steps=kind.steps,
             least=kind.least,
-            most=kind.most,
+            most=1.0 if beside else kind.most,
             many=kind.many,
             blends=kind.blends,
-            passes=int("pag" in self.settings),
+            passes=2 if beside else int("pag" in self.settings),
             card_path=str(path),
         )
 

@@ -68,11 +68,12 @@ KINDS: dict[str, Kind] = {
         CLIP,
         needs=("s1", "s2", "b1", "b2"),
     ),
-    # Attention of the UNet: guided away from one that is perturbed, or words that count more or less for some steps.
+    # Attention of the UNet: guided away from one that is perturbed; words that count more or less for some steps; or
+    # maps of another prompt's picture.
     "attention": Kind(
         CLIP,
-        takes=("blocks", "from", "to"),
-        either=("pag", "words"),
+        takes=("blocks", "from", "to", "cross_attention_until", "self_attention_until"),
+        either=("pag", "words", "instead_of"),
         why="in a transformer, words and picture share one attention",
         most=2.0,
         many=True,

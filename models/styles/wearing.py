@@ -13,6 +13,7 @@ from typing import Any
 from models.schedulers import build_scheduler
 from models.styles.adapters import added
 from models.styles.attention import perturbed, weighed
+from models.styles.maps import kept
 from models.styles.references import looking
 from models.styles.words import VARIANTS, reading
 from router.types import ModelCard, Style
@@ -49,6 +50,8 @@ def styled(
                 extra |= stack.enter_context(looking(pipe, style, style.weight * weight, reference))
         stack.enter_context(weighed(pipe, [one for one in worn if "words" in one[0].settings], card))
         for style, weight in worn:
+            if "instead_of" in style.settings:
+                stack.enter_context(kept(pipe, style, style.weight * weight, card))
             if "pag" in style.settings:
                 stack.enter_context(perturbed(pipe, style, _number(style, "pag") * style.weight * weight))
         yield extra

@@ -53,13 +53,18 @@ def _tenant(condition: Condition, facts: Facts) -> str | None:
 
 
 def _min_side(condition: Condition, facts: Facts) -> str | None:
-    side = max(facts.request.width or 0, facts.request.height or 0)
-    return f"a side of {side} px was asked for" if side >= (condition.min_side or 0) else None
+    side, least = _longer_side(facts.request), condition.min_side
+    return f"a side of {side} px was asked for" if least is not None and side >= least else None
 
 
 def _max_side(condition: Condition, facts: Facts) -> str | None:
-    side = max(facts.request.width or 0, facts.request.height or 0)  # a size that was not asked for is no small size
-    return f"no side above {side} px was asked for" if 0 < side <= (condition.max_side or 0) else None
+    side, most = _longer_side(facts.request), condition.max_side  # a size that was not asked for is no small size
+    return f"no side above {side} px was asked for" if most is not None and 0 < side <= most else None
+
+
+def _longer_side(request: GenerationRequest) -> int:
+    """In pixels; 0 if no size was asked for."""
+    return max(request.width or 0, request.height or 0)
 
 
 def _during(condition: Condition, facts: Facts) -> str | None:
@@ -110,8 +115,9 @@ def _familiarity_below(condition: Condition, facts: Facts) -> str | None:
 
 
 def _uncertainty_above(condition: Condition, facts: Facts) -> str | None:
-    std = facts.chosen.quality.std if facts.chosen else 0.0
-    return f"the estimate is uncertain (± {std:.2f})" if std > (condition.uncertainty_above or 0.0) else None
+    if facts.chosen is None or not facts.chosen.quality.std > (condition.uncertainty_above or 0.0):
+        return None
+    return f"the estimate is uncertain (± {facts.chosen.quality.std:.2f})"
 
 
 def _quality_below(condition: Condition, facts: Facts) -> str | None:

@@ -11,7 +11,8 @@ Estimates = Mapping[str, Estimate]
 
 
 def rank(objective: Objective, estimates: Estimates, preferred: Sequence[Collection[str]] = ()) -> tuple[Ranked, ...]:
-    """Best first. Ties go to the cheaper, then the faster, the better, and the first in the alphabet.
+    """Best first, of one recipe at least. Ties go to the cheaper, then the faster, the better, and the first in the
+    alphabet.
 
     preferred: sets of recipes that come before all others, whatever their utility; earlier sets count more.
     """
@@ -67,7 +68,7 @@ def _maximise(objective: Objective, estimates: Estimates) -> dict[str, float]:
 
 
 def _cheapest_within(objective: Objective, estimates: Estimates) -> dict[str, float]:
-    best = max((e.quality.mean for e in estimates.values()), default=0.0)
+    best = max(e.quality.mean for e in estimates.values())
     bar = best - (objective.cheapest_within or 0.0)
     return {name: _over_the_bar(e.quality.mean, bar, e.cost_usd) for name, e in estimates.items()}
 
@@ -79,7 +80,8 @@ def _fastest_above(objective: Objective, estimates: Estimates) -> dict[str, floa
 
 def _best_under(objective: Objective, estimates: Estimates) -> dict[str, float]:
     """The expected quality under the bounds; over them, minus the relative excess."""
-    bounds = objective.best_under or Bounds(cost_usd=1.0)
+    bounds = objective.best_under
+    assert bounds is not None
     excess = {name: _excess(bounds, e) for name, e in estimates.items()}
     return {name: -excess[name] if excess[name] > 0 else e.quality.mean for name, e in estimates.items()}
 
@@ -98,7 +100,7 @@ def _lexicographic(objective: Objective, estimates: Estimates) -> dict[str, floa
     kept = dict(estimates)
     passed = dict.fromkeys(estimates, 0.0)
     for criterion in criteria:
-        best = max((_gain(criterion, e) for e in kept.values()), default=0.0)
+        best = max(_gain(criterion, e) for e in kept.values())
         kept = {name: e for name, e in kept.items() if _gain(criterion, e) >= best - criterion.within}
         for name in kept:
             passed[name] += 1

@@ -84,16 +84,19 @@ def check_worn(found: Wearing, card: ModelCard, kind: str) -> None:
 
 
 def unsaid(prompt: str, steps: Iterable[Step], catalogue: Catalogue) -> list[str]:
-    """Notes on styles that weigh words, none of which the prompt says."""
+    """Notes on styles that weigh or exchange words, none of which the prompt says."""
     notes = []
     for step in steps:
         styles = catalogue[step.model].styles if step.model and step.settings.get("style") else {}
         for name, _ in worn_by(str(step.settings["style"])) if styles else ():
-            words = styles[name].settings.get("words") if name in styles else None
-            if isinstance(words, Mapping) and not any(
-                re.search(rf"(?<!\w){re.escape(word)}(?!\w)", prompt, re.IGNORECASE) for word in words
-            ):
-                notes.append(f"the prompt says none of the words that the style {name!r} weighs: {', '.join(words)}")
+            for key, does in (("words", "weighs"), ("instead_of", "exchanges")):
+                words = styles[name].settings.get(key) if name in styles else None
+                if isinstance(words, Mapping) and not any(
+                    re.search(rf"(?:(?<!\w)|(?=\W)){re.escape(word)}(?:(?!\w)|(?<=\W))", prompt, re.IGNORECASE)
+                    for word in words
+                ):
+                    said = ", ".join(words)
+                    notes.append(f"the prompt says none of the words that the style {name!r} {does}: {said}")
     return list(dict.fromkeys(notes))
 
 
@@ -134,6 +137,14 @@ def _check_together(styles: Sequence[Style]) -> None:
     perturbing = [style.id for style in styles if "pag" in style.settings]
     if len(perturbing) > 1:
         raise PlanError(f"{' and '.join(map(repr, perturbing))} each perturb attention; wear one of them", "style")
+    placed = [style.id for style in styles if "instead_of" in style.settings]
+    others = [style.id for style in styles if style.kind in ("attention", "ip_adapter")]
+    if placed and len(others) > 1:
+        raise PlanError(
+            f"{placed[0]!r} takes attention maps from another picture, which {' and '.join(map(repr, others))} would "
+            "change together; wear one of them",
+            "style",
+        )
     stepping = [style.id for style in styles if "scheduler" in style.settings]
     if len(stepping) > 1:
         raise PlanError(f"{' and '.join(map(repr, stepping))} each want a scheduler; wear one of them", "style")

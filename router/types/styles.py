@@ -34,7 +34,9 @@ class Style:
     weight: float = 1.0
     trigger: str = ""
     licence: str = "unknown"
-    settings: Mapping[str, str | int | float | bool | Mapping[str, float] | None] = field(default_factory=dict)
+    settings: Mapping[str, str | int | float | bool | Mapping[str, float] | Mapping[str, str] | None] = field(
+        default_factory=dict
+    )
     latent_space: str = ""
     description: str = ""
     steps: tuple[str, ...] = ("generate", "refine")

@@ -126,6 +126,7 @@ class Searches:
             request.style,
             request.given,
             request.strength,
+            request.faithful,
         )
         key = (name, id(recipes[name]), prompt, *shape)
         with self._lock:

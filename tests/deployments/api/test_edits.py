@@ -106,14 +106,18 @@ async def test_openai_s_client_edits(app: Served) -> None:
 
 
 async def test_openai_s_client_streams_edits(app: Served) -> None:
-    """With `stream` the events are those of edits."""
+    """With `stream` the events are those of edits, also of three pictures and a mask."""
     client = await strict(app)
-    stream = await client.images.edit(
-        image=("a.png", IMAGE), prompt=PROMPT, stream=True, partial_images=1, extra_body={"seed": 3}
-    )
-    events = [event async for event in stream]
-    assert [event.type for event in events] == ["image_edit.completed"]  # these workers show nothing on the way
-    assert events[0].size == "64x64" and events[0].usage.total_tokens > 0
+    three = [("a.png", IMAGE), ("b.png", png(picture(32, 1))), ("c.png", png(picture(16, 2)))]
+    for image, more in ((three[0], {}), (three, {"mask": ("m.png", MASK)})):
+        stream = await client.images.edit(
+            image=image, prompt=PROMPT, stream=True, partial_images=1, extra_body={"seed": 3}, **more
+        )
+        events = [event async for event in stream]
+        assert [event.type for event in events] == ["image_edit.completed"]  # these workers show nothing on the way
+        assert events[0].size == "64x64" and events[0].usage.total_tokens > 0
+    made = read_pixels(base64.b64decode(events[0].b64_json))
+    assert np.array_equal(made[32:], np.asarray(picture())[32:])
 
 
 async def test_openai_s_client_makes_variations(app: Served) -> None:

@@ -20,6 +20,7 @@ from models.call import Call
 from models.catalogue import card_names
 from models.families import FAMILIES
 from models.fusion.kinds import run_step
+from models.handover import upscale
 from router.errors import LoadError, PlanError, StepError
 from router.planning.execution import execute
 from router.planning.plan import make_plan
@@ -32,9 +33,11 @@ from router.types import (
     Mask,
     ModelCard,
     Picture,
+    Plan,
     Refine,
     Step,
     StepResult,
+    Upscale,
     Value,
 )
 
@@ -99,6 +102,18 @@ def test_img2img_is_another_view_of_the_same_networks(engine: Engines, model: st
     assert getattr(made._inpaint, row.denoiser) is getattr(made._pipe, row.denoiser)
 
 
+def walked(plan: Plan, engine: Engines, given: np.ndarray, mask: np.ndarray) -> dict[str, Value]:
+    """What each step of a plan makes of a picture and a mask, by tiny models."""
+    values: dict[str, Value] = {}
+    for step in plan.steps:
+        inputs = [values[name] for name in step.inputs]
+        if step.kind == "given":
+            values[step.id] = Picture(given) if step.produces == "image" else Mask(mask)
+        else:
+            values[step.id] = (engine(step.model).run(step, inputs) if step.model else run_step(step, inputs)).value
+    return values
+
+
 @pytest.mark.parametrize("model", REFINING)
 def test_a_mask_is_drawn_in_as_planned(engine: Engines, catalogue: Catalogue, model: str) -> None:
     """An edit under a mask runs as planned: every byte outside is the given one, inside it is drawn by prompt and
@@ -111,13 +126,7 @@ def test_a_mask_is_drawn_in_as_planned(engine: Engines, catalogue: Catalogue, mo
     brought = (GivenPicture("image", "a" * 64, width, height), GivenPicture("mask", "b" * 64, width, height, 0.5))
     request = GenerationRequest("red dot", seed=1, given=brought)
     plan = make_plan("edit", Edit(model, steps=3), request, catalogue, {})
-    values: dict[str, Value] = {}
-    for step in plan.steps:
-        inputs = [values[name] for name in step.inputs]
-        if step.kind == "given":
-            values[step.id] = Picture(given) if step.produces == "image" else Mask(mask)
-        else:
-            values[step.id] = (engine(model).run(step, inputs) if step.model else run_step(step, inputs)).value
+    values = walked(plan, engine, given, mask)
     made = values[plan.output]
     assert isinstance(made, Picture) and np.array_equal(made.pixels[height // 2 :], given[height // 2 :])
     assert not np.array_equal(made.pixels[: height // 4], given[: height // 4])
@@ -128,6 +137,30 @@ def test_a_mask_is_drawn_in_as_planned(engine: Engines, catalogue: Catalogue, mo
         assert isinstance(result, StepResult) and isinstance(result.value, Picture)
         alone = pixels(engine(model), step, *inputs)
         assert np.abs(result.value.pixels.astype(int) - alone).max() <= 2
+
+
+def test_an_edit_is_enlarged_and_refined_as_planned(engine: Engines, catalogue: Catalogue) -> None:
+    """A chain of edit, upscale and refine draws in the mask at twice the size, and each byte outside is the given
+    picture's, enlarged."""
+    width, height = catalogue["sd15"].native_size
+    rng = np.random.default_rng(4)
+    given = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    mask = np.zeros((height, width), np.uint8)
+    mask[: height // 2] = 255
+    brought = (GivenPicture("image", "a" * 64, width, height), GivenPicture("mask", "b" * 64, width, height, 0.5))
+    request = GenerationRequest("red dot", seed=1, given=brought)
+    chain = Chain((Edit("sd15", steps=3), Upscale(2.0), Refine("sdxl", strength=0.5)))
+    plan = make_plan("larger", chain, request, catalogue, {})
+    values = walked(plan, engine, given, mask)
+    kinds = [step.kind for step in plan.steps]
+    assert kinds == ["given", "given", "inpaint", "paste", "upscale", "refine", "paste"]
+    made, refined = values[plan.output], values[plan.steps[-2].id]
+    assert isinstance(made, Picture) and isinstance(refined, Picture)
+    assert made.pixels.shape == (2 * height, 2 * width, 3)
+    outside = np.s_[height + 4 :]
+    assert np.array_equal(made.pixels[outside], upscale(given, 2.0)[outside])
+    assert not np.array_equal(refined.pixels[outside], made.pixels[outside])
+    assert np.array_equal(made.pixels[: height // 2], refined.pixels[: height // 2])
 
 
 @pytest.mark.parametrize("model", DRAWN.values())

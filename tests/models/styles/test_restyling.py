@@ -23,8 +23,8 @@ PAGE = (ROOT / "docs/restyling-sd15.md").read_text(encoding="utf-8")
 SECTIONS = {part.split("\n", 1)[0]: part for part in PAGE.split("\n## ")}
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CHANGES = (
-    *("Scheduler", "Guidance rescale", "FreeU", "Perturbed attention", "Words that count more", "CLIP skip"),
-    *("Embedding mix", "Textual inversion", "LoRA", "LCM"),
+    *("Scheduler", "Guidance rescale", "FreeU", "Perturbed attention", "Words that count more"),
+    *("Another prompt's places", "CLIP skip", "Embedding mix", "Textual inversion", "LoRA", "LCM"),
 )
 SUMMED = ("LoRA", "LCM")
 PROMPT = GenerationRequest("a red circle above a blue square", seed=3)

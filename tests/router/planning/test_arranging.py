@@ -19,7 +19,19 @@ from router.quality.predictor import QualityPredictor
 from router.registry.artifact import Artifact
 from router.route import Route
 from router.routing import Router
-from router.types import Chain, Fuse, Generate, GenerationRequest, Recipe, Refine, Search, Turn, Upscale
+from router.types import (
+    Chain,
+    Edit,
+    Fuse,
+    Generate,
+    GenerationRequest,
+    GivenPicture,
+    Recipe,
+    Refine,
+    Search,
+    Turn,
+    Upscale,
+)
 from tests.router.cards import CATALOGUE, BestQuality
 
 RECIPES: dict[str, Recipe] = {
@@ -130,6 +142,22 @@ def test_a_search_among_recipes_that_look_for_objects_looks_for_those_of_the_pro
         found = router.route(request, BestQuality(recipes)).estimates["sure"]
     alone = queues.estimate(make_plan("sure", recipes["collage"], request, CATALOGUE, recipes))
     assert found.work_s == pytest.approx(alone.work_s)
+
+
+def test_a_search_among_edits_is_resolved_anew_for_a_picture_that_is_to_stay(
+    trained: tuple[Artifact, tuple[ColumnReport, ...]], embedder: MiniLMEmbedder
+) -> None:
+    """A faithful edit paints over less: what a search takes does not stay what it took before somebody asked so."""
+    recipes: dict[str, Recipe] = {"sure": Fuse("best_of", (Edit("sd15"),), "alignment", search=Search(3))}
+    brought = GenerationRequest("a red circle", given=(GivenPicture("image", "a" * 64, 512, 512),))
+
+    def router() -> Router:
+        return Router(CATALOGUE, embedder, QualityPredictor(trained[0], CATALOGUE), Queues(CostModel(CATALOGUE)))
+
+    old, faithful = router(), replace(brought, faithful=True)
+    before = old.route(brought, BestQuality(recipes)).estimates["sure"]
+    after = old.route(faithful, BestQuality(recipes)).estimates["sure"]
+    assert after == router().route(faithful, BestQuality(recipes)).estimates["sure"] != before
 
 
 def _copy(queues: Queues, costs: CostModel) -> Queues:

@@ -162,6 +162,12 @@ def test_a_quoted_header_over_marks_that_do_not_match_is_refused() -> None:
         tsv('"a"\t"sd15"\t1', '"b" c\t"sd15"\t2', head='"prompt"\t"model"\t"score"')
 
 
+def test_escaped_marks_are_tried_where_doubled_ones_leave_another_width() -> None:
+    """A tab behind an escaped mark belongs to the text, though without the backslash it would part two fields."""
+    found = tsv('"say \\"\thello\\""\t"sd15"\t"1"', head='"prompt"\t"model"\t"score"')
+    assert prompts(found) == ['say "\thello"'] and found.dialect == Dialect("\t", True, True)
+
+
 @pytest.mark.parametrize(
     ("text", "read"),
     [

@@ -68,8 +68,9 @@ await claim('edit of three, and what becomes of each', async () => {
   const told = answer.x_triptych.warnings.filter((one) => one.includes('given pictures'));
   return (answer.data.length === 1 && told.length === 1 && told[0].includes('of the 3 given pictures')) || told;
 });
-await claim('edit under a mask, streamed', async () => {
-  const [image, mask] = [await photo('a.png'), await photo('mask.png', true)];
+await claim('edit of three under a mask, streamed', async () => {
+  const image = [await photo('a.png'), await photo('b.png'), await photo('c.png')];
+  const mask = await photo('mask.png', true);
   const events = [];
   for await (const event of await client.images.edit({ image, mask, prompt, stream: true, partial_images: 2 })) events.push(event);
   const last = events.at(-1);
