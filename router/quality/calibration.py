@@ -17,6 +17,9 @@ COVERAGE = 0.90
 Z = 1.6449  # standard normal quantile of a central 90 % interval
 MIN_STD = 0.01
 MAX_KNOTS = 48
+TAIL = 10
+"""Predictions at either end that the isotonic curve takes together, a tenth of all at most: else a single score of zero
+at the end would be a certainty."""
 
 
 @dataclass(frozen=True)
@@ -82,10 +85,12 @@ def linear_curve(raw: Array, score: Array, weight: Array) -> Array:
 
 
 def isotonic_curve(raw: Array, score: Array, weight: Array) -> Array:
-    """Isotonic regression, thinned to at most `MAX_KNOTS` knots."""
+    """Isotonic regression, thinned to at most `MAX_KNOTS` knots; each end is the mean of `TAIL` predictions or more."""
     from sklearn.isotonic import IsotonicRegression
 
-    fit = IsotonicRegression(out_of_bounds="clip").fit(raw, score, sample_weight=weight)
+    end = max(1, min(TAIL, len(raw) // TAIL))
+    low, high = np.sort(raw)[[end - 1, -end]]
+    fit = IsotonicRegression(out_of_bounds="clip").fit(np.clip(raw, low, high), score, sample_weight=weight)
     knots = np.stack([fit.X_thresholds_, fit.y_thresholds_], axis=1)
     if len(knots) > MAX_KNOTS:
         knots = knots[np.unique(np.linspace(0, len(knots) - 1, MAX_KNOTS).round().astype(int))]

@@ -112,6 +112,18 @@ def test_isotonic_curves_stay_small_and_rising() -> None:
     assert (np.diff(knots, axis=0) >= 0).all()
 
 
+@pytest.mark.parametrize(("n", "together"), [(579, 10), (40, 4), (7, 1)])
+def test_one_failure_at_the_end_of_the_scale_is_no_certainty(n: int, together: int) -> None:
+    """The lowest prediction failed, and all others succeeded: where it stands, as many as count together are averaged;
+    and so at the upper end."""
+    raw, score = np.linspace(0, 1, n), np.ones(n)
+    score[0] = 0.0
+    knots = isotonic_curve(raw, score, np.ones(n))
+    assert np.interp(-1.0, *knots.T) == pytest.approx(1 - 1 / together)
+    upper = isotonic_curve(raw, 1 - score[::-1], np.ones(n))
+    assert np.interp(2.0, *upper.T) == pytest.approx(1 / together)
+
+
 def write(path: Path, text: str) -> Path:
     path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
     return path
