@@ -120,10 +120,10 @@ def moved(before: Pixels, after: Pixels, kind: str, edited: str | None) -> list[
 
 
 def row(
-    kind: str, way: str, asked: Sequence[Edit], befores: Sequence[Pixels], afters: Sequence[Pixels]
+    kind: str, way: str, asked: Sequence[Edit], earlier: Sequence[Pixels], afters: Sequence[Pixels]
 ) -> tuple[dict[str, Any], list[float]]:
     """What became of things in one way, and `kept` of each picture."""
-    far = [moved(a, b, kind, one.edited) for a, b, one in zip(befores, afters, asked, strict=True)]
+    far = [moved(a, b, kind, one.edited) for a, b, one in zip(earlier, afters, asked, strict=True)]
     kept = [float(all(pixels <= NEAR for pixels in each)) for each in far]
     told: dict[str, Any] = {"edit": kind, "way": way, "n": len(asked), "kept": interval(kept)}
     told["moved"] = interval([float(np.mean(each)) for each in far if each])
@@ -132,11 +132,11 @@ def row(
 
 
 def held(
-    kind: str, asked: Sequence[Edit], befores: Sequence[Pixels], plain: Sequence[Pixels], worn: Sequence[Pixels]
+    kind: str, asked: Sequence[Edit], earlier: Sequence[Pixels], plain: Sequence[Pixels], worn: Sequence[Pixels]
 ) -> list[int]:
     """The places of the edits in which the maps held things most, beside the plain way."""
     by = []
-    for one, *pictures in zip(asked, befores, plain, worn, strict=True):
+    for one, *pictures in zip(asked, earlier, plain, worn, strict=True):
         far = [float(np.mean(moved(pictures[0], after, kind, one.edited) or [0.0])) for after in pictures[1:]]
         by.append(far[1] - far[0])
     return sorted(range(len(by)), key=by.__getitem__)[:SHOWN]
@@ -175,20 +175,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         for kind in EDITS[: 1 if asked.quick else None]:
             some = list({one.text: one for one in edits(kind, prompts)}.values())
             texts, seeds = [one.text for one in some], [one.seed for one in some]
-            befores = drawn(engine, [one.before.text for one in some], seeds)
+            earlier = drawn(engine, [one.before.text for one in some], seeds)
             formers = {one.text: one.before.text for one in some}  # so that one style serves all prompts of a batch
             ways: list[list[Pixels]] = []
             usual: list[float] = []
             for way, until in WAYS.items():
                 style = replace(shipped, settings={"instead_of": formers, **until}) if until else None
                 ways.append(drawn(engine, texts, seeds, style))
-                told, kept = row(kind, way, some, befores, ways[-1])
+                told, kept = row(kind, way, some, earlier, ways[-1])
                 usual = usual or kept
                 told["gained"] = interval([a - b for a, b in zip(kept, usual, strict=True)])
                 rows.append(told)
                 print(json.dumps(told), flush=True)
             shown += [
-                (some[k].text, [befores[k], *(way[k] for way in ways)]) for k in held(kind, some, befores, *ways[:2])
+                (some[k].text, [earlier[k], *(way[k] for way in ways)]) for k in held(kind, some, earlier, *ways[:2])
             ]
         (out / "places.json").write_text("[\n" + ",\n".join(json.dumps(one) for one in rows) + "\n]\n")
         sheet(shown).quantize(128).save(out / "places.png", optimize=True)
