@@ -21,7 +21,7 @@ serve: $(VENV)/.serve  ## start Triptych on the embedded models and print the ad
 	@exec $(BIN)/triptych serve --config $(CONFIG) --port $(PORT)
 
 test: $(VENV)/.dev  ## every test that runs without a GPU, one Ray application included
-	$(BIN)/python -m pytest -m "not slow and not gpu and not ray" -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -m "not slow and not gpu and not ray" -n $(JOBS) --dist loadfile --no-loadscope-reorder
 	$(BIN)/python -m pytest -m "ray and not slow and not gpu"
 
 test-fast: $(VENV)/.dev  ## the tests that need no Ray: most of the minutes of make test
