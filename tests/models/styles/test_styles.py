@@ -153,7 +153,7 @@ def test_another_file_of_the_same_name_is_worn_anew(pipe: Any, tmp_path: Path) -
     """When a style's file changes, what was kept of the former one is not used."""
     file = tmp_path / "any.safetensors"
     layer = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
-    style = replace(STYLES["outlined"], id="any", source={"file": str(file)})
+    style = replace(STYLES["outlined"], id="any", weight=1.0, source={"file": str(file)})
     weight, seen = pipe.unet.mid_block.attentions[0].transformer_blocks[0].attn1.to_q.weight, []
     for size in (1.0, 2.0):
         parts = {"lora_A": torch.full((1, weight.shape[1]), size), "lora_B": torch.ones(weight.shape[0], 1)}
@@ -355,7 +355,7 @@ def card_in(folder: Path, **fields: object) -> Path:
         ({"kind": "attention", "source": "{}", "settings": "{pag: 1, words: {a: 1}}"}, "needs one of settings"),
         ({"kind": "attention", "source": "{}", "settings": "{words: {a: 9}}"}, "each word a number in 0..4"),
         ({"kind": "attention", "source": "{}", "settings": "{words: {a: 1}, from: .5, to: .2}"}, "not after from"),
-        ({"kind": "attention", "source": "{}", "settings": "{pag: 1, to: .2}"}, "does not belong to 'pag'"),
+        ({"kind": "attention", "source": "{}", "settings": "{pag: 1, to: .2}"}, "it belongs to 'words'"),
         ({"kind": "freeu", "source": "{}", "settings": "{s1: 1, s2: 1, b1: 1}"}, "needs settings: b2"),
         ({"kind": "scheduler", "source": "{}", "settings": "{scheduler: flowmatch}"}, "no 'flowmatch' for sd15"),
         ({"kind": "embedding_mix", "source": "{text: a dog}"}, "{prompt}"),
