@@ -31,12 +31,13 @@ from PIL import Image, ImageDraw
 
 from benchmarks.command import is_full, parser, results
 from benchmarks.fusion.run import interval
+from benchmarks.styles.drawing import draw_all
 from models import load_card, load_engine
 from models.embedded.checker import check, find_objects
 from models.embedded.outcomes import Prompt, held_out_prompts
 from models.embedded.world import COLOURS, SHAPES, TIERS, Scene, Thing
 from models.styles.cards import load_styles
-from router.types import Picture, Scalar, Step, StepResult, Style
+from router.types import Style
 
 HOME = Path(__file__).resolve().parent
 SEED, NEAR, GONE = 5153, 1.0, 16.0
@@ -49,7 +50,7 @@ GROUND = ", on a black background"
 EDITS = ("colour", "shape", "background")
 ASKED = TIERS[:-1]
 SCALE, GAP, LINE = 2, 6, 18
-BATCH, SHOWN = 20, 1
+SHOWN = 1
 Pixels = NDArray[np.uint8]
 
 
@@ -93,18 +94,9 @@ def _said(thing: Thing, kind: str, now: str) -> Thing:
 def drawn(engine: Any, texts: Sequence[str], seeds: Sequence[int], style: Style | None = None) -> list[Pixels]:
     """A picture of each, in a style or in none."""
     engine.card = replace(engine.card, styles={} if style is None else {style.id: style})
-    steps = []
-    for text, seed in zip(texts, seeds, strict=True):
-        worn = None if style is None else f"{style.id}*1"
-        settings: dict[str, Scalar] = {"prompt": text, "seed": seed, "style": worn}
-        steps.append(Step("made", "generate", "sd15", (), "image", settings))
-    made = []
-    for start in range(0, len(steps), BATCH):
-        part = steps[start : start + BATCH]
-        for result in engine.run_batch(part, [()] * len(part)):
-            assert isinstance(result, StepResult) and isinstance(result.value, Picture)
-            made.append(result.value.pixels)
-    return made
+    worn = None if style is None else f"{style.id}*1"
+    asked = [{"prompt": text, "seed": seed, "style": worn} for text, seed in zip(texts, seeds, strict=True)]
+    return draw_all(engine, asked)
 
 
 def moved(before: Pixels, after: Pixels, kind: str, edited: str | None) -> list[float]:

@@ -23,17 +23,10 @@ from router.planning.arranging.drawing import drawing_at, generated, refined, st
 from router.planning.arranging.editing import edited, finished
 from router.planning.arranging.fusing import fused
 from router.planning.checks import check_stages
-from router.planning.edits import (
-    check_given,
-    unseen,
-)
+from router.planning.edits import check_given, unseen
 from router.planning.handovers import handovers
 from router.planning.recipes import resolve, stages_of
-from router.planning.sizes import (
-    answer_size,
-    enlargement,
-    reduced,
-)
+from router.planning.sizes import answer_size, enlargement, reduced
 from router.planning.styles import unsaid
 from router.types import (
     Catalogue,
