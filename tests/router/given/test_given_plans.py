@@ -42,6 +42,7 @@ from router.types import (
     wearing,
 )
 from tests.router.cards import ANY_SIZE, PAIRED, Cards
+from tests.router.written import write
 
 WRITTEN = Path(__file__).parents[2] / "golden/given_plans.json"
 STYLES = {
@@ -250,9 +251,4 @@ def test_a_recipe_goes_on_from_pictures_as_it_is_written_down(name: str) -> None
 
 
 if __name__ == "__main__":
-    lines = [
-        f'"{name}": {{\n'
-        + ",\n".join(f'"{title}": {json.dumps(plan, ensure_ascii=False)}' for title, plan in of.items())
-        for name, of in everything().items()
-    ]
-    WRITTEN.write_text("{\n" + "\n},\n".join(lines) + "\n}\n}\n", "utf-8")
+    write(WRITTEN, everything())

@@ -19,6 +19,7 @@ from router.planning.plan import make_plan
 from router.planning.recipes import models_of, recipe_key, resolve
 from router.types import Chain, Fuse, Generate, GenerationRequest, ModelCard, Recipe, Refine, Search, Turn, Upscale
 from tests.router.cards import ANY_SIZE, PAIRED, Cards
+from tests.router.written import write
 
 WRITTEN = Path(__file__).parents[2] / "golden/plans.json"
 TIGHT: dict[str, Any] = {"native_size": (64, 64), "area_tolerance": (0.5, 2.0), "aspect_tolerance": 1.5}
@@ -230,9 +231,4 @@ def test_a_recipe_is_planned_or_refused_as_it_is_written_down(name: str) -> None
 
 
 if __name__ == "__main__":
-    lines = [
-        f'"{name}": {{\n'
-        + ",\n".join(f'"{title}": {json.dumps(plan, ensure_ascii=False)}' for title, plan in of.items())
-        for name, of in everything().items()
-    ]
-    WRITTEN.write_text("{\n" + "\n},\n".join(lines) + "\n}\n}\n", "utf-8")
+    write(WRITTEN, everything())
