@@ -46,8 +46,8 @@ from router.bootstrap.dial import height
 Array = NDArray[np.float64]
 POLICIES = ("fast", "balanced", "best")
 FIXED = (
-    *("best/turbo", "best/polished", "best/single", "best/standard", "best/premium", "best/duel"),
-    "balanced/draft",
+    *("fast/turbo", "balanced/draft"),
+    *("best/polished", "best/single", "best/standard", "best/premium", "best/duel"),
 )
 SOME = ("best/direct", "best/studio")
 """Dear, and no better than cheaper ones: drawn for a share of the prompts only, to show where they are."""

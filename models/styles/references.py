@@ -11,12 +11,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from models.styles.adapters import folder_of, tensors
+from models.styles.adapters import tensors
+from models.weights.style_files import ENCODERS, folder_of
 from router.errors import StepError
 from router.types import Style
-
-ENCODERS = 2
-"""Encoders that stay in memory; those of the published adapters have 0.6 and 1.8 billion parameters."""
 
 
 @contextmanager

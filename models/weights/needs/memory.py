@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 
 from models.families import FAMILIES
 from models.weights.needs.activations import Shape, decoder_bytes, denoiser_bytes, encoder_bytes
+from models.weights.needs.additions import addition_bytes
 from models.weights.needs.architectures import Network
 from models.weights.needs.networks import (
     BYTES,
     as_text,
-    control_bytes,
     count_parameters,
     countable,
     networks_of,
@@ -64,11 +64,11 @@ def need_of(card: ModelCard, width: int, size: tuple[int, int] | None = None, ba
     """
     sizes = weight_bytes(card, width)
     sums = {name: sum(parts) for name, parts in sizes.items()}
-    work, controls = phase_bytes(card, width, size, batch), control_bytes(card, width)
+    work, additions = phase_bytes(card, width, size, batch), addition_bytes(card, width)
     if (offload := card.tuning.get("offload")) is None:
-        held = {**sums, **controls}
+        held = {**sums, **additions}
         return Need(held, dict.fromkeys(work, sum(held.values())), work)
-    extra = sum(controls.values())  # no part of the pipeline that is offloaded: once there, they stay
+    extra = sum(additions.values())  # no part of the pipeline that is offloaded: once there, they stay
     if offload == "group":
         layers = extra + 2.0 * max(max(parts, default=0.0) for parts in sizes.values())
         return Need({}, dict.fromkeys(work, layers), work)
@@ -114,12 +114,12 @@ def _decoding(card: ModelCard, vae: Network, shape: Shape) -> float:
 
 def held_bytes(card: ModelCard, width: int) -> dict[str, float]:
     """What each component of a card occupies of its device between steps, in the bits that its tuning gives it; nothing
-    if they wait in the memory of the CPU; ControlNets with them, though they come when a recipe first asks for one.
+    if they wait in the memory of the CPU; with them what comes only when a recipe first asks for it (`additions`).
     width: bytes of a parameter"""
     if card.tuning.get("offload"):
         return {}
     networks = {name: sum(parts) for name, parts in weight_bytes(card, width).items()}
-    return {**networks, **control_bytes(card, width)}
+    return {**networks, **addition_bytes(card, width)}
 
 
 def working_bytes(card: ModelCard, width: int, size: tuple[int, int] | None = None, batch: int = 1) -> float:

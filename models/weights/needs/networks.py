@@ -80,32 +80,6 @@ def weight_bytes(card: ModelCard, width: int) -> dict[str, tuple[float, ...]]:
     return made
 
 
-def control_bytes(card: ModelCard, width: int) -> dict[str, float]:
-    """What each ControlNet of a card takes once a recipe has asked for it, of those whose configuration is at hand: in
-    their folder or in the hub's cache. width: bytes of a number"""
-    family = FAMILIES.get(card.family)
-    if family is None or family.control is None:
-        return {}
-    made = {}
-    for kind, source in card.controlnets.items():
-        if (file := _control_config(source)) is not None:
-            config = {key: value for key, value in read_json(file, card).items() if not key.startswith("_")}
-            shapes = _shapes_of("diffusers", family.control.network, as_text(config))
-            made[f"control {kind}"] = float(width * sum(math.prod(shape) for _, shape in shapes))
-    return made
-
-
-def _control_config(source: Mapping[str, Any]) -> Path | None:
-    if source.get("path"):
-        file = Path(str(source["path"])) / "config.json"
-        return file if file.is_file() else None
-    from huggingface_hub import try_to_load_from_cache
-
-    revision = source.get("revision")
-    found = try_to_load_from_cache(str(source["hub"]), "config.json", revision=str(revision) if revision else None)
-    return Path(found) if isinstance(found, str) else None
-
-
 def _in_fewer(kind: str, name: str, shape: Sequence[int], text: bool) -> bool:
     """Whether a parameter is kept in fewer bits. Of text encoders neither embeddings are, nor norms, nor what T5 wants
     whole (`models.tuning.applying.KEPT_WHOLE`)."""
@@ -127,7 +101,7 @@ def _shapes(card: ModelCard) -> dict[str, Named]:
     if not (networks := networks_of(card)):
         raise LoadError(f"model {card.id!r}: no configuration at hand to count parameters from")
     try:
-        return {name: _shapes_of(library, kind, as_text(config)) for name, (library, kind, config) in networks.items()}
+        return {name: shapes_of(library, kind, as_text(config)) for name, (library, kind, config) in networks.items()}
     except Exception as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise LoadError(
@@ -141,7 +115,8 @@ def as_text(config: Mapping[str, Any]) -> str:
 
 
 @functools.lru_cache(maxsize=64)
-def _shapes_of(library: str, class_name: str, config: str) -> Named:
+def shapes_of(library: str, class_name: str, config: str) -> Named:
+    """Name and shape of each parameter of a network, from its configuration `as_text`."""
     return tuple(_parameters(library, class_name, json.loads(config)).items())
 
 

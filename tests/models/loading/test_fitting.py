@@ -14,6 +14,7 @@ from models.fitting.changes import CHANGES, fit_in, tuned_by
 from models.fitting.gpus import parse_gpu
 from models.fitting.placement import Wanted, plan
 from models.fitting.tables import put_into, usual
+from models.styles.cards import load_style
 from models.weights import loading
 from models.weights.needs import activations
 from models.weights.needs.activations import Shape, decoder_bytes, denoiser_bytes, peak_bytes
@@ -25,9 +26,10 @@ from models.weights.needs.memory import (
     most_pixels,
     need_of,
 )
-from models.weights.needs.networks import as_text, networks_of
+from models.weights.needs.networks import as_text, build_empty, networks_of
 from router.errors import LoadError, RequestError
 from router.types import ModelCard
+from tests.models import ip_adapters
 
 DOCS = Path(__file__).parents[3] / "docs"
 
@@ -118,6 +120,27 @@ def test_a_controlnet_is_planned_for(tmp_path: Path) -> None:
         assert with_it - without == 4 * parameters
     missing = replace(card, controlnets={"canny": {"path": str(tmp_path / "gone")}})
     assert held_bytes(missing, 4) == held_bytes(bare, 4)
+
+
+@pytest.mark.parametrize("family", ["sd15", "sdxl"])
+def test_an_adapter_for_reference_pictures_is_planned_for(family: str, tmp_path: Path) -> None:
+    """A style that draws after a picture takes what its file and its encoder hold, each encoder once; nothing on a
+    model that cannot wear it, or if its files are not there."""
+    card = load_card(f"embedded/{family}")
+    network = build_empty(*networks_of(card)["unet"])
+    look = load_style(ip_adapters.write(tmp_path / "adapter", network, family))
+    stored = [load_file(tmp_path / "adapter" / name) for name in ("look.safetensors", "encoder/model.safetensors")]
+    held = sum(value.numel() for state in stored for value in state.values())
+    twin = replace(look, id="twin")
+    for styles in ({"look": look}, {"look": look, "twin": twin}):
+        with_it = sum(held_bytes(replace(card, styles=styles), 4).values())
+        assert with_it - sum(held_bytes(card, 4).values()) == 4 * held
+    other = replace(load_card("embedded/flux"), styles={"look": look})
+    gone = replace(card, styles={"look": replace(look, source={**look.source, "encoder": str(tmp_path / "gone")})})
+    assert held_bytes(other, 4) == held_bytes(replace(other, styles={}), 4)
+    assert held_bytes(gone, 4) == held_bytes(card, 4)
+    away = {"offload": "model"}
+    assert need_of(replace(card, styles={"look": look}, tuning=away), 4) == need_of(replace(card, tuning=away), 4)
 
 
 def test_the_cheapest_change_that_suffices_is_taken() -> None:
