@@ -20,9 +20,14 @@ help:  ## this list
 serve: $(VENV)/.serve  ## start Triptych on the embedded models and print the address; Ctrl-C stops all of it
 	@exec $(BIN)/triptych serve --config $(CONFIG) --port $(PORT)
 
+# The Ray application mostly waits for processes that start and end, so its tests run beside all others and are told of last.
 test: $(VENV)/.dev  ## every test that runs without a GPU, one Ray application included
-	$(BIN)/python -m pytest -m "not slow and not gpu and not ray" -n $(JOBS) --dist loadfile --no-loadscope-reorder
-	$(BIN)/python -m pytest -m "ray and not slow and not gpu"
+	@ray=$$(mktemp); \
+	$(BIN)/python -m pytest -m "ray and not slow and not gpu" >"$$ray" 2>&1 & beside=$$!; \
+	trap 'kill $$beside 2>/dev/null; wait $$beside; cat "$$ray"; rm -f "$$ray"; exit 130' INT TERM; \
+	$(BIN)/python -m pytest -m "not slow and not gpu and not ray" -n $(JOBS) --dist loadfile --no-loadscope-reorder; own=$$?; \
+	wait $$beside; other=$$?; cat "$$ray"; rm -f "$$ray"; \
+	exit $$((own ? own : other))
 
 test-fast: $(VENV)/.dev  ## the tests that need no Ray: most of the minutes of make test
 	$(BIN)/python -m pytest -m "not slow and not gpu and not ray"

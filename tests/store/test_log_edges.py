@@ -88,7 +88,9 @@ def test_what_scorers_said_is_kept_with_when_they_said_it(log: DecisionLog) -> N
         "policies": {"balanced": 2, "other": 1}, "feedback": {"scorer:a": 2, "scorer:b": 1},
     }  # fmt: skip
     assert list(log.counts()["policies"]) == ["balanced", "other"]
-    assert log.forget(decision().prompt.upper() + "  ") == 3 and log.counts()["feedback"] == {}
+    assert log.forget(decision().prompt.upper() + "  ") == 3
+    emptied = {"decisions": 0, "by_chance": 0, "with_text": 0, "since_s": None, "until_s": None}
+    assert log.counts() == {**emptied, "policies": {}, "feedback": {}}
 
 
 def test_long_lists_are_written_five_hundred_at_once() -> None:

@@ -241,6 +241,12 @@ def test_allowances_are_the_sum_over_the_window(steps: list[tuple[str, str, floa
             assert renews_s == (inside[0][0] + 3600 - clock.now_s if inside else 0.0)
 
 
+def test_an_account_of_which_nothing_is_known_has_all_and_waits_for_nothing(clock: Clock) -> None:
+    """As it is before the first request of a key with a budget of its own."""
+    allowance = TenantBudgets(clock).left("its key's budget", ("key", "budget", "new"), 3600.0, 2.5)
+    assert (allowance.cost_usd, allowance.renews_s) == (2.5, 0.0)
+
+
 class Handover:
     """A lock that lets another thread run whenever it is asked for, and remembers whether it was ever entered."""
 

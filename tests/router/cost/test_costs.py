@@ -398,6 +398,10 @@ def test_costs_and_queues_touch_what_threads_share_only_under_their_lock() -> No
     queues.set_replicas("sd15", 2)
     ticket = queues.reserve(plan(Generate("sd15")))
     queues.estimate(plan(Generate("sd15")))
+    queues.empty()
+    queues.before(ticket)
+    queues.delays_nobody(ticket, plan(Generate("flux")))
+    queues.move(ticket, plan(Generate("flux")))
     queues.release(ticket)
     assert all(getattr(queues, name).touched for name in ("_replicas", "_tickets", "_loads", "_alone", "_estimates"))
 

@@ -17,7 +17,7 @@ from router.learning.evaluation import (
     hull_area,
     shuffled,
 )
-from router.learning.intervals import resampled
+from router.learning.intervals import Figure, resampled
 from router.learning.ratings import tabulate
 from router.learning.training import HeldOutScores, predict_held_out
 from router.prompts.embedding import MiniLMEmbedder
@@ -66,6 +66,12 @@ def test_intervals_resample_whole_groups() -> None:
     alone = resampled(np.arange(50), lambda rows: float(values[rows].mean()))
     copied = resampled(np.repeat(np.arange(50), 10), lambda rows: float(np.repeat(values, 10)[rows].mean()))
     assert copied == pytest.approx(alone, abs=0.05)
+
+
+def test_a_figure_is_of_all_prompts_and_its_interval_of_the_resamples() -> None:
+    """The value counts in no percentile, and every resample does; what has no value is left out."""
+    assert Figure.of(np.array([9.0, 0.0, 1.0])) == Figure(9.0, 0.025, 0.975)
+    assert Figure.of(np.array([9.0, 0.0, float("nan"), 1.0])) == Figure(9.0, 0.025, 0.975)
 
 
 def test_all_of_a_gain_may_be_in_the_last_call() -> None:

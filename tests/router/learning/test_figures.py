@@ -303,7 +303,10 @@ def test_a_calibration_is_read_for_its_artefact_and_weights_and_not_if_it_was_ch
         MODEL, 2.5, True, "calibrated on 160 pictures; held out, its verdicts have a Brier score of 0.123"
     )
     assert load_score_reading(tmp_path / "elsewhere", "digest", CARD, "rev") == ScoreReading()
+    pictures = file.with_suffix(".safetensors")
+    pictures.write_bytes(b"those of before")
     save_calibration(tmp_path, "digest", CARD, "rev", MODEL, 0.25, report, "test")  # pictures that fail together
+    assert not pictures.exists()
     assert load_score_reading(tmp_path, "digest", CARD, "rev").strength == 0.25
     for digest, revision, what in (("other", "rev", "artefact"), ("digest", "other", "weights")):
         reading = load_score_reading(tmp_path, digest, CARD, revision)
