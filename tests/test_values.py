@@ -95,6 +95,7 @@ IN_DOCUMENTS: dict[str, dict[str, tuple[Any, ...]]] = {
     "observability.md": {
         "Of the last day, exact to ten minutes":
             ("deployments.jobs.operators", DAY_S, "WINDOW_S", 600, "deployments.store.accounts.MINUTES_S"),
+        "what was served is kept for 31 days": ("deployments.store.accounts", 31 * DAY_S, "SERVED_S"),
     },
     "router.md": {
         "A pair that is rated together on fewer than 20 prompts": ("router.learning.ratings", 20, "MIN_PROMPTS"),

@@ -258,14 +258,22 @@ def trajectories(
 
 
 @app.command()
-def distil(name: Student, minutes: Minutes = 40, steps: Steps = None, batch: int = 48) -> None:
+def distil(
+    name: Student,
+    minutes: Minutes = 40,
+    steps: Steps = None,
+    batch: int = 48,
+    anew: Annotated[bool, typer.Option("--anew", help="begin as the teacher, not as shipped")] = False,
+) -> None:
     """Train or resume a student on the trajectories drawn so far, then export it if it is shipped."""
     teacher, how = STUDENTS[name]
     card = _card(name)
     model = Denoising(card)
     modules = nn.ModuleDict({"model": model})
     run = Run(CACHE / name, modules, lr=card.lr, batch=batch, muon=card.muon, muon_rate=card.muon_rate)
-    resumed = name in MODELS and _from_shipped(name, model, run)
+    if anew and run.path.exists():
+        raise SystemExit(f"{run.path} is of a training that has begun: go on without --anew, or remove it first")
+    resumed = not anew and name in MODELS and _from_shipped(name, model, run)
     if not resumed and not run.path.exists():
         model.load_state_dict(_teacher(teacher).state_dict())
         for raw, ema in zip(run.raw, run.ema, strict=True):

@@ -244,6 +244,38 @@ async def test_an_idempotency_key_stands_for_one_request_of_a_tenant(make: Make)
     await jobs.stop()
 
 
+async def test_an_idempotency_key_that_comes_five_times_at_once_begins_one_job(make: Make) -> None:
+    """The others find it: no step is run for them."""
+    script = Script({})
+    jobs = make(script)
+    views = await asyncio.gather(*(jobs.submit(asked(number, "acme", "k")) for number in range(1, 6)))
+    assert len({view.id for view in views}) == 1
+    await jobs.answer(views[0].id)
+    assert script.ran == ["generate sd15"]
+    await jobs.stop()
+
+
+async def test_requests_without_an_idempotency_key_do_not_wait_for_each_other(
+    make: Make, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the store has not answered for the first, the second of the same tenant is with it already."""
+    accept, asked_for = store.accept_soon, list[Callable[[], None]]()
+
+    def soon(*given: Any) -> Future[Any]:
+        answer = Future[Any]()
+        asked_for.append(lambda: answer.set_result(accept(*given).result()))
+        return answer
+
+    monkeypatch.setattr(store, "accept_soon", soon)
+    jobs = make(Script({}))
+    both = asyncio.gather(*(jobs.submit(asked(number, "acme")) for number in (1, 2)))
+    await until(lambda: len(asked_for) == 2)
+    for answer in asked_for:
+        await asyncio.to_thread(answer)
+    assert [view.id for view in await both] == ["job_1", "job_2"]
+    await jobs.stop()
+
+
 async def test_a_job_goes_on_without_whoever_asked(make: Make, store: Store) -> None:
     """A client that goes away ends nothing; who comes back with the id finds the pictures."""
     script = Script({}, delay_s=0.05)

@@ -58,7 +58,7 @@ NAN, LONG = float("nan"), "x" * 201
 
 BODIES: tuple[Any, ...] = (
     None, [], "text", {}, P, {"prompt": ""}, {"prompt": " \n"}, {"prompt": 7}, {"prompt": "a\0b"}, {"prompt": "\ud800"},
-    {"prompt": "x" * 200}, {"prompt": LONG}, {"prompt": "caf\u0065\u0301"}, {"prompt": "\u200b\u200c"},
+    {"prompt": "\udfff"}, {"prompt": "x" * 200}, {"prompt": LONG}, {"prompt": "caf\u0065\u0301"}, {"prompt": "\u200b\u200c"},
     {"prompt": "a\u200bb\u200dc\ufeffd\u2060e\u202af\x07g"}, {"prompt": "a\u200bb"}, {"prompt": "👩\u200d👧 mother"},
     {"prompt": "line\u2028two\x85three\ttab"}, {"prompt": "\u200dstart"}, {"prompt": "ends\u200d"},
     {"prompt": "a (red:1.3) circle"}, {"prompt": "a ((red)) circle"}, {"prompt": "cat++ on a mat"}, {"prompt": "C++ book"},

@@ -97,8 +97,10 @@ class BatchMachine(Machine):
         self.batches.append([one.id for one in steps])
         takes = float(steps[0].settings["takes"]) * self.more ** math.log2(len(steps))  # type: ignore[arg-type]
         try:
-            async with self.turns:
+            async with asyncio.timeout(deadline_s), self.turns:
                 await asyncio.sleep(takes)
+        except TimeoutError:
+            raise DeadlineError("the worker has no more time for it") from None
         except asyncio.CancelledError:
             self.stopped += 1
             raise

@@ -278,11 +278,15 @@ def test_tenants_that_need_not_be_remembered_are_not() -> None:
     assert list(order._classes[1].flows) == ["busy"]
 
 
-@given(st.lists(claims, max_size=25), claims)
+# Powers of two, by which sums are divided exactly.
+weights = st.fixed_dictionaries({tenant: st.sampled_from([0.25, 0.5, 1.0, 2.0, 4.0]) for tenant in "abc"})
+
+
+@given(st.lists(claims, max_size=25), claims, weights)
 @settings(deadline=None)
-def test_what_is_ahead_is_what_has_its_turn_before(asked: list[Claim], mine: Claim) -> None:
+def test_what_is_ahead_is_what_has_its_turn_before(asked: list[Claim], mine: Claim, weights: dict[str, float]) -> None:
     """The seconds said to be ahead of a claim are those of all that is served before it, if nothing else comes."""
-    order: Order[int] = Order(ageing_s=1000.0)
+    order: Order[int] = Order(ageing_s=1000.0, weights=weights)
     for number, one in enumerate(asked):
         order.add(number, one, 0.0)
     told = order.ahead_s(mine, 0.0)
