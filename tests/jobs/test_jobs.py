@@ -11,10 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from deployments.api.wire.rendering import Rendering, packed
 from deployments.api.wire.requests import parse_request, to_request
+from deployments.given.files import file_of
 from deployments.jobs import access
 from deployments.jobs.failures import told, worth_another_try
 from deployments.jobs.jobs import Jobs
@@ -273,6 +275,18 @@ async def test_requests_without_an_idempotency_key_do_not_wait_for_each_other(
     for answer in asked_for:
         await asyncio.to_thread(answer)
     assert [view.id for view in await both] == ["job_1", "job_2"]
+    await jobs.stop()
+
+
+async def test_the_pictures_of_a_request_that_is_refused_are_not_kept(make: Make, tmp_path: Path) -> None:
+    """They were on the disk before it was known that no job would need them; those of one that is accepted stay."""
+    jobs = make(Script({}))
+    brought = (file_of(np.full((8, 8, 3), 90, np.uint8), "image"),)
+    with pytest.raises(NotFoundError):
+        await jobs.submit(replace(asked(1, model="none"), given=brought))
+    assert [*tmp_path.rglob("given/*.png")] == []
+    await jobs.submit(replace(asked(2), given=brought))
+    assert len([*tmp_path.rglob("given/*.png")]) == 1
     await jobs.stop()
 
 
