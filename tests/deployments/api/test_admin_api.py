@@ -117,7 +117,7 @@ async def test_predicted_and_verified_are_of_the_same_pictures(settings: AppSett
 
 async def test_what_waits_is_seen_in_seconds_by_class(settings: AppSettings, tmp_path: Path) -> None:
     """While workers are busy, queues have seconds of work and steps, jobs are queued and running."""
-    script = Script({}, delay_s=0.3)
+    script = Script({}, delay_s=60)
     async with served(settings, tmp_path, script, ENV, policy=POLICY) as app:
         ids = [(await app.http.post(JOBS, json={**BODY, "priority": "batch"}, headers=ADMIN)).json()["id"]
                for _ in range(4)]  # fmt: skip

@@ -224,6 +224,13 @@ def test_a_students_picture_costs_one_pass_a_step(name: str) -> None:
     assert seen == [1] * train.STUDENTS[name][1].steps
 
 
+@pytest.mark.parametrize("part", ["text_encoder", "text_encoder_2", "vae"])
+def test_schnell_reads_and_decodes_as_its_teacher_does(part: str) -> None:
+    """What it learned is to denoise: encoders and autoencoder are those of the FLUX that is shipped."""
+    own, teacher = (list((WEIGHTS / name / part).glob("*.safetensors")) for name in ("flux-schnell", "flux"))
+    assert [file.read_bytes() for file in own] == [file.read_bytes() for file in teacher]
+
+
 def test_the_refiner_takes_over_the_bases_latents() -> None:
     """Base and refiner share an autoencoder, so latents pass between them without decoding."""
     base, refiner = load(WEIGHTS / "sdxl", "sdxl"), load(WEIGHTS / "sdxl-refiner", "sdxl-refiner")
