@@ -46,10 +46,10 @@ from router.bootstrap.dial import height
 Array = NDArray[np.float64]
 POLICIES = ("fast", "balanced", "best")
 FIXED = (
-    *("fast/turbo", "balanced/draft"),
-    *("best/polished", "best/single", "best/standard", "best/premium", "best/duel"),
+    *("fast/turbo", "balanced/draft", "balanced/single"),
+    *("best/polished", "best/standard", "best/premium", "best/duel"),
 )
-SOME = ("best/direct", "best/studio")
+SOME = ("balanced/direct", "best/studio")
 """Dear, and no better than cheaper ones: drawn for a share of the prompts only, to show where they are."""
 SHARE = 8
 RESAMPLES = 2_000

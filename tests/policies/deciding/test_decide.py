@@ -291,7 +291,7 @@ def test_fast_and_best_keep_their_names() -> None:
     assert preset_choice("fast", 0.7, 0.8, 0.85, 0.9) == "draft"
     assert preset_choice("fast", 0.2, 0.7, 0.75, 0.8) == "single"
     assert preset_choice("best", 0.5, 0.7, 0.75, 0.9) == "standard"  # within 0.2 of the duel's .92
-    assert preset_choice("best", 0.5, 0.8, 0.85, 0.9) == "single"
+    assert preset_choice("best", 0.5, 0.6, 0.93, 0.9) == "standard"
 
 
 def test_decision_names_its_policy() -> None:
