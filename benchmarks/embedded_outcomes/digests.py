@@ -13,8 +13,8 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from models.catalogue import Catalogue
-from models.styles.adapters import file_of
 from models.weights.revisions import digest, revision
+from models.weights.style_files import file_of
 from router.planning.recipes import models_of, stages_of
 from router.types import Fuse, Generate, Recipe, Refine
 

@@ -224,6 +224,21 @@ def test_a_students_picture_costs_one_pass_a_step(name: str) -> None:
     assert seen == [1] * train.STUDENTS[name][1].steps
 
 
+def test_a_student_that_begins_anew_begins_as_its_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not as the student that is shipped; a training that has begun is not overwritten."""
+    monkeypatch.setattr(train, "CACHE", tmp_path)
+    with pytest.raises(FileNotFoundError, match="no trajectories yet"):
+        train.distil("flux-schnell", anew=True)
+    begun, teacher, shipped = (Denoising(MODELS[name]) for name in ("flux-schnell", "flux", "flux-schnell"))
+    assert Run(tmp_path / "flux-schnell", nn.ModuleDict({"model": begun})).load_averaged()
+    train._copy_shipped("flux", teacher)
+    train._copy_shipped("flux-schnell", shipped)
+    weights = [model.denoiser.proj_out.weight for model in (begun, teacher, shipped)]
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+    with pytest.raises(SystemExit, match="go on without --anew"):
+        train.distil("flux-schnell", anew=True)
+
+
 @pytest.mark.parametrize("part", ["text_encoder", "text_encoder_2", "vae"])
 def test_schnell_reads_and_decodes_as_its_teacher_does(part: str) -> None:
     """What it learned is to denoise: encoders and autoencoder are those of the FLUX that is shipped."""
